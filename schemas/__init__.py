@@ -1,0 +1,1 @@
+"""The contracts of Retrail: the ground floor, which imports nothing else of ours."""

