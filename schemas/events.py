@@ -1,0 +1,193 @@
+"""Trajectory events: what agents publish (topic ``trajectory-events``, key ``trajectory_id``).
+
+A trajectory is one agent's work on one task. Its events are numbered 0, 1, 2, … by ``seq``; the
+client sends seq 0 first. One search event is one query: a tool that runs several publishes several.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from schemas.base import Contract, Count, DocId, Moment, Tenant, TrajectoryId, Version
+
+SCHEMA_VERSION = "1.0"
+"""Major.minor. A newer minor version is read without its unknown fields; a newer major is not."""
+
+_MAJOR, _MINOR = (int(part) for part in SCHEMA_VERSION.split("."))
+
+Verdict = Literal["relevant", "irrelevant", "unknown"]
+Outcome = Literal["correct", "incorrect", "unknown"]
+
+
+class Agent(Contract):
+    """Who acted: ``model`` groups agents of one verbosity for the intensity weights."""
+
+    name: Annotated[str, Field(max_length=128)]
+    model: Annotated[str, Field(max_length=128)]
+
+
+class Hit(Contract):
+    """One result of a search, as the agent saw it; rank 1 is the first."""
+
+    doc_id: DocId
+    rank: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
+class Envelope(Contract):
+    """What every event carries."""
+
+    event_id: Annotated[str, Field(min_length=1, max_length=256)]
+    trajectory_id: TrajectoryId
+    seq: Count
+    occurred_at: Moment
+    agent: Agent
+    tenant: Tenant = ""
+    retriever_version: Version | None = None
+    schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}$")] = SCHEMA_VERSION
+
+
+class Search(Envelope):
+    """One query and the hits that the agent saw, in rank order."""
+
+    type: Literal["search"] = "search"
+    query: str
+    hits: tuple[Hit, ...]
+
+
+class Browse(Envelope):
+    """The agent opened a document."""
+
+    type: Literal["browse"] = "browse"
+    doc_id: DocId
+
+
+class Reasoning(Envelope):
+    """What the agent thought; ``about`` is the document of the browse right before it, if any.
+
+    ``tokens`` is for an agent that withholds the text or counts by itself; ``verdict`` for one that
+    says itself whether the document helped, for instance because its text must not leave it.
+    """
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str | None = None
+    tokens: Count | None = None
+    verdict: Literal["relevant", "irrelevant"] | None = None
+    about: DocId | None = None
+
+
+class Answer(Envelope):
+    """The agent answered its task."""
+
+    type: Literal["answer"] = "answer"
+    text: str | None = None
+
+
+class End(Envelope):
+    """The trajectory is over."""
+
+    type: Literal["end"] = "end"
+    outcome: Outcome = "unknown"
+
+
+class Other(Envelope):
+    """A step that means nothing to mining, except that it ends a run of browses."""
+
+    type: Literal["other"] = "other"
+    name: Annotated[str, Field(max_length=256)]
+
+
+Event = Annotated[Search | Browse | Reasoning | Answer | End | Other, Field(discriminator="type")]
+"""One model a type, told apart by ``type``."""
+
+_adapter: TypeAdapter[Search | Browse | Reasoning | Answer | End | Other] = TypeAdapter(Event)
+
+InvalidReason = Literal[
+    "malformed_json", "unknown_type", "missing_field", "invalid_field", "unsupported_version"
+]
+
+
+class InvalidEvent(ValueError):
+    """Bytes that are no event; ``reason`` is a metric label, the message is for a person."""
+
+    def __init__(self, reason: InvalidReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: InvalidReason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An event, and how many fields of a newer minor version were left out."""
+
+    event: Search | Browse | Reasoning | Answer | End | Other
+    unknown_fields: int = 0
+
+
+def parse(value: bytes) -> Parsed:
+    """Read the value of a trajectory-events record.
+
+    Raises:
+        InvalidEvent: it is not JSON, not an event, or of another major version.
+    """
+    try:
+        event = _adapter.validate_json(value)
+    except ValidationError as error:
+        return _parse_newer(value, error)
+    _require_version(event.schema_version)
+    return Parsed(event)
+
+
+def _parse_newer(value: bytes, error: ValidationError) -> Parsed:
+    """A second look at what did not validate: a newer minor version may have added fields."""
+    details = error.errors(include_url=False, include_context=False)
+    version = _declared_version(value)
+    if version is not None:
+        _require_version(version)
+        if int(version.split(".")[1]) > _MINOR:
+            unknown = [item for item in details if item["type"] == "extra_forbidden"]
+            if len(unknown) == len(details):
+                return Parsed(_adapter.validate_json(value, extra="ignore"), len(unknown))
+    raise InvalidEvent(_reason(details), describe(details)) from error
+
+
+def _declared_version(value: bytes) -> str | None:
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    version = found.get("schema_version") if isinstance(found, dict) else None
+    major, _, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
+    return version if major.isdecimal() and minor.isdecimal() else None
+
+
+def _require_version(version: str) -> None:
+    if int(version.split(".")[0]) != _MAJOR:
+        raise InvalidEvent(
+            "unsupported_version",
+            f"schema_version {version} is of another major version than {SCHEMA_VERSION}",
+        )
+
+
+_REASONS: dict[str, InvalidReason] = {
+    "json_invalid": "malformed_json",
+    "union_tag_invalid": "unknown_type",
+    "union_tag_not_found": "missing_field",
+    "missing": "missing_field",
+}
+
+
+def _reason(details: Iterable[ErrorDetails]) -> InvalidReason:
+    return next(
+        (_REASONS[item["type"]] for item in details if item["type"] in _REASONS), "invalid_field"
+    )
+
+
+def describe(details: Iterable[Any]) -> str:
+    """Pydantic's errors as one line: place and complaint of each."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
+    )

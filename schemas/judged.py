@@ -1,0 +1,80 @@
+"""Judged events: every valid event in the same order, with verdicts and without texts.
+
+Topic ``judged-events``, key ``trajectory_id``, the same partition as the source record. A judge's
+answer is not a pure function of the log, so it is put on the log here; all that follows is a fold.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from schemas.base import Contract, Count, DocId, Offset
+from schemas.events import Browse, End, Envelope, Other, Search, Verdict
+
+JudgeLabel = Annotated[str, Field(max_length=128)]
+
+
+class Source(Contract):
+    """Where a judged event comes from."""
+
+    source_offset: Offset
+    source_time: Annotated[int, Field(description="append time of the source record, ms epoch")]
+
+
+class Judgement(Contract):
+    """A verdict, who gave it (``agent``: the event itself), and that judge's version."""
+
+    verdict: Verdict | None = None
+    judge: JudgeLabel | None = None
+    judge_version: JudgeLabel | None = None
+
+
+class JudgedSearch(Source, Search):
+    """A search, as published."""
+
+
+class JudgedBrowse(Source, Judgement, Browse):
+    """A browse; it carries a verdict under judge ``none`` only."""
+
+
+class JudgedReasoning(Source, Judgement, Envelope):
+    """A reasoning; one ``about`` a browse carries tokens and (but under ``none``) a verdict."""
+
+    type: Literal["reasoning"] = "reasoning"
+    about: DocId | None = None
+    tokens: Count | None = None
+
+
+class JudgedAnswer(Source, Envelope):
+    """An answer, without its text."""
+
+    type: Literal["answer"] = "answer"
+
+
+class JudgedEnd(Source, End):
+    """The end, as published."""
+
+
+class JudgedOther(Source, Other):
+    """Another step, as published."""
+
+
+class Tick(Contract):
+    """Time passes: written once a second (null key) while the judge has nothing left to read.
+
+    Its time is its own append time, so a miner closes idle trajectories without a clock of its own.
+    """
+
+    type: Literal["tick"] = "tick"
+
+
+JudgedEvent = Annotated[
+    JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther | Tick,
+    Field(discriminator="type"),
+]
+
+adapter: TypeAdapter[
+    JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther | Tick
+] = TypeAdapter(JudgedEvent)
+
+TICK = Tick().to_json()

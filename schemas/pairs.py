@@ -1,0 +1,67 @@
+"""Labelled pairs: what mining makes of a trajectory (topic ``labelled-pairs``).
+
+Ids, not texts. Of several records with one ``pair_id`` the first counts.
+"""
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import Contract, Count, DocId, Offset, Tenant, TrajectoryId, Version, canonical
+from schemas.events import Agent, Outcome
+from schemas.judged import JudgeLabel
+from schemas.settings import ProfileName
+
+ClosedBy = Literal["end", "idle", "age", "size"]
+
+
+class LabelledPair(Contract):
+    """A query, a browsed document with its verdict, and documents that are worse for the query.
+
+    Attributes:
+        pair_id: see :func:`pair_id`.
+        browse_seq: the browse that the pair is about.
+        positive: the browsed document, also when the verdict is ``irrelevant`` (nothing is hidden).
+        negatives: in order: rejected ones first (profile ``reference``).
+        reasoning_tokens: length of the reasoning after the browse; absent if there was none.
+        rejected: how many leading negatives were browsed and rejected.
+        rank: of the positive in the latest search that held it.
+        outcome: of the trajectory; ``unknown`` without an end event.
+        gaps: events of the trajectory that never came.
+        sources: offsets of the trajectory's first and last judged event; absent offline, and no
+            part of a pair's content.
+    """
+
+    pair_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    trajectory_id: TrajectoryId
+    browse_seq: Count
+    revision: str
+    profile: ProfileName
+    query: str
+    positive: DocId
+    negatives: tuple[DocId, ...]
+    verdict: Literal["relevant", "irrelevant"]
+    judge: JudgeLabel
+    judge_version: JudgeLabel
+    reasoning_tokens: Count | None = None
+    rejected: Count
+    rank: Annotated[int, Field(ge=1)]
+    outcome: Outcome
+    closed_by: ClosedBy
+    gaps: Count
+    agent: Agent
+    tenant: Tenant
+    retriever_version: Version | None = None
+    sources: tuple[Offset, Offset] | None = None
+
+    def content(self) -> "LabelledPair":
+        """The pair without ``sources``: what two copies of one pair share."""
+        return self.model_copy(update={"sources": None})
+
+
+def pair_id(revision: str, trajectory_id: str, browse_seq: int, profile: str) -> str:
+    """First 32 hex digits of the SHA-256 of the four values as a JSON array."""
+    return hashlib.sha256(canonical([revision, trajectory_id, browse_seq, profile])).hexdigest()[
+        :32
+    ]

@@ -1,0 +1,94 @@
+"""Training runs: one manifest a run (topic ``training-runs``, one partition, kept).
+
+A manifest freezes everything that a model is a function of, before training starts.
+"""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.base import Contract, Count, Moment, Offset, Version, canonical
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Range(Contract):
+    """Offsets ``start`` (inclusive) to ``end`` (exclusive) of one partition of a pairs topic."""
+
+    topic: str
+    partition: Count
+    start: Offset
+    end: Offset
+
+
+class AgentIntensity(Contract):
+    """β (median reasoning tokens) and μ (mean of the unnormalised weights) of one agent model."""
+
+    beta: Annotated[float, Field(gt=0)]
+    mu: Annotated[float, Field(gt=0)]
+    pairs: Count
+
+
+class Intensity(Contract):
+    """What turns reasoning tokens into weights (LRAT, eq. 3); agents differ in verbosity."""
+
+    overall: AgentIntensity | None
+    by_agent_model: dict[str, AgentIntensity]
+
+
+class TrainingConfig(Contract):
+    """Hyper-parameters of a run."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    negatives: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0)]
+    max_tokens: Annotated[int, Field(ge=1)]
+    seed: int
+
+
+class TrainingFile(Contract):
+    """The frozen examples (ids, texts, weights) in the registry."""
+
+    location: str
+    digest: Digest
+    examples: Count
+
+
+class RunManifest(Contract):
+    """One training run.
+
+    Attributes:
+        run_id: see :func:`run_id`.
+        parent: the release that was live; the child starts from its model.
+        ranges: the new pairs; they start where the live lineage's ranges end.
+        pair_ids: new pairs that the training file holds, sorted.
+        replayed: pairs of earlier runs of the lineage, sampled against forgetting, sorted.
+        left_out: pairs in the ranges that do not train, by reason.
+    """
+
+    run_id: RunId
+    retriever: str
+    parent: Version
+    created_at: Moment
+    ranges: tuple[Range, ...]
+    pair_ids: tuple[str, ...]
+    replayed: tuple[str, ...]
+    left_out: dict[str, Count]
+    intensity: Intensity
+    config: TrainingConfig
+    training_file: TrainingFile
+
+
+def run_id(parent: int, ranges: tuple[Range, ...]) -> str:
+    """First 32 hex digits of the SHA-256 of parent and ranges: a repeated run is the same run."""
+    content = [parent, [[r.topic, r.partition, r.start, r.end] for r in ranges]]
+    return hashlib.sha256(canonical(content)).hexdigest()[:32]
+
+
+def version_of(manifest_offset: int) -> int:
+    """Version of the model that a manifest describes; version 1 is the first, untrained model."""
+    return manifest_offset + 2

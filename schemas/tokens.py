@@ -1,0 +1,14 @@
+"""How long a reasoning is: the one rule that client and judge share (DESIGN, "Mining")."""
+
+import re
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def count_tokens(text: str) -> int:
+    """Number of runs of word characters and single other marks.
+
+    >>> count_tokens("It doesn't help.")
+    6
+    """
+    return sum(1 for _ in _TOKEN.finditer(text))
