@@ -1,0 +1,1 @@
+"""The local stack: broker, Milvus and workers as child processes of ``retrail up``."""

@@ -1,0 +1,148 @@
+"""A child process with a log file that cannot outlive the process that started it."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+TETHER = Path(__file__).with_name("tether.py")
+LOG_LIMIT = 16 * 1024 * 1024
+"""Bytes; a larger log is set aside as ``….log.1`` when its process starts."""
+
+
+class Child:
+    """One program run as a child: its own session, output into a log file.
+
+    Its own session keeps the terminal's Ctrl-C from it, so that who started it decides the order
+    in which things stop. It is killed by the kernel if this process dies (Linux, see ``tether``).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_file: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Nothing runs before :meth:`start`.
+
+        Args:
+            name: what people call it.
+            command: program and arguments.
+            log_file: standard output and error are appended here.
+            environment: set on top of this process's own.
+        """
+        self.name = name
+        self.command = list(command)
+        self.log_file = log_file
+        self.environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Run the program; it must not be running."""
+        if self.running:
+            raise RuntimeError(f"{self.name} is running already")
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        with self.log_file.open("ab") as log:
+            self._process = _forked(
+                lambda: subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | self.environment,
+                    start_new_session=True,
+                )
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, also after it ended; ``None`` before the first start."""
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended (negative: the signal that ended it); ``None`` while it runs."""
+        return self._process.poll() if self._process else None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for it to end; whether it has."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, if it runs."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGTERM)
+
+    def stop(self, grace: float) -> None:
+        """Ask it to stop; after ``grace`` seconds kill it with all that it started."""
+        self.ask_to_stop()
+        if not self.wait(grace):
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill it at once, with all that it started."""
+        if self._process is not None and self.running:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of its log."""
+        return tail(self.log_file, lines)
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last ``lines`` lines of a text file that may not exist."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 400 * lines))
+        text = file.read().decode(errors="replace")
+    return "\n".join(text.splitlines()[-lines:])
+
+
+# The kernel's signal comes when the *thread* that forked ends, and a stack may be started from a
+# thread that ends early. So one thread that lives as long as the process does all the forking.
+_Job = tuple[Callable[[], "subprocess.Popen[bytes]"], "Future[subprocess.Popen[bytes]]"]
+_jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+_forker: threading.Thread | None = None
+_forker_lock = threading.Lock()
+
+
+def _forked(spawn: Callable[[], "subprocess.Popen[bytes]"]) -> "subprocess.Popen[bytes]":
+    global _forker
+    with _forker_lock:
+        if _forker is None or not _forker.is_alive():
+            _forker = threading.Thread(target=_fork_all, name="forker", daemon=True)
+            _forker.start()
+    future: Future[subprocess.Popen[bytes]] = Future()
+    _jobs.put((spawn, future))
+    return future.result()
+
+
+def _fork_all() -> None:
+    while True:
+        spawn, future = _jobs.get()
+        try:
+            future.set_result(spawn())
+        except BaseException as error:
+            future.set_exception(error)

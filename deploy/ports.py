@@ -1,0 +1,47 @@
+"""Loopback ports for the servers of the local stack."""
+
+import random
+import socket
+
+from deploy.errors import PortTaken
+
+LOOPBACK = "127.0.0.1"
+RANGE = range(20000, 32768)
+"""Below the ephemeral ranges of Linux and macOS: while a server restarts, no outgoing connection
+can be given its port, so it comes back where its clients look for it."""
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
+        # As servers do: connections of a former server in TIME_WAIT are no obstacle.
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """``count`` different ports that are free now, in random order.
+
+    Raises:
+        PortTaken: there are not that many.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(RANGE, len(RANGE)):
+        if len(found) == count:
+            return found
+        if is_free(port):
+            found.append(port)
+    raise PortTaken(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
+
+
+def answers(port: int, timeout: float = 0.5) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout):
+            return True
+    except OSError:
+        return False

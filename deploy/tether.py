@@ -1,0 +1,30 @@
+"""Become another program, tied to the life of the process that started it.
+
+Run as ``python -I -S tether.py PARENT_PID PROGRAM ARGUMENT…``. On Linux the kernel is asked to
+send SIGKILL when the parent's thread that forked ends (``prctl(2)``, PR_SET_PDEATHSIG; it survives
+``execve``), so no broker outlives a supervisor that was killed. Elsewhere the program just runs.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    """Tie this process to ``arguments[0]`` and become ``arguments[1:]``."""
+    parent, command = int(arguments[0]), arguments[1:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the process that started this one is gone")
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
