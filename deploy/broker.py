@@ -1,25 +1,18 @@
 """One node of Apache Kafka (KRaft: broker and controller in one process) on the loopback."""
 
 import base64
-import json
 import subprocess
-import time
 import uuid
 from pathlib import Path
 
-import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from deploy import jars, ports
 from deploy.child import Child
-from deploy.errors import PortTaken, StackFailed
+from deploy.errors import StackFailed
+from deploy.server import Server
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
-
-log = structlog.get_logger(__name__)
-
-START_TIMEOUT = 60.0
-STOP_GRACE = 20.0
 
 JVM_OPTIONS = (
     "-Xms128m",
@@ -35,103 +28,39 @@ JVM_OPTIONS = (
 )
 
 
-class KafkaBroker:
+class KafkaBroker(Server):
     """A broker over a folder, which keeps its records and its port between starts."""
 
+    name = "kafka"
     label = f"apache-{jars.KAFKA_VERSION}"
+    port_names = ("broker", "controller")
 
-    def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
-        """Nothing runs before :meth:`start`.
-
-        Args:
-            folder: what the broker keeps; made if it is not there.
-            log_file: where its output goes.
-            port: to listen on; 0 takes the one that this folder had last, or any free one.
-        """
-        self.folder = folder
-        self.log_file = log_file
-        self._wanted_port = port
-        self.port = 0
-        self.child: Child | None = None
-
-    @property
-    def bootstrap(self) -> str:
-        """``host:port`` for clients; valid once started."""
-        return f"{ports.LOOPBACK}:{self.port}"
-
-    def start(self) -> None:
-        """Fetch, format and run the broker; returns when it answers.
+    def command(self) -> Child:
+        """Kafka, its jars fetched and its folder formatted if this is the first time.
 
         Raises:
             ToolMissing: no Java, or no Maven when the jars must be fetched.
-            PortTaken: the port that was asked for is in use.
-            StackFailed: it did not start; the message holds the end of its log.
+            StackFailed: the jars cannot be fetched or the folder cannot be formatted.
         """
-        java, classpath = jars.java(), f"{jars.kafka_jars()}/*"
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        self.port, controller = self._choose_ports()
-        properties = self.folder / "server.properties"
-        properties.write_text(server_properties(self.folder / "data", self.port, controller))
-        command = [java, *JVM_OPTIONS, "-cp", classpath]
-        if not (self.folder / "data" / "meta.properties").exists():
-            _format([*command, "kafka.tools.StorageTool", "format"], properties)
-        self.child = Child("kafka", [*command, "kafka.Kafka", str(properties)], self.log_file)
-        began = time.monotonic()
-        self.child.start()
-        try:
-            self._await_answer(self.child, began + START_TIMEOUT)
-        except BaseException:
-            self.child.kill()
-            raise
-        log.info("broker ready", bootstrap=self.bootstrap, seconds=round(time.monotonic() - began))
+        java = [jars.java(), *JVM_OPTIONS, "-cp", f"{jars.kafka_jars()}/*"]
+        data, properties = self.folder / "data", self.folder / "server.properties"
+        properties.write_text(server_properties(data, self.port, self.ports["controller"]))
+        if not (data / "meta.properties").exists():
+            _format([*java, "kafka.tools.StorageTool", "format"], properties)
+        return Child(self.name, [*java, "kafka.Kafka", str(properties)], self.log_file)
 
-    def stop(self) -> None:
-        """Stop it cleanly; after 20 s by force."""
-        if self.child is not None:
-            self.child.stop(STOP_GRACE)
+    def answers(self) -> bool:
+        """Whether the broker lists itself to a client."""
+        return lists_brokers(self.address)
 
-    def _choose_ports(self) -> tuple[int, int]:
-        kept = self.folder / "ports.json"
-        if self._wanted_port and not ports.is_free(self._wanted_port):
-            raise PortTaken(
-                f"Port {self._wanted_port}, asked for the broker, is in use. Choose another one, "
-                "or 0 for any free one."
-            )
-        last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
-        chosen = {}
-        for name, wanted in (("broker", self._wanted_port), ("controller", 0)):
-            candidate = wanted or last.get(name, 0)
-            if candidate and ports.is_free(candidate):
-                chosen[name] = candidate
-            else:
-                (chosen[name],) = ports.free_ports(1)
-                if candidate:
-                    log.warning("port taken, using another", was=candidate, now=chosen[name])
-        kept.write_text(json.dumps(chosen))
-        return chosen["broker"], chosen["controller"]
 
-    def _await_answer(self, child: Child, deadline: float) -> None:
-        while not ports.answers(self.port):
-            self._require_running(child, deadline)
-            time.sleep(0.05)
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        while True:
-            try:
-                if admin.list_topics(timeout=2).brokers:
-                    return
-            except KafkaException as error:
-                log.debug("broker not ready yet", error=str(error))
-            self._require_running(child, deadline)
-            time.sleep(0.05)
-
-    def _require_running(self, child: Child, deadline: float) -> None:
-        if not child.running:
-            what = f"The broker ended at its start with status {child.exit_status}"
-        elif time.monotonic() > deadline:
-            what = f"The broker did not answer within {START_TIMEOUT:.0f} s"
-        else:
-            return
-        raise StackFailed(f"{what}. The end of {self.log_file}:\n{child.log_tail()}")
+def lists_brokers(bootstrap: str, timeout: float = 2.0) -> bool:
+    """Whether a Kafka client gets an answer there within ``timeout`` seconds."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    try:
+        return bool(admin.list_topics(timeout=timeout).brokers)
+    except KafkaException:
+        return False
 
 
 def server_properties(data: Path, port: int, controller_port: int) -> str:

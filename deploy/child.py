@@ -29,6 +29,7 @@ class Child:
         log_file: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         """Nothing runs before :meth:`start`.
 
@@ -37,11 +38,13 @@ class Child:
             command: program and arguments.
             log_file: standard output and error are appended here.
             environment: set on top of this process's own.
+            stop_signal: what it takes as a request to end in good order.
         """
         self.name = name
         self.command = list(command)
         self.log_file = log_file
         self.environment = dict(environment or {})
+        self.stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -89,9 +92,9 @@ class Child:
         return True
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM, if it runs."""
+        """Send the stop signal, if it runs."""
         if self._process is not None and self.running:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(self.stop_signal)
 
     def stop(self, grace: float) -> None:
         """Ask it to stop; after ``grace`` seconds kill it with all that it started."""

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections.abc import Mapping
 
 from deploy.errors import PortTaken
 
@@ -36,6 +37,13 @@ def free_ports(count: int) -> list[int]:
         if is_free(port):
             found.append(port)
     raise PortTaken(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
+
+
+def keep_or_choose(last: Mapping[str, int | None]) -> dict[str, int]:
+    """For every name its last port if that is (still) free, else a free one; all different."""
+    chosen = {name: port for name, port in last.items() if port is not None and is_free(port)}
+    fresh = iter([port for port in free_ports(2 * len(last)) if port not in chosen.values()])
+    return {name: chosen.get(name) or next(fresh) for name in last}
 
 
 def answers(port: int, timeout: float = 0.5) -> bool:

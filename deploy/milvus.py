@@ -1,0 +1,67 @@
+"""Milvus Lite's server as one child process on the loopback."""
+
+import importlib.util
+import signal
+import sys
+
+from deploy import ports
+from deploy.child import Child
+from deploy.errors import ToolMissing
+from deploy.server import Server
+
+
+class MilvusLite(Server):
+    """A Milvus Lite server over a folder, which keeps its collections and its port."""
+
+    name = "milvus"
+    port_names = ("milvus",)
+
+    @property
+    def uri(self) -> str:
+        """What pymilvus connects to; known once started."""
+        return f"http://{self.address}"
+
+    def command(self) -> Child:
+        """The server.
+
+        Raises:
+            ToolMissing: milvus-lite or pymilvus is not installed.
+        """
+        for package in ("milvus_lite", "pymilvus"):
+            if importlib.util.find_spec(package) is None:
+                raise ToolMissing(
+                    f"The package {package} is not installed: pip install 'retrail[all]', or set "
+                    "RETRAIL_MILVUS_URI to a Milvus of your own."
+                )
+        data = self.folder / "data"
+        return Child(
+            self.name,
+            [
+                *(sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(data)),
+                *("--host", ports.LOOPBACK, "--port", str(self.port)),
+            ],
+            self.log_file,
+            # Its one way to close its files in good order.
+            stop_signal=signal.SIGINT,
+        )
+
+    def answers(self) -> bool:
+        """Whether Milvus lists its collections to a client."""
+        return lists_collections(self.uri)
+
+
+def lists_collections(uri: str, token: str = "", timeout: float = 2.0) -> bool:
+    """Whether a Milvus client gets an answer there within ``timeout`` seconds."""
+    from pymilvus import MilvusClient, MilvusException
+
+    try:
+        client = MilvusClient(uri=uri, token=token, timeout=timeout)
+    except MilvusException:
+        return False
+    try:
+        client.list_collections(timeout=timeout)
+    except MilvusException:
+        return False
+    finally:
+        client.close()
+    return True

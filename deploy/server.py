@@ -1,0 +1,115 @@
+"""What the broker and Milvus have in common: one child over a folder, on a port it keeps."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from deploy import ports
+from deploy.child import Child
+from deploy.errors import PortTaken, StackFailed
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT = 90.0
+STOP_GRACE = 20.0
+
+
+class Server(ABC):
+    """A server of the local stack, loopback only.
+
+    Subclasses say how it is run (:meth:`command`) and when it is ready (:meth:`answers`).
+    """
+
+    name: str
+    port_names: tuple[str, ...]
+    """The ports it listens on; the first is the one for clients."""
+
+    def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
+        """Nothing runs before :meth:`start`.
+
+        Args:
+            folder: what the server keeps; made if it is not there.
+            log_file: where its output goes.
+            port: to listen on; 0 takes the one that this folder had last, or any free one.
+        """
+        self.folder = folder
+        self.log_file = log_file
+        self.ports: Mapping[str, int] = {}
+        self.child: Child | None = None
+        self._wanted_port = port
+
+    @abstractmethod
+    def command(self) -> Child:
+        """The child to start, after what must be prepared once."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it serves clients; asked once its port accepts connections."""
+
+    @property
+    def port(self) -> int:
+        """The port for clients; known once started."""
+        return self.ports[self.port_names[0]]
+
+    @property
+    def address(self) -> str:
+        """``host:port`` for clients; known once started."""
+        return f"{ports.LOOPBACK}:{self.port}"
+
+    def start(self) -> None:
+        """Run the server; returns when it answers.
+
+        Raises:
+            ToolMissing: what runs it is not installed.
+            PortTaken: the port that was asked for is in use.
+            StackFailed: it did not start; the message holds the end of its log.
+        """
+        began = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ports = self._choose_ports()
+        self.child = self.command()
+        self.child.start()
+        try:
+            self._await_answer(self.child, began + START_TIMEOUT)
+        except BaseException:
+            self.child.kill()
+            raise
+        seconds = round(time.monotonic() - began, 1)
+        log.info(f"{self.name} ready", address=self.address, seconds=seconds)
+
+    def stop(self) -> None:
+        """Stop it cleanly; after a bounded time by force."""
+        if self.child is not None:
+            self.child.stop(STOP_GRACE)
+
+    def _choose_ports(self) -> dict[str, int]:
+        kept = self.folder / "ports.json"
+        last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+        if self._wanted_port:
+            if not ports.is_free(self._wanted_port):
+                raise PortTaken(
+                    f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
+                    "one, or 0 for any free one."
+                )
+            last = last | {self.port_names[0]: self._wanted_port}
+        chosen = ports.keep_or_choose({name: last.get(name) for name in self.port_names})
+        kept.write_text(json.dumps(chosen))
+        for name, port in chosen.items():
+            if last.get(name, port) != port:
+                log.warning("port taken, using another", server=self.name, now=port)
+        return chosen
+
+    def _await_answer(self, child: Child, deadline: float) -> None:
+        while not (ports.answers(self.port) and self.answers()):
+            if not child.running:
+                what = f"{self.name} ended at its start with status {child.exit_status}"
+            elif time.monotonic() > deadline:
+                what = f"{self.name} did not answer within {START_TIMEOUT:.0f} s"
+            else:
+                time.sleep(0.05)
+                continue
+            raise StackFailed(f"{what}. The end of {self.log_file}:\n{child.log_tail()}")

@@ -1,0 +1,201 @@
+"""Creating the topics, and telling when one is not as the contract wants it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.errors import BrokerUnavailable, ConfigurationError, TopicMismatch
+from schemas.settings import Settings
+from schemas.topics import Topics, TopicSpec, specs
+
+TIMEOUT = 10.0
+"""Seconds for the broker's first answer."""
+WORK_TIMEOUT = 30.0
+"""Seconds for a broker that answers to create or describe all topics."""
+
+COMPARED = ("cleanup.policy", "retention.ms", "message.timestamp.type", "max.message.bytes")
+DEFAULTS = {"message.timestamp.type": "CreateTime"}
+"""What the contract means where a spec says nothing."""
+
+State = Literal["created", "as it should be", "absent", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """A topic as the broker has it; ``config`` holds at least the :data:`COMPARED` names."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which a topic is not as the contract wants it."""
+
+    topic: str
+    what: str
+    actual: str
+    wanted: str
+
+    def __str__(self) -> str:
+        """As in the list of a :class:`TopicMismatch`."""
+        return f"{self.topic}: {self.what} is {self.actual}, should be {self.wanted}"
+
+
+def ensure(settings: Settings) -> list[tuple[str, State]]:
+    """Create every topic that is absent and compare every one that exists; safe to repeat.
+
+    Returns:
+        Each topic's name, and whether it was created or was there as it should be.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer within 10 s.
+        ConfigurationError: judged-events would forget what the miner still needs.
+        TopicMismatch: with all differences at once; absent topics were created all the same.
+    """
+    require_retention(settings)
+    admin = _connect(settings)
+    wanted = specs(settings)
+    existing = _existing(admin, settings)
+    absent = [spec for spec in wanted if spec.name not in existing]
+    created = _create(admin, absent)
+    kept = [spec for spec in wanted if spec.name not in created]
+    actual = describe(admin, [spec.name for spec in kept])
+    differences = [found for spec in kept for found in compare(spec, actual[spec.name])]
+    if differences:
+        raise TopicMismatch(_advice(differences))
+    return [
+        (spec.name, "created" if spec.name in created else "as it should be") for spec in wanted
+    ]
+
+
+def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Difference]]]:
+    """Every topic as it should be, as it is (``None``: absent), and how these differ.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer within 10 s.
+    """
+    admin = _connect(settings)
+    existing = _existing(admin, settings)
+    wanted = specs(settings)
+    actual = describe(admin, [spec.name for spec in wanted if spec.name in existing])
+    return [
+        (spec, actual.get(spec.name), compare(spec, actual[spec.name]))
+        if spec.name in actual
+        else (spec, None, [])
+        for spec in wanted
+    ]
+
+
+def require_retention(settings: Settings) -> None:
+    """The miner folds again from the oldest open trajectory: its events must still be there.
+
+    Raises:
+        ConfigurationError: retention is not above the longest that a trajectory can be open.
+    """
+    open_seconds = settings.max_age_seconds + settings.idle_seconds + settings.gap_seconds
+    if settings.events_retention_hours * 3600 <= open_seconds:
+        raise ConfigurationError(
+            f"{Topics.of(settings).judged_events} would be kept for "
+            f"{settings.events_retention_hours:g} h, but a trajectory can be open for "
+            f"{open_seconds / 3600:g} h (RETRAIL_MAX_AGE_SECONDS, RETRAIL_IDLE_SECONDS and "
+            "RETRAIL_GAP_SECONDS together). Raise RETRAIL_EVENTS_RETENTION_HOURS above that."
+        )
+
+
+def compare(spec: TopicSpec, actual: Actual) -> list[Difference]:
+    """How a topic differs from what the contract wants (replication is the operator's affair)."""
+    wanted = DEFAULTS | spec.config() | {"partitions": str(spec.partitions)}
+    have = {**actual.config, "partitions": str(actual.partitions)}
+    return [
+        Difference(spec.name, what, have[what], wanted[what])
+        for what in ("partitions", *COMPARED)
+        if what in wanted and have[what] != wanted[what]
+    ]
+
+
+def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
+    """Existing topics as the broker has them."""
+    names = list(names)
+    if not names:
+        return {}
+    metadata = admin.list_topics(timeout=WORK_TIMEOUT).topics
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    futures = admin.describe_configs(resources, request_timeout=WORK_TIMEOUT)
+    described = {resource.name: future.result() for resource, future in futures.items()}
+    return {
+        name: Actual(
+            name=name,
+            partitions=len(metadata[name].partitions),
+            replication=len(metadata[name].partitions[0].replicas),
+            config={option: entry.value for option, entry in described[name].items()},
+        )
+        for name in names
+    }
+
+
+def _connect(settings: Settings) -> AdminClient:
+    return AdminClient({**settings.kafka(), "log_level": 0})
+
+
+def _existing(admin: AdminClient, settings: Settings) -> set[str]:
+    try:
+        return set(admin.list_topics(timeout=TIMEOUT).topics)
+    except KafkaException as error:
+        raise BrokerUnavailable(
+            f"Kafka does not answer at {settings.kafka_bootstrap} ({error.args[0].str()}). "
+            "Start a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
+            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
+        ) from error
+
+
+def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
+    """Create topics; returns those that this call created and nobody else meanwhile."""
+    if not absent:
+        return set()
+    futures = admin.create_topics(
+        [
+            NewTopic(spec.name, spec.partitions, spec.replication, config=spec.config())
+            for spec in absent
+        ],
+        operation_timeout=WORK_TIMEOUT,
+        request_timeout=WORK_TIMEOUT,
+    )
+    created, refused = set(), []
+    for name, future in futures.items():
+        try:
+            future.result()
+            created.add(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                refused.append(f"  {name}: {error.args[0].str()}")
+    if refused:
+        raise ConfigurationError("Kafka refused to create these topics:\n" + "\n".join(refused))
+    return created
+
+
+def _advice(differences: list[Difference]) -> str:
+    lines = "\n".join(f"  {difference}" for difference in differences)
+    advice = [f"These topics exist, but not as Retrail needs them:\n{lines}"]
+    if any(difference.what == "partitions" for difference in differences):
+        advice.append(
+            "Partitions are never changed in place: set RETRAIL_PARTITIONS to what is there, or "
+            "RETRAIL_TOPIC_PREFIX to a new prefix."
+        )
+    if any(difference.what != "partitions" for difference in differences):
+        advice.append(
+            "Settings of a topic: change them with `kafka-configs.sh --alter --entity-type topics "
+            "--entity-name TOPIC --add-config NAME=VALUE` (or RETRAIL_EVENTS_RETENTION_HOURS, if "
+            "the topic is right), or take a new RETRAIL_TOPIC_PREFIX."
+        )
+    return "\n".join(advice)

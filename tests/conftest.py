@@ -1,0 +1,69 @@
+"""Real servers for integration tests: Apache Kafka and Milvus Lite, started when first asked for.
+
+Each is one child of the test session, on a free loopback port over a temporary folder; it stops at
+the end of the session, and the kernel kills it if the session itself is killed.
+"""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import topics as topics_module
+from deploy.broker import KafkaBroker
+from deploy.milvus import MilvusLite
+from deploy.server import Server
+from schemas.errors import RetrailError
+from schemas.settings import Settings
+from schemas.topics import Topics
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a real Apache Kafka broker."""
+    folder = tmp_path_factory.mktemp("kafka")
+    broker = KafkaBroker(folder, folder / "kafka.log")
+    yield from _running(broker)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real Milvus Lite server."""
+    folder = tmp_path_factory.mktemp("milvus")
+    server = MilvusLite(folder, folder / "milvus.log")
+    for address in _running(server):
+        yield f"http://{address}"
+
+
+@pytest.fixture
+def settings(kafka: str, milvus: str, tmp_path: Path) -> Settings:
+    """Settings of an installation of its own on both servers: nothing is shared between tests."""
+    name = f"t{secrets.token_hex(4)}_"
+    return Settings(
+        kafka_bootstrap=kafka,
+        milvus_uri=milvus,
+        topic_prefix=name,
+        retriever=f"{name}retriever",
+        data_dir=tmp_path / "data",
+        partitions=2,
+        milvus_index="FLAT",
+    )
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Topics:
+    """The topics of ``settings``, created."""
+    topics_module.ensure(settings)
+    return Topics.of(settings)
+
+
+def _running(server: Server) -> Iterator[str]:
+    try:
+        server.start()
+    except RetrailError as error:
+        pytest.fail(f"{server.name} is needed for this test and cannot start: {error}", False)
+    try:
+        yield server.address
+    finally:
+        server.stop()

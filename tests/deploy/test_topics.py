@@ -1,0 +1,85 @@
+"""Topics on a real broker: created once, compared ever after."""
+
+import re
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from deploy import topics
+from deploy.ports import free_ports
+from schemas.errors import BrokerUnavailable, ConfigurationError, TopicMismatch
+from schemas.settings import Settings
+from schemas.topics import Topics, specs
+
+
+def test_creates_every_topic_once(settings: Settings) -> None:
+    names = [spec.name for spec in specs(settings)]
+
+    assert topics.ensure(settings) == [(name, "created") for name in names]
+    assert topics.ensure(settings) == [(name, "as it should be") for name in names]
+
+
+def test_broker_has_what_the_contract_says(settings: Settings) -> None:
+    topics.ensure(settings)
+    actual = topics.describe(AdminClient(settings.kafka()), [spec.name for spec in specs(settings)])
+    names = Topics.of(settings)
+
+    assert actual[names.trajectory_events].partitions == 2
+    assert actual[names.trajectory_events].config["message.timestamp.type"] == "LogAppendTime"
+    assert actual[names.trajectory_events].config["retention.ms"] == str(30 * 24 * 3600 * 1000)
+    assert actual[names.labelled_pairs].config["retention.ms"] == "-1"
+    assert actual[names.documents].config["cleanup.policy"] == "compact"
+    assert actual[names.documents].config["delete.retention.ms"] == str(7 * 24 * 3600 * 1000)
+    assert actual[names.training_runs].partitions == 1
+
+
+def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
+    names = Topics.of(settings)
+    admin = AdminClient(settings.kafka())
+    made = admin.create_topics(
+        [
+            NewTopic(names.trajectory_events, 5, 1),
+            NewTopic(names.documents, 2, 1, config={"max.message.bytes": "1000"}),
+        ]
+    )
+    for future in made.values():
+        future.result()
+
+    with pytest.raises(TopicMismatch) as caught:
+        topics.ensure(settings)
+
+    message = str(caught.value)
+    for expected in (
+        f"{names.trajectory_events}: partitions is 5, should be 2",
+        f"{names.trajectory_events}: message.timestamp.type is CreateTime",
+        f"{names.trajectory_events}: retention.ms is 604800000, should be 2592000000",
+        f"{names.documents}: cleanup.policy is delete, should be compact",
+        f"{names.documents}: max.message.bytes is 1000, should be 4194304",
+        "RETRAIL_TOPIC_PREFIX",
+    ):
+        assert expected in message
+    present = [spec.name for spec, actual, _ in topics.survey(settings) if actual is not None]
+    assert present == [spec.name for spec in specs(settings)]
+
+
+def test_survey_of_nothing(settings: Settings) -> None:
+    assert [(actual, found) for _, actual, found in topics.survey(settings)] == [(None, [])] * 8
+
+
+@pytest.mark.parametrize(("hours", "enough"), [(6.5, False), (6.508, False), (6.51, True)])
+def test_retention_exceeds_the_oldest_trajectory(hours: float, enough: bool) -> None:
+    settings = Settings(events_retention_hours=hours)  # open for 6 h + 30 min + 30 s at most
+    if enough:
+        topics.require_retention(settings)
+    else:
+        with pytest.raises(ConfigurationError, match="RETRAIL_EVENTS_RETENTION_HOURS"):
+            topics.require_retention(settings)
+
+
+def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "TIMEOUT", 1.0)
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+
+    with pytest.raises(BrokerUnavailable, match=re.escape(address)):
+        topics.ensure(Settings(kafka_bootstrap=address))
