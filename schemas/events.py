@@ -101,10 +101,10 @@ class Other(Envelope):
     name: Annotated[str, Field(max_length=256)]
 
 
-Event = Annotated[Search | Browse | Reasoning | Answer | End | Other, Field(discriminator="type")]
+Event = Search | Browse | Reasoning | Answer | End | Other
 """One model a type, told apart by ``type``."""
 
-_adapter: TypeAdapter[Search | Browse | Reasoning | Answer | End | Other] = TypeAdapter(Event)
+adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 InvalidReason = Literal[
     "malformed_json", "unknown_type", "missing_field", "invalid_field", "unsupported_version"
@@ -123,7 +123,7 @@ class InvalidEvent(ValueError):
 class Parsed:
     """An event, and how many fields of a newer minor version were left out."""
 
-    event: Search | Browse | Reasoning | Answer | End | Other
+    event: Event
     unknown_fields: int = 0
 
 
@@ -134,7 +134,7 @@ def parse(value: bytes) -> Parsed:
         InvalidEvent: it is not JSON, not an event, or of another major version.
     """
     try:
-        event = _adapter.validate_json(value)
+        event = adapter.validate_json(value)
     except ValidationError as error:
         return _parse_newer(value, error)
     _require_version(event.schema_version)
@@ -150,7 +150,7 @@ def _parse_newer(value: bytes, error: ValidationError) -> Parsed:
         if int(version.split(".")[1]) > _MINOR:
             unknown = [item for item in details if item["type"] == "extra_forbidden"]
             if len(unknown) == len(details):
-                return Parsed(_adapter.validate_json(value, extra="ignore"), len(unknown))
+                return Parsed(adapter.validate_json(value, extra="ignore"), len(unknown))
     raise InvalidEvent(_reason(details), describe(details)) from error
 
 

@@ -68,13 +68,11 @@ class Tick(Contract):
     type: Literal["tick"] = "tick"
 
 
-JudgedEvent = Annotated[
-    JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther | Tick,
-    Field(discriminator="type"),
-]
+Judged = JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther
+"""A trajectory event after judgement."""
 
-adapter: TypeAdapter[
-    JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther | Tick
-] = TypeAdapter(JudgedEvent)
+adapter: TypeAdapter[Judged | Tick] = TypeAdapter(
+    Annotated[Judged | Tick, Field(discriminator="type")]
+)
 
 TICK = Tick().to_json()

@@ -1,0 +1,1 @@
+"""Stream processing: judged events and labelled pairs; thin Faust workers around pure functions."""
