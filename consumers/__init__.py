@@ -1,0 +1,1 @@
+"""What reads the topics with confluent-kafka: pairs to runs, releases and documents to Milvus."""
