@@ -1,0 +1,329 @@
+"""The dense retriever: texts to L2-normalised vectors.
+
+What is guaranteed of vectors, because an index is addressed by content: on one machine, with one
+version of torch and one number of threads, a text's vector is a function of the text and the model
+alone. A text is padded to the next multiple of 16 above its own length and only meets texts of that
+padded length, and the matrix kernels of the CPU sum a row alike whatever stands beside it (tested:
+bit for bit, alone and in any batch). Between machines, or a CPU and a GPU, vectors agree to about
+the precision of bfloat16 (cosine > 0.999).
+"""
+
+import copy
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.errors import ModelError
+from trainer import layout as layouts
+from trainer import metrics
+from trainer.layout import Layout
+from trainer.models import locate
+from trainer.pooling import Pooling, pool
+
+log = structlog.get_logger(__name__)
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with how many texts are done and how many there are."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+PAD_TO = 16
+"""Texts are padded to a multiple of this many tokens."""
+
+_TOKENIZED_AT_ONCE = 256
+
+
+class Encoder:
+    """A transformer with its tokenizer, pooling, prefixes and length limit.
+
+    Safe to share between threads: a batch at a time holds the lock, so that a search is not kept
+    waiting by a long build in the same process.
+
+    Attributes:
+        model: the transformer, weights in float32.
+        layout: pooling, length limit and prefixes.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        layout: Layout,
+        *,
+        precision: Precision = "auto",
+        lock: "threading.Lock | None" = None,
+    ) -> None:
+        self.model = model.eval()
+        self.layout = layout
+        self._tokenizer = tokenizer
+        self._precision: Precision = precision
+        self._lock = lock or threading.Lock()
+        self._working_copy: Any = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        query_prefix: str = "",
+        document_prefix: str = "",
+        pooling: Pooling | Literal["auto"] = "auto",
+        max_tokens: int = 256,
+        precision: Precision = "auto",
+        device: str | None = None,
+    ) -> "Encoder":
+        """Load a model.
+
+        Args:
+            model: ``minilm``, a folder, or a name on the Hugging Face Hub.
+            query_prefix: put before every query; empty: what the model's prompts say.
+            document_prefix: put before every document; likewise.
+            pooling: ``auto`` reads the model's sentence-transformers files, else mean.
+            max_tokens: longer texts are cut; the model's own limit holds if it is lower.
+            precision: to encode in; ``auto`` is bfloat16 where the machine computes in it.
+            device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
+
+        Raises:
+            ModelError: there is no such model, its weights are not safetensors, or it needs code
+                of its own.
+        """
+        folder = locate(str(model))
+        found = layouts.read(folder, pooling)
+        loaded, tokenizer = _read(folder)
+        limits = [max_tokens, found.max_tokens, *_limits(loaded.config, tokenizer)]
+        longest = min(limit for limit in limits if limit is not None)
+        if longest < max_tokens:
+            log.info("model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest)
+        layout = replace(
+            found,
+            max_tokens=longest,
+            query_prefix=query_prefix or found.query_prefix,
+            document_prefix=document_prefix or found.document_prefix,
+        )
+        loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(loaded, tokenizer, layout, precision=precision)
+
+    @property
+    def dimension(self) -> int:
+        """Of the vectors."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int:
+        """Length that texts are cut to, special tokens and prefix included."""
+        assert self.layout.max_tokens is not None
+        return self.layout.max_tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    def copy(self) -> "Encoder":
+        """An encoder with weights of its own; the tokenizer, and so the lock, are shared."""
+        return Encoder(
+            copy.deepcopy(self.model),
+            self._tokenizer,
+            self.layout,
+            precision=self._precision,
+            lock=self._lock,
+        )
+
+    def encode_queries(
+        self, texts: Sequence[str], *, batch: int = 64, progress: Progress | None = None
+    ) -> Vectors:
+        """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
+        metrics.ENCODED.labels("query").inc(len(texts))
+        return self._encode([self.layout.query_prefix + t for t in texts], batch, progress)
+
+    def encode_documents(
+        self, texts: Sequence[str], *, batch: int = 64, progress: Progress | None = None
+    ) -> Vectors:
+        """Vectors of documents: (n, dimension) float32, L2-normalised, in the order of ``texts``.
+
+        Equal texts are encoded once.
+        """
+        metrics.ENCODED.labels("document").inc(len(texts))
+        return self._encode([self.layout.document_prefix + t for t in texts], batch, progress)
+
+    def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """Token ids of texts that carry their prefix already, cut to ``max_tokens``."""
+        longest = min(max_tokens or self.max_tokens, self.max_tokens)
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
+            some = list(texts[start : start + _TOKENIZED_AT_ONCE])
+            with self._lock:
+                ids = self._tokenizer(some, truncation=True, max_length=longest, padding=False)[
+                    "input_ids"
+                ]
+            rows.extend(ids)
+        # A tokenizer without special tokens makes nothing of an empty text.
+        return [row or [self._padding] for row in rows]
+
+    def forward(self, rows: Sequence[Sequence[int]], *, model: Any = None) -> Tensor:
+        """Vectors of token ids, all in one padded batch; gradients flow if they are enabled.
+
+        Returns:
+            (n, dimension) float32, L2-normalised, on the model's device.
+        """
+        length = padded(max(map(len, rows)), self.max_tokens)
+        ids = torch.full((len(rows), length), self._padding)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        states = (model or self.model)(input_ids=ids, attention_mask=mask).last_hidden_state
+        return pool(states, mask, self.layout.pooling)
+
+    def save(self, path: Path) -> None:
+        """Write the model into the folder ``path`` in sentence-transformers format.
+
+        Equal encoders give equal files (safetensors only), hence equal digests.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        with self._lock, _quietly():
+            backend = getattr(self._tokenizer, "backend_tokenizer", None)
+            if backend is not None:
+                backend.no_truncation()
+                backend.no_padding()
+            self._tokenizer.save_pretrained(path)
+            self.model.save_pretrained(path, safe_serialization=True)
+        layouts.write(path, self.layout, self.dimension)
+
+    def _encode(self, texts: list[str], batch: int, progress: Progress | None) -> Vectors:
+        distinct = list(dict.fromkeys(texts))
+        rows = self.tokens(distinct)
+        vectors = np.empty((len(distinct), self.dimension), dtype=np.float32)
+        done = 0
+        with metrics.ENCODING_SECONDS.time():
+            for indices in _batches([len(row) for row in rows], batch, self.max_tokens):
+                with self._lock, torch.inference_mode():
+                    encoded = self.forward([rows[i] for i in indices], model=self._fast_model())
+                    vectors[indices] = encoded.cpu().numpy()
+                done += len(indices)
+                if progress is not None:
+                    progress(done * len(texts) // len(distinct), len(texts))
+        position = {text: index for index, text in enumerate(distinct)}
+        return vectors[[position[text] for text in texts]]
+
+    def _fast_model(self) -> Any:
+        dtype = _dtype_of(self._precision, self.device)
+        if dtype == torch.float32:
+            return self.model
+        if self._working_copy is None:
+            self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
+        return self._working_copy
+
+    @property
+    def _padding(self) -> int:
+        for token in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def padded(length: int, longest: int) -> int:
+    """Next multiple of :data:`PAD_TO`, but not above ``longest``.
+
+    >>> padded(17, 256), padded(15, 256), padded(250, 250)
+    (32, 16, 250)
+    """
+    return min(-(-length // PAD_TO) * PAD_TO, longest)
+
+
+def _batches(lengths: Sequence[int], batch: int, longest: int) -> Iterator[list[int]]:
+    """Indices of texts of one padded length, at most ``batch`` at a time, shortest first."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, length in enumerate(lengths):
+        by_length[padded(length, longest)].append(index)
+    for _, indices in sorted(by_length.items()):
+        for start in range(0, len(indices), batch):
+            yield indices[start : start + batch]
+
+
+def _read(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        with _quietly():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+            model, found = AutoModel.from_pretrained(
+                folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"The model in {folder} cannot be loaded: {error}\nRetrail loads models that the "
+            "installed transformers knows, from safetensors, and never runs a model's own code."
+        ) from error
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"The model in {folder} lacks {len(missing)} weights, {missing[0]} first. Its "
+            "config.json describes another model than its weights; copy it again."
+        )
+    if any(key.startswith("pooler.") for key in found["missing_keys"]):
+        # Random weights, which no pooling of ours reads, would make every load another model.
+        model.pooler = None
+    return model, tokenizer
+
+
+def _limits(config: Any, tokenizer: Any) -> list[int | None]:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    longest = tokenizer.model_max_length
+    # transformers writes "no limit" as a number with thirty digits.
+    return [positions, int(longest) if longest and longest < 10**9 else None]
+
+
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
+"""Families that number positions from ``pad_token_id + 1`` up."""
+
+
+def _dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there, and not merely emulated."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the progress bars of transformers, which would write into a worker's log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

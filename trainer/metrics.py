@@ -1,0 +1,25 @@
+"""What training and encoding show on ``/metrics``."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ENCODED = Counter("retrail_encoded_texts_total", "Texts encoded.", ["kind"])
+ENCODING_SECONDS = Histogram(
+    "retrail_encoding_seconds",
+    "Time to encode the texts of one call.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0),
+)
+TRAINING_STEPS = Counter("retrail_training_steps_total", "Optimiser steps.")
+TRAINING_PAIRS = Counter("retrail_training_pairs_total", "Pairs that steps were taken on.")
+TRAINING_BATCH = Histogram(
+    "retrail_training_batch_pairs",
+    "Pairs in a batch.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
+TRAINING_LOSS = Gauge("retrail_training_loss", "Loss of the latest step.")
+TRAINING_STEP_SECONDS = Histogram(
+    "retrail_training_step_seconds",
+    "Time of one optimiser step.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
+GATE_NDCG = Gauge("retrail_gate_ndcg_at_10", "Mean held-out nDCG@10 at the last gate.", ["model"])
