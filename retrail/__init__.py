@@ -1,0 +1,42 @@
+"""Retrail's publishing client: what search agents do, as events on Kafka.
+
+It needs confluent-kafka and nothing else. The command line lives in ``retrail.cli``.
+
+Example:
+    >>> from retrail import Publisher
+    >>> publisher = Publisher(agent="my-agent", model="qwen3-30b")  # doctest: +SKIP
+    >>> with publisher.trajectory() as trajectory:  # doctest: +SKIP
+    ...     trajectory.search("when was it built", ["d7", "d2"])
+    ...     trajectory.browse("d2")
+    ...     trajectory.reason("The page gives the date directly.")
+    ...     trajectory.answer("1965")
+    ...     trajectory.end("correct")
+"""
+
+from retrail.errors import (
+    ConfigurationError,
+    EventTooLarge,
+    InvalidEvent,
+    NotDelivered,
+    PublisherClosed,
+    PublishError,
+    QueueFull,
+    TrajectoryOver,
+)
+from retrail.publisher import LostEvent, Publisher, Stats
+from retrail.trajectory import Trajectory
+
+__all__ = [
+    "ConfigurationError",
+    "EventTooLarge",
+    "InvalidEvent",
+    "LostEvent",
+    "NotDelivered",
+    "PublishError",
+    "Publisher",
+    "PublisherClosed",
+    "QueueFull",
+    "Stats",
+    "Trajectory",
+    "TrajectoryOver",
+]

@@ -1,0 +1,237 @@
+"""Events as bytes: what the contract of trajectory-events (``schemas.events``) asks for.
+
+Functions of plain values. They check what the contract checks, so that a mistake shows at the agent
+and not in the dead-letter queue; their complaints never repeat a query, a reasoning or an answer.
+"""
+
+import json
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from retrail.errors import EventTooLarge, InvalidEvent
+
+SCHEMA_VERSION = "1.0"
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""Largest record batch that the topic takes (``schemas.topics``)."""
+
+BATCH_OVERHEAD = 256
+"""A record's share of that which is not key, value or header: at most this, for one record."""
+
+MAX_INT = 2**31 - 1
+OUTCOMES = ("correct", "incorrect", "unknown")
+VERDICTS = ("relevant", "irrelevant")
+
+Data = dict[str, Any]
+"""The fields of an event besides its envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What all events of a trajectory share."""
+
+    trajectory_id: str
+    agent: str
+    model: str
+    tenant: str
+
+
+def sender(trajectory_id: object, agent: object, model: object, tenant: object) -> Sender:
+    """Check what all events of a trajectory share.
+
+    >>> sender("task-17", "my-agent", "qwen3-30b", "").trajectory_id
+    'task-17'
+    """
+    return Sender(
+        text_of("trajectory_id", trajectory_id, shortest=1, longest=512),
+        text_of("agent", agent, longest=128),
+        text_of("model", model, longest=128),
+        text_of("tenant", tenant, longest=128),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka record; ``size`` in bytes is what counts against the queue and the topic's limit."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]]
+
+    @property
+    def size(self) -> int:
+        headers = sum(len(name) + len(value or b"") + 10 for name, value in self.headers)
+        return len(self.key) + len(self.value) + headers + BATCH_OVERHEAD
+
+
+def record(
+    sender: Sender,
+    *,
+    kind: str,
+    data: Data,
+    seq: int,
+    event_id: str,
+    at: datetime,
+    retriever_version: int | None,
+) -> Record:
+    """One event as a record: JSON value, CloudEvents headers in Kafka's binary mode.
+
+    Raises:
+        EventTooLarge: the record is above :data:`MAX_EVENT_BYTES`.
+    """
+    moment = at.isoformat()
+    event: Data = {
+        "type": kind,
+        "event_id": event_id,
+        "trajectory_id": sender.trajectory_id,
+        "seq": seq,
+        "occurred_at": moment,
+        "agent": {"name": sender.agent, "model": sender.model},
+        "tenant": sender.tenant,
+        "schema_version": SCHEMA_VERSION,
+    }
+    if retriever_version is not None:
+        event["retriever_version"] = retriever_version
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event_id,
+        "ce_type": f"retrail.trajectory.{kind}",
+        "ce_source": f"retrail/agents/{sender.agent}",
+        "ce_time": moment,
+        "content-type": "application/json",
+    }
+    result = Record(
+        key=_utf8(sender.trajectory_id),
+        value=_utf8(json.dumps(event | data, ensure_ascii=False, separators=(",", ":"))),
+        headers=[(name, _utf8(value)) for name, value in headers.items()],
+    )
+    if result.size > MAX_EVENT_BYTES:
+        raise EventTooLarge(
+            f"This {kind} event has {result.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}. "
+            "Publish fewer hits, or withhold or shorten the text."
+        )
+    return result
+
+
+def search(query: object, hits: Iterable[object]) -> Data:
+    """A search; see :func:`hit_of` for what a hit may be.
+
+    >>> search("when", ["a", ("b", 0.5)])["hits"][1]
+    {'doc_id': 'b', 'rank': 2, 'score': 0.5}
+    """
+    return {
+        "query": text_of("query", query),
+        "hits": [hit_of(hit, rank) for rank, hit in enumerate(hits, start=1)],
+    }
+
+
+def hit_of(hit: object, rank: int) -> Data:
+    """One hit: a document id, a pair (id, score), a mapping or an object with ``doc_id``.
+
+    A mapping or object may carry ``rank`` and ``score`` too; else the rank is the place in the
+    list. A score that is not finite is left out.
+    """
+    score: object = None
+    if isinstance(hit, Mapping):
+        doc_id = hit.get("doc_id")
+        score, rank = hit.get("score"), _or(hit.get("rank"), rank)
+    elif hasattr(hit, "doc_id"):
+        doc_id = hit.doc_id
+        score, rank = getattr(hit, "score", None), _or(getattr(hit, "rank", None), rank)
+    elif isinstance(hit, tuple | list):
+        if len(hit) != 2:
+            raise InvalidEvent(f"A hit is a pair (doc_id, score), not {len(hit)} values.")
+        doc_id, score = hit
+    else:
+        doc_id = hit
+    result: Data = {"doc_id": doc_id_of(doc_id), "rank": int_of("rank", rank, 1)}
+    if score is not None:
+        if not isinstance(score, numbers.Real) or isinstance(score, bool):
+            raise InvalidEvent(f"A score is a number, not {type(score).__name__}.")
+        if math.isfinite(number := float(score)):
+            result["score"] = number
+    return result
+
+
+def browse(doc_id: object) -> Data:
+    """The opening of a document."""
+    return {"doc_id": doc_id_of(doc_id)}
+
+
+def reasoning(text: str | None, tokens: object, verdict: object) -> Data:
+    """A reasoning; ``about`` is not known here."""
+    result: Data = {}
+    if text is not None:
+        result["text"] = text
+    if tokens is not None:
+        result["tokens"] = int_of("tokens", tokens, 0)
+    if verdict is not None:
+        result["verdict"] = one_of("verdict", verdict, VERDICTS)
+    return result
+
+
+def answer(text: str | None) -> Data:
+    """The answer, with or without its text."""
+    return {} if text is None else {"text": text}
+
+
+def end(outcome: object) -> Data:
+    """The end of a trajectory."""
+    return {"outcome": one_of("outcome", outcome, OUTCOMES)}
+
+
+def other(name: object) -> Data:
+    """A step that only ends a run of browses."""
+    return {"name": text_of("name", name, longest=256)}
+
+
+def doc_id_of(value: object) -> str:
+    """A document id: 1 to 512 characters, or an integer."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return str(int(value))
+    return text_of("doc_id", value, shortest=1, longest=512)
+
+
+def text_of(name: str, value: object, *, shortest: int = 0, longest: int | None = None) -> str:
+    """``value``, if it is a string of a length that the contract takes; ``name`` is for people."""
+    if not isinstance(value, str):
+        raise InvalidEvent(f"{name} is a string, not {type(value).__name__}.")
+    if len(value) < shortest:
+        raise InvalidEvent(f"{name} is empty.")
+    if longest is not None and len(value) > longest:
+        raise InvalidEvent(f"{name} has {len(value)} characters; at most {longest} are taken.")
+    return value
+
+
+def int_of(name: str, value: object, smallest: int) -> int:
+    """``value``, if it is a whole number from ``smallest`` to 2³¹ − 1."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise InvalidEvent(f"{name} is a whole number, not {type(value).__name__}.")
+    number = int(value)
+    if not smallest <= number <= MAX_INT:
+        raise InvalidEvent(f"{name} is {number}; it must be {smallest} to {MAX_INT}.")
+    return number
+
+
+def version_of(value: object) -> int | None:
+    """A retriever's version, or nothing."""
+    return None if value is None else int_of("retriever_version", value, 1)
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """``value``, if it is one of ``choices``."""
+    if value not in choices:
+        raise InvalidEvent(f"{name} must be {' or '.join(choices)}.")
+    return str(value)
+
+
+def _or(value: object, default: int) -> Any:
+    return default if value is None else value
+
+
+def _utf8(text: str) -> bytes:
+    # A lone surrogate, which models do produce, has no UTF-8; it becomes a question mark.
+    return text.encode("utf-8", "replace")
