@@ -266,7 +266,7 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
     """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done."""
     heard = time.monotonic()
     while ends:
-        messages = reader.consume(BATCH, timeout=0.5)
+        messages = ready(reader, 0.5)
         if messages:
             heard = time.monotonic()
         elif time.monotonic() - heard > STALL_SECONDS:
@@ -282,6 +282,15 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
                 yield record(message)
             if offset >= end - 1:
                 del ends[partition]
+
+
+def ready(reader: Consumer, timeout: float) -> list[Message]:
+    """What has arrived, after waiting ``timeout`` seconds at most for the first message.
+
+    (``Consumer.consume`` alone waits for a full batch.)
+    """
+    first = reader.poll(timeout)
+    return [] if first is None else [first, *reader.consume(BATCH, timeout=0)]
 
 
 def place(message: Message) -> tuple[int, int]:
