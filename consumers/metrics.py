@@ -1,0 +1,62 @@
+"""What Prometheus sees of the training consumer."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+PAIRS_SEEN = Counter(
+    "retrail_pairs_seen_total",
+    "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
+    ["verdict"],
+)
+PAIRS_REPEATED = Counter(
+    "retrail_pairs_repeated_total", "Labelled pairs whose pair_id had been read before."
+)
+PAIRS_PENDING = Gauge(
+    "retrail_pairs_pending",
+    "Relevant pairs for training since the last run; RETRAIL_TRAIN_MIN_PAIRS of them start one.",
+)
+PENDING_AGE = Gauge("retrail_pairs_pending_age_seconds", "Age of the oldest pending pair.")
+INVALID_RECORDS = Counter(
+    "retrail_consumer_invalid_records_total",
+    "Records that are no pair, document, manifest or release, and were passed over.",
+    ["stage"],
+)
+CONSUMER_LAG = Gauge(
+    "retrail_consumer_lag_events",
+    "Records between what has been read and the end of the topic.",
+    ["topic", "partition"],
+)
+STORE_REBUILDS = Counter(
+    "retrail_local_copy_rebuilds_total",
+    "Local copies of a topic that were thrown away and read anew.",
+    ["topic", "reason"],
+)
+
+TRAINER_ACTIVE = Gauge("retrail_trainer_active", "1 on the trainer that trains, 0 on a stand-by.")
+RUNS = Counter(
+    "retrail_training_runs_total",
+    "Training runs by result: ship, hold, reject, empty, abandoned, interrupted, failed.",
+    ["result"],
+)
+RUN_SECONDS = Histogram(
+    "retrail_training_run_seconds",
+    "Wall time of a run from its manifest to its release.",
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+LEFT_OUT = Counter(
+    "retrail_training_pairs_left_out_total",
+    "Pairs in a run's ranges that did not train, by reason.",
+    ["reason"],
+)
+STEPS = Counter("retrail_training_steps_total", "Optimiser steps.")
+LOSS = Gauge("retrail_training_loss", "Loss of the last step.")
+BATCH_SIZE = Gauge("retrail_training_batch_size", "Pairs in the batch of the last step.")
+GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
+NDCG = Gauge(
+    "retrail_release_ndcg_at_10",
+    "Mean held-out nDCG@10 at the last gate, of parent and child.",
+    ["role"],
+)
+HELD_OUT_QUERIES = Gauge(
+    "retrail_release_held_out_queries", "Held-out queries that the last gate compared on."
+)
+LIVE_VERSION = Gauge("retrail_live_version", "Version of the retriever that should serve.")
