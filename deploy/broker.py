@@ -34,6 +34,7 @@ class KafkaBroker(Server):
     name = "kafka"
     label = f"apache-{jars.KAFKA_VERSION}"
     port_names = ("broker", "controller")
+    setting = "kafka_bootstrap"
 
     def command(self) -> Child:
         """Kafka, its jars fetched and its folder formatted if this is the first time.

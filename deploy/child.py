@@ -1,5 +1,6 @@
 """A child process with a log file that cannot outlive the process that started it."""
 
+import contextlib
 import os
 import queue
 import signal
@@ -103,10 +104,16 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """Kill it at once, with all that it started."""
+        """Kill it at once, with all that it started, and wait until it is gone."""
         if self._process is not None and self.running:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.send_kill()
             self._process.wait()
+
+    def send_kill(self) -> None:
+        """The first half of :meth:`kill`; takes no lock, so a signal handler may call it."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of its log."""

@@ -17,3 +17,9 @@ class StackInUse(RetrailError):
 
 class StackFailed(RetrailError):
     """A part of the stack did not start, or ended while it was needed."""
+
+
+class StoppedEarly(RetrailError):
+    """Somebody stopped the stack before it was ready."""
+
+    exit_status = 130

@@ -25,6 +25,32 @@ WITHOUT_TOOLS = (
 )
 
 
+def require_tools() -> None:
+    """Fail now if :func:`java` or :func:`kafka_jars` would for want of a tool.
+
+    Raises:
+        ToolMissing: no Java 17+, or no Maven and the jars were never fetched.
+    """
+    java()
+    if not cache_folder().is_dir():
+        maven()
+
+
+def maven() -> str:
+    """Path of Maven.
+
+    Raises:
+        ToolMissing: it is not on the ``PATH``.
+    """
+    path = shutil.which("mvn")
+    if path is None:
+        raise ToolMissing(
+            "Apache Kafka must be fetched once and there is no Maven (mvn) on the PATH. "
+            f"{WITHOUT_TOOLS}"
+        )
+    return path
+
+
 def java() -> str:
     """Path of a Java that runs Kafka: of ``JAVA_HOME`` if set, else on the ``PATH``.
 
@@ -79,18 +105,13 @@ def kafka_jars() -> Path:
     folder = cache_folder()
     if folder.is_dir():
         return folder
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise ToolMissing(
-            f"Apache Kafka must be fetched once and there is no Maven (mvn) on the "
-            f"PATH. {WITHOUT_TOOLS}"
-        )
+    program = maven()
     folder.parent.mkdir(parents=True, exist_ok=True)
     log.info("fetching Apache Kafka, once", version=KAFKA_VERSION, into=str(folder))
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as part:
         shutil.copy(POM, part)
         jars = Path(part) / "jars"
-        _run_maven(maven, Path(part) / POM.name, jars)
+        _run_maven(program, Path(part) / POM.name, jars)
         try:
             jars.rename(folder)
         except OSError:
@@ -99,8 +120,8 @@ def kafka_jars() -> Path:
     return folder
 
 
-def _run_maven(maven: str, pom: Path, jars: Path) -> None:
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+def _run_maven(program: str, pom: Path, jars: Path) -> None:
+    command = [program, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
     try:
         done = subprocess.run(
             [*command, f"-DoutputDirectory={jars}"],

@@ -15,10 +15,11 @@ class MilvusLite(Server):
 
     name = "milvus"
     port_names = ("milvus",)
+    setting = "milvus_uri"
 
     @property
-    def uri(self) -> str:
-        """What pymilvus connects to; known once started."""
+    def client_address(self) -> str:
+        """What pymilvus connects to; known once launched."""
         return f"http://{self.address}"
 
     def command(self) -> Child:
@@ -47,7 +48,7 @@ class MilvusLite(Server):
 
     def answers(self) -> bool:
         """Whether Milvus lists its collections to a client."""
-        return lists_collections(self.uri)
+        return lists_collections(self.client_address)
 
 
 def lists_collections(uri: str, token: str = "", timeout: float = 2.0) -> bool:

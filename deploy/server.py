@@ -27,6 +27,8 @@ class Server(ABC):
     name: str
     port_names: tuple[str, ...]
     """The ports it listens on; the first is the one for clients."""
+    setting: str
+    """The setting that tells clients where it is."""
 
     def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
         """Nothing runs before :meth:`start`.
@@ -57,8 +59,13 @@ class Server(ABC):
 
     @property
     def address(self) -> str:
-        """``host:port`` for clients; known once started."""
+        """``host:port``; known once launched."""
         return f"{ports.LOOPBACK}:{self.port}"
+
+    @property
+    def client_address(self) -> str:
+        """What the setting :attr:`setting` must be to reach it; known once launched."""
+        return self.address
 
     def start(self) -> None:
         """Run the server; returns when it answers.
@@ -68,18 +75,39 @@ class Server(ABC):
             PortTaken: the port that was asked for is in use.
             StackFailed: it did not start; the message holds the end of its log.
         """
-        began = time.monotonic()
+        self.launch()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def launch(self) -> None:
+        """First half of :meth:`start`: returns as soon as the process runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ports = self._choose_ports()
         self.child = self.command()
         self.child.start()
-        try:
-            self._await_answer(self.child, began + START_TIMEOUT)
-        except BaseException:
+
+    def wait_until_ready(self) -> None:
+        """Second half of :meth:`start`: returns when it answers, raises StackFailed if not."""
+        if self.child is None:
+            raise RuntimeError(f"{self.name} was not launched")
+        began = time.monotonic()
+        while not (ports.answers(self.port) and self.answers()):
+            if not self.child.running:
+                what = f"{self.name} ended at its start with status {self.child.exit_status}"
+            elif time.monotonic() > began + START_TIMEOUT:
+                what = f"{self.name} did not answer within {START_TIMEOUT:.0f} s"
+            else:
+                time.sleep(0.05)
+                continue
+            raise StackFailed(f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}")
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        if self.child is not None:
             self.child.kill()
-            raise
-        seconds = round(time.monotonic() - began, 1)
-        log.info(f"{self.name} ready", address=self.address, seconds=seconds)
 
     def stop(self) -> None:
         """Stop it cleanly; after a bounded time by force."""
@@ -102,14 +130,3 @@ class Server(ABC):
             if last.get(name, port) != port:
                 log.warning("port taken, using another", server=self.name, now=port)
         return chosen
-
-    def _await_answer(self, child: Child, deadline: float) -> None:
-        while not (ports.answers(self.port) and self.answers()):
-            if not child.running:
-                what = f"{self.name} ended at its start with status {child.exit_status}"
-            elif time.monotonic() > deadline:
-                what = f"{self.name} did not answer within {START_TIMEOUT:.0f} s"
-            else:
-                time.sleep(0.05)
-                continue
-            raise StackFailed(f"{what}. The end of {self.log_file}:\n{child.log_tail()}")

@@ -1,5 +1,6 @@
 """Creating the topics, and telling when one is not as the contract wants it."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,9 +24,9 @@ WORK_TIMEOUT = 30.0
 
 COMPARED = ("cleanup.policy", "retention.ms", "message.timestamp.type", "max.message.bytes")
 DEFAULTS = {"message.timestamp.type": "CreateTime"}
-"""What the contract means where a spec says nothing."""
+"""What it means where a spec, or a lesser broker, says nothing."""
 
-State = Literal["created", "as it should be", "absent", "other"]
+State = Literal["created", "as it should be"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
 
     Raises:
         BrokerUnavailable: Kafka does not answer within 10 s.
-        ConfigurationError: judged-events would forget what the miner still needs.
+        ConfigurationError: Kafka refuses to create a topic, or judged-events would forget what
+            the miner still needs.
         TopicMismatch: with all differences at once; absent topics were created all the same.
     """
     require_retention(settings)
@@ -69,9 +71,10 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     existing = _existing(admin, settings)
     absent = [spec for spec in wanted if spec.name not in existing]
     created = _create(admin, absent)
-    kept = [spec for spec in wanted if spec.name not in created]
-    actual = describe(admin, [spec.name for spec in kept])
-    differences = [found for spec in kept for found in compare(spec, actual[spec.name])]
+    _await_visible(admin, absent)
+    earlier = [spec for spec in wanted if spec.name not in created]
+    actual = describe(admin, [spec.name for spec in earlier])
+    differences = [found for spec in earlier for found in compare(spec, actual[spec.name])]
     if differences:
         raise TopicMismatch(_advice(differences))
     return [
@@ -116,12 +119,22 @@ def require_retention(settings: Settings) -> None:
 def compare(spec: TopicSpec, actual: Actual) -> list[Difference]:
     """How a topic differs from what the contract wants (replication is the operator's affair)."""
     wanted = DEFAULTS | spec.config() | {"partitions": str(spec.partitions)}
-    have = {**actual.config, "partitions": str(actual.partitions)}
+    have = {**DEFAULTS, **actual.config, "partitions": str(actual.partitions)}
     return [
-        Difference(spec.name, what, have[what], wanted[what])
+        Difference(spec.name, what, have.get(what, "not told"), wanted[what])
         for what in ("partitions", *COMPARED)
-        if what in wanted and have[what] != wanted[what]
+        if what in wanted and have.get(what) != wanted[what]
     ]
+
+
+def kept(spec: TopicSpec) -> str:
+    """How long a topic keeps its records, for people."""
+    if spec.retention == "compact":
+        return "latest of each key"
+    if spec.retention == "forever":
+        return "for ever"
+    hours = spec.retention_ms / 3_600_000
+    return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"
 
 
 def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
@@ -132,7 +145,13 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
     metadata = admin.list_topics(timeout=WORK_TIMEOUT).topics
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     futures = admin.describe_configs(resources, request_timeout=WORK_TIMEOUT)
-    described = {resource.name: future.result() for resource, future in futures.items()}
+    try:
+        described = {resource.name: future.result() for resource, future in futures.items()}
+    except KafkaException as error:
+        raise BrokerUnavailable(
+            f"Kafka does not tell the settings of its topics: {error.args[0].str()}. Its user "
+            "needs the right DescribeConfigs on them."
+        ) from error
     return {
         name: Actual(
             name=name,
@@ -182,6 +201,20 @@ def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
     if refused:
         raise ConfigurationError("Kafka refused to create these topics:\n" + "\n".join(refused))
     return created
+
+
+def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
+    """Return once clients are told of these topics; the broker learns of them a moment later."""
+    deadline = time.monotonic() + WORK_TIMEOUT
+    missing = {spec.name for spec in specs}
+    while missing:
+        known = admin.list_topics(timeout=WORK_TIMEOUT).topics
+        missing -= {name for name in missing if name in known and known[name].partitions}
+        if missing and time.monotonic() > deadline:
+            raise BrokerUnavailable(
+                f"Kafka created {', '.join(sorted(missing))} and does not show it. Look into the "
+                "broker's log, then repeat `retrail topics create`."
+            )
 
 
 def _advice(differences: list[Difference]) -> str:

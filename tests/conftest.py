@@ -32,8 +32,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real Milvus Lite server."""
     folder = tmp_path_factory.mktemp("milvus")
     server = MilvusLite(folder, folder / "milvus.log")
-    for address in _running(server):
-        yield f"http://{address}"
+    yield from _running(server)
 
 
 @pytest.fixture
@@ -64,6 +63,6 @@ def _running(server: Server) -> Iterator[str]:
     except RetrailError as error:
         pytest.fail(f"{server.name} is needed for this test and cannot start: {error}", False)
     try:
-        yield server.address
+        yield server.client_address
     finally:
         server.stop()

@@ -1,0 +1,64 @@
+"""Settings as ``RETRAIL_…`` variables: for child processes, and as a file for other shells."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+
+ALWAYS = frozenset({"kafka_bootstrap", "milvus_uri", "data_dir"})
+"""What another process cannot guess, even where it is the default."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """What a process must find in its environment to have these settings.
+
+    Only what was set somewhere (arguments, environment, file) and the addresses: defaults stay
+    defaults.
+    """
+    found = {}
+    for name in sorted(settings.model_fields_set | ALWAYS):
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            found[f"RETRAIL_{name.upper()}"] = str(value)
+    return found
+
+
+def rendered(values: Mapping[str, str]) -> str:
+    """An environment file as ``RETRAIL_ENV_FILE`` and ``set -a; . FILE`` read it."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+
+
+def write(path: Path, values: Mapping[str, str]) -> None:
+    """Write an environment file: whole or not at all, for this user only (it may hold secrets).
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(rendered(values))
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink()
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
