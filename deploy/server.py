@@ -85,7 +85,7 @@ class Server(ABC):
     def launch(self) -> None:
         """First half of :meth:`start`: returns as soon as the process runs."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ports = self._choose_ports()
+        self.ports = self.choose_ports()
         self.child = self.command()
         self.child.start()
 
@@ -114,7 +114,8 @@ class Server(ABC):
         if self.child is not None:
             self.child.stop(STOP_GRACE)
 
-    def _choose_ports(self) -> dict[str, int]:
+    def choose_ports(self) -> dict[str, int]:
+        """The ports to use now, kept in ``ports.json`` for the next start."""
         kept = self.folder / "ports.json"
         last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
         if self._wanted_port:
