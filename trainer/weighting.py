@@ -1,0 +1,65 @@
+"""How much a pair counts: agents reason longer about documents that help them (LRAT, eq. 3).
+
+    w = (1 − exp(−ln 2 · l / β)) / μ
+
+l is the length of the reasoning in tokens, β the median of l and μ the mean of the unnormalised
+weights, both per agent model, because agents differ in verbosity. So a pair of median length has
+half the weight that an endless one would have, and weights average 1 within an agent model.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from schemas.pairs import LabelledPair
+from schemas.runs import AgentIntensity, Intensity
+
+ENOUGH_PAIRS = 50
+"""An agent model with fewer pairs is measured by the β and μ over all agents."""
+
+
+def measure(pairs: Iterable[LabelledPair]) -> Intensity:
+    """β and μ over the pairs that train: relevant ones with a reasoning of at least one token.
+
+    Args:
+        pairs: those of a run; irrelevant ones are passed over. Their order does not matter.
+    """
+    lengths: dict[str, list[int]] = defaultdict(list)
+    for pair in pairs:
+        if pair.verdict == "relevant" and pair.reasoning_tokens:
+            lengths[pair.agent.model].append(pair.reasoning_tokens)
+    everything = [length for some in lengths.values() for length in some]
+    return Intensity(
+        overall=_measured(everything) if everything else None,
+        by_agent_model={
+            model: _measured(some)
+            for model, some in sorted(lengths.items())
+            if len(some) >= ENOUGH_PAIRS
+        },
+    )
+
+
+def weight(pair: LabelledPair, intensity: Intensity) -> float:
+    """The weight of a pair; 1 if it has no reasoning (LRAT, eq. 3).
+
+    Raises:
+        ValueError: ``intensity`` was measured over no pair with a reasoning, so not over this one.
+    """
+    if not pair.reasoning_tokens:
+        return 1.0
+    scale = intensity.by_agent_model.get(pair.agent.model, intensity.overall)
+    if scale is None:
+        raise ValueError(f"no intensity was measured for pair {pair.pair_id}")
+    return _unnormalised(pair.reasoning_tokens, scale.beta) / scale.mu
+
+
+def _measured(lengths: Sequence[int]) -> AgentIntensity:
+    beta = float(median(lengths))
+    # fsum is exact, so the order in which pairs were consumed leaves no trace in the manifest.
+    total = math.fsum(_unnormalised(length, beta) for length in lengths)
+    return AgentIntensity(beta=beta, mu=total / len(lengths), pairs=len(lengths))
+
+
+def _unnormalised(length: int, beta: float) -> float:
+    return -math.expm1(-math.log(2.0) * length / beta)
