@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,17 @@ def require_broker(
     return {name: len(found[name].partitions) for name in wanted}
 
 
-def consumer(settings: Settings, group: str | None = None, **overrides: Any) -> Consumer:
+def consumer(
+    settings: Settings,
+    group: str | None = None,
+    on_error: Callable[[KafkaError], None] | None = None,
+    **overrides: Any,
+) -> Consumer:
     """A consumer that commits only when told to.
 
     Args:
         group: full group id (``settings.group(…)``); without one the consumer is for ``assign``.
+        on_error: called from ``poll`` with errors that belong to no record; by default logged.
         overrides: librdkafka options, dots as underscores.
     """
     config = {
@@ -104,7 +110,8 @@ def consumer(settings: Settings, group: str | None = None, **overrides: Any) -> 
         "heartbeat.interval.ms": max(100, int(settings.kafka_session_timeout * 1000 / 4)),
         "fetch.message.max.bytes": MAX_EVENT_BYTES + ADDED_BYTES,
     }
-    return Consumer(_connection(settings) | config | _dotted(overrides))
+    callbacks = {"error_cb": on_error} if on_error else {}
+    return Consumer(_connection(settings) | callbacks | config | _dotted(overrides))
 
 
 def producer(settings: Settings, **overrides: Any) -> Producer:
@@ -328,14 +335,15 @@ def _header_pairs(message: Message) -> Iterable[tuple[str, Any]]:
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    return settings.kafka() | {"error_cb": _report, "logger": logging.getLogger("librdkafka")}
+    return settings.kafka() | {"error_cb": report, "logger": logging.getLogger("librdkafka")}
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "."): value for name, value in overrides.items()}
 
 
-def _report(error: KafkaError) -> None:
+def report(error: KafkaError) -> None:
+    """Log what librdkafka says about the connection; it recovers by itself."""
     log.warning("kafka reports", error=error.str(), fatal=error.fatal())
 
 

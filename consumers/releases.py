@@ -129,7 +129,7 @@ def promote(settings: Settings, version: int) -> Live:
 
 
 def rollback(settings: Settings) -> Live:
-    """Go back to the release before, and quarantine the pairs of the one left: ``retrail rollback``.
+    """Go back to the release before and quarantine the run of the one left: ``retrail rollback``.
 
     Raises:
         InputError: there is nothing to go back to.
