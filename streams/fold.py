@@ -195,6 +195,10 @@ class Fold:
                 pairs += self._close(trajectory, reason, silent)
         return pairs
 
+    def close_all(self) -> list[LabelledPair]:
+        """Let all the time pass that can: what is open ends as it would on a log gone quiet."""
+        return self.advance(self.clock + self._limits.gap_ms + self._limits.age_ms)
+
     def resume(self, next_offset: int, acknowledged: int) -> Resume:
         """What to commit when everything below ``next_offset`` was folded.
 
