@@ -13,6 +13,7 @@ Example:
     ...     trajectory.end("correct")
 """
 
+from retrail.dispatch import LostEvent, Stats
 from retrail.errors import (
     ConfigurationError,
     EventTooLarge,
@@ -23,7 +24,7 @@ from retrail.errors import (
     QueueFull,
     TrajectoryOver,
 )
-from retrail.publisher import LostEvent, Publisher, Stats
+from retrail.publisher import Publisher
 from retrail.trajectory import Trajectory
 
 __all__ = [

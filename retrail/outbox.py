@@ -118,6 +118,7 @@ class Outbox:
         """Enqueue a record; ``False`` if there is no room for it now. Never blocks.
 
         Raises:
+            BufferError: librdkafka's own queue is full; its bounds were set below ours.
             KafkaException: librdkafka refuses the record.
             RuntimeError: no thread can be started any more.
         """
@@ -128,9 +129,6 @@ class Outbox:
             self._bytes += record.size
         try:
             self._produce(record, partial(self._reported, record.size, report))
-        except BufferError:
-            self._release(record.size)
-            return False
         except BaseException:
             self._release(record.size)
             raise

@@ -1,75 +1,18 @@
 """The publishing client: an agent's steps on their way to Kafka, without standing in its way."""
 
-import logging
 import math
-import threading
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from confluent_kafka import KafkaException
 
 from retrail import connection, wire
-from retrail.complaints import Complaints
-from retrail.errors import (
-    ConfigurationError,
-    InvalidEvent,
-    NotDelivered,
-    PublisherClosed,
-    PublishError,
-)
-from retrail.outbox import Outbox
-from retrail.texts import Shown, TextPolicy, shown
+from retrail.dispatch import Dispatch, LostEvent, Stats
+from retrail.errors import ConfigurationError, InvalidEvent, NotDelivered
+from retrail.texts import TextPolicy
 from retrail.trajectory import Trajectory
-
-log = logging.getLogger("retrail")
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What became of the events of this process.
-
-    Attributes:
-        published: taken into the queue = delivered + failed + waiting.
-        delivered: acknowledged by the broker.
-        failed: queued, but given up: the broker did not take them in time.
-        dropped: never queued (queue full, too large, invalid, after the end).
-        waiting: in the queue now.
-        redaction_failures: texts withheld because a redaction hook failed.
-
-    Example:
-        >>> Stats(published=3, delivered=2, waiting=1).lost
-        0
-    """
-
-    published: int = 0
-    delivered: int = 0
-    failed: int = 0
-    dropped: int = 0
-    waiting: int = 0
-    redaction_failures: int = 0
-
-    @property
-    def lost(self) -> int:
-        """Events that will never arrive."""
-        return self.failed + self.dropped
-
-
-@dataclass(frozen=True, slots=True)
-class LostEvent:
-    """An event that will never arrive, for ``on_failure``; it holds none of the agent's texts.
-
-    Example:
-        >>> LostEvent("task-17", 3, "browse", "Local: Message timed out").type
-        'browse'
-    """
-
-    trajectory_id: str
-    seq: int
-    type: str
-    error: str
 
 
 class Publisher:
@@ -162,32 +105,30 @@ class Publisher:
             wire.version_of(retriever_version)
         except InvalidEvent as error:
             raise ConfigurationError(str(error)) from error
-        self.agent, self.model = agent, model
-        self.raises = on_error == "raise"
-        self.block_seconds = block_seconds
+        self._agent, self._model = agent, model
         self._tenant, self._retriever_version = tenant, retriever_version
-        self._policies = {"reasoning": reasoning_text, "answer": answer_text}
-        self._on_failure = on_failure
-        self._close_seconds, self._delivery_seconds = close_seconds, delivery_seconds
-        self._count_afresh()
+        self._close_seconds = close_seconds
         environ = connection.environment()
         config = connection.kafka_config(bootstrap, kafka or {}, environ)
-        self._bootstrap = config["bootstrap.servers"]
         try:
-            self._outbox = Outbox(
-                config,
-                connection.topic_name(topic_prefix, environ),
+            self._dispatch = Dispatch(
+                raises=on_error == "raise",
+                block_seconds=block_seconds,
+                policies={"reasoning": reasoning_text, "answer": answer_text},
+                on_failure=on_failure,
+                config=config,
+                topic=connection.topic_name(topic_prefix, environ),
                 max_events=max_queue_events,
                 max_bytes=max_queue_bytes,
                 delivery_seconds=delivery_seconds,
                 close_seconds=close_seconds,
-                forked=self._count_afresh,
             )
         except (KafkaException, TypeError, ValueError) as error:
             raise ConfigurationError(f"librdkafka refuses the configuration: {error}") from error
 
     def __repr__(self) -> str:
-        return f"Publisher(agent={self.agent!r}, topic={self.topic!r}, at={self._bootstrap!r})"
+        at = self._dispatch.bootstrap
+        return f"Publisher(agent={self._agent!r}, topic={self.topic!r}, at={at!r})"
 
     @property
     def topic(self) -> str:
@@ -197,7 +138,7 @@ class Publisher:
             >>> Publisher("me", topic_prefix="team_").topic  # doctest: +SKIP
             'team_trajectory-events'
         """
-        return self._outbox.topic
+        return self._dispatch.outbox.topic
 
     @property
     def stats(self) -> Stats:
@@ -207,10 +148,7 @@ class Publisher:
             >>> publisher.stats.lost  # doctest: +SKIP
             0
         """
-        with self._counting:
-            counts = dict(self._counts)
-        settled = counts["delivered"] + counts["failed"]
-        return Stats(**counts, waiting=counts["published"] - settled)
+        return self._dispatch.stats()
 
     def trajectory(
         self,
@@ -236,10 +174,14 @@ class Publisher:
             ...     trajectory.end("incorrect")
         """
         return Trajectory(
-            self,
-            uuid.uuid4().hex if trajectory_id is None else trajectory_id,
-            self._tenant if tenant is None else tenant,
-            self._retriever_version if retriever_version is None else retriever_version,
+            self._dispatch,
+            trajectory_id=uuid.uuid4().hex if trajectory_id is None else trajectory_id,
+            agent=self._agent,
+            model=self._model,
+            tenant=self._tenant if tenant is None else tenant,
+            retriever_version=self._retriever_version
+            if retriever_version is None
+            else retriever_version,
         )
 
     def flush(self, timeout: float | None = None) -> int:
@@ -258,8 +200,8 @@ class Publisher:
             >>> publisher.flush(5.0)  # doctest: +SKIP
             0
         """
-        waiting = self._outbox.flush(self._close_seconds if timeout is None else timeout)
-        self._raise_failures()
+        waiting = self._dispatch.outbox.flush(self._close_seconds if timeout is None else timeout)
+        self._dispatch.raise_failures()
         return waiting
 
     def close(self, timeout: float | None = None) -> None:
@@ -271,8 +213,8 @@ class Publisher:
         Example:
             >>> publisher.close()  # doctest: +SKIP
         """
-        self._outbox.close(self._close_seconds if timeout is None else timeout)
-        self._raise_failures()
+        self._dispatch.outbox.close(self._close_seconds if timeout is None else timeout)
+        self._dispatch.raise_failures()
 
     def __enter__(self) -> Self:
         return self
@@ -288,102 +230,7 @@ class Publisher:
         except NotDelivered as error:
             if leaving is None:
                 raise
-            self.complain("events were not delivered", error)
-
-    # What follows is for Trajectory.
-
-    def enqueue(self, record: wire.Record, trajectory_id: str, seq: int, kind: str) -> bool:
-        """Put a record into the queue, or return ``False`` if it is full; never blocks."""
-        if self._outbox.closed:
-            raise PublisherClosed("The publisher is closed; make a new one.")
-
-        def report(error: str | None) -> None:
-            if error is None:
-                self._count("delivered")
-            else:
-                self._count("failed")
-                self._lost(LostEvent(trajectory_id, seq, kind, error), "events were not delivered")
-
-        self._count("published")
-        taken = False
-        try:
-            taken = self._outbox.send(record, report)
-        finally:
-            if not taken:
-                self._count("published", -1)
-        return taken
-
-    def wait_for_room(self, size: int, seconds: float) -> bool:
-        """Wait for room in the queue as ``block_seconds`` and ``on_error`` say."""
-        return self._outbox.wait_for_room(size, seconds, again=self.raises)
-
-    def queue_is_full(self) -> str:
-        """Why, for a person."""
-        return (
-            f"{self._outbox.waiting:,} events wait for the broker at {self._bootstrap}, which does "
-            "not take them fast enough. Is it running, and does the topic "
-            f"{self.topic} exist (`retrail topics create`)?"
-        )
-
-    def shown(self, kind: Literal["reasoning", "answer"], text: str) -> Shown:
-        """What of a text may leave the process."""
-        result = shown(text, self._policies[kind])
-        if result.failure is not None:
-            self._count("redaction_failures")
-            self._complaints.add(
-                "redaction", f"a redaction hook failed ({result.failure}); the text is withheld"
-            )
-        return result
-
-    def refuse(self, error: Exception, trajectory_id: str, seq: int, kind: str) -> None:
-        """An event was not queued: raise, or drop it where everyone can see it."""
-        known = isinstance(error, PublishError)
-        why = str(error) if known else f"{type(error).__name__}: {error}"
-        if self.raises:
-            if known:
-                raise error
-            raise PublishError(f"This {kind} event cannot be published. {why}") from error
-        self._count("dropped")
-        self._lost(LostEvent(trajectory_id, seq, kind, why), "events were dropped")
-
-    def complain(self, what: str, error: Exception) -> None:
-        """Log an error that must not be raised."""
-        self._complaints.add(what, f"{what}: {error}")
-
-    def _lost(self, event: LostEvent, what: str) -> None:
-        self._complaints.add(
-            what + event.error[:40],
-            f"{what}: {event.type} {event.seq} of trajectory {event.trajectory_id}: {event.error}",
-        )
-        if self._on_failure is None:
-            return
-        try:
-            self._on_failure(event)
-        except Exception:
-            log.exception("on_failure failed")
-
-    def _raise_failures(self) -> None:
-        with self._counting:
-            failed = self._counts["failed"] - self._raised
-            self._raised += failed
-        if failed and self.raises:
-            raise NotDelivered(
-                f"{failed:,} events were not delivered to {self._bootstrap} within "
-                f"{self._delivery_seconds:g} s, or before the publisher was closed.",
-                failed,
-            )
-
-    def _count(self, name: str, by: int = 1) -> None:
-        with self._counting:
-            self._counts[name] += by
-
-    def _count_afresh(self) -> None:
-        self._counting = threading.Lock()
-        self._complaints = Complaints()
-        self._raised = 0
-        self._counts: dict[str, int] = dict.fromkeys(
-            ("published", "delivered", "failed", "dropped", "redaction_failures"), 0
-        )
+            self._dispatch.complain("events were not delivered", error)
 
 
 def _require(holds: bool, what: str) -> None:

@@ -7,14 +7,12 @@ import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from retrail import wire
-from retrail.errors import InvalidEvent, PublishError, QueueFull, TrajectoryOver
+from retrail.dispatch import Dispatch
+from retrail.errors import InvalidEvent, PublishError, TrajectoryOver
 from retrail.tokens import count_tokens
-
-if TYPE_CHECKING:
-    from retrail.publisher import Publisher
 
 Step = tuple[str, wire.Data | None]
 """Type and data of an event; no data if the arguments made none."""
@@ -51,12 +49,15 @@ class Trajectory:
 
     def __init__(
         self,
-        publisher: "Publisher",
+        dispatch: Dispatch,
+        *,
         trajectory_id: object,
+        agent: object,
+        model: object,
         tenant: object,
         retriever_version: object,
     ) -> None:
-        self._publisher = publisher
+        self._dispatch = dispatch
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._seq = 0
@@ -68,10 +69,10 @@ class Trajectory:
         self._cannot_start: InvalidEvent | None = None
         self._sender = wire.Sender("", "", "", "")
         try:
-            self._sender = wire.sender(trajectory_id, publisher.agent, publisher.model, tenant)
+            self._sender = wire.sender(trajectory_id, agent, model, tenant)
             self._retriever_version = wire.version_of(retriever_version)
         except InvalidEvent as error:
-            if publisher.raises:
+            if dispatch.raises:
                 raise
             self._cannot_start = error
 
@@ -144,7 +145,7 @@ class Trajectory:
             if text is None:
                 return wire.reasoning(None, tokens, verdict)
             said = wire.text_of("text", text)
-            shown = self._publisher.shown("reasoning", said)
+            shown = self._dispatch.shown("reasoning", said)
             length = count_tokens(said) if tokens is None and shown.changed else tokens
             return wire.reasoning(shown.text, length, verdict)
 
@@ -160,7 +161,7 @@ class Trajectory:
         def build() -> wire.Data:
             if text is None:
                 return wire.answer(None)
-            return wire.answer(self._publisher.shown("answer", wire.text_of("text", text)).text)
+            return wire.answer(self._dispatch.shown("answer", wire.text_of("text", text)).text)
 
         self._publish("answer", build)
 
@@ -200,7 +201,7 @@ class Trajectory:
         except PublishError as error:
             if leaving is None:
                 raise
-            self._publisher.complain("an event was not published", error)
+            self._dispatch.complain("an event was not published", error)
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,7 +226,7 @@ class Trajectory:
 
     def _send(self, kind: str, data: wire.Data) -> None:
         event_id, at = uuid.uuid4().hex, datetime.now(UTC)
-        deadline = time.monotonic() + self._publisher.block_seconds
+        deadline = time.monotonic() + self._dispatch.block_seconds
         while True:
             with self._lock:
                 seq = self._number_of((kind, data))
@@ -239,13 +240,14 @@ class Trajectory:
                     at=at,
                     retriever_version=self._retriever_version,
                 )
-                if self._publisher.enqueue(record, self.id, seq, kind):
+                if self._dispatch.enqueue(record, self.id, seq, kind):
                     self._seq, self._to_repeat, self._opened = seq + 1, None, True
                     self._browsed = data["doc_id"] if kind == "browse" else None
                     self._ended = kind == "end"
                     return
-            if not self._publisher.wait_for_room(record.size, deadline - time.monotonic()):
-                raise QueueFull(self._publisher.queue_is_full())
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._dispatch.wait_for_room(record.size, left):
+                raise self._dispatch.queue_full()
 
     def _number_of(self, step: Step) -> int:
         """The next number, after the one that a refused step used up, unless this repeats it."""
@@ -265,9 +267,9 @@ class Trajectory:
                 seq = self._number_of(step)
                 if not self._ended:
                     self._browsed = None
-                    raises = self._publisher.raises
+                    raises = self._dispatch.raises
                     self._seq, self._to_repeat = (seq, step) if raises else (seq + 1, None)
-        self._publisher.refuse(error, self.id, seq, step[0])
+        self._dispatch.refuse(error, self.id, seq, step[0])
 
     def _is_foreign(self) -> bool:
         return os.getpid() != self._pid

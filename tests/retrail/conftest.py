@@ -1,7 +1,9 @@
 """A librdkafka mock cluster: the client's own protocol code, without a broker to start."""
 
 import json
-from collections.abc import Callable, Iterator
+import secrets
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +44,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def mock_cluster() -> Iterator[Cluster]:
-    """A mock broker in this process; topics are made by :func:`make_topic`."""
+    """A mock broker in this process; topics are made by :func:`prefix`."""
     owner = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     broker = next(iter(owner.list_topics(timeout=10).brokers.values()))
     yield Cluster(f"{broker.host}:{broker.port}")
@@ -50,19 +52,19 @@ def mock_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def make_topic(mock_cluster: Cluster, request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Makes trajectory-events under a prefix of the test's own, and gives the prefix."""
+def prefix(mock_cluster: Cluster) -> str:
+    """A prefix of the test's own, under which trajectory-events exists."""
+    name = f"t{secrets.token_hex(4)}_"
+    producer = Producer(
+        {"bootstrap.servers": mock_cluster.bootstrap, "allow.auto.create.topics": True}
+    )
+    producer.list_topics(f"{name}trajectory-events", timeout=10)
+    return name
 
-    def make() -> str:
-        prefix = f"t{abs(hash(request.node.nodeid)):x}_"
-        producer = Producer(
-            {
-                "bootstrap.servers": mock_cluster.bootstrap,
-                "allow.auto.create.topics": True,
-                "log_level": 0,
-            }
-        )
-        producer.list_topics(f"{prefix}trajectory-events", timeout=10)
-        return prefix
 
-    return make
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address where nothing listens, and nothing will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"

@@ -1,0 +1,68 @@
+"""The client reads the variables that the rest of Retrail reads, and understands them alike."""
+
+from pathlib import Path
+
+import pytest
+
+from retrail.connection import FIXED, environment, kafka_config, topic_name
+from retrail.errors import ConfigurationError
+from schemas.settings import Settings
+from schemas.topics import Topics
+
+SECURED = {
+    "RETRAIL_KAFKA_BOOTSTRAP": "k1:9092,k2:9092",
+    "RETRAIL_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "RETRAIL_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+    "RETRAIL_KAFKA_SASL_USERNAME": "agent",
+    "RETRAIL_KAFKA_SASL_PASSWORD": "s3cret",
+    "RETRAIL_KAFKA_SSL_CAFILE": "/etc/ca.pem",
+    "RETRAIL_KAFKA_SSL_CERTFILE": "/etc/cert.pem",
+    "RETRAIL_KAFKA_SSL_KEYFILE": "/etc/key.pem",
+    "RETRAIL_TOPIC_PREFIX": "team_",
+}
+
+
+@pytest.mark.parametrize("variables", [{}, SECURED], ids=["defaults", "secured"])
+def test_the_same_variables_mean_the_same_to_client_and_settings(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECURED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = environment()
+    assert kafka_config(None, {}, found) == Settings().kafka()
+    assert topic_name(None, found) == Topics.of(Settings()).trajectory_events
+
+
+def test_arguments_win_over_variables() -> None:
+    config = kafka_config("mine:1", {"security.protocol": "SSL"}, SECURED)
+    assert config["bootstrap.servers"] == "mine:1"
+    assert config["security.protocol"] == "SSL"
+    assert topic_name("", SECURED) == "trajectory-events"
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_what_the_guarantees_rest_on_cannot_be_changed(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        kafka_config(None, {name: "other"}, {})
+
+
+def test_variables_come_from_a_file_too_and_the_environment_wins(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text(
+        "# written by hand\nRETRAIL_KAFKA_BOOTSTRAP='k1:1'\n\nexport RETRAIL_TOPIC_PREFIX=a_\n"
+        'RETRAIL_KAFKA_SASL_USERNAME = "x=y"\nOTHER=1\nnonsense\n'
+    )
+    found = environment({"RETRAIL_ENV_FILE": str(path), "RETRAIL_TOPIC_PREFIX": "b_", "HOME": "/"})
+    assert found == {
+        "RETRAIL_ENV_FILE": str(path),
+        "RETRAIL_KAFKA_BOOTSTRAP": "k1:1",
+        "RETRAIL_KAFKA_SASL_USERNAME": "x=y",
+        "RETRAIL_TOPIC_PREFIX": "b_",
+    }
+
+
+def test_a_file_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="/nowhere/env"):
+        environment({"RETRAIL_ENV_FILE": "/nowhere/env"})

@@ -1,0 +1,340 @@
+"""Steps become numbered events, and what is refused leaves a gap that everyone can see."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from retrail import (
+    EventTooLarge,
+    InvalidEvent,
+    LostEvent,
+    Publisher,
+    PublishError,
+    QueueFull,
+    Trajectory,
+    TrajectoryOver,
+)
+from retrail.tokens import count_tokens
+
+Made = Callable[..., Publisher]
+
+
+@pytest.fixture
+def make(mock_cluster: Any, prefix: str) -> Any:
+    """Publishers on the mock cluster, closed after the test."""
+    made: list[Publisher] = []
+
+    def publisher(**arguments: Any) -> Publisher:
+        defaults = {
+            "agent": "my-agent",
+            "model": "m",
+            "bootstrap": mock_cluster.bootstrap,
+            "topic_prefix": prefix,
+        }
+        made.append(Publisher(**(defaults | arguments)))
+        return made[-1]
+
+    yield publisher
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def published(mock_cluster: Any, prefix: str) -> Any:
+    """Reads back what a publisher has published."""
+
+    def read(publisher: Publisher) -> list[dict[str, Any]]:
+        assert publisher.flush(10) == 0
+        return list(mock_cluster.events(f"{prefix}trajectory-events", publisher.stats.delivered))
+
+    return read
+
+
+def numbered(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    return [(event["seq"], event["type"]) for event in events]
+
+
+def test_the_ten_lines_of_the_readme(make: Made, published: Any) -> None:
+    publisher = make()
+    with publisher.trajectory() as trajectory:
+        trajectory.search("when was it built", ["d7", "d2", "d5"])
+        trajectory.browse("d2")
+        trajectory.reason("The page gives the date directly …")
+        trajectory.answer("1965")
+        trajectory.end("correct")
+    events = published(publisher)
+    assert numbered(events) == list(enumerate(["search", "browse", "reasoning", "answer", "end"]))
+    assert {event["trajectory_id"] for event in events} == {trajectory.id}
+    assert len({event["event_id"] for event in events}) == 5
+    assert events[2]["about"] == "d2"
+    assert "tokens" not in events[2]
+    assert events[4]["outcome"] == "correct"
+
+
+def test_a_reasoning_is_about_the_browse_right_before_it_only(make: Made, published: Any) -> None:
+    publisher = make()
+    with publisher.trajectory() as trajectory:
+        trajectory.reason("plan")
+        trajectory.search("q", ["a"])
+        trajectory.reason("after a search")
+        trajectory.browse("a")
+        trajectory.browse("b")
+        trajectory.reason("first")
+        trajectory.reason("second")
+        trajectory.browse("c")
+        trajectory.other("calculator")
+        trajectory.reason("after another step")
+    reasonings = [event for event in published(publisher) if event["type"] == "reasoning"]
+    assert [event.get("about") for event in reasonings] == [None, None, "b", None, None]
+
+
+def test_leaving_the_block_ends_it_once(make: Made, published: Any) -> None:
+    publisher = make()
+    with publisher.trajectory("left") as trajectory:
+        trajectory.search("q", [])
+    with publisher.trajectory("untouched"):
+        pass
+    trajectory = publisher.trajectory("raised")
+    trajectory.search("q", [])
+    with pytest.raises(ZeroDivisionError), trajectory:
+        raise ZeroDivisionError
+
+    async def agent() -> None:
+        async with publisher.trajectory("async") as trajectory:
+            trajectory.search("q", [])
+            trajectory.end("incorrect")
+
+    asyncio.run(agent())
+    ends = {e["trajectory_id"]: e["outcome"] for e in published(publisher) if e["type"] == "end"}
+    assert ends == {"left": "unknown", "raised": "unknown", "async": "incorrect"}
+    assert publisher.stats.published == 6
+
+
+def test_nothing_follows_the_end(make: Made) -> None:
+    publisher = make()
+    trajectory = publisher.trajectory()
+    trajectory.end("correct")
+    trajectory.search("q", [])
+    trajectory.end("incorrect")
+    assert (publisher.stats.published, publisher.stats.dropped) == (1, 2)
+    strict = make(on_error="raise").trajectory()
+    strict.end()
+    with pytest.raises(TrajectoryOver, match="has ended"):
+        strict.browse("a")
+
+
+def test_ids_tenants_and_versions(make: Made, published: Any) -> None:
+    publisher = make(tenant="acme", retriever_version=3)
+    with publisher.trajectory("t1") as trajectory:
+        trajectory.search("q", [])
+        trajectory.search("q", [], retriever_version=4)
+    with publisher.trajectory("t2", tenant="other", retriever_version=9) as trajectory:
+        trajectory.search("q", [])
+    found = [(e["tenant"], e["retriever_version"]) for e in published(publisher)]
+    assert found == [("acme", 3), ("acme", 4), ("acme", 4), ("other", 9), ("other", 9)]
+
+
+def test_threads_share_a_trajectory_without_a_gap_or_a_repeat(make: Made, published: Any) -> None:
+    publisher = make()
+    trajectory = publisher.trajectory("shared")
+    threads = [
+        threading.Thread(target=lambda: [trajectory.browse(f"d{i}") for i in range(200)])
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [event["seq"] for event in published(publisher)] == list(range(1600))
+
+
+# -- texts --------------------------------------------------------------------------------------
+
+SECRET = "Kunigunde of Ulm was treated in 1987, says the page."
+
+
+def everything(publisher: Publisher, mock_cluster: Any, topic: str) -> bytes:
+    """All bytes that were sent: keys, values, headers."""
+    assert publisher.flush(10) == 0
+    return b"\n".join(
+        (m.key() or b"") + (m.value() or b"") + repr(m.headers()).encode()
+        for m in mock_cluster.messages(topic, publisher.stats.delivered)
+    )
+
+
+def hook_that_raises(text: str) -> str:
+    raise ValueError(f"cannot parse {text}")
+
+
+@pytest.mark.parametrize(
+    "policy", ["withhold", hook_that_raises, lambda text: None, lambda text: text.encode()]
+)
+def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
+    policy: Any, make: Made, published: Any, mock_cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost: list[LostEvent] = []
+    publisher = make(reasoning_text=policy, answer_text=policy, on_failure=lost.append)
+    with publisher.trajectory() as trajectory:
+        trajectory.search("q", ["a"])
+        trajectory.browse("a")
+        trajectory.reason(SECRET, verdict="relevant")
+        trajectory.reason(SECRET, verdict=SECRET)  # type: ignore[arg-type]
+        trajectory.answer(SECRET)
+        trajectory.end(SECRET)  # type: ignore[arg-type]
+    sent = everything(publisher, mock_cluster, publisher.topic)
+    told = caplog.text + repr(lost) + repr(publisher.stats)
+    assert len(lost) == 2
+    for word in ("Kunigunde", "Ulm", "1987"):
+        assert word.encode() not in sent
+        assert word not in told
+    reasoning = published(publisher)[2]
+    assert reasoning["tokens"] == count_tokens(SECRET)
+    assert (reasoning["verdict"], reasoning["about"]) == ("relevant", "a")
+    assert "text" not in reasoning
+    assert publisher.stats.redaction_failures == (0 if policy == "withhold" else 3) or (
+        callable(policy) and policy("x") is None
+    )
+
+
+def test_a_redacted_text_carries_the_length_of_what_was_said(make: Made, published: Any) -> None:
+    publisher = make(
+        reasoning_text=lambda text: text.split(",")[0], answer_text=lambda text: text.upper()
+    )
+    with publisher.trajectory() as trajectory:
+        trajectory.reason(SECRET)
+        trajectory.reason(SECRET, tokens=77)
+        trajectory.reason(tokens=5, verdict="irrelevant")
+        trajectory.answer("yes")
+    first, second, third, answer, _ = published(publisher)
+    assert first["text"] == second["text"] == "Kunigunde of Ulm was treated in 1987"
+    assert (first["tokens"], second["tokens"]) == (count_tokens(SECRET), 77)
+    assert (third["tokens"], third["verdict"], "text" in third) == (5, "irrelevant", False)
+    assert answer["text"] == "YES"
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+
+def test_a_dropped_event_leaves_a_gap(make: Made, published: Any) -> None:
+    lost: list[LostEvent] = []
+    publisher = make(on_failure=lost.append)
+    with publisher.trajectory("t") as trajectory:
+        trajectory.search("q", ["a"])
+        trajectory.browse("")
+        trajectory.reason("about a browse that the log does not have")
+        trajectory.answer("x" * 5_000_000)
+    assert numbered(published(publisher)) == [(0, "search"), (2, "reasoning"), (4, "end")]
+    assert [(e.trajectory_id, e.seq, e.type) for e in lost] == [
+        ("t", 1, "browse"),
+        ("t", 3, "answer"),
+    ]
+    assert "about" not in published(publisher)[1]
+    assert publisher.stats.dropped == publisher.stats.lost == 2
+
+
+def test_a_raised_event_may_be_repeated_under_its_number(make: Made, published: Any) -> None:
+    publisher = make(on_error="raise")
+    with publisher.trajectory() as trajectory:
+        with pytest.raises(InvalidEvent):
+            trajectory.search("q", [""])
+        with pytest.raises(TrajectoryOver, match="first event"):
+            trajectory.browse("a")
+    assert publisher.stats.published == 0
+
+    with publisher.trajectory() as trajectory:
+        trajectory.search("q", ["a"])
+        with pytest.raises(EventTooLarge):
+            trajectory.answer("x" * 5_000_000)
+        with pytest.raises(EventTooLarge):
+            trajectory.answer("x" * 5_000_000)
+        trajectory.browse("a")
+    assert numbered(published(publisher)) == [(0, "search"), (2, "browse"), (3, "end")]
+
+
+def test_a_full_queue_raises_and_the_same_call_again_fills_the_hole(
+    make: Made, published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = make(on_error="raise", block_seconds=0)
+    full = True
+    dispatch = publisher._dispatch
+    enqueue = dispatch.enqueue
+    monkeypatch.setattr(dispatch, "enqueue", lambda *args: not full and enqueue(*args))
+    monkeypatch.setattr(dispatch, "wait_for_room", lambda *args: False)
+    with publisher.trajectory() as trajectory:
+        with pytest.raises(QueueFull, match="events wait for the broker"):
+            trajectory.search("q", ["a"])
+        full = False
+        trajectory.search("q", ["a"])
+        trajectory.browse("a")
+        full = True
+        with pytest.raises(QueueFull):
+            trajectory.end("correct")
+        full = False
+    events = published(publisher)
+    assert numbered(events) == [(0, "search"), (1, "browse"), (2, "end")]
+    assert events[2]["outcome"] == "correct"
+
+
+def test_an_error_of_the_end_does_not_hide_the_agents_own(
+    make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = make(on_error="raise", block_seconds=0)
+    trajectory = publisher.trajectory()
+    trajectory.search("q", [])
+    monkeypatch.setattr(publisher._dispatch, "enqueue", lambda *args: False)
+    with pytest.raises(ZeroDivisionError), trajectory:
+        raise ZeroDivisionError
+    with pytest.raises(QueueFull), trajectory:
+        pass
+
+
+def test_a_trajectory_that_cannot_begin_is_dropped_whole(make: Made) -> None:
+    publisher = make()
+    for trajectory in (
+        publisher.trajectory("x" * 600),
+        publisher.trajectory(retriever_version=-1),
+        publisher.trajectory(tenant="x" * 200),
+    ):
+        with trajectory:
+            trajectory.search("q", [])
+            trajectory.browse("a")
+    first_refused = publisher.trajectory()
+    with first_refused:
+        first_refused.search(None, [])  # type: ignore[arg-type]
+        first_refused.browse("a")
+    assert (publisher.stats.published, publisher.stats.dropped) == (0, 8)
+    with pytest.raises(InvalidEvent, match="trajectory_id"):
+        make(on_error="raise").trajectory("")
+
+
+def test_an_agents_odd_objects_do_not_take_it_down(make: Made) -> None:
+    class Hits:
+        def __iter__(self) -> Any:
+            raise RuntimeError("the search result expired")
+
+    publisher = make()
+    publisher.trajectory().search("q", Hits())
+    assert publisher.stats.dropped == 1
+    with pytest.raises(PublishError, match="the search result expired"):
+        make(on_error="raise").trajectory().search("q", Hits())
+
+
+def test_a_forked_child_cannot_publish_its_parents_trajectory(make: Made, published: Any) -> None:
+    publisher = make()
+    read, write = os.pipe()
+    with publisher.trajectory("parent") as trajectory:
+        trajectory.search("q", ["a"])
+        child = os.fork()
+        if child == 0:
+            trajectory.browse("a")
+            Trajectory.__exit__(trajectory, None, None, None)
+            os.write(write, repr(publisher.stats).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        trajectory.browse("b")
+    assert b"published=0, delivered=0, failed=0, dropped=1" in os.read(read, 1000)
+    assert numbered(published(publisher)) == [(0, "search"), (1, "browse"), (2, "end")]
