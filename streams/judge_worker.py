@@ -1,0 +1,175 @@
+"""The worker ``judge``: trajectory-events → judged-events, and what is no event → the DLQ.
+
+Stateless. A partition's order is kept, while all its reasonings are judged at once: each record
+becomes an output, or the promise of one, in a queue that is sent in order. The commit point is the
+oldest record whose output is not acknowledged. While a judging server is down its promises wait,
+the queue fills up, and the partition lags.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from schemas.events import Verdict
+from schemas.judged import TICK, JudgedReasoning
+from schemas.settings import Settings
+from schemas.topics import Topics
+from streams import life, metrics
+from streams.dead_letters import Rejected, dead_letter, fits, read
+from streams.faust_batches import BatchApp, Committed, Record
+from streams.judging import Event, Judge, judge_named, judged, judgement, question
+from streams.outbox import Channel, Outbox, Output
+from streams.readiness import require_topics
+
+log = structlog.get_logger(__name__)
+
+ROLE = "judge"
+ROOM_RECORDS = 4_000
+
+
+class JudgeTask:
+    """Judges one partition of trajectory-events."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        source: tuple[str, int],
+        start: Committed,
+        judged_events: Channel,
+        dead_letters: Channel,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Goes on from ``start``.
+
+        Args:
+            judge: shared by all partitions of the worker.
+            source: topic and partition that is read.
+            start: where.
+            judged_events: the same partition of judged-events.
+            dead_letters: and of the DLQ.
+            on_failure: what to call when a send failed for good.
+        """
+        self._judge = judge
+        self._source = source
+        self._next = start.offset
+        self._judged = Outbox(judged_events, on_failure, room_records=ROOM_RECORDS)
+        self._dead = Outbox(dead_letters, on_failure)
+
+    @property
+    def room(self) -> bool:
+        """Whether not too much waits for the judge or for acknowledgement."""
+        return self._judged.room and self._dead.room
+
+    def process(self, records: Sequence[Record]) -> None:
+        """Judge the records, or begin to."""
+        for record in records:
+            try:
+                output = self._judged_output(record)
+                weight = len(record.value or b"")
+                self._judged.put(record.offset, output, weight)
+            except Rejected as error:
+                self._set_aside(record, error)
+            self._next = record.offset + 1
+
+    def _judged_output(self, record: Record) -> Output | asyncio.Future[Output]:
+        parsed = read(record)
+        event = parsed.event
+        if parsed.unknown_fields:
+            metrics.UNKNOWN_FIELDS.inc(parsed.unknown_fields)
+        text = question(event, self._judge)
+        if text is not None:
+            output: Output | asyncio.Future[Output] = asyncio.create_task(
+                self._ask(event, text, record)
+            )
+        else:
+            output = self._write(event, None, record)
+            if not fits(output):
+                raise Rejected(
+                    "too_large", f"the judged event has {len(output.value or b'')} bytes"
+                )
+        metrics.EVENTS.labels(event.type, "accepted").inc()
+        return output
+
+    async def _ask(self, event: Event, text: str, record: Record) -> Output:
+        began = time.perf_counter()
+        answer = await self._judge.judge(text)
+        metrics.JUDGE_SECONDS.labels(self._judge.name).observe(time.perf_counter() - began)
+        return self._write(event, answer, record)
+
+    def _write(self, event: Event, answer: Verdict | None, record: Record) -> Output:
+        found = judgement(event, self._judge, answer)
+        written = judged(event, record.offset, record.timestamp, found)
+        if found.verdict is not None:
+            metrics.VERDICTS.labels(found.verdict, found.judge).inc()
+        if isinstance(written, JudgedReasoning) and written.tokens is not None:
+            metrics.REASONING_TOKENS.labels(event.agent.model).observe(written.tokens)
+        return Output(record.key, written.to_json())
+
+    def _set_aside(self, record: Record, error: Rejected) -> None:
+        metrics.EVENTS.labels("invalid", "dead_lettered").inc()
+        metrics.DEAD_LETTERS.labels(error.reason).inc()
+        topic, partition = self._source
+        log.warning(
+            "record set aside",
+            reason=error.reason,
+            topic=topic,
+            partition=partition,
+            offset=record.offset,
+            message=str(error)[:200],
+        )
+        letter = dead_letter(record, topic, partition, error)
+        self._dead.put(record.offset, letter, len(record.value or b""))
+
+    async def commit_point(self) -> Committed:
+        """The oldest record whose output is not acknowledged; never waits for the judge."""
+        return Committed(min(self._unacknowledged(), default=self._next))
+
+    def _unacknowledged(self) -> list[int]:
+        oldest = (self._judged.oldest, self._dead.oldest)
+        return [position for position in oldest if position is not None]
+
+    def caught_up(self) -> None:
+        """All is read; if all is acknowledged too, say on the log that time has passed."""
+        if not self._unacknowledged():
+            self._judged.put(self._next, Output(None, TICK), len(TICK))
+            metrics.TICKS.inc()
+
+    async def finish(self, patience: float) -> Committed | None:
+        """Stop; what is not judged yet is left to the next owner."""
+        await asyncio.gather(self._judged.close(patience), self._dead.close(patience))
+        return await self.commit_point()
+
+
+def run(settings: Settings) -> None:
+    """Judge until SIGTERM or SIGINT.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer at start.
+        TopicMismatch: a topic is missing.
+        ConfigurationError: the judge lacks a setting.
+        CannotGoOn: a restart is the remedy.
+    """
+    topics = Topics.of(settings)
+    judge = judge_named(settings)
+    source, output, dead = (
+        topics.trajectory_events,
+        topics.judged_events,
+        topics.trajectory_events_dlq,
+    )
+    require_topics(settings, [source, output, dead])
+
+    def make_task(
+        app: BatchApp, partition: int, start: Committed, on_failure: Callable[[BaseException], None]
+    ) -> JudgeTask:
+        return JudgeTask(
+            judge,
+            (source, partition),
+            start,
+            app.output(output, partition),
+            app.output(dead, partition),
+            on_failure,
+        )
+
+    life.run(settings, ROLE, source, make_task)

@@ -1,0 +1,114 @@
+"""How a worker's process lives and ends."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from schemas import data_dir, metrics_server
+from schemas.errors import CannotGoOn
+from schemas.settings import Settings
+from streams.faust_batches import BatchApp
+from streams.worker import ANSWER_SECONDS, MakeTask, Worker
+
+log = structlog.get_logger(__name__)
+
+LEAVE_SECONDS = 5.0
+"""After the last checkpoint, for Faust to leave the group."""
+
+
+def run(settings: Settings, role: str, source: str, make_task: MakeTask) -> None:
+    """Run a worker until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the installation.
+        role: names the consumer group, the data directory and the metrics file.
+        source: topic to read.
+        make_task: makes the worker's own part for a partition.
+
+    Raises:
+        CannotGoOn: a send failed for good, or Kafka or Faust left the worker without a way on.
+        ConfigurationError: a setting is unusable.
+    """
+    claimed = data_dir.claim(settings, role)
+    metrics_server.serve(settings, role)
+
+    async def main() -> BaseException | None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        worker = Worker(source, settings.kafka_session_timeout, make_task)
+        group = settings.group(role, revised=True)
+        app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
+        failure = await _live(app, worker, stop)
+        # All that matters is committed by now, or cannot be.
+        _leave_in_time(0 if failure is None else CannotGoOn.exit_status)
+        await app.stop()
+        return failure
+
+    failure = asyncio.run(main())
+    if failure is None:
+        log.info("worker stopped", role=role)
+    elif isinstance(failure, CannotGoOn):
+        raise failure
+    else:
+        raise CannotGoOn(f"The {role} worker cannot go on: {failure!r}") from failure
+
+
+async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
+    """Work until ``stop`` is set or nothing more can be done; returns why it cannot."""
+    worker.app = app
+    starting = asyncio.create_task(app.start())
+    ending = asyncio.create_task(stop.wait())
+    work = [
+        asyncio.create_task(forever)
+        for forever in (worker.keep_checkpointing(), worker.keep_watching(), _crash_of(app))
+    ]
+    await _first([starting, ending, worker.failure, *work])
+    if starting.done() and starting.exception() is None:
+        log.info("worker ready", topic=worker.source)
+        await _first([ending, worker.failure, *work])
+    failure = None if ending.done() else _failure([worker.failure, *work, starting])
+    app.consumer.stop_flow()
+    for task in [*work, ending]:
+        task.cancel()
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await worker.revoked()
+    except (TimeoutError, KafkaError) as error:
+        log.warning("the last checkpoint did not succeed", error=repr(error))
+    return failure
+
+
+async def _first(futures: Iterable[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _failure(futures: Iterable[asyncio.Future[Any]]) -> BaseException:
+    done = next(future for future in futures if future.done())
+    failure = done.exception() or done.result()
+    return failure if isinstance(failure, BaseException) else RuntimeError(f"{done!r} ended")
+
+
+async def _crash_of(app: BatchApp) -> BaseException:
+    """Returns when Faust has given up; it has no event to wait for."""
+    while not app.crashed:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    return app.crash_reason or RuntimeError("Faust stopped without a reason")
+
+
+def _leave_in_time(status: int) -> None:
+    """A library that hangs at its end must not keep the process."""
+
+    def leave() -> None:
+        log.warning("Kafka's client hangs at its end; leaving it", status=status)
+        os._exit(status)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,81 @@
+"""What the stream workers count; served on ``/metrics`` by both.
+
+Nothing vanishes uncounted: every record that a worker reads ends under one ``result``.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_RANKS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50, 100)
+_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+# -- both workers ---------------------------------------------------------------------------
+LAG_EVENTS = Gauge("retrail_consumer_lag_events", "Records not read yet.", ["topic", "partition"])
+LAG_SECONDS = Gauge(
+    "retrail_consumer_lag_seconds",
+    "Age of the last record read, while there are more; else 0.",
+    ["topic", "partition"],
+)
+ASSIGNED = Gauge("retrail_assigned_partitions", "Partitions that this worker owns.", ["topic"])
+CHECKPOINTS = Counter(
+    "retrail_checkpoints_total",
+    "Attempts to commit offsets, by result (committed, lost: no longer ours, waiting).",
+    ["result"],
+)
+HOLES = Counter(
+    "retrail_offset_holes_total",
+    "Records whose offset was not the next one: sought (went back), hole (accepted: no such "
+    "records any more), rewound (the log starts again).",
+    ["topic", "outcome"],
+)
+
+# -- judge ----------------------------------------------------------------------------------
+EVENTS = Counter("retrail_events_total", "Trajectory events read by the judge.", ["type", "result"])
+UNKNOWN_FIELDS = Counter(
+    "retrail_unknown_fields_total", "Fields of a newer minor version that were left out."
+)
+DEAD_LETTERS = Counter("retrail_dead_letters_total", "Records set aside.", ["reason"])
+VERDICTS = Counter("retrail_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"])
+JUDGE_SECONDS = Histogram(
+    "retrail_judge_seconds", "From the question to the verdict.", ["judge"], buckets=_SECONDS
+)
+JUDGE_REQUESTS = Counter(
+    "retrail_judge_requests_total",
+    "Questions to a judging server, by result (answered, cached, unusable, retried).",
+    ["result"],
+)
+JUDGE_TOKENS = Counter(
+    "retrail_judge_tokens_total", "Tokens that the judging server counted.", ["kind"]
+)
+JUDGE_AVAILABLE = Gauge(
+    "retrail_judge_available", "0 while the judging server does not answer and the worker waits."
+)
+REASONING_TOKENS = Histogram(
+    "retrail_reasoning_tokens",
+    "Length of the reasoning about a browsed document.",
+    ["agent_model"],
+    buckets=_TOKENS,
+)
+TICKS = Counter("retrail_ticks_total", "Ticks written because there was nothing to read.")
+
+# -- miner ----------------------------------------------------------------------------------
+MINED_EVENTS = Counter(
+    "retrail_mined_events_total",
+    "Judged events by what became of them (accepted, repeated, held, late, rejudged, …).",
+    ["result"],
+)
+BROWSES = Counter(
+    "retrail_mined_browses_total", "Browses of closed trajectories by what they gave.", ["result"]
+)
+CLOSED = Counter("retrail_trajectories_closed_total", "Trajectories closed.", ["reason"])
+OPEN = Gauge("retrail_open_trajectories", "Trajectories that wait for their end.", ["partition"])
+PAIRS = Counter("retrail_pairs_total", "Labelled pairs written.", ["verdict"])
+OVERSIZED_PAIRS = Counter(
+    "retrail_oversized_pairs_total", "Labelled pairs that were too large for their topic."
+)
+POSITIVE_RANK = Histogram(
+    "retrail_positive_rank", "Rank of the positive in the search that found it.", buckets=_RANKS
+)
+NEGATIVES = Histogram("retrail_negatives", "Negatives of a pair.", buckets=_COUNTS)
+GAPS = Counter("retrail_gaps_total", "Events of closed trajectories that never came.")

@@ -1,0 +1,145 @@
+"""Outputs of one partition: sent in order, one batch at a time, acknowledged in order.
+
+Because the next batch leaves only when the last one was acknowledged, a failed send is the last
+one of its partition. Nothing lingers either: while a batch is under way the next one fills up.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Output(NamedTuple):
+    """A record to write."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Batch(Protocol):
+    """Records that travel together."""
+
+    def append(self, output: Output) -> bool:
+        """Whether the record still fitted in; the first one always does."""
+
+
+class Channel(Protocol):
+    """One partition of an output topic."""
+
+    def new_batch(self) -> Batch:
+        """An empty batch."""
+
+    async def send(self, batch: Batch) -> None:
+        """Returns when the batch was acknowledged; raises when it never will be."""
+
+
+class Outbox:
+    """A queue into a :class:`Channel`, whose entries stand for positions of the input."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        on_failure: Callable[[BaseException], None],
+        *,
+        room_records: int = 4_000,
+        room_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        """Starts sending at once; must be created within a running loop.
+
+        Args:
+            channel: where to.
+            on_failure: called once if a send fails; nothing is sent after it.
+            room_records: :attr:`room` is false from this many unacknowledged outputs on,
+            room_bytes: and from this weight of them on.
+        """
+        self._channel = channel
+        self._on_failure = on_failure
+        self._room_records = room_records
+        self._room_bytes = room_bytes
+        self._unacknowledged: deque[tuple[int, int]] = deque()
+        self._bytes = 0
+        self._waiting: deque[Output | asyncio.Future[Output]] = deque()
+        self._put = 0
+        self._acknowledged = 0
+        self._filled = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._closing = False
+        self._task = asyncio.create_task(self._run())
+
+    def put(self, position: int, output: Output | asyncio.Future[Output], weight: int) -> None:
+        """Send this after all earlier ones, once it is there.
+
+        Args:
+            position: of the input that it comes from; never falls.
+            output: what to send, now or when it is known.
+            weight: about how many bytes of memory it keeps.
+        """
+        self._unacknowledged.append((position, weight))
+        self._bytes += weight
+        self._waiting.append(output)
+        self._put += 1
+        self._filled.set()
+
+    @property
+    def room(self) -> bool:
+        """Whether more may be put without too much memory."""
+        return len(self._unacknowledged) < self._room_records and self._bytes < self._room_bytes
+
+    @property
+    def oldest(self) -> int | None:
+        """Position of the oldest output that is not acknowledged; None if all are."""
+        return self._unacknowledged[0][0] if self._unacknowledged else None
+
+    async def acknowledged(self) -> None:
+        """Wait until all that was put so far is acknowledged."""
+        goal = self._put
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._acknowledged >= goal)
+
+    async def close(self, patience: float) -> None:
+        """Send nothing more, and wait up to ``patience`` seconds for the batch under way."""
+        self._closing = True
+        self._filled.set()
+        for output in self._waiting:
+            if isinstance(output, asyncio.Future):
+                output.cancel()
+        await asyncio.wait([self._task], timeout=patience)
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while not self._closing:
+                head = self._waiting[0] if self._waiting else None
+                if head is None:
+                    self._filled.clear()
+                    await self._filled.wait()
+                elif isinstance(head, asyncio.Future) and not head.done():
+                    await asyncio.wait([head])
+                else:
+                    await self._send_ready()
+        except Exception as failure:
+            self._on_failure(failure)
+
+    async def _send_ready(self) -> None:
+        """Send what is known at the head of the queue, as far as it fits into one batch."""
+        batch, count = self._channel.new_batch(), 0
+        while self._waiting:
+            output = self._waiting[0]
+            if isinstance(output, asyncio.Future):
+                if not output.done():
+                    break
+                output = output.result()
+            if not batch.append(output):
+                break
+            self._waiting.popleft()
+            count += 1
+        await self._channel.send(batch)
+        for _ in range(count):
+            self._bytes -= self._unacknowledged.popleft()[1]
+        async with self._progress:
+            self._acknowledged += count
+            self._progress.notify_all()

@@ -1,0 +1,284 @@
+"""What judge and miner share: partitions come and go, records are read, offsets are committed.
+
+A worker is a Faust app over one topic (:mod:`streams.faust_batches`) and a task for each partition
+that it owns. The task is the worker's own part: see :class:`PartitionTask`.
+
+A checkpoint, every second or every :data:`CHECKPOINT_RECORDS` records, when a partition is given
+away, and at the end:
+
+1. the task says from where a new owner would have to read (its *commit point*);
+2. every output of the records before it is acknowledged by all in-sync replicas;
+3. the offset is committed, with the task's metadata.
+
+A crash before 3 means that the new owner starts at the commit point before this one, and writes the
+outputs of 2 again, equal ones: readers take the first. A crash after 3 costs nothing. As 2 stands
+before 3, no crash can lose an output.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from schemas.errors import CannotGoOn
+from streams import metrics
+from streams.continuity import Continuity
+from streams.faust_batches import BatchApp, Committed, Record
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_RECORDS = 50_000
+CHUNK = 500
+"""Records between two turns of the event loop, so that acknowledgements get through."""
+
+STALL_SECONDS = 60.0
+"""Without a record while the log has more: Faust's consumer died silently."""
+
+ANSWER_SECONDS = 10.0
+"""After which the worker says that it waits for the broker."""
+
+HAND_OVER_SECONDS = 5.0
+"""At most, for the last outputs of a partition that goes away to be acknowledged."""
+
+
+class PartitionTask(Protocol):
+    """A worker's own work on one partition that it owns."""
+
+    @property
+    def room(self) -> bool:
+        """Whether it takes more records now."""
+
+    def process(self, records: Sequence[Record]) -> None:
+        """Take records in order. Must not wait: outputs go to an outbox."""
+
+    async def commit_point(self) -> Committed:
+        """Steps 1 and 2 of a checkpoint."""
+
+    def caught_up(self) -> None:
+        """Called once a second while there is nothing left to read."""
+
+    async def finish(self, patience: float) -> Committed | None:
+        """Stop, within ``patience`` seconds; the last commit point, if it could be reached."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A partition that this worker owns."""
+
+    task: PartitionTask
+    guard: Continuity
+    committed: Committed
+    moved_at: float = field(default_factory=time.monotonic)
+    last_timestamp: int = 0
+
+
+MakeTask = Callable[[BatchApp, int, Committed, Callable[[BaseException], None]], PartitionTask]
+"""(app, partition, where and how to start, what to call when it cannot go on) → task."""
+
+
+class Worker:
+    """Runs partition tasks over one source topic; a :class:`streams.faust_batches.Handler`."""
+
+    def __init__(self, source: str, session_seconds: float, make_task: MakeTask) -> None:
+        """Must be created within the running loop.
+
+        Args:
+            source: topic to read.
+            session_seconds: after which a silent member loses its partitions.
+            make_task: makes the worker's own part for a partition.
+        """
+        self.source = source
+        self.app: BatchApp
+        self._make_task = make_task
+        self._patience = min(HAND_OVER_SECONDS, session_seconds / 2)
+        self._slots: dict[int, Slot] = {}
+        self._epoch = 0
+        self._records_since = 0
+        self._due = asyncio.Event()
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def fail(self, failure: BaseException) -> None:
+        """End the worker with exit status 75, after a last checkpoint of what is certain."""
+        if not self.failure.done():
+            self.failure.set_result(failure)
+
+    # -- what Faust asks -----------------------------------------------------------------------
+
+    def positions(self) -> Mapping[int, int]:
+        """Partition → offset of the record to deliver next."""
+        return {partition: slot.guard.next for partition, slot in self._slots.items()}
+
+    def with_room(self) -> frozenset[int]:
+        """Partitions whose task takes more records now."""
+        return frozenset(partition for partition, slot in self._slots.items() if slot.task.room)
+
+    async def assigned(self, partitions: frozenset[int]) -> None:
+        """Start a task a partition, from its last checkpoint or its beginning."""
+        epoch = self._epoch
+        committed = await self.app.committed(partitions) if partitions else {}
+        fresh = frozenset(p for p, found in committed.items() if found.offset < 0)
+        beginnings = await self.app.beginnings(fresh) if fresh else {}
+        if epoch != self._epoch:
+            return
+        start = committed | {p: Committed(offset) for p, offset in beginnings.items()}
+        self._slots = {partition: self._slot(partition, start[partition]) for partition in start}
+        metrics.ASSIGNED.labels(self.source).set(len(self._slots))
+        log.info("partitions assigned", starts={p: found.offset for p, found in start.items()})
+
+    async def revoked(self) -> None:
+        """Drop all state, after a last checkpoint."""
+        self._epoch += 1
+        slots, self._slots = self._slots, {}
+        metrics.ASSIGNED.labels(self.source).set(0)
+        if not slots:
+            return
+        points = await asyncio.gather(
+            *(slot.task.finish(self._patience) for slot in slots.values())
+        )
+        certain = {p: point for p, point in zip(slots, points, strict=True) if point is not None}
+        await self._commit(slots, certain, self._patience)
+        for partition in slots:
+            metrics.LAG_EVENTS.labels(self.source, partition).set(0)
+            metrics.LAG_SECONDS.labels(self.source, partition).set(0)
+
+    async def deliver(self, partition: int, records: Sequence[Record]) -> None:
+        """Give a batch to its task, in chunks, as far as its offsets are continuous."""
+        slot, at = self._slots.get(partition), 0
+        while slot is not None and at < len(records):
+            if slot.guard.next != records[at].offset and not await self._accepts(
+                partition, slot, records[at]
+            ):
+                return
+            chunk = continuous(records, at, CHUNK)
+            slot.task.process(chunk)
+            at += len(chunk)
+            slot.guard.next = chunk[-1].offset + 1
+            slot.moved_at, slot.last_timestamp = time.monotonic(), chunk[-1].timestamp
+            self._records_since += len(chunk)
+            if self._records_since >= CHECKPOINT_RECORDS:
+                self._due.set()
+            await asyncio.sleep(0)
+            if self._slots.get(partition) is not slot:
+                return
+
+    async def _accepts(self, partition: int, slot: Slot, record: Record) -> bool:
+        """Whether reading goes on at a record that is not the next one; else it goes back."""
+        wanted = slot.guard.next
+        finding = slot.guard.check(record.offset)
+        if finding == "continuous":
+            return True
+        metrics.HOLES.labels(self.source, "sought" if finding == "seek" else finding).inc()
+        place = {"topic": self.source, "partition": partition, "wanted": wanted}
+        log.warning("offsets are not continuous", finding=finding, got=record.offset, **place)
+        if finding == "rewound":
+            await slot.task.finish(self._patience)
+            self._slots[partition] = self._slot(partition, Committed(record.offset))
+        if finding != "hole":
+            self.app.seek(partition, self._slots[partition].guard.next)
+        return finding == "hole"
+
+    def _slot(self, partition: int, start: Committed) -> Slot:
+        task = self._make_task(self.app, partition, start, self.fail)
+        return Slot(task, Continuity(start.offset), start)
+
+    # -- checkpoints and watching --------------------------------------------------------------
+
+    async def keep_checkpointing(self) -> None:
+        """A checkpoint every second, sooner under load."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), CHECKPOINT_SECONDS)
+            self._due.clear()
+            self._records_since = 0
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        slots = dict(self._slots)
+        waiting = {p: asyncio.create_task(slot.task.commit_point()) for p, slot in slots.items()}
+        if not waiting:
+            return
+        done, late = await asyncio.wait(waiting.values(), timeout=ANSWER_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            metrics.CHECKPOINTS.labels("waiting").inc()
+            log.warning("outputs are not acknowledged yet", seconds=ANSWER_SECONDS)
+        points = {
+            partition: task.result()
+            for partition, task in waiting.items()
+            if task in done and self._slots.get(partition) is slots[partition]
+        }
+        await self._commit(slots, points, ANSWER_SECONDS)
+
+    async def _commit(
+        self, slots: Mapping[int, Slot], points: Mapping[int, Committed], patience: float
+    ) -> None:
+        """Step 3, for the partitions where something changed."""
+        changed = {p: point for p, point in points.items() if point != slots[p].committed}
+        if not changed:
+            return
+        try:
+            async with asyncio.timeout(patience):
+                ours = await self.app.commit_offsets(changed)
+        except TimeoutError:
+            metrics.CHECKPOINTS.labels("waiting").inc()
+            log.warning("offsets cannot be committed yet: the broker does not answer")
+            return
+        metrics.CHECKPOINTS.labels("committed" if ours else "lost").inc()
+        if not ours:
+            log.info("partitions were given away before the commit", partitions=sorted(changed))
+            return
+        for partition, point in changed.items():
+            slots[partition].committed = point
+
+    async def keep_watching(self) -> None:
+        """Every second: lag, ticks of tasks that caught up, and whether records still come."""
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            slots = dict(self._slots)
+            if not slots:
+                continue
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    ends = await self.app.ends(frozenset(slots))
+            except (TimeoutError, KafkaError) as error:
+                log.warning("the broker does not answer; waiting", error=repr(error))
+                for slot in slots.values():
+                    slot.moved_at = time.monotonic()
+                continue
+            for partition, slot in slots.items():
+                if self._slots.get(partition) is slot:
+                    self._watch(partition, slot, ends[partition])
+
+    def _watch(self, partition: int, slot: Slot, end: int) -> None:
+        lag = max(0, end - slot.guard.next)
+        behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
+        metrics.LAG_EVENTS.labels(self.source, partition).set(lag)
+        metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
+        now = time.monotonic()
+        if not lag:
+            slot.task.caught_up()
+        if not lag or not slot.task.room:
+            slot.moved_at = now
+        elif now - slot.moved_at > STALL_SECONDS:
+            self.fail(
+                CannotGoOn(
+                    f"No record of {self.source}/{partition} came for {STALL_SECONDS:.0f} s, "
+                    f"although {lag} are there."
+                )
+            )
+
+
+def continuous(records: Sequence[Record], start: int, most: int) -> Sequence[Record]:
+    """The longest row of records with consecutive offsets from index ``start``, up to ``most``."""
+    end = min(start + most, len(records))
+    first = records[start].offset
+    if records[end - 1].offset - first != end - 1 - start:
+        end = next(i for i in range(start, end) if records[i].offset - first != i - start)
+    return records[start:end]
