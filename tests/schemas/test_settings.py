@@ -1,0 +1,56 @@
+"""Settings: where they come from, and what a bad one says."""
+
+import pytest
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings, load
+from schemas.topics import Topics, specs
+
+
+def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, monkeypatch):
+    file = tmp_path / "env"
+    file.write_text("RETRAIL_TOPIC_PREFIX=file_\nRETRAIL_RETRIEVER=wiki\nRETRAIL_PARTITIONS=7\n")
+    monkeypatch.setenv("RETRAIL_ENV_FILE", str(file))
+    monkeypatch.setenv("RETRAIL_RETRIEVER", "docs")
+    settings = load(partitions=3)
+    assert (settings.topic_prefix, settings.retriever, settings.partitions) == ("file_", "docs", 3)
+
+
+def test_a_bad_setting_is_named_and_its_value_is_kept_out(monkeypatch):
+    monkeypatch.setenv("RETRAIL_PARTITIONS", "s3cret")
+    with pytest.raises(ConfigurationError, match="RETRAIL_PARTITIONS") as error:
+        load()
+    assert "s3cret" not in str(error.value)
+
+
+def test_security_settings_reach_librdkafka():
+    config = Settings(
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="SCRAM-SHA-512",
+        kafka_sasl_username="u",
+        kafka_sasl_password="p",
+        kafka_ssl_cafile="/ca.pem",
+    ).kafka(group_id="g")
+    assert config["security.protocol"] == "SASL_SSL"
+    assert (config["sasl.username"], config["sasl.password"]) == ("u", "p")
+    assert config["ssl.ca.location"] == "/ca.pem"
+    assert config["group.id"] == "g"
+
+
+def test_a_revision_suffixes_what_it_starts_anew():
+    settings = Settings(topic_prefix="p_", revision="r2")
+    topics = Topics.of(settings)
+    assert topics.judged_events == "p_judged-events-r2"
+    assert topics.labelled_pairs == "p_labelled-pairs-r2"
+    assert topics.trajectory_events == "p_trajectory-events"
+    assert settings.group("mine", revised=True) == "p_retrail-mine-r2"
+    assert settings.group("train") == "p_retrail-train"
+
+
+def test_topics_keyed_by_trajectory_have_as_many_partitions():
+    by_name = {spec.name: spec for spec in specs(Settings(partitions=6))}
+    keyed = ("trajectory-events", "judged-events", "labelled-pairs")
+    assert {by_name[name].partitions for name in keyed} == {6}
+    assert by_name["training-runs"].partitions == 1
+    source, letters = by_name["trajectory-events"], by_name["trajectory-events.dlq"]
+    assert letters.max_message_bytes > source.max_message_bytes

@@ -1,0 +1,59 @@
+"""Ids, hashes, headers and tokens."""
+
+import pytest
+
+from schemas.collection import collection_name, version_of
+from schemas.documents import Document, content_hash
+from schemas.headers import DeadLetter
+from schemas.pairs import pair_id
+from schemas.runs import Range, run_id
+from schemas.tokens import count_tokens
+
+
+def test_a_pair_id_depends_on_each_of_its_parts():
+    ids = {
+        pair_id(*parts)
+        for parts in [
+            ("", "t", 1, "reference"),
+            ("r", "t", 1, "reference"),
+            ("", "u", 1, "reference"),
+            ("", "t", 2, "reference"),
+            ("", "t", 1, "paper"),
+            ("t", "", 1, "reference"),
+        ]
+    }
+    assert len(ids) == 6
+    assert pair_id("", "t", 1, "reference") == "f8a22d62b5a91131511ac03398b7b9bd"
+
+
+def test_a_run_id_depends_on_parent_and_ranges():
+    ranges = (Range(topic="labelled-pairs", partition=0, start=0, end=9),)
+    assert run_id(1, ranges) == run_id(1, ranges)
+    assert run_id(2, ranges) != run_id(1, ranges) != run_id(1, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("  \n", 0), ("It doesn't help.", 6), ("naïve 東京 x_1", 3)]
+)
+def test_tokens_are_runs_of_word_characters_and_single_marks(text, tokens):
+    assert count_tokens(text) == tokens
+
+
+def test_a_dead_letter_keeps_the_original_headers_and_replaces_its_own():
+    letter = DeadLetter("t", 3, 9, "judge", "malformed_json", "InvalidEvent", "no JSON: ä")
+    headers = letter.headers([("ce_id", b"1"), ("retrail_dlq_topic", b"old")])
+    assert headers[0] == ("ce_id", b"1")
+    assert [name for name, _ in headers].count("retrail_dlq_topic") == 1
+    assert DeadLetter.read(headers) == letter
+
+
+def test_a_collection_is_named_after_retriever_and_version():
+    assert version_of("docs", collection_name("docs", 12)) == 12
+    assert version_of("docs", "docs_vault") is None
+    assert version_of("docs", "other_v3") is None
+
+
+def test_the_encoder_reads_title_and_text():
+    assert Document(doc_id="d", text="x").embedded_text() == "x"
+    assert Document(doc_id="d", title="T", text="x").embedded_text() == "T\nx"
+    assert content_hash("x") != content_hash("y")
