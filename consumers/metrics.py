@@ -1,4 +1,4 @@
-"""What Prometheus sees of the training consumer."""
+"""What Prometheus sees of the training consumer (steps, loss and gate: ``trainer.metrics``)."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -46,17 +46,5 @@ LEFT_OUT = Counter(
     "retrail_training_pairs_left_out_total",
     "Pairs in a run's ranges that did not train, by reason.",
     ["reason"],
-)
-STEPS = Counter("retrail_training_steps_total", "Optimiser steps.")
-LOSS = Gauge("retrail_training_loss", "Loss of the last step.")
-BATCH_SIZE = Gauge("retrail_training_batch_size", "Pairs in the batch of the last step.")
-GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
-NDCG = Gauge(
-    "retrail_release_ndcg_at_10",
-    "Mean held-out nDCG@10 at the last gate, of parent and child.",
-    ["role"],
-)
-HELD_OUT_QUERIES = Gauge(
-    "retrail_release_held_out_queries", "Held-out queries that the last gate compared on."
 )
 LIVE_VERSION = Gauge("retrail_live_version", "Version of the retriever that should serve.")

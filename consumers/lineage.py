@@ -1,0 +1,144 @@
+"""Which pairs a run takes: the arithmetic of offset ranges along the live lineage.
+
+The lineage of a release is its chain of parents. Its runs' ranges are what its model has learned
+from; what lies behind them is new, whatever runs were held or rejected meanwhile. A rollback
+quarantines a run: its ranges are skipped for good.
+"""
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from consumers.releases import Releases
+from schemas.base import canonical
+from schemas.runs import Range, version_of
+
+Trigger = Literal["count", "age"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What lineage needs of a manifest; ``offset`` is its place on training-runs."""
+
+    offset: int
+    run_id: str
+    parent: int
+    ranges: tuple[Range, ...]
+
+    @property
+    def version(self) -> int:
+        """Version of the model that this run makes."""
+        return version_of(self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All runs in the order of their manifests, and all releases.
+
+    Two manifests of one run can only come of a trainer that was taken for dead; the first counts.
+    """
+
+    runs: tuple[Run, ...]
+    releases: Releases
+
+    def run(self, run_id: str | None) -> Run | None:
+        """The run of an id."""
+        return next((run for run in self.runs if run.run_id == run_id), None)
+
+    def last(self) -> Run | None:
+        """The run whose manifest came last."""
+        return self.run(self.runs[-1].run_id) if self.runs else None
+
+    def released(self, run: Run) -> bool:
+        """Whether the run has its release."""
+        return run.version in self.releases.by_version
+
+
+def trained(history: History, version: int) -> list[Range]:
+    """What the model of ``version`` has learned from: the ranges of its lineage's runs."""
+    runs = (
+        history.run(history.releases.run_of(ancestor))
+        for ancestor in history.releases.lineage(version)
+    )
+    return [span for run in runs if run is not None for span in run.ranges]
+
+
+def quarantined(history: History) -> list[Range]:
+    """The ranges of the runs that a rollback set aside."""
+    live = history.releases.live
+    runs = (history.run(run_id) for run_id in (live.quarantined if live else ()))
+    return [span for run in runs if run is not None for span in run.ranges]
+
+
+def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[Range, ...]:
+    """What the next run takes of ``topic``.
+
+    From the live lineage's ends (0 where it has none, as on the topic of a new revision) to
+    ``ends``, without quarantined ranges; in order of partition and offset, none empty.
+
+    Raises:
+        ValueError: there is no live release.
+    """
+    live = history.releases.live
+    if live is None:
+        raise ValueError("no run without a live release")
+    starts = ends_of(trained(history, live.version), topic)
+    skipped = [span for span in quarantined(history) if span.topic == topic]
+    found: list[Range] = []
+    for partition, end in sorted(ends.items()):
+        start = starts.get(partition, 0)
+        for hole in sorted(
+            (span.start, span.end) for span in skipped if span.partition == partition
+        ):
+            if start < min(hole[0], end):
+                found.append(
+                    Range(topic=topic, partition=partition, start=start, end=min(hole[0], end))
+                )
+            start = max(start, hole[1])
+        if start < end:
+            found.append(Range(topic=topic, partition=partition, start=start, end=end))
+    return tuple(found)
+
+
+def seen_ends(history: History, topic: str) -> dict[int, int]:
+    """Where triggers start to count: what no run of any outcome has taken yet."""
+    return ends_of((span for run in history.runs for span in run.ranges), topic)
+
+
+def ends_of(ranges: Iterable[Range], topic: str) -> dict[int, int]:
+    """Largest end of each partition of ``topic``."""
+    ends: dict[int, int] = {}
+    for span in ranges:
+        if span.topic == topic:
+            ends[span.partition] = max(span.end, ends.get(span.partition, 0))
+    return ends
+
+
+def due(
+    count: int, oldest: int | None, now: int, *, min_pairs: int, max_age_seconds: float
+) -> Trigger | None:
+    """Whether pending pairs start a run.
+
+    Args:
+        count: how many could train.
+        oldest: append time of the oldest, and ``now``, in milliseconds since the epoch.
+    """
+    if count >= min_pairs:
+        return "count"
+    if oldest is not None and now - oldest >= max_age_seconds * 1000:
+        return "age"
+    return None
+
+
+def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]:
+    """``count`` of ``ids``, sorted: the same ones for the same seed and parent, in any order.
+
+    Drawn by hash, so that one id more or less changes one choice and not all.
+    """
+
+    def rank(pair_id: str) -> bytes:
+        return hashlib.sha256(canonical([seed, parent, pair_id])).digest()
+
+    return sorted(heapq.nsmallest(max(0, count), set(ids), key=rank))
