@@ -1,6 +1,7 @@
 """One node of Apache Kafka (KRaft: broker and controller in one process) on the loopback."""
 
 import base64
+import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -13,6 +14,12 @@ from deploy.child import Child
 from deploy.errors import StackFailed
 from deploy.server import Server
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
+
+# Names relative to the broker's folder: a properties file knows neither commas in a path nor
+# letters beyond ISO 8859-1.
+PROPERTIES = "server.properties"
+DATA = "data"
+UNFINISHED = "data.unfinished"
 
 JVM_OPTIONS = (
     "-Xms128m",
@@ -44,11 +51,19 @@ class KafkaBroker(Server):
             StackFailed: the jars cannot be fetched or the folder cannot be formatted.
         """
         java = [jars.java(), *JVM_OPTIONS, "-cp", f"{jars.kafka_jars()}/*"]
-        data, properties = self.folder / "data", self.folder / "server.properties"
-        properties.write_text(server_properties(data, self.port, self.ports["controller"]))
-        if not (data / "meta.properties").exists():
-            _format([*java, "kafka.tools.StorageTool", "format"], properties)
-        return Child(self.name, [*java, "kafka.Kafka", str(properties)], self.log_file)
+        if not (self.folder / DATA).is_dir():
+            self._write_properties(UNFINISHED)
+            shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+            _format([*java, "kafka.tools.StorageTool", "format"], self.folder)
+            (self.folder / UNFINISHED).rename(self.folder / DATA)
+        self._write_properties(DATA)
+        return Child(
+            self.name, [*java, "kafka.Kafka", PROPERTIES], self.log_file, folder=self.folder
+        )
+
+    def _write_properties(self, data: str) -> None:
+        text = server_properties(data, self.port, self.ports["controller"])
+        (self.folder / PROPERTIES).write_text(text)
 
     def answers(self) -> bool:
         """Whether the broker lists itself to a client."""
@@ -64,8 +79,8 @@ def lists_brokers(bootstrap: str, timeout: float = 2.0) -> bool:
         return False
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
-    """Settings of a single small node; loopback only."""
+def server_properties(data: str, port: int, controller_port: int) -> str:
+    """Settings of a single small node, loopback only, that keeps its records in ``data``."""
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -76,7 +91,7 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "advertised.listeners": f"BROKER://{ports.LOOPBACK}:{port}",
         "inter.broker.listener.name": "BROKER",
         "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": str(data),
+        "log.dirs": data,
         "auto.create.topics.enable": "false",
         # After a kill the controller waits for the old session to run out before it starts anew.
         "broker.session.timeout.ms": 3000,
@@ -106,11 +121,13 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def _format(command: list[str], properties: Path) -> None:
+def _format(command: list[str], folder: Path) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # "=": an id may begin with a dash.
-    arguments = [f"--cluster-id={cluster_id}", f"--config={properties}"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+    arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
     if done.returncode != 0:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise StackFailed(f"Kafka could not format {properties.parent}:\n{said}")
+        raise StackFailed(f"Kafka could not format {folder}:\n{said}")

@@ -31,6 +31,7 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        folder: Path | None = None,
     ) -> None:
         """Nothing runs before :meth:`start`.
 
@@ -40,12 +41,14 @@ class Child:
             log_file: standard output and error are appended here.
             environment: set on top of this process's own.
             stop_signal: what it takes as a request to end in good order.
+            folder: where it runs; by default where this process does.
         """
         self.name = name
         self.command = list(command)
         self.log_file = log_file
         self.environment = dict(environment or {})
         self.stop_signal = stop_signal
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -64,6 +67,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env=os.environ | self.environment,
                     start_new_session=True,
+                    cwd=self.folder,
                 )
             )
 

@@ -124,6 +124,11 @@ class LocalStack:
                 self._lock.close()
                 self._lock = None
 
+    @property
+    def started(self) -> list[str]:
+        """The variables that name servers which this stack started itself."""
+        return [f"RETRAIL_{server.setting.upper()}" for server in self._servers]
+
     def send_kill(self) -> None:
         """Kill everything at once, without waiting; a signal handler may call it."""
         self._supervisor.send_kill()

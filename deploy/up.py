@@ -21,7 +21,8 @@ def run(stack: LocalStack, view: View, env_file: Path | None) -> None:
     Args:
         stack: not started yet.
         view: where it is shown; the stack announces to it.
-        env_file: written once everything is ready, with the settings that reach the stack.
+        env_file: removed now and written once everything is ready, with the settings that reach
+            the stack.
 
     Raises:
         StoppedEarly: asked to stop before everything was ready.
@@ -31,10 +32,13 @@ def run(stack: LocalStack, view: View, env_file: Path | None) -> None:
     ready = False
     with on_ending_signals(ending):
         try:
+            if env_file is not None:
+                env_file.unlink(missing_ok=True)
             stack.start()
             ready = True
             if env_file is not None:
-                environment.write(env_file, environment.variables(stack.settings))
+                values = environment.variables(stack.settings)
+                environment.write(env_file, values, stack.started)
             view.say(_how_to_reach(stack, env_file))
             view.begin(stack.parts())
             while True:

@@ -4,6 +4,7 @@ Each is one child of the test session, on a free loopback port over a temporary 
 the end of the session, and the kernel kills it if the session itself is killed.
 """
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from deploy.server import Server
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from schemas.topics import Topics
+
+
+def pytest_configure() -> None:
+    """Tests see no settings of the shell that runs them."""
+    for name in [name for name in os.environ if name.startswith("RETRAIL_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

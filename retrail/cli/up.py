@@ -41,10 +41,12 @@ def up(
     used as it is. Everything listens on the loopback only. A worker that exits is restarted; three
     exits in five minutes end the stack.
     """
+    from deploy.environment import adopt_file
     from deploy.stack import ROLES, LocalStack
     from deploy.up import run, view_on_output
     from schemas.settings import load
 
+    adopt_file()
     settings = load() if data_dir is None else load(data_dir=data_dir)
     view = view_on_output()
     stack = LocalStack(

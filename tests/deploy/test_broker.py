@@ -14,7 +14,7 @@ from schemas.topics import Topics
 
 
 def test_properties_keep_to_the_loopback_and_one_node() -> None:
-    lines = server_properties(Path("/d"), 20001, 20002).splitlines()
+    lines = server_properties("data", 20001, 20002).splitlines()
     values = dict(line.split("=", 1) for line in lines)
 
     assert values["listeners"] == "BROKER://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002"
@@ -25,19 +25,20 @@ def test_properties_keep_to_the_loopback_and_one_node() -> None:
 
 
 def test_records_and_port_survive_restart_and_kill(tmp_path: Path) -> None:
-    broker = KafkaBroker(tmp_path, tmp_path / "kafka.log")
+    folder = tmp_path / "a folder, of Zoë"
+    broker = KafkaBroker(folder, tmp_path / "kafka.log")
     broker.start()
     try:
         first = broker.address
         settings = Settings(kafka_bootstrap=first, partitions=1)
         ensure(settings)
-        producer = Producer(settings.kafka())
+        producer = Producer(settings.kafka(reconnect_backoff_max_ms=200))
         produce(producer, settings, b"before")
         broker.stop()
         assert broker.child is not None
         assert broker.child.exit_status == 143  # Java's way to say: ended on SIGTERM, in order
 
-        again = KafkaBroker(tmp_path, tmp_path / "kafka.log")
+        again = KafkaBroker(folder, tmp_path / "kafka.log")
         again.start()
         broker = again
         assert broker.address == first

@@ -1,5 +1,6 @@
 """Settings as variables and as a file."""
 
+import os
 import string
 import subprocess
 from pathlib import Path
@@ -69,3 +70,25 @@ def test_values_survive_the_file(value: str) -> None:
 def test_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         environment.write(tmp_path / "none" / "f.env", {})
+
+
+def test_file_of_an_earlier_stack_is_taken_over_without_its_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "stack.env"
+    before = Settings(
+        data_dir=tmp_path, kafka_bootstrap="127.0.0.1:1", milvus_uri="http://mine:1", partitions=2
+    )
+    environment.write(file, environment.variables(before), ["RETRAIL_KAFKA_BOOTSTRAP"])
+    for name in environment.variables(before):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ, RETRAIL_ENV_FILE=str(file)))
+
+    environment.adopt_file()
+
+    ours = {name: value for name, value in os.environ.items() if name.startswith("RETRAIL_")}
+    assert ours == {
+        "RETRAIL_DATA_DIR": str(tmp_path),
+        "RETRAIL_MILVUS_URI": "http://mine:1",
+        "RETRAIL_PARTITIONS": "2",
+    }
