@@ -6,7 +6,6 @@ wait for room, and librdkafka tells nobody when there is some.
 
 import asyncio
 import atexit
-import ctypes
 import logging
 import multiprocessing
 import os
@@ -32,6 +31,7 @@ Report = Callable[[str | None], None]
 log = logging.getLogger("retrail")
 
 _open: set["Outbox"] = set()
+_abandoned: list[Producer] = []
 
 
 class Outbox:
@@ -246,9 +246,8 @@ class Outbox:
         """In a forked child: forget the parent's producer and queue, without touching them."""
         closed, producer = self._closed, self._producer
         if producer is not None:
-            # Its threads stayed in the parent: destroying it, now or at exit, would wait for them
-            # forever. One reference too many keeps it.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(producer))
+            # Its threads stayed in the parent; destroying it would wait for them.
+            _abandoned.append(producer)
         self._start_afresh()
         self._closed = closed
         self._forked()
