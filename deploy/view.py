@@ -24,7 +24,7 @@ class View:
         """Writes to ``console``, with a live table if that is a terminal."""
         self._console = console
         self._live: Live | None = None
-        self._last: dict[str, str] = {}
+        self._shown: list[Part] = []
 
     def say(self, text: str) -> None:
         """One event, as it is (no markup, never cut)."""
@@ -33,23 +33,22 @@ class View:
     def begin(self, parts: Sequence[Part]) -> None:
         """From now on show the state of all parts."""
         if self._console.is_terminal:
-            self._live = Live(table(parts), console=self._console, auto_refresh=False)
-            self._live.start(refresh=True)
-        else:
-            self.show(parts)
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self.show(parts)
 
     def show(self, parts: Sequence[Part]) -> None:
         """Bring the table up to date; off a terminal a line for every state that changed."""
-        if self._live is not None:
+        before, self._shown = self._shown, list(parts)
+        if self._live is None:
+            for part in parts:
+                if part not in before:
+                    self.say(line(part))
+        elif before != self._shown:
             self._live.update(table(parts), refresh=True)
-            return
-        for part in parts:
-            if self._last.get(part.name) != part.state:
-                self._last[part.name] = part.state
-                self.say(line(part))
 
     def end(self) -> None:
-        """Leave the table as it is now."""
+        """Take the table away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
