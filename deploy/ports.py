@@ -32,10 +32,10 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(RANGE, len(RANGE)):
-        if len(found) == count:
-            return found
         if is_free(port):
             found.append(port)
+        if len(found) == count:
+            return found
     raise PortTaken(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
 
 
