@@ -1,0 +1,184 @@
+"""What to do with the builds of a retriever: decisions as functions of plain values.
+
+Nothing is remembered but what Milvus and the topic ``retriever-releases`` hold, so every worker
+comes to the same decisions, also after a restart (DESIGN, "Refresh").
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.collection import Build
+
+Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
+
+ROLES: dict[tuple[bool, bool, bool], Role] = {
+    # (live, aliased, served)
+    (True, True, True): "serving",
+    (True, True, False): "serving",
+    (True, False, True): "next",
+    (True, False, False): "next",
+    (False, True, True): "outgoing",
+    (False, True, False): "outgoing",
+    (False, False, True): "retired",
+    (False, False, False): "abandoned",
+}
+"""What a build is, by whether ``live`` names its version, whether the alias points at its
+collection, and whether it ever did.
+
+- serving: the alias is where it should be.
+- next: to be completed and swapped in; after a rollback this is a build that served before.
+- outgoing: serves until the next one is complete.
+- retired: kept for the grace time, for searches under way and for a rollback.
+- abandoned: superseded before it was complete.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Kafka and Milvus say.
+
+    Attributes:
+        live: the version that should serve; ``None`` if there is no ``live`` record yet.
+        aliased: the collection that the alias points at.
+        retired: since when builds are known to be retired, by build id, in seconds.
+        now: on the same clock as ``retired``.
+        grace: seconds that a retired build is kept.
+    """
+
+    live: int | None
+    aliased: str | None
+    builds: tuple[Build, ...]
+    retired: Mapping[str, float]
+    now: float
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What follows from the facts.
+
+    Attributes:
+        create: version whose collection is missing.
+        follow: builds that consume ``documents``.
+        drop: builds whose collection and group go.
+    """
+
+    create: int | None
+    follow: tuple[Build, ...]
+    drop: tuple[Build, ...]
+
+
+def role(build: Build, live: int | None, aliased: str | None) -> Role:
+    """Look the build up in :data:`ROLES`."""
+    return ROLES[build.version == live, build.collection == aliased, build.served]
+
+
+def retired_since(facts: Facts) -> dict[str, float]:
+    """The ``retired`` of the next facts: a build newly found retired is so from now on.
+
+    After a restart the grace time begins again: it is a minimum.
+    """
+    return {
+        build.build_id: facts.retired.get(build.build_id, facts.now)
+        for build in facts.builds
+        if role(build, facts.live, facts.aliased) == "retired"
+    }
+
+
+def plan(facts: Facts) -> Plan:
+    """Which collection to create, which builds to go on with, and which to drop."""
+    dropped = tuple(build for build in facts.builds if _is_over(build, facts))
+    versions = {build.version for build in facts.builds}
+    return Plan(
+        create=facts.live if facts.live not in versions else None,
+        follow=tuple(build for build in facts.builds if build not in dropped),
+        drop=dropped,
+    )
+
+
+def _is_over(build: Build, facts: Facts) -> bool:
+    match role(build, facts.live, facts.aliased):
+        case "abandoned":
+            # Without a live release nothing supersedes anything.
+            return facts.live is not None
+        case "retired":
+            since = facts.retired.get(build.build_id, facts.now)
+            return facts.live is not None and facts.now - since >= facts.grace
+        case _:
+            return False
+
+
+def has_passed(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> bool:
+    """Whether a group has read every partition up to its end.
+
+    Args:
+        committed: the group's offset by partition; a partition it never committed is absent.
+        ends: first and end offset by partition; equal ones hold nothing to read.
+    """
+    return all(
+        low == end or committed.get(partition, -1) >= end for partition, (low, end) in ends.items()
+    )
+
+
+def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> int:
+    """Offsets that a group has not read yet; compacted ones count too."""
+    return sum(
+        max(0, end - max(low, committed.get(partition, low)))
+        for partition, (low, end) in ends.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a collection lacks or holds otherwise (``upserts``) and what it should not hold."""
+
+    upserts: frozenset[str]
+    deletes: frozenset[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to repair."""
+        return bool(self.upserts or self.deletes)
+
+
+def compare(
+    expected: Mapping[str, str], rows: Mapping[str, str], ignoring: Set[str] = frozenset()
+) -> Difference:
+    """Compare content hashes by document id.
+
+    Args:
+        expected: of the documents on the topic.
+        rows: of the collection.
+        ignoring: documents that changed while the rows were read: either state of them is right.
+    """
+    return Difference(
+        upserts=frozenset(
+            doc_id
+            for doc_id, found in expected.items()
+            if rows.get(doc_id) != found and doc_id not in ignoring
+        ),
+        deletes=frozenset(rows.keys() - expected.keys() - ignoring),
+    )
+
+
+def group_prefix(index_group: str, retriever: str) -> str:
+    """What the groups of a retriever's builds begin with."""
+    return f"{index_group}-{retriever}_v"
+
+
+def group(prefix: str, build: Build) -> str:
+    """Consumer group of a build, named after the version and the build id."""
+    return f"{prefix}{build.version}-{build.build_id}"
+
+
+def orphaned(groups: Iterable[str], prefix: str, builds: Iterable[Build]) -> list[str]:
+    """Groups of builds that are no more, sorted; of this retriever and no other.
+
+    Args:
+        groups: every group of the cluster.
+        prefix: as from :func:`group_prefix`.
+    """
+    kept = {group(prefix, build) for build in builds}
+    ours = re.compile(rf"{re.escape(prefix)}\d+-[0-9a-f]+")
+    return sorted(name for name in groups if ours.fullmatch(name) and name not in kept)

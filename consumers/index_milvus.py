@@ -1,0 +1,389 @@
+"""The index consumer's Milvus: collections of builds, rows, and the alias.
+
+What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (seen by trying; :mod:`schemas.milvus` has more):
+
+- Properties given at creation come back from ``describe_collection``, also after a kill -9 of the
+  server; so do rows that were acknowledged, and aliases.
+- VARCHAR limits are not enforced there, but by real Milvus (in bytes), so texts are cut here.
+- After a restart every collection is "released" until ``load_collection``; upserts and deletes
+  work all the same. ``load_collection`` and ``flush`` may be repeated.
+- ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
+  code 6. Building one takes 0.5 s at least: pymilvus asks twice a second.
+- ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
+  dropping a collection drops its aliases with it.
+- Of two rows with one key in a batch the last wins on Lite; on Milvus 2.x both may stay.
+- ``describe_collection`` by alias tells the collection's own name.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.exceptions import ParamError
+
+from schemas import milvus
+from schemas.collection import (
+    HASH_FIELD,
+    ID_FIELD,
+    MAX_HASH_BYTES,
+    MAX_ID_BYTES,
+    MAX_TEXT_BYTES,
+    METRIC,
+    SERVED_PROPERTY,
+    TEXT_FIELD,
+    TITLE_FIELD,
+    VECTOR_FIELD,
+    Build,
+    cut,
+    version_of,
+)
+from schemas.errors import CannotGoOn, RetrailError
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds that a call is repeated while Milvus does not answer."""
+LONG_CALL = 3600.0
+"""Seconds for building an index or loading a collection."""
+BATCH_BYTES = 32 * 1024 * 1024
+"""Milvus takes messages of up to 64 MiB."""
+BATCH_ROWS = 1000
+PAGE = 10_000
+"""Rows asked for at once; Milvus gives up to 16,384."""
+SWAP_ATTEMPTS = 50
+
+_INDEX_PARAMS: dict[str, dict[str, int]] = {"HNSW": {"M": 16, "efConstruction": 200}}
+
+
+class CollectionLost(RetrailError):
+    """The collection of a build is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document as a collection holds it; ``vector`` is L2-normalised."""
+
+    doc_id: str
+    title: str
+    text: str
+    content_hash: str
+    vector: NDArray[np.float32]
+
+    def fields(self) -> dict[str, Any]:
+        """As Milvus takes it; title and text cut to what it can hold."""
+        return {
+            ID_FIELD: self.doc_id,
+            TITLE_FIELD: cut(self.title),
+            TEXT_FIELD: cut(self.text),
+            HASH_FIELD: self.content_hash,
+            VECTOR_FIELD: self.vector,
+        }
+
+    def size(self) -> int:
+        """Bytes in a message, about: at most that many."""
+        return 4 * (len(self.doc_id) + len(self.title) + len(self.text)) + self.vector.nbytes + 200
+
+
+class Milvus:
+    """Milvus for one process; safe to share between its threads.
+
+    Every method repeats a call for up to :data:`PATIENCE` seconds while Milvus does not answer.
+
+    Raises:
+        CannotGoOn: it did not answer in all that time, or refused.
+        CollectionLost: the collection is gone (all methods but :meth:`drop`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event | None = None,
+        *,
+        client: MilvusClient | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Connect; ``stop`` ends the waiting for a lost server early.
+
+        Raises:
+            MilvusUnavailable: Milvus does not answer now.
+        """
+        self._settings = settings
+        self._stop = stop or threading.Event()
+        self._client = client or milvus.connect(settings)
+        self._patience = patience
+
+    # -- Builds -----------------------------------------------------------------------------
+
+    def builds(self) -> tuple[Build, ...]:
+        """Every build of the retriever, by version."""
+        found = []
+        for name in self._call(self._client.list_collections):
+            if version_of(self._settings.retriever, name) is None:
+                continue
+            try:
+                build = self._describe(name)
+            except CollectionLost:
+                continue
+            if build is not None:
+                found.append(build)
+        return tuple(sorted(found, key=lambda build: build.version))
+
+    def exists(self, build: Build) -> bool:
+        """Whether the collection is still that of this very build."""
+        try:
+            found = self._describe(build.collection)
+        except CollectionLost:
+            return False
+        return found is not None and found.build_id == build.build_id
+
+    def create(self, build: Build, dimension: int) -> None:
+        """Create the collection of a build, unless somebody did so already."""
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(ID_FIELD, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
+        schema.add_field(TITLE_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
+        schema.add_field(TEXT_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
+        schema.add_field(HASH_FIELD, DataType.VARCHAR, max_length=MAX_HASH_BYTES)
+        schema.add_field(VECTOR_FIELD, DataType.FLOAT_VECTOR, dim=dimension)
+        if self._call(self._client.has_collection, build.collection):
+            return
+        self._call(
+            self._client.create_collection,
+            build.collection,
+            schema=schema,
+            properties=build.properties(),
+        )
+
+    def drop(self, build: Build) -> None:
+        """Drop the collection of this very build; nothing if it is gone or another's."""
+        if self.exists(build):
+            self._call(self._client.drop_collection, build.collection, timeout=LONG_CALL)
+
+    # -- Rows -------------------------------------------------------------------------------
+
+    def upsert(self, build: Build, rows: Iterable[Row]) -> int:
+        """Write rows, the last of each id, in batches; returns how many once acknowledged."""
+        distinct = list({row.doc_id: row for row in rows}.values())
+        for batch in batches(distinct):
+            fields = [row.fields() for row in batch]
+            self._call(self._client.upsert, build.collection, fields)
+        return len(distinct)
+
+    def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
+        """Delete rows; ids that are not there do no harm. Returns how many ids were given."""
+        remaining = iter(dict.fromkeys(doc_ids))
+        count = 0
+        while some := list(islice(remaining, BATCH_ROWS)):
+            self._call(self._client.delete, build.collection, filter=milvus.ids_filter(some))
+            count += len(some)
+        return count
+
+    def count(self, build: Build) -> int:
+        """Number of rows, all acknowledged writes included."""
+        answer = self._query(build, "", output_fields=["count(*)"])
+        return int(answer[0]["count(*)"])
+
+    def hashes(self, build: Build) -> dict[str, str]:
+        """Content hash by document id of every row, all acknowledged writes included."""
+        found: dict[str, str] = {}
+        expression = f'{ID_FIELD} != ""'
+        while True:
+            page = self._query(
+                build,
+                expression,
+                output_fields=[ID_FIELD, HASH_FIELD],
+                limit=PAGE,
+                # In the order of ids, as pymilvus' own iterator asks; that one breaks on quotes.
+                iterator="True",
+            )
+            found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
+            if len(page) < PAGE:
+                return found
+            expression = f"{ID_FIELD} > {milvus.literal(page[-1][ID_FIELD])}"
+
+    # -- Index ------------------------------------------------------------------------------
+
+    def make_searchable(self, build: Build) -> None:
+        """Write everything to disk, build the vector index if there is none, and load."""
+        self._call(self._client.flush, build.collection, timeout=LONG_CALL)
+        if not self._call(self._client.list_indexes, build.collection):
+            self._create_index(build)
+        self.load(build)
+
+    def load(self, build: Build) -> None:
+        """Load the collection, unless it is loaded; an index that cannot be read is built again."""
+        state = self._call(self._client.get_load_state, build.collection)["state"]
+        if state.name == "NotExist":
+            raise CollectionLost(f"{build.collection} is gone")
+        if state.name == "Loaded":
+            return
+        load = self._client.load_collection
+        try:
+            self._call(load, build.collection, timeout=LONG_CALL, repeat_refused=False)
+        except _Refused as error:
+            log.warning("building the index again", collection=build.collection, why=str(error))
+            self._call(self._client.release_collection, build.collection)
+            self._call(self._client.drop_index, build.collection, VECTOR_FIELD)
+            self._create_index(build)
+            self._call(load, build.collection, timeout=LONG_CALL)
+        log.info("collection loaded", collection=build.collection)
+
+    def probe(self, build: Build) -> bool:
+        """Whether a search for a stored vector finds something; so it does in an empty collection.
+
+        All acknowledged writes are included.
+        """
+        stored = self._query(build, f'{ID_FIELD} != ""', output_fields=[VECTOR_FIELD], limit=1)
+        if not stored:
+            return True
+        answer = self._call(
+            self._client.search,
+            build.collection,
+            data=[stored[0][VECTOR_FIELD]],
+            limit=1,
+            search_params={"metric_type": METRIC},
+            output_fields=[ID_FIELD],
+            consistency_level="Strong",
+        )
+        return bool(answer and answer[0])
+
+    # -- Alias ------------------------------------------------------------------------------
+
+    def aliased(self) -> str | None:
+        """The collection that the retriever's alias points at."""
+        try:
+            answer = self._call(self._client.describe_alias, self._settings.retriever)
+        except CollectionLost:
+            return None
+        return str(answer["collection_name"])
+
+    def swap(self, build: Build) -> None:
+        """Point the alias at a build; returns once Milvus says that it does.
+
+        The build is marked as having served first, so that a crash in between keeps it.
+        """
+        self._call(
+            self._client.alter_collection_properties,
+            build.collection,
+            properties={SERVED_PROPERTY: "true"},
+        )
+        alias = self._settings.retriever
+        for _ in range(SWAP_ATTEMPTS):
+            if self.aliased() is None:
+                self._attempt(self._client.create_alias, build.collection, alias)
+            else:
+                self._attempt(self._client.alter_alias, build.collection, alias)
+            if self.aliased() == build.collection:
+                return
+            self._stop.wait(0.1)
+        raise CannotGoOn(
+            f"Milvus does not let the alias {alias} point at {build.collection}: it points at "
+            f"{self.aliased()}. Is there a collection of the alias's name?"
+        )
+
+    # -- Calls ------------------------------------------------------------------------------
+
+    def _describe(self, collection: str) -> Build | None:
+        found = self._call(self._client.describe_collection, collection)
+        return Build.read(collection, found.get("properties") or {})
+
+    def _query(self, build: Build, expression: str, **options: Any) -> Any:
+        """Query a collection that may have been released by a restart of the server."""
+        for _ in range(2):
+            try:
+                return self._call(
+                    self._client.query,
+                    build.collection,
+                    filter=expression,
+                    consistency_level="Strong",
+                    **options,
+                )
+            except _NotLoaded:
+                self.load(build)
+        raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
+
+    def _create_index(self, build: Build) -> None:
+        self._call(
+            self._client.create_index, build.collection, self._index_params(), timeout=LONG_CALL
+        )
+
+    def _index_params(self) -> Any:
+        kind = self._settings.milvus_index
+        params = MilvusClient.prepare_index_params()
+        params.add_index(
+            VECTOR_FIELD, index_type=kind, metric_type=METRIC, params=_INDEX_PARAMS.get(kind, {})
+        )
+        return params
+
+    def _attempt(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Another worker may have done it meanwhile: the caller looks at what came of it."""
+        try:
+            function(*arguments, timeout=milvus.CALL_TIMEOUT)
+        except MilvusException as error:
+            log.debug("alias not changed", error=error.message)
+
+    def _call(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        repeat_refused: bool = True,
+        **options: Any,
+    ) -> T:
+        """Call Milvus; again while it does not answer, or refuses for now (a full quota)."""
+        options.setdefault("timeout", milvus.CALL_TIMEOUT)
+        deadline = time.monotonic() + self._patience
+        delay = 0.1
+        while True:
+            try:
+                return function(*arguments, **options)
+            except ParamError:
+                raise
+            except MilvusException as error:
+                if milvus.is_missing(error):
+                    raise CollectionLost(error.message) from error
+                if milvus.is_not_loaded(error):
+                    raise _NotLoaded(error.message) from error
+                if not repeat_refused and not milvus.is_down(error):
+                    raise _Refused(error.message) from error
+                if time.monotonic() > deadline or self._stop.is_set():
+                    raise CannotGoOn(
+                        f"Milvus at {self._settings.milvus_uri} does not do what it is asked to "
+                        f"({function.__name__}: {error.message}). Is it still running, and has "
+                        "its disk room?"
+                    ) from error
+                log.warning("milvus failed, trying again", call=function.__name__, error=error.code)
+            self._stop.wait(delay)
+            delay = min(2 * delay, 2.0)
+
+
+class _Refused(CannotGoOn):
+    """Milvus answered, and it was an error."""
+
+
+class _NotLoaded(CannotGoOn):
+    """The collection has to be loaded first."""
+
+
+def batches(
+    rows: Sequence[Row], max_rows: int = BATCH_ROWS, max_bytes: int = BATCH_BYTES
+) -> Iterable[list[Row]]:
+    """Split rows so that each batch keeps to both limits; a row above them stands alone."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        if batch and (len(batch) >= max_rows or size + row.size() > max_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += row.size()
+    if batch:
+        yield batch

@@ -1,0 +1,148 @@
+"""The Milvus shell against a real Milvus Lite server."""
+
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from pymilvus import MilvusClient
+
+from consumers.index_milvus import CollectionLost, Milvus, Row, batches
+from schemas import milvus as basics
+from schemas.collection import MAX_TEXT_BYTES, Build, cut
+from schemas.errors import CannotGoOn, MilvusUnavailable
+from schemas.settings import Settings
+
+DIMENSION = 8
+AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["]
+
+
+@pytest.fixture
+def only_milvus(milvus: str) -> Settings:
+    return Settings(milvus_uri=milvus, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT")
+
+
+@pytest.fixture
+def shell(only_milvus: Settings) -> Milvus:
+    return Milvus(only_milvus)
+
+
+@pytest.fixture
+def build(shell: Milvus, only_milvus: Settings) -> Iterator[Build]:
+    made = Build(f"{only_milvus.retriever}_v1", 1, secrets.token_hex(4), "folder", "0" * 64)
+    shell.create(made, DIMENSION)
+    yield made
+    shell.drop(made)
+
+
+def row(doc_id: str, text: str = "text", found: str = "hash") -> Row:
+    generator = np.random.default_rng(sum(doc_id.encode()))
+    vector = generator.normal(size=DIMENSION).astype(np.float32)
+    return Row(doc_id, "title", text, found, vector / np.linalg.norm(vector))
+
+
+def test_a_build_is_read_back_from_its_collection(shell: Milvus, build: Build) -> None:
+    assert shell.builds() == (build,)
+    assert shell.exists(build)
+
+
+def test_creating_twice_keeps_the_first(shell: Milvus, build: Build) -> None:
+    shell.create(Build(build.collection, 1, "other", "folder", "0" * 64), DIMENSION)
+    assert shell.builds() == (build,)
+
+
+def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build: Build) -> None:
+    assert shell.upsert(build, [row(doc_id) for doc_id in AWKWARD]) == len(AWKWARD)
+    assert shell.hashes(build) == dict.fromkeys(AWKWARD, "hash")
+    shell.delete(build, AWKWARD[1:])
+    assert shell.hashes(build) == {"plain": "hash"}
+    assert shell.count(build) == 1
+
+
+def test_the_last_row_of_an_id_counts(shell: Milvus, build: Build) -> None:
+    assert shell.upsert(build, [row("a", found="1"), row("b"), row("a", found="2")]) == 2
+    assert shell.hashes(build) == {"a": "2", "b": "hash"}
+
+
+def test_hashes_are_read_page_by_page(
+    shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.index_milvus.PAGE", 2)
+    shell.upsert(build, [row(doc_id) for doc_id in AWKWARD])
+    assert shell.hashes(build).keys() == set(AWKWARD)
+
+
+def test_a_text_is_cut_to_what_a_collection_holds(shell: Milvus, build: Build) -> None:
+    shell.upsert(build, [row("long", text="é" * MAX_TEXT_BYTES)])
+    stored = basics.connect(shell._settings).query(
+        build.collection, filter=basics.ids_filter(["long"]), output_fields=["text"]
+    )
+    assert stored[0]["text"] == "é" * (MAX_TEXT_BYTES // 2)
+
+
+def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: Build) -> None:
+    shell.make_searchable(build)
+    assert shell.probe(build)
+    shell.upsert(build, [row("a"), row("b")])
+    assert shell.probe(build)
+    shell._client.release_collection(build.collection)
+    assert shell.count(build) == 2
+    shell.make_searchable(build)
+
+
+def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
+    assert shell.aliased() is None
+    other = Build(f"{shell._settings.retriever}_v2", 2, secrets.token_hex(4), "folder", "1" * 64)
+    shell.create(other, DIMENSION)
+    for target in (build, other, build, build):
+        shell.swap(target)
+        assert shell.aliased() == target.collection
+    assert [b.served for b in shell.builds()] == [True, True]
+    shell.drop(other)
+    assert shell.aliased() == build.collection
+
+
+def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: Build) -> None:
+    shell._client.drop_collection(build.collection)
+    for call in (
+        lambda: shell.upsert(build, [row("a")]),
+        lambda: shell.delete(build, ["a"]),
+        lambda: shell.hashes(build),
+        lambda: shell.load(build),
+        lambda: shell.swap(build),
+    ):
+        with pytest.raises(CollectionLost):
+            call()
+    assert not shell.exists(build)
+
+
+def test_a_build_made_again_is_not_dropped_in_place_of_the_old(shell: Milvus, build: Build) -> None:
+    old = Build(build.collection, 1, "old", "folder", "0" * 64)
+    shell.drop(old)
+    assert shell.exists(build)
+
+
+def test_no_milvus_at_the_start_says_what_to_do() -> None:
+    with pytest.raises(MilvusUnavailable, match=r"127\.0\.0\.1:1 .*retrail up.*RETRAIL_MILVUS_URI"):
+        Milvus(Settings(milvus_uri="http://127.0.0.1:1"))
+
+
+def test_a_lost_milvus_is_waited_for_a_bounded_time(only_milvus: Settings) -> None:
+    nowhere = only_milvus.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
+    client = MilvusClient(uri=only_milvus.milvus_uri)
+    client.close()
+    with pytest.raises(CannotGoOn, match=r"Milvus at http://127\.0\.0\.1:1"):
+        Milvus(nowhere, client=client, patience=0.3).builds()
+
+
+def test_batches_keep_to_both_limits() -> None:
+    rows = [row(str(n), text="x" * 100) for n in range(10)]
+    assert [len(b) for b in batches(rows, max_rows=4)] == [4, 4, 2]
+    assert [len(b) for b in batches(rows, max_bytes=2 * rows[0].size())] == [2] * 5
+    assert [len(b) for b in batches(rows, max_bytes=1)] == [1] * 10
+
+
+def test_cutting_keeps_whole_characters() -> None:
+    assert cut("aé漢😀", 3) == "aé"
+    assert cut("aé漢😀", 9) == "aé漢"
+    assert cut("aé漢😀", 10) == "aé漢😀"
