@@ -1,17 +1,287 @@
-"""The judge that needs no server: lexical rules over a reasoning text (issue: judges)."""
+"""The judge that needs no server: lexical rules over the reasoning that follows a browse.
+
+A document counts as irrelevant only if the agent says so; going on searching does not mean that it
+did not help. The text is cut into sentences and these into clauses; each clause is looked up in the
+tables below, the clause that a contrast leads to outweighs the one it leads away from, and what
+comes first weighs most, because agents speak of the document first and muse afterwards.
+"""
+
+import re
+from typing import NamedTuple
 
 from schemas.events import Verdict
+
+VERSION = "1"
+
+_SENTENCES_READ = 12
+_WEIGHT_BY_SENTENCE = (1.0, 1.0, 0.8, 0.5, 0.4, 0.3)
+"""Of the first sentences; the others weigh as the last of these."""
+
+_IRRELEVANT_FROM = 0.75
+_CONCEDED = 0.25
+"""What the conceded side of a contrast ("although …", "…, but") still weighs."""
+
+
+class Cue(NamedTuple):
+    """A pattern over lower-case text without contractions; negative weights speak against."""
+
+    weight: float
+    pattern: str
+
+
+_DOC = (
+    r"(?:document|doc|page|article|text|passage|result|source|content|entry|snippet|site|website"
+    r"|paper|file|link|piece|section|material|chunk|hit|post|report|book|wiki\w*)s?"
+)
+_ADVERB = (
+    r"(?:\s+(?:directly|explicitly|specifically|actually|really|even|clearly|seem to|appear to"
+    r"|contain or|to|at all|quite|very|particularly|especially|exactly|necessarily|itself|also"
+    r"|further|much|any|yet|be|the|that|all that|so|immediately|obviously|currently|fully))*"
+)
+_TELL = (
+    r"(?:mention|contain|includ|answer|address|discuss|provid|giv|help|cover|say|stat|specif|list"
+    r"|describ|show|referenc|refer|talk|indicat|reveal|explain|match|fit|confirm|support|tell|hold"
+    r"|relat|pertain|concern|offer|identif|name|touch|shed|have|satisf|correspond|meet)\w*"
+)
+_NOT = r"(?:not|never|hardly|barely|neither|nor)"
+_SUBJECT = (
+    rf"(?:^|\b(?:it|this|that|which|these|those|they|{_DOC}|here|and|also|doc \w+|\d+)\b"
+    rf"(?:\s+(?:here|above|just|only|still|itself|\w+))?)\s*"
+)
+
+_AGAINST = (
+    # What the document is not.
+    Cue(2.0, r"\b(?:irrelevant|unrelated|off[- ]topic|useless|unhelpful|beside the point)\b"),
+    Cue(
+        2.0,
+        rf"\b{_NOT}{_ADVERB}\s+(?:relevant|helpful|useful|related|pertinent|applicable|informative"
+        r"|on[- ]topic|of (?:any )?(?:use|help|interest)|worth\w*)\b",
+    ),
+    Cue(2.0, r"\b(?:no|little|without|limited) (?:\w+ )?(?:use|help|relevance|relation|value)\b"),
+    Cue(2.0, r"\b(?:dead[- ]?end|waste of time|no luck|does no good|not any good)\b"),
+    Cue(2.0, rf"\bnot{_ADVERB}\s+what (?:we|i|the (?:user|question|task))\b"),
+    Cue(2.0, r"\bnot (?:the|our) (?:right|correct|one|same|person|target|intended|desired)\b"),
+    Cue(2.0, rf"\b(?:wrong|incorrect) (?:\w+ )?(?:{_DOC}|person|one|man|woman|people|guy|place)\b"),
+    Cue(2.0, r"\bwrong (?!answer|answers|with)\w+"),
+    Cue(
+        2.0,
+        r"\b(?:another|a (?:totally |completely |very |entirely )?different|some other"
+        r"|an unrelated) (?!source|search|query|document|page|article|approach|angle|possib|way"
+        r"|phrase|keyword|term|one\b|hit|result|name|spelling|wording|look|clue|option|candidate"
+        r"|piece|example|detail|fact|reference|tack|strategy|route|idea|issue|step|thing to)\w+",
+    ),
+    Cue(1.5, r"\b(?:something|someone|somebody|somewhere) (?:else|different)\b"),
+    Cue(1.5, r"\bnothing\b(?! else| more| wrong| new to add| to worry)"),
+    Cue(1.5, r"\b(?:not|no) (?:a |an )?(?:good |real |exact |perfect )?match\b"),
+    Cue(1.5, r"\bnot (?:about|matching|it|this one|that one|him|her|them)\b"),
+    # What it does not say.
+    Cue(1.5, rf"{_SUBJECT}(?:do|does|did|will|would|can|could) {_NOT}{_ADVERB}\s+{_TELL}\b"),
+    Cue(1.5, rf"{_SUBJECT}(?:lack|fail|omit|miss)\w*\b"),
+    Cue(
+        1.5,
+        r"\b(?:no|not any|without any|zero|lacks? any) (?:\w+ ){0,3}?(?:information"
+        r"|mention|details?"
+        r"|data|references?|answers?|clues?|evidence|content|indication|discussion|info|facts?"
+        r"|sign|trace|connection|link|relation\w*|match\w*|specifics?|text|luck)\b",
+    ),
+    Cue(1.5, r"\bnone of (?:this|that|these|it|the (?:document|text|page|article))"),
+    Cue(
+        1.0,
+        r"\b(?:only|just|merely|mostly|mainly|simply) (?:\w+ )?(?:mention|talk|discuss|cover"
+        r"|list|describ|refer|touch|about|deal|giv|say|repeat)\w*",
+    ),
+    Cue(1.0, r"\btoo (?:general|vague|broad|generic|short|old|brief|superficial)\b"),
+    Cue(1.0, r"\b(?:insufficient|inconclusive|not (?:\w+ )?(?:enough|sufficient))\b"),
+    # It could not be read.
+    Cue(
+        2.5,
+        r"\b(?:could not|cannot|can not|unable to|failed to|fails to|did not|does not|would not"
+        r"|will not|not able to) (?:be )?(?:open|load|access|fetch|retriev|reach|download|display"
+        r"|render|view|visit|get (?:to )?the (?:page|document|content))\w*",
+    ),
+    Cue(2.5, r"\b(?:40[0134]|50[0234])\b(?=.{0,30}(?:error|not found|forbidden|page|status|$))"),
+    Cue(
+        2.5, r"\b(?:page|document|doc|file|url|link|article|site|docid)\b.{0,20}\bnot (?:be )?found"
+    ),
+    Cue(
+        2.5,
+        rf"\b(?:empty|blank|broken|dead|truncated to nothing) (?:\w+ )?(?:{_DOC}|response|output"
+        r"|string|url)\b",
+    ),
+    Cue(
+        2.5,
+        rf"\b{_DOC} (?:\w+ )?(?:is|was|came back|comes back|seems|appears|returned) "
+        r"(?:to be )?(?:\w+ )?(?:empty|blank|broken|dead|unavailable|inaccessible|missing|gone"
+        r"|down|behind|an? (?:\w+ )?error)\b",
+    ),
+    Cue(
+        2.5,
+        r"\b(?:access (?:was |is )?denied|forbidden|paywall\w*|captcha|timed out|time-?out"
+        r"|dead link|broken link|error (?:loading|opening|fetching|page|message)|inaccessible"
+        r"|not accessible|no longer available|returned (?:nothing|an error|no content)"
+        r"|failed to (?:load|open|fetch)|got (?:an error|nothing))\b",
+    ),
+)
+
+_FOR = (
+    Cue(
+        1.5,
+        rf"\b(?:{_DOC}|it|this|that|they|which|wikipedia)\s+(?:\w+ly |also |does |do |did "
+        r"|indeed |even |now |at least )*(?:says?|said|states?|mentions?|mention|confirms?"
+        r"|provides?"
+        r"|gives?|lists?|shows?|describes?|contains?|includes?|explains?|answers?|notes?"
+        r"|indicates?|reveals?|tells?|details?|matches|match|fits?|supports?|verifies|verify"
+        r"|names?|identifies|satisfies|corresponds|proves?|establishes|clarifies|helps?)\b",
+    ),
+    Cue(
+        2.0,
+        r"^(?:ok[,]? )?(?:great|excellent|perfect|good|nice|bingo|yes|indeed|wonderful|found"
+        r"|exactly|awesome|fantastic|eureka|jackpot)\b(?! luck| question| idea)",
+    ),
+    Cue(
+        1.5,
+        r"\b(?:we|i) (?:now )?(?:have|found|find|know|learn|got|see|get|can (?:see|confirm"
+        r"|answer|conclude)|obtained|identified|confirmed)\b(?! (?:to|no\b|not|nothing|only"
+        r"|that this"
+        r"|that the (?:document|page|article)|an error|an empty|a (?:wrong|different)))",
+    ),
+    Cue(1.5, r"\baccording to\b"),
+    Cue(1.5, r"\b(?:answer|solution) (?:is|appears|seems|would|must|should|could be)\b"),
+    Cue(1.0, r"\b(?:so|thus|therefore|hence)[, ]+(?:the )?(?:final )?answer\b"),
+    Cue(
+        1.5,
+        r"\b(?:is|was|are|very|quite|really|highly|extremely|looks|seems|somewhat|partially"
+        r"|partly) (?:relevant|useful|helpful|informative|promising|on[- ]topic|related)\b",
+    ),
+    Cue(
+        1.5,
+        r"\b(?:key|useful|helpful|relevant|crucial|important|valuable|good|some|enough|direct"
+        r"|strong|clear|partial) (?:\w+ )?(?:information|clues?|facts?|evidence|details?|context"
+        r"|info"
+        r"|hints?|confirmation|background|data|leads?|piece|answer|match)\b",
+    ),
+    Cue(
+        1.0,
+        r"\b(?:confirms?|confirmed|matches|consistent with|exactly what|narrows?|gives us"
+        r"|tells us|as expected|helps|partial\w*|at least)\b",
+    ),
+)
+
+_QUOTES = ((re.compile("[’‘`´]"), "'"), (re.compile("[“”«»]"), '"'))
+_CONTRACTIONS = (
+    (re.compile(r"\bcan't\b|\bcan not\b|\bcant\b"), "cannot"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"n't\b"), " not"),
+    (re.compile(r"\b(do|does|did|is|could|was)nt\b"), r"\1 not"),
+    (re.compile(r"\b(it|that|this|there|he|she|what|here)'s\b"), r"\1 is"),
+)
+_QUOTE = re.compile(r'"[^"\n]{1,400}"')
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[a-z]\.)(?=[A-Z])")
+_CONTRAST = re.compile(
+    r"[;,—–]?\s*\b(?:but|however|yet|still|nevertheless|nonetheless)\b,?\s*|;\s*"
+)
+_CONCESSION = re.compile(
+    r"^(?:and |so |ok,? )?(?:although|though|even though|while|whilst|despite|even if)\b"
+    r"([^,]*),\s*(.*)$"
+)
+_TRAILING = re.compile(
+    r"^(.*?),?\s+(?:although|though|even though|whereas|albeit|despite)\b\s*(.*)$"
+)
+_OTHER_MATTER = re.compile(
+    r"^(?:maybe|perhaps|let us|let's|let me|we (?:need|should|could|can|must|might|will)(?! not)|i (?:need"
+    r"|should|will|am going)(?! not)|next|now (?:search|let)|search|try|could be|might be|what if"
+    r"|the (?:question|user|query|task)|question|so we need|need to)\b"
+)
+
+
+def _compile(cues: tuple[Cue, ...]) -> tuple[tuple[float, re.Pattern[str]], ...]:
+    return tuple((cue.weight, re.compile(cue.pattern)) for cue in cues)
+
+
+_AGAINST_COMPILED = _compile(_AGAINST)
+_FOR_COMPILED = _compile(_FOR)
 
 
 class LocalJudge:
     """Relevant, unless the text says clearly that the document did not help."""
 
     name = "local"
-    version = "0"
+    version = VERSION
 
     async def judge(self, text: str) -> Verdict:
-        """The verdict of the rules."""
-        return "relevant"
+        """The verdict of the rules; unknown for a text of white space."""
+        return verdict_of(text)
 
     async def aclose(self) -> None:
         """Nothing to release."""
+
+
+def verdict_of(text: str) -> Verdict:
+    """Relevant, irrelevant, or (nothing but white space) unknown.
+
+    >>> verdict_of("That document does not directly answer. Let's search again.")
+    'irrelevant'
+    >>> verdict_of("Although it does not name her, it does mention the film.")
+    'relevant'
+    """
+    if not text.strip():
+        return "unknown"
+    return "irrelevant" if balance(text) <= -_IRRELEVANT_FROM else "relevant"
+
+
+def balance(text: str) -> float:
+    """What speaks for the document, minus what speaks against it."""
+    total = 0.0
+    for index, sentence in enumerate(sentences(text)[:_SENTENCES_READ]):
+        weight = _WEIGHT_BY_SENTENCE[min(index, len(_WEIGHT_BY_SENTENCE) - 1)]
+        total += weight * _of_sentence(sentence)
+    return total
+
+
+def sentences(text: str) -> list[str]:
+    """Lower-case sentences without quotations and contractions."""
+    plain = text
+    for pattern, replacement in _QUOTES:
+        plain = pattern.sub(replacement, plain)
+    found = []
+    for sentence in _SENTENCE.split(_QUOTE.sub(" quote ", plain)):
+        low = sentence.lower().strip()
+        for pattern, replacement in _CONTRACTIONS:
+            low = pattern.sub(replacement, low)
+        if low:
+            found.append(re.sub(r"\s+", " ", low))
+    return found
+
+
+def _of_sentence(sentence: str) -> float:
+    """The clause that a contrast leads to counts in full, the conceded one a little."""
+    return sum(_of_contrast(part) for part in sentence.split(";"))
+
+
+def _of_contrast(part: str) -> float:
+    concession = _CONCESSION.match(part)
+    if concession:
+        return _outweighed(concession[1], concession[2])
+    trailing = _TRAILING.match(part)
+    if trailing:
+        return _outweighed(trailing[2], trailing[1])
+    clauses = [clause for clause in _CONTRAST.split(part) if clause]
+    if len(clauses) < 2:
+        return _of_clause(part)
+    return _outweighed(" , ".join(clauses[:-1]), clauses[-1])
+
+
+def _outweighed(conceded: str, asserted: str) -> float:
+    last = _of_clause(asserted)
+    return last + (_CONCEDED if last else 1.0) * _of_clause(conceded)
+
+
+def _of_clause(clause: str) -> float:
+    """The strongest cue decides; one against the document outweighs an equal one for it."""
+    clause = clause.strip()
+    if _OTHER_MATTER.match(clause):
+        return 0.0
+    against = max((w for w, pattern in _AGAINST_COMPILED if pattern.search(clause)), default=0.0)
+    if against:
+        return -against
+    return max((w for w, pattern in _FOR_COMPILED if pattern.search(clause)), default=0.0)
