@@ -8,6 +8,9 @@ from deploy import ports
 from deploy.child import Child
 from deploy.errors import ToolMissing
 from deploy.server import Server
+from schemas.errors import MilvusUnavailable
+from schemas.milvus import connect
+from schemas.settings import Settings
 
 
 class MilvusLite(Server):
@@ -48,21 +51,8 @@ class MilvusLite(Server):
 
     def answers(self) -> bool:
         """Whether Milvus lists its collections to a client."""
-        return lists_collections(self.client_address)
-
-
-def lists_collections(uri: str, token: str = "", timeout: float = 2.0) -> bool:
-    """Whether a Milvus client gets an answer there within ``timeout`` seconds."""
-    from pymilvus import MilvusClient, MilvusException
-
-    try:
-        client = MilvusClient(uri=uri, token=token, timeout=timeout)
-    except MilvusException:
-        return False
-    try:
-        client.list_collections(timeout=timeout)
-    except MilvusException:
-        return False
-    finally:
-        client.close()
-    return True
+        try:
+            connect(Settings(milvus_uri=self.client_address, milvus_token=None)).close()
+        except MilvusUnavailable:
+            return False
+        return True

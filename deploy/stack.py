@@ -14,16 +14,18 @@ from deploy import environment, jars, tansu, topics
 from deploy.broker import KafkaBroker
 from deploy.child import Child
 from deploy.errors import StackFailed, StackInUse, ToolMissing
-from deploy.milvus import MilvusLite, lists_collections
+from deploy.milvus import MilvusLite
 from deploy.server import Server
 from deploy.supervisor import Supervisor, Worker
-from schemas.errors import ConfigurationError, MilvusUnavailable
+from schemas import milvus as milvus_client
+from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
 ROLES = ("judge", "mine", "train", "index")
 WORKERS_TIMEOUT = 180.0
 """Seconds until every worker serves its metrics page; loading a model takes most of it."""
 MILVUS_TIMEOUT = 10.0
+"""Seconds for the answer of a Milvus that is not started here."""
 
 
 def retrail_worker(role: str) -> list[str]:
@@ -182,7 +184,7 @@ class LocalStack:
             address = {server.setting: server.client_address}
             self.settings = self.settings.model_copy(update=address)
         if "milvus_uri" in self._given:
-            require_milvus(self.settings)
+            milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 
     def _launch(self, server: Server, label: str) -> None:
         self._announce(f"starting {server.name} ({label})")
@@ -238,21 +240,6 @@ class LocalStack:
 
     def _log_file(self, name: str) -> Path:
         return self.settings.data_dir / "logs" / f"{name}.log"
-
-
-def require_milvus(settings: Settings) -> None:
-    """Fail fast if the Milvus of ``settings`` does not answer.
-
-    Raises:
-        MilvusUnavailable: it does not answer within 10 s.
-    """
-    token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
-    if not lists_collections(settings.milvus_uri, token, MILVUS_TIMEOUT):
-        raise MilvusUnavailable(
-            f"Milvus does not answer at {settings.milvus_uri}. Start a local stack with "
-            "`retrail up` (without RETRAIL_MILVUS_URI), or set RETRAIL_MILVUS_URI and "
-            "RETRAIL_MILVUS_TOKEN to a server that runs."
-        )
 
 
 def _locked(data_dir: Path) -> IO[str]:
