@@ -43,6 +43,9 @@ PAD_TO = 16
 
 _TOKENIZED_AT_ONCE = 256
 
+_FALLBACK_TOKENS = 512
+"""Where neither the caller nor the model's files limit the length."""
+
 
 class Encoder:
     """A transformer with its tokenizer, pooling, prefixes and length limit.
@@ -79,7 +82,7 @@ class Encoder:
         query_prefix: str = "",
         document_prefix: str = "",
         pooling: Pooling | Literal["auto"] = "auto",
-        max_tokens: int = 256,
+        max_tokens: int | None = 256,
         precision: Precision = "auto",
         device: str | None = None,
     ) -> "Encoder":
@@ -90,7 +93,8 @@ class Encoder:
             query_prefix: put before every query; empty: what the model's prompts say.
             document_prefix: put before every document; likewise.
             pooling: ``auto`` reads the model's sentence-transformers files, else mean.
-            max_tokens: longer texts are cut; the model's own limit holds if it is lower.
+            max_tokens: longer texts are cut; the model's own limit holds if it is lower, or alone
+                if this is ``None``.
             precision: to encode in; ``auto`` is bfloat16 where the machine computes in it.
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
 
@@ -102,8 +106,8 @@ class Encoder:
         found = layouts.read(folder, pooling)
         loaded, tokenizer = _read(folder)
         limits = [max_tokens, found.max_tokens, *_limits(loaded.config, tokenizer)]
-        longest = min(limit for limit in limits if limit is not None)
-        if longest < max_tokens:
+        longest = min((limit for limit in limits if limit is not None), default=_FALLBACK_TOKENS)
+        if max_tokens is not None and longest < max_tokens:
             log.info("model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest)
         layout = replace(
             found,

@@ -145,7 +145,7 @@ def top_documents(
 
 def _scores(encoder: Encoder, queries: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
     encoded = encoder.encode_queries(queries)
-    return np.round((encoded @ vectors.T).astype(np.float64), 6)
+    return (encoded @ vectors.T).astype(np.float64).round(6)
 
 
 def _rank(scores: NDArray[np.float64], at: int) -> int:
