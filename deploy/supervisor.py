@@ -184,8 +184,9 @@ class Supervisor:
             case Restart(delay, number):
                 worker.restart_at = now + delay
                 self._announce(
-                    f"{what}; restart in {delay:g} s ({number} of {len(DELAYS)} in "
-                    f"{WINDOW / 60:.0f} minutes). Its last lines:\n{tail}"
+                    f"{what}; restart in {delay:g} s (exit {number}; the "
+                    f"{_ordinal(len(DELAYS) + 1)} in {WINDOW / 60:.0f} minutes ends the stack). "
+                    f"Its last lines:\n{tail}"
                 )
 
 
