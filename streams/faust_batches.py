@@ -14,6 +14,7 @@ whole batches, and :class:`_BatchConsumer` hands those over instead. Three more 
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ FETCH_WAIT_MS = 50
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
 REQUEST_SECONDS = 30.0
+
+# Faust's services log under the module that their class is in: ours, here.
+logging.getLogger(__name__).setLevel(logging.WARNING)
 
 T = TypeVar("T")
 

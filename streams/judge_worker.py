@@ -172,4 +172,4 @@ def run(settings: Settings) -> None:
             on_failure,
         )
 
-    life.run(settings, ROLE, source, make_task)
+    life.run(settings, ROLE, source, make_task, judge.aclose)

@@ -4,14 +4,14 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from schemas import data_dir, metrics_server
-from schemas.errors import CannotGoOn
+from schemas.errors import CannotGoOn, RetrailError
 from schemas.settings import Settings
 from streams.faust_batches import BatchApp
 from streams.worker import ANSWER_SECONDS, MakeTask, Worker
@@ -22,7 +22,13 @@ LEAVE_SECONDS = 5.0
 """After the last checkpoint, for Faust to leave the group."""
 
 
-def run(settings: Settings, role: str, source: str, make_task: MakeTask) -> None:
+def run(
+    settings: Settings,
+    role: str,
+    source: str,
+    make_task: MakeTask,
+    at_end: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Run a worker until SIGTERM or SIGINT.
 
     Args:
@@ -30,6 +36,7 @@ def run(settings: Settings, role: str, source: str, make_task: MakeTask) -> None
         role: names the consumer group, the data directory and the metrics file.
         source: topic to read.
         make_task: makes the worker's own part for a partition.
+        at_end: awaited after the last checkpoint.
 
     Raises:
         CannotGoOn: a send failed for good, or Kafka or Faust left the worker without a way on.
@@ -47,14 +54,16 @@ def run(settings: Settings, role: str, source: str, make_task: MakeTask) -> None
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
         failure = await _live(app, worker, stop)
         # All that matters is committed by now, or cannot be.
-        _leave_in_time(0 if failure is None else CannotGoOn.exit_status)
+        _leave_in_time(_exit_status(failure))
+        if at_end is not None:
+            await at_end()
         await app.stop()
         return failure
 
     failure = asyncio.run(main())
     if failure is None:
         log.info("worker stopped", role=role)
-    elif isinstance(failure, CannotGoOn):
+    elif isinstance(failure, RetrailError):
         raise failure
     else:
         raise CannotGoOn(f"The {role} worker cannot go on: {failure!r}") from failure
@@ -100,6 +109,12 @@ async def _crash_of(app: BatchApp) -> BaseException:
     while not app.crashed:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     return app.crash_reason or RuntimeError("Faust stopped without a reason")
+
+
+def _exit_status(failure: BaseException | None) -> int:
+    if failure is None:
+        return 0
+    return failure.exit_status if isinstance(failure, RetrailError) else CannotGoOn.exit_status
 
 
 def _leave_in_time(status: int) -> None:

@@ -188,9 +188,9 @@ _TRAILING = re.compile(
     r"^(.*?),?\s+(?:although|though|even though|whereas|albeit|despite)\b\s*(.*)$"
 )
 _OTHER_MATTER = re.compile(
-    r"^(?:maybe|perhaps|let us|let's|let me|we (?:need|should|could|can|must|might|will)(?! not)|i (?:need"
-    r"|should|will|am going)(?! not)|next|now (?:search|let)|search|try|could be|might be|what if"
-    r"|the (?:question|user|query|task)|question|so we need|need to)\b"
+    r"^(?:maybe|perhaps|let us|let's|let me|we (?:need|should|could|can|must|might|will)(?! not)"
+    r"|i (?:need|should|will|am going)(?! not)|next|now (?:search|let)|search|try|could be"
+    r"|might be|what if|the (?:question|user|query|task)|question|so we need|need to)\b"
 )
 
 

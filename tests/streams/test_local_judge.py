@@ -66,7 +66,7 @@ def test_the_judge_is_the_rules_with_a_version():
 
 
 def test_quotations_and_contractions_are_taken_out_first():
-    assert sentences('It doesn’t say “not relevant”.\nIt can\'t.') == [
+    assert sentences("It doesn’t say “not relevant”.\nIt can't.") == [
         "it does not say quote .",
         "it cannot.",
     ]
