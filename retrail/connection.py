@@ -4,6 +4,7 @@ The variables are those of ``schemas.settings``, which the client does not need 
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,15 @@ def _assignments(lines: list[str]) -> dict[str, str]:
     result = {}
     for line in lines:
         name, equals, value = line.strip().removeprefix("export ").partition("=")
-        name, value = name.strip(), value.strip()
-        if equals and name.startswith("RETRAIL_"):
-            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            result[name] = value[1:-1] if quoted else value
+        if equals and name.strip().startswith("RETRAIL_"):
+            result[name.strip()] = _unquoted(value.strip())
     return result
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return re.sub(rf"\\([\\{value[0]}])", r"\1", value[1:-1])
+    return value
 
 
 def kafka_config(

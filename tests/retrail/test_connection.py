@@ -1,8 +1,13 @@
 """The client reads the variables that the rest of Retrail reads, and understands them alike."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.environment import write
 
 from retrail.connection import FIXED, environment, kafka_config, topic_name
 from retrail.errors import ConfigurationError
@@ -61,6 +66,16 @@ def test_variables_come_from_a_file_too_and_the_environment_wins(tmp_path: Path)
         "RETRAIL_KAFKA_SASL_USERNAME": "x=y",
         "RETRAIL_TOPIC_PREFIX": "b_",
     }
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" ")))
+def test_the_file_of_a_stack_is_read_as_it_was_meant(value: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "env"
+        write(path, {"RETRAIL_KAFKA_SASL_PASSWORD": value, "RETRAIL_TOPIC_PREFIX": "x"})
+        found = environment({"RETRAIL_ENV_FILE": str(path)})
+    assert found["RETRAIL_KAFKA_SASL_PASSWORD"] == value
+    assert found["RETRAIL_TOPIC_PREFIX"] == "x"
 
 
 def test_a_file_that_is_missing_is_named() -> None:
