@@ -1,0 +1,1 @@
+"""Search: the live index, and the model that built it."""

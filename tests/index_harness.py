@@ -1,0 +1,115 @@
+"""An index worker on real servers: documents, releases, and what a search must find."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from consumers import kafka, releases
+from consumers.index_milvus import Milvus
+from consumers.indexing import IndexWorker
+from schemas.documents import Document
+from schemas.releases import Live, Model, Release
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving.retriever import Hit
+from tests.tiny_model import write_tiny_model
+from trainer.encoder import Encoder
+from trainer.registry import Registry
+
+WORDS = ["red", "green", "blue", "warm", "cold", "fast", "slow", "north", "river", "stone", "glass"]
+
+
+def documents(count: int, *, start: int = 0) -> dict[str, str]:
+    """Short different texts by id."""
+    n = len(WORDS)
+    return {
+        f"d{i}": f"{WORDS[i % n]} {WORDS[i // n % n]} {WORDS[(i * 7 + 3) % n]} {i}"
+        for i in range(start, start + count)
+    }
+
+
+def publish(settings: Settings, texts: Mapping[str, str | None]) -> None:
+    """Write documents; ``None`` deletes."""
+    kafka.publish_all(
+        kafka.producer(settings),
+        Topics.of(settings).documents,
+        (
+            (name.encode(), Document(doc_id=name, text=text).to_json() if text else None)
+            for name, text in texts.items()
+        ),
+    )
+
+
+def release(settings: Settings, version: int, seed: int, folder: Path) -> Release:
+    """Publish a tiny random model as a release, not live yet."""
+    encoder = Encoder.load(write_tiny_model(folder / f"seed-{seed}", seed=seed), max_tokens=64)
+    published = Registry(settings.registry_dir).publish(settings.retriever, version, encoder.save)
+    made = Release(
+        version=version,
+        retriever=settings.retriever,
+        parent=version - 1 or None,
+        model=published.model,
+        created_at=datetime.now(UTC),
+        queries=0,
+        decision="ship",
+        reason="a test",
+    )
+    releases.write_release(kafka.producer(settings), settings, made)
+    return made
+
+
+def make_live(settings: Settings, version: int) -> None:
+    """Write ``live``."""
+    live = Live(version=version, why="a test", changed_at=datetime.now(UTC))
+    releases.write_live(kafka.producer(settings), settings, live)
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[IndexWorker]:
+    """An index worker in a thread; what it raised is raised at the end."""
+    stop = threading.Event()
+    worker = IndexWorker(settings, Milvus(settings, stop), stop)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive(), "the worker did not stop"
+    if failures:
+        raise failures[0]
+
+
+class Reference:
+    """What an exact search gives: brute force over the documents with each version's model."""
+
+    def __init__(self, settings: Settings, texts: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._ids = list(texts)
+        self._texts = list(texts.values())
+
+    def scores(self, model: Model, queries: Sequence[str]) -> list[dict[str, float]]:
+        """For each query the score of every document."""
+        encoder = Registry(self._settings.registry_dir).load(model)
+        products = encoder.encode_queries(queries) @ encoder.encode_documents(self._texts).T
+        return [dict(zip(self._ids, row.tolist(), strict=True)) for row in products]
+
+
+def is_exact(hits: Sequence[Hit], scores: Mapping[str, float]) -> bool:
+    """Whether hits are the best documents with the right scores, best first."""
+    best = sorted(scores.values(), reverse=True)[: len(hits)]
+    return all(
+        abs(hit.score - scores[hit.doc_id]) < 1e-4 and abs(hit.score - expected) < 1e-4
+        for hit, expected in zip(hits, best, strict=True)
+    )
