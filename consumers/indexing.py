@@ -8,28 +8,24 @@ completes that build and swaps it in.
 """
 
 import secrets
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import structlog
 
-from consumers import index_build, kafka
+from consumers import first_release, index_build, kafka
 from consumers import index_metrics as metrics
 from consumers.index_build import Facts, Plan
 from consumers.index_coordinator import Coordinator, Duty
 from consumers.index_embedder import Embedder
-from consumers.index_first import register_first
 from consumers.index_groups import Groups
 from consumers.index_ingest import Ingest
 from consumers.index_leadership import Leadership
 from consumers.index_milvus import Milvus
 from consumers.index_watch import ReleaseWatch
 from consumers.releases import Releases
+from consumers.stopping import stopped_by_signals
 from schemas import metrics_server
 from schemas.collection import Build, collection_name
 from schemas.errors import BrokerUnavailable, CannotGoOn, ModelError
@@ -57,10 +53,9 @@ def run(settings: Settings) -> None:
     kafka.require_broker(
         settings, [topics.documents, topics.documents_dlq, topics.retriever_releases]
     )
-    stop = threading.Event()
-    milvus = Milvus(settings, stop)
-    metrics_server.serve(settings, "index")
-    with _stopped_by_signals(stop):
+    with stopped_by_signals() as stop:
+        milvus = Milvus(settings, stop)
+        metrics_server.serve(settings, "index")
         IndexWorker(settings, milvus, stop).run()
 
 
@@ -110,7 +105,7 @@ class IndexWorker:
         """
         if releases.live is None:
             if leading:
-                register_first(self._settings)
+                first_release.register(self._settings)
             return
         facts = Facts(
             live=releases.live.version,
@@ -237,25 +232,3 @@ class IndexWorker:
         for thread in threads:
             if thread.is_alive():
                 thread.join()
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Set ``stop`` on SIGTERM and SIGINT; a second signal ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, _: object) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        stop.set()
-        signal.signal(number, before[number])
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
