@@ -2,9 +2,7 @@
 
 import base64
 import shutil
-import subprocess
 import uuid
-from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -15,6 +13,7 @@ from deploy.errors import StackFailed
 from deploy.server import Server
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
+FORMAT_TIMEOUT = 120.0
 # Names relative to the broker's folder: a properties file knows neither commas in a path nor
 # letters beyond ISO 8859-1.
 PROPERTIES = "server.properties"
@@ -54,12 +53,20 @@ class KafkaBroker(Server):
         if not (self.folder / DATA).is_dir():
             self._write_properties(UNFINISHED)
             shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
-            _format([*java, "kafka.tools.StorageTool", "format"], self.folder)
+            self._format([*java, "kafka.tools.StorageTool", "format"])
             (self.folder / UNFINISHED).rename(self.folder / DATA)
         self._write_properties(DATA)
         return Child(
             self.name, [*java, "kafka.Kafka", PROPERTIES], self.log_file, folder=self.folder
         )
+
+    def _format(self, command: list[str]) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # "=": an id may begin with a dash.
+        arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
+        child = Child("format", [*command, *arguments], self.log_file, folder=self.folder)
+        if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
+            raise StackFailed(f"Kafka could not format {self.folder}:\n{child.log_tail(10)}")
 
     def _write_properties(self, data: str) -> None:
         text = server_properties(data, self.port, self.ports["controller"])
@@ -119,15 +126,3 @@ def server_properties(data: str, port: int, controller_port: int) -> str:
     settings["transaction.state.log.min.isr"] = 1
     settings["share.coordinator.state.topic.min.isr"] = 1
     return "".join(f"{name}={value}\n" for name, value in settings.items())
-
-
-def _format(command: list[str], folder: Path) -> None:
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    # "=": an id may begin with a dash.
-    arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=120
-    )
-    if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise StackFailed(f"Kafka could not format {folder}:\n{said}")

@@ -59,7 +59,7 @@ class Child:
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         with self.log_file.open("ab") as log:
-            self._process = _forked(
+            forked = _forked(
                 lambda: subprocess.Popen(
                     [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
                     stdin=subprocess.DEVNULL,
@@ -70,6 +70,22 @@ class Child:
                     cwd=self.folder,
                 )
             )
+            try:
+                self._process = forked.result()
+            except BaseException:
+                # A signal's exception: the process may well have been started.
+                with contextlib.suppress(OSError):
+                    self._process = forked.result()
+                self.kill()
+                raise
+
+    def run(self, timeout: float) -> bool:
+        """Run the program to its end; whether that came within ``timeout`` seconds."""
+        try:
+            self.start()
+            return self.wait(timeout)
+        finally:
+            self.kill()
 
     @property
     def pid(self) -> int | None:
@@ -142,7 +158,9 @@ _forker: threading.Thread | None = None
 _forker_lock = threading.Lock()
 
 
-def _forked(spawn: Callable[[], "subprocess.Popen[bytes]"]) -> "subprocess.Popen[bytes]":
+def _forked(
+    spawn: Callable[[], "subprocess.Popen[bytes]"],
+) -> "Future[subprocess.Popen[bytes]]":
     global _forker
     with _forker_lock:
         if _forker is None or not _forker.is_alive():
@@ -150,7 +168,7 @@ def _forked(spawn: Callable[[], "subprocess.Popen[bytes]"]) -> "subprocess.Popen
             _forker.start()
     future: Future[subprocess.Popen[bytes]] = Future()
     _jobs.put((spawn, future))
-    return future.result()
+    return future
 
 
 def _fork_all() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from deploy.child import Child
 from deploy.errors import StackFailed, ToolMissing
 
 log = structlog.get_logger(__name__)
@@ -122,17 +123,11 @@ def kafka_jars() -> Path:
 
 def _run_maven(program: str, pom: Path, jars: Path) -> None:
     command = [program, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
-    try:
-        done = subprocess.run(
-            [*command, f"-DoutputDirectory={jars}"],
-            capture_output=True,
-            text=True,
-            timeout=MAVEN_TIMEOUT,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StackFailed(f"Maven did not fetch Apache Kafka in {MAVEN_TIMEOUT:.0f} s.") from error
-    if done.returncode != 0 or not list(jars.glob("kafka_*.jar")):
-        said = "\n".join((done.stdout + done.stderr).splitlines()[:8])
+    child = Child("maven", [*command, f"-DoutputDirectory={jars}"], pom.with_suffix(".log"))
+    if not child.run(MAVEN_TIMEOUT):
+        raise StackFailed(f"Maven did not fetch Apache Kafka in {MAVEN_TIMEOUT:.0f} s.")
+    if child.exit_status != 0 or not list(jars.glob("kafka_*.jar")):
+        said = "\n".join(child.log_file.read_text(errors="replace").splitlines()[:8])
         raise StackFailed(
             f"Maven could not fetch Apache Kafka {KAFKA_VERSION} (a proxy or mirror belongs into "
             f"~/.m2/settings.xml):\n{said}"

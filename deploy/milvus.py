@@ -41,7 +41,7 @@ class MilvusLite(Server):
         return Child(
             self.name,
             [
-                *(sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(data)),
+                *(sys.executable, "-P", "-m", "milvus_lite", "server", "--data-dir", str(data)),
                 *("--host", ports.LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,

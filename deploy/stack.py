@@ -29,8 +29,16 @@ MILVUS_TIMEOUT = 10.0
 
 
 def retrail_worker(role: str) -> list[str]:
-    """The command that runs one worker."""
-    return [sys.executable, "-m", "retrail.cli", "worker", role]
+    """The command that runs one worker, with :func:`python_path` in its environment."""
+    return [sys.executable, "-P", "-m", "retrail.cli", "worker", role]
+
+
+def python_path() -> dict[str, str]:
+    """Where a worker finds our packages: beside this one, and never in the current folder, which
+    may hold a ``schemas`` of its own."""
+    earlier = os.environ.get("PYTHONPATH")
+    ours = str(Path(__file__).parents[1])
+    return {"PYTHONPATH": os.pathsep.join([ours, earlier]) if earlier else ours}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +210,8 @@ class LocalStack:
                 raise ToolMissing(f"{missing}\n{also}") from missing
             self._announce(f"{str(missing).splitlines()[0]}\nSo {tansu.CONSEQUENCE}.")
             return broker
+        if not jars.cache_folder().is_dir():
+            self._announce(f"fetching Apache Kafka {jars.KAFKA_VERSION} with Maven, once (43 MB)")
         return KafkaBroker(data_dir / "kafka", log_file, port=self._kafka_port)
 
     def _start_workers(self) -> None:
@@ -212,7 +222,7 @@ class LocalStack:
                 name,
                 self._worker_command(role),
                 self._log_file(name),
-                environment=environment.variables(self._worker_settings(number)),
+                environment=python_path() | environment.variables(self._worker_settings(number)),
             )
             self._workers.append(Worker(child, self.settings.data_dir / "run"))
             child.start()

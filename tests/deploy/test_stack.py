@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 from deploy import jars, tansu
 from deploy.errors import StackFailed, StackInUse, ToolMissing
 from deploy.ports import free_ports
-from deploy.stack import LocalStack
+from deploy.stack import LocalStack, python_path, retrail_worker
 from schemas.errors import BrokerUnavailable, MilvusUnavailable, TopicMismatch
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -60,6 +60,20 @@ def test_workers_get_the_settings_and_are_stopped(settings: Settings) -> None:
     assert Topics.of(settings).labelled_pairs in names
     with LocalStack(given, (), worker_command=SLEEPER):  # the lock is free again
         pass
+
+
+def test_worker_finds_our_packages_whatever_the_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "__init__.py").write_text("raise ImportError('not ours')")
+    shown = subprocess.run(
+        [*retrail_worker("judge"), "--help"],
+        cwd=tmp_path,
+        env=os.environ | python_path(),
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "judged-events" in shown.stdout
 
 
 def test_worker_that_keeps_dying_ends_the_stack(
@@ -163,18 +177,30 @@ def retrail_up(folder: Path, *options: str, **extra: str) -> Iterator[subprocess
         process.communicate()
 
 
-def children_of(process: subprocess.Popen[str], *, at_least: int) -> list[psutil.Process]:
-    """Its children once there are that many which have become their programs."""
+def children_of(process: subprocess.Popen[str], *programs: str) -> list[psutil.Process]:
+    """Its child for each of the programs, once all of them run."""
 
-    def found() -> list[psutil.Process]:
+    def running() -> list[psutil.Process]:
         if process.poll() is not None:
             assert process.stdout is not None
             raise AssertionError(f"retrail up ended early:\n{process.stdout.read()}")
-        children = psutil.Process(process.pid).children()
-        ready = [child for child in children if not any("tether" in a for a in child.cmdline())]
-        return ready if len(ready) >= at_least else []
+        found = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if any(program in arguments(child) for program in programs)
+        ]
+        return found if len(found) == len(programs) else []
 
-    return eventually(found, timeout=90, what="children of retrail up")
+    return eventually(running, timeout=90, what=f"{programs} under retrail up")
+
+
+def arguments(process: psutil.Process) -> list[str]:
+    """Its command line; of one that is only being started or has ended, none."""
+    try:
+        found = process.cmdline()
+    except psutil.Error:
+        return []
+    return [] if any(argument.endswith("tether.py") for argument in found) else found
 
 
 def appeared(file: Path, process: subprocess.Popen[str]) -> dict[str, str | None]:
@@ -198,8 +224,8 @@ def test_up_until_ctrl_c(tmp_path: Path) -> None:
         topics = AdminClient(settings.kafka()).list_topics(timeout=10).topics
         assert len(topics[Topics.of(settings).trajectory_events].partitions) == 4
         assert MilvusClient(uri=settings.milvus_uri).list_collections() == []
-        children = children_of(process, at_least=2)
-        assert len(children) == 2
+        children = children_of(process, "kafka.Kafka", "milvus_lite")
+        assert len(psutil.Process(process.pid).children()) == 2
 
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
@@ -215,7 +241,7 @@ def test_up_ends_with_its_broker_and_leaves_nothing(tmp_path: Path, milvus: str)
     options = ("--without-workers", "--env-file", str(file))
     with retrail_up(tmp_path, *options, RETRAIL_MILVUS_URI=milvus) as process:
         assert appeared(file, process)["RETRAIL_MILVUS_URI"] == milvus
-        (broker,) = children_of(process, at_least=1)
+        (broker,) = children_of(process, "kafka.Kafka")
         broker.kill()
         output, _ = process.communicate(timeout=60)
 
@@ -227,15 +253,16 @@ def test_up_ends_with_its_broker_and_leaves_nothing(tmp_path: Path, milvus: str)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties children to their parent")
 def test_up_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None:
     with retrail_up(tmp_path, "--without-workers") as process:
-        children = children_of(process, at_least=2)
+        children = children_of(process, "kafka.Kafka", "milvus_lite")
         process.kill()
         _, still_running = psutil.wait_procs(children, timeout=10)
     assert still_running == []
 
 
-def test_up_asked_to_stop_at_its_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["kafka.tools.StorageTool", "kafka.Kafka"])
+def test_up_asked_to_stop_at_its_start(tmp_path: Path, program: str) -> None:
     with retrail_up(tmp_path, "--without-workers") as process:
-        children = children_of(process, at_least=1)
+        children = children_of(process, program)
         process.terminate()
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
