@@ -30,9 +30,10 @@ def demo(
 ) -> None:
     """Run the whole loop on this machine.
 
-    Agents search, Kafka, mining, training, the gate and Milvus do the rest. The agents are scripted (no LLM). They search, browse, reason, sometimes wrongly, and get a
-    better retriever with every turn; all figures are measured on questions that no agent ever
-    asked. Takes about eight minutes on two cores and leaves nothing behind.
+    Agents search, Kafka, mining, training, the gate and Milvus do the rest. The agents are scripted
+    (no LLM). They search, browse, reason, sometimes wrongly, and get a better retriever with every
+    turn; all figures are measured on questions that no agent ever asked. Takes about eight minutes
+    on two cores and leaves nothing behind.
 
     \b
     Examples:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 app = typer.Typer(
-    help="Show and replay dead letters.\n\nThese are records that could not be read, set aside as they came.",
+    help="Show and replay dead letters.\n\n"
+    "These are records that could not be read, set aside as they came.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -33,8 +33,9 @@ class Finding:
 def doctor() -> None:
     """Check what is needed, and say what to do.
 
-    Looks at Java, Kafka, topics, Milvus, the model, the judge and the data folder. Every line says what is well or what to do; the exit status is 1 if something needed is
-    missing. What only `retrail up` needs is optional.
+    Looks at Java, Kafka, topics, Milvus, the model, the judge and the data folder. Every line says
+    what is well or what to do; the exit status is 1 if something needed is missing. What only
+    `retrail up` needs is optional.
 
     \b
     Example:

@@ -70,8 +70,9 @@ def mine(
 ) -> None:
     """Mine labelled pairs from files.
 
-    No broker is needed. Every line of the output is a pair as on labelled-pairs: the same pairs, with the same ids, as
-    the workers make of the same trajectories. The file appears when it is complete.
+    No broker is needed. Every line of the output is a pair as on labelled-pairs: the same pairs,
+    with the same ids, as the workers make of the same trajectories. The file appears when it is
+    complete.
 
     \b
     Examples:

@@ -1,12 +1,21 @@
 """A progress bar on standard error, if that is a terminal."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Adds to a bar; may also rename it, or say how much there is after all."""
+
+    def __call__(
+        self, count: int = 1, what: str | None = None, total: int | None = None, /
+    ) -> None: ...
 
 
 @contextmanager
-def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def bar(what: str, total: int | None = None) -> Iterator[Advance]:
     """Show ``what`` and how far it is; yields a function that adds to it.
 
     Example:
@@ -14,7 +23,7 @@ def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         ...     advance(1)
     """
     if not sys.stderr.isatty():
-        yield lambda count: None
+        yield lambda count=1, what=None, total=None, /: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -35,4 +44,6 @@ def bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+        yield lambda count=1, what=None, total=None, /: progress.update(
+            task, advance=count, description=what, total=total
+        )

@@ -1,0 +1,79 @@
+"""`retrail doctor` says what is well and what to do."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.settings import Settings
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRAIL_MODEL", str(write_tiny_model(tmp_path / "model")))
+    monkeypatch.setenv("RETRAIL_DATA_DIR", str(tmp_path / "data" / "later"))
+
+
+def lines(text: str) -> dict[str, tuple[str, str]]:
+    """State and text of each line, by what it is about."""
+    found = {}
+    for line in text.splitlines():
+        state, _, rest = line.partition(" ")
+        what, _, said = rest.strip().partition(": ")
+        found[what] = (state, said)
+    return found
+
+
+@pytest.mark.usefixtures("tiny")
+def test_nothing_answers(
+    retrail: Any, closed_port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
+    monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
+    monkeypatch.setenv("RETRAIL_JUDGE", "llm")
+    monkeypatch.setenv("RETRAIL_DATA_DIR", str(tmp_path / "model" / "config.json" / "data"))
+    monkeypatch.setenv("RETRAIL_MODEL", str(tmp_path / "absent"))
+    done = retrail("doctor")
+    found = lines(done.out)
+    assert done.status == 1
+    for what in ("Kafka", "Topics", "Milvus", "First model", "Judge", "Data folder"):
+        assert found[what][0] == "missing", what
+    assert "retrail up" in found["Kafka"][1]
+    assert "retrail up" in found["Milvus"][1]
+    assert "RETRAIL_JUDGE_URL" in found["Judge"][1]
+    assert "RETRAIL_DATA_DIR" in found["Data folder"][1]
+    assert found["Python"][0] == "ok"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_all_is_well(
+    retrail: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", settings.kafka_bootstrap)
+    monkeypatch.setenv("RETRAIL_MILVUS_URI", settings.milvus_uri)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("RETRAIL_PARTITIONS", str(settings.partitions))
+    before = retrail("doctor")
+    assert before.status == 1
+    assert "run `retrail topics create`" in lines(before.out)["Topics"][1]
+    assert retrail("topics", "create").status == 0
+    after = retrail("doctor")
+    assert after.status == 0, after
+    assert {state for state, _ in lines(after.out).values()} <= {"ok", "optional"}
+    assert "32 dimensions" in lines(after.out)["First model"][1]
+    assert not (tmp_path / "data").exists(), "looking changes nothing"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_java_is_needed_for_the_local_stack_only(
+    retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
+    monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    state, said = lines(retrail("doctor").out)["Java and Maven, for a broker on this machine"]
+    assert state == "optional"
+    assert "apt install" in said
