@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from consumers import releases
 from consumers.releases import Releases
 from schemas.base import canonical
 from schemas.runs import Range, version_of
@@ -51,9 +52,11 @@ class History:
         """The run whose manifest came last."""
         return self.run(self.runs[-1].run_id) if self.runs else None
 
-    def released(self, run: Run) -> bool:
-        """Whether the run has its release."""
-        return run.version in self.releases.by_version
+
+def lacking(history: History, run: Run) -> bool:
+    """Whether a run still lacks its release, or its release should be live and is not."""
+    known = history.releases
+    return run.version not in known.by_version or releases.goes_live(known, run.version)
 
 
 def trained(history: History, version: int) -> list[Range]:

@@ -189,21 +189,31 @@ def rolled_back(known: Releases, now: datetime) -> Live:
     )
 
 
-def shipped(known: Releases, version: int, now: datetime) -> Live | None:
-    """``live`` after a release passed the gate; ``None`` if it must not go live.
+def goes_live(known: Releases, version: int) -> bool:
+    """Whether a release is to become live.
 
-    It must not if the gate said otherwise, if its parent is not live any more, or if ``live`` was
-    written after the release: then somebody has decided since, and a repeat must not undo that.
+    Not if the gate said otherwise, if its parent is not live any more, or if ``live`` was written
+    after the release: then somebody has decided since, and a repetition must not undo that.
     """
     release, live = known.by_version.get(version), known.live
-    if release is None or live is None or release.decision != "ship":
-        return None
-    if live.version != release.parent or known.live_offset > known.offsets[version]:
+    return (
+        release is not None
+        and live is not None
+        and release.decision == "ship"
+        and release.parent == live.version
+        and known.live_offset < known.offsets[version]
+    )
+
+
+def shipped(known: Releases, version: int, now: datetime) -> Live | None:
+    """``live`` after a release passed the gate; ``None`` if it does not go live."""
+    live = known.live
+    if live is None or not goes_live(known, version):
         return None
     return Live(
         version=version,
         previous=live.version,
-        why=f"passed the gate: {release.reason}",
+        why=f"passed the gate: {known.by_version[version].reason}",
         changed_at=now,
         quarantined=live.quarantined,
     )

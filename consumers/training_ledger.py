@@ -33,9 +33,7 @@ class Ledger:
             self._next = record.offset + 1
             manifest = _read(record)
             if manifest is not None:
-                runs.append(
-                    Run(record.offset, manifest.run_id, manifest.parent, manifest.ranges)
-                )
+                runs.append(Run(record.offset, manifest.run_id, manifest.parent, manifest.ranges))
         known = releases.read(self._settings, self.history.releases)
         self.history = History(tuple(runs), known)
         metrics.LIVE_VERSION.set(known.live.version if known.live else 0)

@@ -1,0 +1,65 @@
+"""Parent against child, on the held-out queries that agents have asked so far."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import structlog
+
+from consumers.text_store import TextStore
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from trainer import evaluation, gate
+from trainer import metrics as trainer_metrics
+from trainer.encoder import Encoder, Progress
+from trainer.gate import GateDecision
+from trainer.heldout import folded
+
+log = structlog.get_logger(__name__)
+
+
+def compare(
+    parent: Encoder,
+    child: Encoder,
+    held_out: Iterable[LabelledPair],
+    texts: TextStore,
+    *,
+    settings: Settings,
+    progress: Progress,
+) -> GateDecision:
+    """Evaluate both over the same pool, and decide.
+
+    Args:
+        held_out: relevant pairs of held-out queries; their positives are what is relevant.
+        texts: the corpus.
+        progress: called while documents are encoded; the evaluation ends with what it raises.
+    """
+    queries = relevance(held_out)
+    documents = {
+        doc_id: document.embedded_text() for doc_id, document in texts.get(texts.all_ids()).items()
+    }
+    pool = evaluation.choose_pool(documents, queries, [parent, child], seed=settings.train_seed)
+    log.info("evaluating", queries=len(queries), documents=len(pool))
+    found = [
+        evaluation.evaluate(encoder, queries, pool, progress=progress)
+        for encoder in (parent, child)
+    ]
+    decision = gate.decide(found[0], found[1], gate.not_below(settings.gate_margin))
+    trainer_metrics.GATE_DECISIONS.labels(decision.decision).inc()
+    for model, means in (("parent", decision.parent), ("child", decision.child)):
+        if means is not None:
+            trainer_metrics.GATE_NDCG.labels(model).set(means.ndcg_at_10)
+    return decision
+
+
+def relevance(pairs: Iterable[LabelledPair]) -> dict[str, set[str]]:
+    """Relevant documents by query; spellings of one query count as one, asked as the first of them.
+
+    The order of the pairs does not matter.
+    """
+    documents: dict[str, set[str]] = defaultdict(set)
+    spelling: dict[str, str] = {}
+    for pair in pairs:
+        name = folded(pair.query)
+        documents[name].add(pair.positive)
+        spelling[name] = min(pair.query, spelling.get(name, pair.query))
+    return {spelling[name]: relevant for name, relevant in sorted(documents.items())}

@@ -1,0 +1,288 @@
+"""One training run, from new pairs to a release."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka import Producer
+
+from consumers import lineage, metrics, releases
+from consumers.lineage import History, Run
+from consumers.text_store import TextStore
+from consumers.training_gate import compare
+from consumers.training_ledger import Ledger
+from consumers.training_pairs import PairStore
+from consumers.training_selection import select
+from schemas.base import canonical
+from schemas.errors import InputError, ModelError
+from schemas.releases import Model, Release
+from schemas.runs import Range, RunManifest, run_id
+from schemas.settings import Settings
+from trainer import finetune
+from trainer.examples import TrainingExample
+from trainer.finetune import NothingToLearn, Step, TrainingDiverged
+from trainer.gate import GateDecision
+from trainer.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_SECONDS = 5.0
+"""Between two lines about the progress of a run in the log."""
+
+OnStep = Callable[[Step], None]
+
+
+class Interrupted(Exception):
+    """The run was told to stop; whoever is active next repeats it from its manifest."""
+
+
+class TrainingFileLost(Exception):
+    """The registry has no longer what a manifest froze, so its run cannot be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a run works with.
+
+    Attributes:
+        pairs, texts: local copies, which another thread goes on filling.
+        ledger: used by nobody else while the run lasts.
+        check: raises :class:`Interrupted` when the run must stop; called between small steps.
+        on_step: told about every optimiser step, from the thread of the run.
+    """
+
+    settings: Settings
+    producer: Producer
+    pairs: PairStore
+    texts: TextStore
+    ledger: Ledger
+    check: Callable[[], None]
+    on_step: OnStep | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """Where models and training files lie."""
+        return Registry(self.settings.registry_dir)
+
+
+def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
+    """Make a run of the pairs before ``ends`` that are new to the live lineage.
+
+    1. Choose ranges: from the live lineage's ends to ``ends``, without quarantined ones. The run's
+       id is the hash of parent and ranges.
+    2. Choose pairs: each id once, relevant, not held out, with a text; what is left out is counted.
+       A seeded sample of the lineage's earlier pairs joins them. Measure intensity.
+    3. Freeze the training file into the registry.
+       *A crash before 4*: nothing has happened, but for a file that nobody names.
+    4. Get the manifest acknowledged; its offset is the version.
+       *A crash from here on*: the next active trainer repeats what is missing of 5 to 9 from the
+       manifest and the frozen file: the same run, version and, on the same machine, model.
+    5. Train the child from the parent's model.
+    6. Publish the child into the registry, whole or not at all.
+       *A crash after 6*: the repetition finds it and does not train again.
+    7. Evaluate parent and child on the held-out queries seen so far; the gate decides.
+    8. Get the release acknowledged.
+       *A crash after 8*: the repetition only does 9.
+    9. If it passed, and its parent is still live and nobody has changed ``live`` since 8: get
+       ``live`` acknowledged.
+
+    Returns:
+        The release; ``None`` if there was nothing new to learn from.
+
+    Raises:
+        Interrupted: by ``bench.check``.
+        RetrailError: the run cannot go on; the message says why.
+    """
+    history = bench.ledger.refresh()
+    live = history.releases.live
+    assert live is not None, "a trainer waits for the first release"
+    ranges = lineage.new_ranges(history, bench.pairs.topic, ends)
+    if not ranges or history.run(run_id(live.version, ranges)) is not None:
+        log.info("no pair is new since the last run", live=live.version)
+        return None
+    manifest = _freeze(bench, history, live.version, ranges)
+    if manifest is None:
+        return None
+    bench.check()
+    run = bench.ledger.announce(bench.producer, manifest)
+    log.info(
+        "run announced",
+        run=run.run_id,
+        version=run.version,
+        parent=run.parent,
+        pairs=len(manifest.pair_ids),
+        replayed=len(manifest.replayed),
+        left_out=manifest.left_out,
+    )
+    return finish(bench, run)
+
+
+def finish(bench: Bench, run: Run) -> Release:
+    """Steps 5 to 9 of :func:`train_new`, as far as they have not happened yet."""
+    with metrics.RUN_SECONDS.time():
+        history = bench.ledger.refresh()
+        release = history.releases.by_version.get(run.version)
+        if release is None:
+            release = _release(bench, history, run, bench.ledger.manifest(run))
+            bench.check()
+            releases.write_release(bench.producer, bench.settings, release)
+            metrics.RUNS.labels(result=release.decision).inc()
+            log.info(
+                "release written",
+                version=release.version,
+                decision=release.decision,
+                reason=release.reason,
+            )
+        _go_live(bench, release)
+    return release
+
+
+def _freeze(
+    bench: Bench, history: History, parent: int, ranges: tuple[Range, ...]
+) -> RunManifest | None:
+    """Steps 2 and 3; ``None`` if no step could be trained."""
+    settings = bench.settings
+    config = finetune.config_of(settings)
+    chosen = select(
+        bench.pairs,
+        bench.texts,
+        ranges,
+        lineage.trained(history, parent),
+        replay=settings.train_replay,
+        seed=config.seed,
+        parent=parent,
+    )
+    for reason, count in chosen.left_out.items():
+        metrics.LEFT_OUT.labels(reason=reason).inc(count)
+    try:
+        finetune.plan(chosen.examples, config)
+    except NothingToLearn as nothing:
+        metrics.RUNS.labels(result="empty").inc()
+        log.warning("nothing to train on", reason=str(nothing), left_out=dict(chosen.left_out))
+        return None
+    return RunManifest(
+        run_id=run_id(parent, ranges),
+        retriever=settings.retriever,
+        parent=parent,
+        created_at=datetime.now(UTC),
+        ranges=ranges,
+        pair_ids=chosen.pair_ids,
+        replayed=chosen.replayed,
+        left_out=dict(chosen.left_out),
+        intensity=chosen.intensity,
+        config=config,
+        training_file=bench.registry.store_training_file(settings.retriever, chosen.examples),
+    )
+
+
+def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) -> Release:
+    """Steps 5 to 7; a run that cannot give a child is released as rejected, so it is not repeated.
+
+    Raises:
+        ModelError: the parent's model is gone or not the one that was released.
+    """
+    parent = history.releases.by_version[run.parent]
+    try:
+        model = _child(bench, parent, run, manifest)
+        gate = compare(
+            bench.registry.load(parent.model),
+            bench.registry.load(model),
+            bench.pairs.held_out([*lineage.trained(history, run.parent), *run.ranges]),
+            bench.texts,
+            settings=bench.settings,
+            progress=lambda done, of: bench.check(),
+        )
+    except (TrainingDiverged, TrainingFileLost) as failure:
+        model = parent.model
+        gate = GateDecision(
+            "reject",
+            0,
+            None,
+            None,
+            None,
+            f"no child came of this run, the model is its parent's: {failure}",
+        )
+    return Release(
+        version=run.version,
+        retriever=manifest.retriever,
+        parent=run.parent,
+        run_id=run.run_id,
+        model=model,
+        created_at=datetime.now(UTC),
+        queries=gate.queries,
+        parent_metrics=gate.parent,
+        child_metrics=gate.child,
+        decision=gate.decision,
+        reason=gate.reason,
+    )
+
+
+def _child(bench: Bench, parent: Release, run: Run, manifest: RunManifest) -> Model:
+    """Steps 5 and 6.
+
+    The child lies under a hash of all that it is a function of, so what is found there is it.
+    """
+    function = [
+        parent.model.digest,
+        manifest.training_file.digest,
+        manifest.config.model_dump(mode="json"),
+    ]
+    home = f"{manifest.retriever}/{hashlib.sha256(canonical(function)).hexdigest()[:16]}"
+    registry = bench.registry
+    published = registry.published(home, run.version)
+    if published is None:
+        frozen = _frozen(registry, manifest)
+        encoder = registry.load(parent.model)
+        bench.check()
+        report = finetune.finetune(encoder, frozen, manifest.config, on_step=_reporting(bench))
+        published = registry.publish(home, run.version, report.encoder.save)
+    return published.model
+
+
+def _frozen(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
+    try:
+        return registry.load_training_file(manifest.training_file)
+    except (InputError, ModelError) as error:
+        raise TrainingFileLost(str(error)) from error
+
+
+def _go_live(bench: Bench, release: Release) -> None:
+    """Step 9. The check comes right before: of two trainers only the active one gets here."""
+    known = bench.ledger.refresh().releases
+    live = releases.shipped(known, release.version, datetime.now(UTC))
+    if live is not None:
+        bench.check()
+        releases.write_live(bench.producer, bench.settings, live)
+        metrics.LIVE_VERSION.set(live.version)
+        log.info("release shipped", version=live.version, previous=live.previous)
+    elif release.decision == "ship" and known.live and known.live.version != release.version:
+        log.warning(
+            "release does not go live, another one was made live meanwhile",
+            version=release.version,
+            live=known.live.version,
+        )
+
+
+def _reporting(bench: Bench) -> OnStep:
+    said = time.monotonic()
+
+    def on_step(step: Step) -> None:
+        nonlocal said
+        bench.check()
+        if bench.on_step is not None:
+            bench.on_step(step)
+        if time.monotonic() - said >= PROGRESS_SECONDS or step.step == step.steps:
+            said = time.monotonic()
+            log.info(
+                "training",
+                step=step.step,
+                steps=step.steps,
+                loss=round(step.loss, 4),
+                pairs_per_second=round(step.pairs_per_second, 1),
+                seconds_left=round(step.eta_seconds),
+            )
+
+    return on_step

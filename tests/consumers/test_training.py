@@ -1,0 +1,366 @@
+"""The trainer on real Kafka, with a model small enough to train in a moment."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from consumers import kafka, releases, training_run
+from consumers.training import Trainer, train_now
+from consumers.training_run import Bench
+from schemas.errors import CannotGoOn, InputError
+from schemas.releases import Release
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.consumers.training_world import World, metric
+from tests.tiny_model import write_tiny_model
+from trainer.encoder import Encoder
+from trainer.heldout import is_held_out
+from trainer.registry import Registry
+
+TIMEOUT = 60.0
+
+
+@pytest.fixture
+def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
+    model = write_tiny_model(tmp_path / "model")
+    return World(
+        settings.model_copy(
+            update={
+                "model": str(model),
+                "max_tokens": 32,
+                "kafka_session_timeout": 6.0,
+                "train_min_pairs": 16,
+                "train_epochs": 1,
+                "train_batch": 4,
+                "gate_margin": 1.0,
+            }
+        )
+    )
+
+
+@pytest.fixture
+def trainer(world: World) -> Iterator[Callable[[], Trainer]]:
+    started: list[Trainer] = []
+
+    def _start() -> Trainer:
+        started.append(Trainer(world.settings, "worker"))
+        return started[-1]
+
+    yield _start
+    for one in started:
+        one.close()
+
+
+def turn_until(condition: Callable[[], object], *trainers: Trainer) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        for one in trainers:
+            one.turn()
+
+
+def test_count_starts_a_run_and_the_next_one_takes_only_new_pairs(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.open()
+    first = world.pairs(30)
+    one = trainer()
+    turn_until(lambda: world.live() == 2, one)
+    second = world.pairs(30)
+    turn_until(lambda: world.live() == 3, one)
+    manifests = world.manifests()
+    assert [m.parent for m in manifests] == [1, 2]
+    for manifest, pairs in zip(manifests, (first, second), strict=True):
+        expected = sorted(p.pair_id for p in pairs if not is_held_out(p.query))
+        assert list(manifest.pair_ids) == expected
+        assert sum(span.end - span.start for span in manifest.ranges) == 30
+        assert manifest.left_out == {"held out": 30 - len(expected)}
+    assert manifests[0].replayed == ()
+    assert len(manifests[1].replayed) == round(0.25 * len(manifests[1].pair_ids))
+    assert set(manifests[1].replayed) <= set(manifests[0].pair_ids)
+    release = world.releases().by_version[3]
+    assert release.decision == "ship"
+    assert release.queries > 0
+    assert release.child_metrics is not None
+    assert Registry(world.settings.registry_dir).load(release.model).dimension == 32
+
+
+def test_too_few_pairs_start_a_run_by_age(world: World, trainer: Callable[[], Trainer]) -> None:
+    world.settings = world.settings.model_copy(
+        update={"train_min_pairs": 1000, "train_max_age_seconds": 1.0}
+    )
+    world.open()
+    world.pairs(20)
+    one = Trainer(world.settings, "worker")
+    try:
+        turn_until(lambda: world.live() == 2, one)
+    finally:
+        one.close()
+
+
+def test_a_crash_after_the_manifest_repeats_the_same_run(
+    world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    world.pairs(30)
+
+    def crash(bench: Bench, run: object) -> Release:
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "finish", crash)
+        one = trainer()
+        with pytest.raises(CannotGoOn, match="crash"):
+            turn_until(lambda: False, one)
+        one.close()
+    assert world.live() == 1
+    [manifest] = world.manifests()
+    two = trainer()
+    turn_until(lambda: world.live() == 2, two)
+    assert world.manifests() == [manifest]
+    assert world.releases().by_version[2].run_id == manifest.run_id
+
+
+@pytest.mark.parametrize("step", ["publish", "write_release", "write_live"])
+def test_a_crash_at_any_later_step_is_made_good(
+    world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    world.open()
+    world.pairs(30)
+    where = Registry if step == "publish" else releases
+    genuine = getattr(where, step)
+
+    def crash_after(*args: object) -> object:
+        genuine(*args)
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, step, crash_after)
+        one = trainer()
+        with pytest.raises(CannotGoOn, match="crash"):
+            turn_until(lambda: False, one)
+        one.close()
+    steps = metric("retrail_training_steps_total")
+    two = trainer()
+    turn_until(lambda: world.live() == 2, two)
+    turn_until(lambda: two._phase == "watching", two)
+    assert metric("retrail_training_steps_total") == steps, "trained again"
+    assert len(world.manifests()) == 1
+    assert sorted(world.releases().by_version) == [1, 2]
+
+
+def test_of_two_trainers_one_ships_one_release(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.open()
+    both = trainer(), trainer()
+    world.pairs(30)
+    turn_until(lambda: world.live() == 2, *both)
+    deadline = time.monotonic() + 3
+    turn_until(lambda: time.monotonic() > deadline, *both)
+    assert len(world.manifests()) == 1
+    assert sorted(world.releases().by_version) == [1, 2]
+
+
+def test_a_stand_by_takes_over(world: World, trainer: Callable[[], Trainer]) -> None:
+    world.open()
+    first, second = trainer(), trainer()
+    turn_until(lambda: first._phase == "watching", first, second)
+    first.close()
+    world.pairs(30)
+    turn_until(lambda: world.live() == 2, second)
+
+
+def test_watching_goes_on_while_a_run_trains(world: World) -> None:
+    world.open()
+    world.pairs(30)
+    resume = threading.Event()
+    one = Trainer(world.settings, "worker", on_step=lambda step: resume.wait() and None)
+    try:
+        turn_until(lambda: one._phase == "working", one)
+        seen = metric("retrail_pairs_seen_total", verdict="relevant")
+        world.pairs(50)
+        turn_until(lambda: metric("retrail_pairs_seen_total", verdict="relevant") == seen + 50, one)
+        assert world.live() == 1
+        resume.set()
+        turn_until(lambda: world.live() == 3, one)
+    finally:
+        resume.set()
+        one.close()
+
+
+def test_a_run_is_interrupted_by_retrail_train_and_repeated_by_it(world: World) -> None:
+    world.open()
+    world.pairs(30)
+    slow = Trainer(world.settings, "worker", on_step=lambda step: time.sleep(0.2))
+    now = Trainer(world.settings, "now")
+    try:
+        turn_until(lambda: slow._phase == "working", slow)
+        turn_until(lambda: now.finished, slow, now)
+        assert slow._phase == "standing by"
+    finally:
+        slow.close()
+        now.close()
+    assert len(world.manifests()) == 1
+    assert world.live() == 2
+
+
+def test_a_trainer_waits_for_the_first_release(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.pairs(30)
+    one = trainer()
+    turn_until(lambda: one._phase == "waiting", one)
+    world.open()
+    turn_until(lambda: world.live() == 2, one)
+
+
+def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer]) -> None:
+    world.open()
+    bad = metric("retrail_consumer_invalid_records_total", stage="pairs")
+    kafka.publish_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{"), (b"y", None)])
+    kafka.publish_all(world.producer, world.topics.documents, [(b"x", b"{")])
+    good = world.pairs(30)
+    unknown = world.pairs(2, positive="nobody knows", query="same query")
+    irrelevant = world.pairs(3, verdict="irrelevant")
+    world.publish(good[:4])
+    assert not is_held_out("same query")
+    one = trainer()
+    turn_until(lambda: world.live() == 2, one)
+    [manifest] = world.manifests()
+    assert set(manifest.pair_ids) == {p.pair_id for p in good if not is_held_out(p.query)}
+    assert not set(manifest.pair_ids) & {p.pair_id for p in (*unknown, *irrelevant)}
+    assert manifest.left_out == {
+        "held out": sum(is_held_out(p.query) for p in good),
+        "irrelevant": 3,
+        "no text": 2,
+        "repeated": 4,
+    }
+    assert metric("retrail_consumer_invalid_records_total", stage="pairs") == bad + 2
+
+
+def test_train_now_makes_one_run(world: World) -> None:
+    world.open()
+    world.pairs(10)
+    steps: list[int] = []
+    release = train_now(world.settings, on_step=lambda step: steps.append(step.step))
+    assert release is not None
+    assert (release.version, release.parent, release.decision) == (2, 1, "ship")
+    assert steps == list(range(1, len(steps) + 1))
+    assert world.live() == 2
+    assert train_now(world.settings) is None, "nothing is new"
+    world.pairs(10)
+    again = train_now(world.settings)
+    assert again is not None
+    assert again.version == 3
+
+
+def test_train_now_without_pairs(world: World) -> None:
+    world.open()
+    assert train_now(world.settings) is None
+    world.pairs(5, verdict="irrelevant")
+    assert train_now(world.settings) is None
+    assert world.manifests() == []
+
+
+def test_train_now_without_a_first_release(world: World) -> None:
+    with pytest.raises(InputError, match="retrail worker index"):
+        train_now(world.settings)
+
+
+def test_a_rolled_back_run_is_not_learned_from_again(world: World) -> None:
+    world.open()
+    bad = world.pairs(12)
+    train_now(world.settings)
+    live = releases.rollback(world.settings)
+    assert (live.version, live.quarantined) == (1, (world.manifests()[0].run_id,))
+    good = world.pairs(12)
+    release = train_now(world.settings)
+    assert release is not None
+    assert (release.parent, world.live()) == (1, 3)
+    [_, manifest] = world.manifests()
+    ids = {*manifest.pair_ids, *manifest.replayed}
+    assert ids <= {p.pair_id for p in good}
+    assert not ids & {p.pair_id for p in bad}
+
+
+def test_equal_pairs_give_an_equal_model(world: World, tmp_path: Path) -> None:
+    world.open()
+    pairs = world.pairs(20)
+    one = train_now(world.settings)
+    other = World(
+        world.settings.model_copy(
+            update={
+                "topic_prefix": f"{world.settings.topic_prefix}other_",
+                "data_dir": tmp_path / "other",
+            }
+        )
+    )
+    from deploy import topics
+
+    topics.ensure(other.settings)
+    other.open()
+    other.publish(reversed(pairs))
+    two = train_now(other.settings)
+    assert one is not None
+    assert two is not None
+    assert one.model.digest == two.model.digest
+    assert one.child_metrics == two.child_metrics
+
+
+def test_a_diverged_run_is_released_as_rejected_and_not_repeated(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
+    world.open()
+    world.pairs(30)
+    one = Trainer(world.settings, "worker")
+    try:
+        turn_until(lambda: 2 in world.releases().by_version, one)
+    finally:
+        one.close()
+    release = world.releases().by_version[2]
+    assert release.decision == "reject"
+    assert "diverged" in release.reason
+    assert release.model == world.releases().by_version[1].model
+    assert world.live() == 1
+
+
+def test_a_lost_training_file_does_not_block_the_trainer(
+    world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    world.pairs(30)
+
+    def crash(bench: Bench, run: object) -> Release:
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "finish", crash)
+        one = trainer()
+        with pytest.raises(CannotGoOn):
+            turn_until(lambda: False, one)
+        one.close()
+    [manifest] = world.manifests()
+    (world.settings.registry_dir / manifest.training_file.location).unlink()
+    two = trainer()
+    turn_until(lambda: 2 in world.releases().by_version, two)
+    assert world.releases().by_version[2].decision == "reject"
+    world.pairs(20)
+    turn_until(lambda: world.live() == 3, two)
+    assert set(manifest.pair_ids) < set(world.manifests()[1].pair_ids)
+
+
+def test_the_first_release_is_registered_once(world: World) -> None:
+    world.open()
+    before = world.releases()
+    world.open()
+    after = world.releases()
+    assert after.by_version == before.by_version
+    assert after.live == before.live
+    encoder = Registry(world.settings.registry_dir).load(after.by_version[1].model)
+    original = Encoder.load(world.settings.model, max_tokens=32)
+    assert (encoder.encode_queries(["amber"]) == original.encode_queries(["amber"])).all()

@@ -1,0 +1,107 @@
+"""An installation to train in: a tiny model, documents and pairs on real topics."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from consumers import first_release, kafka, releases
+from consumers.releases import Releases
+from schemas.documents import Document
+from schemas.events import Agent
+from schemas.pairs import LabelledPair, pair_id
+from schemas.runs import RunManifest
+from schemas.settings import Settings
+from schemas.topics import Topics
+
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty")
+DOCUMENTS = 24
+
+
+@dataclass
+class World:
+    """Publishes what agents and miners would, and reads what trainers wrote."""
+
+    settings: Settings
+    published: int = 0
+    draw: random.Random = field(default_factory=lambda: random.Random(7))
+
+    def __post_init__(self) -> None:
+        self.topics = Topics.of(self.settings)
+        self.producer = kafka.producer(self.settings)
+
+    def open(self) -> None:
+        """Documents, and the first release."""
+        kafka.publish_all(
+            self.producer,
+            self.topics.documents,
+            [
+                (doc_id.encode(), Document(doc_id=doc_id, text=self.text(doc_id)).to_json())
+                for doc_id in map(str, range(DOCUMENTS))
+            ],
+        )
+        first_release.register(self.settings)
+
+    def text(self, doc_id: str) -> str:
+        draw = random.Random(doc_id)
+        return " ".join(draw.choices(WORDS, k=6))
+
+    def pairs(self, count: int, **changes: Any) -> list[LabelledPair]:
+        """Publish new pairs of as many trajectories."""
+        made = [self.pair(**changes) for _ in range(count)]
+        self.publish(made)
+        return made
+
+    def pair(self, **changes: Any) -> LabelledPair:
+        number, self.published = self.published, self.published + 1
+        positive, *negatives = self.draw.sample([str(n) for n in range(DOCUMENTS)], 5)
+        trajectory = f"trajectory-{number}"
+        values: dict[str, Any] = {
+            "pair_id": pair_id("", trajectory, 1, "reference"),
+            "trajectory_id": trajectory,
+            "browse_seq": 1,
+            "revision": "",
+            "profile": "reference",
+            "query": f"{self.text(positive)} {number}",
+            "positive": positive,
+            "negatives": tuple(negatives),
+            "verdict": "relevant",
+            "judge": "local",
+            "judge_version": "1",
+            "reasoning_tokens": self.draw.randint(5, 200),
+            "rejected": 1,
+            "rank": 1,
+            "outcome": "correct",
+            "closed_by": "end",
+            "gaps": 0,
+            "agent": Agent(name="a", model="m"),
+            "tenant": "",
+        }
+        return LabelledPair(**(values | changes))
+
+    def publish(self, pairs: Iterable[LabelledPair]) -> None:
+        kafka.publish_all(
+            self.producer,
+            self.topics.labelled_pairs,
+            [(pair.trajectory_id.encode(), pair.to_json()) for pair in pairs],
+        )
+
+    def manifests(self) -> list[RunManifest]:
+        return [
+            RunManifest.model_validate_json(record.value or b"")
+            for record in kafka.read_to_end(self.settings, self.topics.training_runs)
+        ]
+
+    def releases(self) -> Releases:
+        return releases.read(self.settings)
+
+    def live(self) -> int | None:
+        found = self.releases().live
+        return found.version if found else None
+
+
+def metric(name: str, **labels: str) -> float:
+    """A metric's value now; 0 before it was touched."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
