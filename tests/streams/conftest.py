@@ -1,0 +1,33 @@
+"""Workers as processes over a real broker."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import topics as topics_module
+from schemas.settings import Settings
+from tests.streams.fleet import Fleet
+
+
+@pytest.fixture
+def settings(kafka: str, tmp_path: Path) -> Settings:
+    """An installation of its own, without Milvus, whose topics exist."""
+    made = Settings(
+        kafka_bootstrap=kafka,
+        topic_prefix=f"t{secrets.token_hex(4)}_",
+        data_dir=tmp_path / "data",
+        partitions=2,
+        kafka_session_timeout=6.0,
+    )
+    topics_module.ensure(made)
+    return made
+
+
+@pytest.fixture
+def fleet(settings: Settings, tmp_path: Path) -> Iterator[Fleet]:
+    """Worker processes of that installation, none of which outlives the test."""
+    workers = Fleet(settings, tmp_path)
+    yield workers
+    workers.kill_all()
