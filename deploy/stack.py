@@ -110,6 +110,7 @@ class LocalStack:
             self._servers.clear()
             self._workers.clear()
             _forget_the_dead(self.settings.data_dir / "run")
+            self._require_given()
             self._start_servers()
             topics.ensure(self.settings)
             self._start_workers()
@@ -177,6 +178,13 @@ class LocalStack:
             )
         return found
 
+    def _require_given(self) -> None:
+        """Fail before anything is started if a server that was named does not answer."""
+        if "kafka_bootstrap" in self._given:
+            topics.require_broker(self.settings)
+        if "milvus_uri" in self._given:
+            milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
+
     def _start_servers(self) -> None:
         if "kafka_bootstrap" not in self._given:
             broker = self._local_broker()
@@ -191,8 +199,6 @@ class LocalStack:
             self._announce(f"{server.name} ready at {server.address}")
             address = {server.setting: server.client_address}
             self.settings = self.settings.model_copy(update=address)
-        if "milvus_uri" in self._given:
-            milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 
     def _launch(self, server: Server, label: str) -> None:
         self._announce(f"starting {server.name} ({label})")

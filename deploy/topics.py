@@ -100,6 +100,15 @@ def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Diff
     ]
 
 
+def require_broker(settings: Settings) -> None:
+    """Fail fast if Kafka does not answer.
+
+    Raises:
+        BrokerUnavailable: nothing answers within 10 s.
+    """
+    _existing(_connect(settings), settings)
+
+
 def require_retention(settings: Settings) -> None:
     """The miner folds again from the oldest open trajectory: its events must still be there.
 

@@ -2,7 +2,11 @@
 
 import typer
 
-app = typer.Typer(help="Create the topics, or see whether they are as they should be.")
+app = typer.Typer(
+    help="Create the topics, or see whether they are as they should be.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command()
