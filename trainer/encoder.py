@@ -321,13 +321,15 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the progress bars of transformers, which would write into a worker's log."""
+    """Without transformers' progress bars and reports, which would fill a worker's log."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -112,21 +112,19 @@ def finetune(
     batches = plan(examples, config)
     child = encoder.copy()
     optimizer = _optimizer(child.model, config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: _learning_rate_factor(done, len(batches))
-    )
     curve: list[Step] = []
     trained = 0
     started = time.perf_counter()
     for number, batch in enumerate(batches, start=1):
         began = time.perf_counter()
-        learning_rate = float(schedule.get_last_lr()[0])
+        learning_rate = config.learning_rate * learning_rate_factor(number, len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
         loss = _backward(child, batch, config)
         _check(loss, number, len(batches))
         norm = torch.nn.utils.clip_grad_norm_(child.model.parameters(), MAX_GRADIENT_NORM)
         _check(float(norm), number, len(batches))
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         trained += len(batch.queries)
         now = time.perf_counter()
@@ -170,6 +168,14 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Ba
             "queries, or one with a negative. Wait until there are more pairs."
         )
     return batches
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Linear rise over the warm-up, linear fall after it, for steps 1 to ``steps``; never 0."""
+    warm_up = int(WARM_UP * steps)
+    if step <= warm_up:
+        return step / (warm_up + 1)
+    return (steps + 1 - step) / (steps - warm_up)
 
 
 def _backward(child: Encoder, batch: Batch, config: TrainingConfig) -> float:
@@ -231,14 +237,6 @@ def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
         lr=learning_rate,
         fused=True,
     )
-
-
-def _learning_rate_factor(done: int, steps: int) -> float:
-    """Linear rise over the warm-up, then linear fall; never 0 at a step that is taken."""
-    warm_up = math.ceil(WARM_UP * steps)
-    if done < warm_up:
-        return (done + 1) / (warm_up + 1)
-    return (steps - done) / (steps - warm_up + 1)
 
 
 def _check(value: float, step: int, steps: int) -> None:

@@ -1,0 +1,47 @@
+"""Labelled pairs and examples for tests."""
+
+import hashlib
+from typing import Any
+
+from schemas.events import Agent
+from schemas.pairs import LabelledPair
+from trainer.examples import TrainingExample
+
+
+def labelled(number: int = 0, *, model: str = "m", **changes: Any) -> LabelledPair:
+    """A relevant pair; ``changes`` overrule its fields."""
+    fields: dict[str, Any] = {
+        "pair_id": hashlib.sha256(str(number).encode()).hexdigest()[:32],
+        "trajectory_id": f"t{number}",
+        "browse_seq": 1,
+        "revision": "",
+        "profile": "reference",
+        "query": f"query {number}",
+        "positive": f"d{number}",
+        "negatives": (),
+        "verdict": "relevant",
+        "judge": "local",
+        "judge_version": "1",
+        "rejected": 0,
+        "rank": 1,
+        "outcome": "correct",
+        "closed_by": "end",
+        "gaps": 0,
+        "agent": Agent(name="a", model=model),
+        "tenant": "t",
+    }
+    return LabelledPair(**(fields | changes))
+
+
+def example(number: int = 0, **changes: Any) -> TrainingExample:
+    """An example without negatives, of a query of its own; ``changes`` overrule its fields."""
+    fields: dict[str, Any] = {
+        "pair_id": f"{number:032x}",
+        "query": f"query {number}",
+        "positive_id": f"d{number}",
+        "positive_text": f"text of d{number}",
+        "negatives": (),
+        "rejected": 0,
+        "weight": 1.0,
+    }
+    return TrainingExample(**(fields | changes))

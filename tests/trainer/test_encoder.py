@@ -1,0 +1,195 @@
+import json
+import random
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from schemas.errors import ModelError
+from trainer.encoder import PAD_TO, Encoder, Precision, padded
+from trainer.pooling import Pooling
+from trainer.registry import digest_of
+
+WORDS = ["a", "retriever", "learns", "from", "what", "agents", "do", "with", "documents", "found"]
+DRAW = random.Random(7)
+TEXTS = [" ".join(DRAW.choices(WORDS, k=DRAW.randint(1, 12))) for _ in range(50)]
+
+
+def test_vectors_are_normalised_float32_in_order(encoder: Encoder) -> None:
+    vectors = encoder.encode_documents([*TEXTS, TEXTS[0]])
+
+    assert vectors.shape == (51, encoder.dimension) == (51, 32)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(vectors[50], vectors[0])
+    assert len(np.unique(vectors, axis=0)) == len(set(TEXTS))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_a_vector_does_not_depend_on_the_other_texts(
+    tiny: Path, precision: Precision, batch: int
+) -> None:
+    encoder = Encoder.load(tiny, precision=precision, device="cpu")
+    together = encoder.encode_documents(TEXTS, batch=batch)
+
+    for text, vector in zip(TEXTS, together, strict=True):
+        np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
+
+
+def test_minilm_in_bfloat16_is_near_float32_and_alone_as_in_a_batch() -> None:
+    texts = [f"{text}. " * (1 + index % 9) for index, text in enumerate(TEXTS[:12])]
+    exact = Encoder.load("minilm", precision="float32", device="cpu").encode_documents(texts)
+    encoder = Encoder.load("minilm", precision="bfloat16", device="cpu")
+
+    fast = encoder.encode_documents(texts)
+
+    assert (exact * fast).sum(1).min() > 0.999
+    for text, vector in zip(texts, fast, strict=True):
+        np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
+
+
+def test_nothing_and_an_empty_text(encoder: Encoder) -> None:
+    assert encoder.encode_queries([]).shape == (0, 32)
+    assert np.isfinite(encoder.encode_queries([""])).all()
+
+
+def test_prefixes_are_put_before_texts(tiny: Path) -> None:
+    plain = Encoder.load(tiny)
+    prefixed = Encoder.load(tiny, query_prefix="ask: ", document_prefix="doc: ")
+
+    np.testing.assert_array_equal(prefixed.encode_queries(["x"]), plain.encode_queries(["ask: x"]))
+    np.testing.assert_array_equal(
+        prefixed.encode_documents(["x"]), plain.encode_documents(["doc: x"])
+    )
+
+
+def test_long_texts_are_cut(tiny: Path) -> None:
+    encoder = Encoder.load(tiny, max_tokens=20)
+    short, long = "abc " * 6, "abc " * 500
+
+    np.testing.assert_array_equal(encoder.encode_queries([long]), encoder.encode_queries([short]))
+    assert Encoder.load(tiny, max_tokens=4096).max_tokens == 64
+    assert Encoder.load(tiny, max_tokens=None).max_tokens == 64
+
+
+def test_progress_counts_up_to_the_number_of_texts(encoder: Encoder) -> None:
+    seen: list[tuple[int, int]] = []
+
+    encoder.encode_documents([*TEXTS, *TEXTS], batch=8, progress=lambda *done: seen.append(done))
+
+    assert seen == sorted(seen)
+    assert seen[-1] == (100, 100)
+
+
+def test_threads_share_an_encoder(encoder: Encoder) -> None:
+    expected = encoder.encode_queries(TEXTS)
+    wrong: list[int] = []
+
+    def ask(start: int) -> None:
+        wrong.extend(
+            index
+            for index in range(start, len(TEXTS), 4)
+            if not np.array_equal(encoder.encode_queries([TEXTS[index]])[0], expected[index])
+        )
+
+    threads = [threading.Thread(target=ask, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_sentence_transformers_loads_what_is_saved(
+    tiny: Path, tmp_path: Path, pooling: Pooling
+) -> None:
+    encoder = Encoder.load(
+        tiny,
+        query_prefix="ask: ",
+        document_prefix="doc: ",
+        pooling=pooling,
+        max_tokens=24,
+        precision="float32",
+    )
+
+    encoder.save(tmp_path / "saved")
+
+    theirs = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    texts = [*TEXTS, "abc " * 200]
+    queries, documents = encoder.encode_queries(texts), encoder.encode_documents(texts)
+    assert (theirs.encode_query(texts) * queries).sum(1).min() > 0.9999
+    assert (theirs.encode_document(texts) * documents).sum(1).min() > 0.9999
+    again = Encoder.load(tmp_path / "saved", precision="float32")
+    assert again.layout == encoder.layout
+    np.testing.assert_array_equal(again.encode_queries(texts), queries)
+    np.testing.assert_array_equal(again.encode_documents(texts), documents)
+    assert not [path for path in (tmp_path / "saved").rglob("*") if path.suffix == ".bin"]
+
+
+def test_minilm_gives_the_vectors_of_sentence_transformers(tmp_path: Path) -> None:
+    encoder = Encoder.load("minilm", precision="float32", device="cpu")
+    encoder.save(tmp_path)
+
+    theirs = SentenceTransformer(str(tmp_path), device="cpu")
+
+    assert (theirs.encode(TEXTS) * encoder.encode_documents(TEXTS)).sum(1).min() > 0.9999
+    assert theirs.max_seq_length == encoder.max_tokens == 256
+
+
+def test_saving_twice_gives_the_same_files(encoder: Encoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "one")
+    encoder.encode_queries(["something else " * 50])
+    encoder.save(tmp_path / "two")
+    Encoder.load(tmp_path / "one").save(tmp_path / "three")
+
+    digests = {digest_of(tmp_path / name) for name in ("one", "two", "three")}
+    assert len(digests) == 1
+
+
+def test_a_copy_has_weights_of_its_own(encoder: Encoder) -> None:
+    before = encoder.encode_queries(TEXTS)
+    twin = encoder.copy()
+
+    for parameter in twin.model.parameters():
+        parameter.data.mul_(1.5)
+
+    np.testing.assert_array_equal(encoder.encode_queries(TEXTS), before)
+    assert not np.array_equal(twin.encode_queries(TEXTS), before)
+
+
+def test_missing_weights_are_an_error(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "broken"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=r"lacks 1 weights, encoder\.layer\.1"):
+        Encoder.load(folder)
+
+
+def test_a_models_own_code_is_never_run(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "custom"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+
+    with pytest.raises(ModelError, match="never runs a model's own code"):
+        Encoder.load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_padded_length(length: int, longest: int) -> None:
+    length = min(length, longest)
+
+    assert length <= padded(length, longest) <= longest
+    assert padded(length, longest) - length < PAD_TO

@@ -1,0 +1,47 @@
+from prometheus_client import REGISTRY
+
+from schemas.releases import Metrics
+from schemas.runs import TrainingConfig
+from tests.trainer.labelled import example
+from trainer import finetune, metrics
+from trainer.encoder import Encoder
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_training_is_counted(encoder: Encoder) -> None:
+    steps, pairs = value("retrail_training_steps_total"), value("retrail_training_pairs_total")
+    config = TrainingConfig(
+        epochs=2, batch=3, negatives=0, learning_rate=1e-3, temperature=0.1, max_tokens=8, seed=0
+    )
+
+    report = finetune.finetune(encoder, [example(n) for n in range(6)], config)
+
+    assert value("retrail_training_steps_total") - steps == 4
+    assert value("retrail_training_pairs_total") - pairs == 12
+    assert value("retrail_training_loss") == report.steps[-1].loss
+
+
+def test_encoded_texts_are_counted(encoder: Encoder) -> None:
+    before = value("retrail_encoded_texts_total", kind="query")
+
+    encoder.encode_queries(["a", "b"])
+
+    assert value("retrail_encoded_texts_total", kind="query") - before == 2
+
+
+def test_decisions_are_counted() -> None:
+    before = value("retrail_gate_decisions_total", decision="ship")
+
+    metrics.record_gate(
+        "ship",
+        Metrics(ndcg_at_10=0.5, recall_at_10=0.6, mrr=0.4),
+        Metrics(ndcg_at_10=0.6, recall_at_10=0.6, mrr=0.4),
+    )
+    metrics.record_gate("hold", None, None)
+
+    assert value("retrail_gate_decisions_total", decision="ship") - before == 1
+    assert value("retrail_gate_ndcg_at_10", model="parent") == 0.5
+    assert value("retrail_gate_ndcg_at_10", model="child") == 0.6
