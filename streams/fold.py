@@ -10,6 +10,7 @@ import heapq
 import re
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -89,6 +90,12 @@ class _Reopened:
     last: int
     source_before: int
     clock_before: int
+
+
+@lru_cache(maxsize=4_096)
+def _agent(name: str, model: str) -> Agent:
+    """Thousands of open trajectories share few agents."""
+    return Agent(name=name, model=model)
 
 
 class Fold:
@@ -225,7 +232,7 @@ class Fold:
     ) -> OpenTrajectory:
         trajectory = OpenTrajectory(
             trajectory_id=record.trajectory_id,
-            agent=record.agent,
+            agent=_agent(record.agent.name, record.agent.model),
             tenant=record.tenant,
             first_offset=offset,
             last_offset=offset,
@@ -314,7 +321,7 @@ class Fold:
                 "outcome": trajectory.outcome or "unknown",
                 "closed_by": closed_by,
                 "gaps": trajectory.missing,
-                "agent": Agent.model_validate(trajectory.agent),
+                "agent": trajectory.agent,
                 "tenant": trajectory.tenant,
                 "retriever_version": mined.retriever_version,
                 "sources": (trajectory.first_offset, trajectory.last_offset),

@@ -8,7 +8,7 @@ event of a seq on the log wins; events ahead of a gap are held until the gap is 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from schemas.events import Outcome
+from schemas.events import Agent, Outcome
 from streams.steps import BreakStep, EndRecord, EventRecord, pack, step_of
 
 Arrival = Literal["accepted", "held", "repeated", "late"]
@@ -33,7 +33,7 @@ class OpenTrajectory:
     """
 
     trajectory_id: str
-    agent: dict[str, str]
+    agent: Agent
     tenant: str
     first_offset: int
     last_offset: int
@@ -45,7 +45,7 @@ class OpenTrajectory:
     next_seq: int = 0
     events: int = 0
     missing: int = 0
-    steps: bytearray = field(default_factory=bytearray)
+    steps: list[bytes] = field(default_factory=list)
     held: dict[int, tuple[int, EventRecord]] | None = None
     passed: tuple[range, ...] = ()
     outcome: Outcome | None = None

@@ -72,7 +72,7 @@ def test_a_judged_event_becomes_the_step_that_mining_reads(event, step):
     )
 )
 def test_packed_steps_are_unpacked_as_they_were(all_steps):
-    packed = bytearray()
+    packed: list[bytes] = []
     for step in all_steps:
         steps.pack(packed, step)
     assert list(steps.unpack(packed)) == all_steps
