@@ -8,6 +8,7 @@ the queue fills up, and the partition lags.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -54,6 +55,7 @@ class JudgeTask:
         self._judge = judge
         self._source = source
         self._next = start.offset
+        self._accepted: Counter[str] = Counter()
         self._judged = Outbox(judged_events, on_failure, room_records=ROOM_RECORDS)
         self._dead = Outbox(dead_letters, on_failure)
 
@@ -72,6 +74,9 @@ class JudgeTask:
             except Rejected as error:
                 self._set_aside(record, error)
             self._next = record.offset + 1
+        for event_type, number in self._accepted.items():
+            metrics.EVENTS.labels(event_type, "accepted").inc(number)
+        self._accepted.clear()
 
     def _judged_output(self, record: Record) -> Output | asyncio.Future[Output]:
         parsed = read(record)
@@ -89,7 +94,7 @@ class JudgeTask:
                 raise Rejected(
                     "too_large", f"the judged event has {len(output.value or b'')} bytes"
                 )
-        metrics.EVENTS.labels(event.type, "accepted").inc()
+        self._accepted[event.type] += 1
         return output
 
     async def _ask(self, event: Event, text: str, record: Record) -> Output:

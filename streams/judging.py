@@ -4,7 +4,7 @@ The one thing that is no pure function of the log is a judge's answer. :func:`qu
 an answer is needed, :func:`judged` writes it down; between them stands whoever asks.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from schemas.errors import ConfigurationError
 from schemas.events import Answer, Browse, End, Other, Reasoning, Search, Verdict
@@ -137,7 +137,20 @@ def judged(event: Event, source_offset: int, source_time: int, judgement: Judgem
             fields |= judgement.__dict__
         case Answer():
             del fields["text"]
-    return _JUDGED[type(event)].model_construct(None, **fields)
+    return _construct(_JUDGED[type(event)], fields)
+
+
+def _construct(model: type[Judged], fields: dict[str, Any]) -> Judged:
+    """``model_construct`` with all fields given, at a tenth of its cost."""
+    made = model.__new__(model)
+    for name, value in (
+        ("__dict__", fields),
+        ("__pydantic_fields_set__", set(fields)),
+        ("__pydantic_extra__", None),
+        ("__pydantic_private__", None),
+    ):
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _tokens(event: Reasoning) -> int | None:

@@ -7,6 +7,7 @@ comes first weighs most, because agents speak of the document first and muse aft
 """
 
 import re
+from itertools import islice
 from typing import NamedTuple
 
 from schemas.events import Verdict
@@ -14,6 +15,7 @@ from schemas.events import Verdict
 VERSION = "1"
 
 _SENTENCES_READ = 12
+_LENGTH_READ = 6_000
 _WEIGHT_BY_SENTENCE = (1.0, 1.0, 0.8, 0.5, 0.4, 0.3)
 """Of the first sentences; the others weigh as the last of these."""
 
@@ -123,6 +125,14 @@ _AGAINST = (
     ),
 )
 
+_HINT = re.compile(
+    r"\b(?:no|not|nor|never|neither|hardly|barely|none|nothing|cannot|without|zero|little|limited"
+    r"|un\w+|in\w+|ir\w+|use\w+|off|beside|dead|waste|wrong|another|different|other|some\w+|lack\w*"
+    r"|fail\w*|omit\w*|miss\w*|only|just|merely|mostly|mainly|simply|too|40\d|50\d|empty|blank"
+    r"|broken|trunc\w+|down|gone|behind|access|forbidden|pay\w+|captcha|time\w*|error)\b"
+)
+"""A word of every pattern above."""
+
 _FOR = (
     Cue(
         1.5,
@@ -230,27 +240,32 @@ def verdict_of(text: str) -> Verdict:
 
 
 def balance(text: str) -> float:
-    """What speaks for the document, minus what speaks against it."""
+    """What speaks for the document, minus what speaks against it; 0 if nothing is against it."""
+    read = sentences(text)
+    if not any(_hints(sentence) for sentence in read):
+        return 0.0
     total = 0.0
-    for index, sentence in enumerate(sentences(text)[:_SENTENCES_READ]):
+    for index, sentence in enumerate(read):
         weight = _WEIGHT_BY_SENTENCE[min(index, len(_WEIGHT_BY_SENTENCE) - 1)]
         total += weight * _of_sentence(sentence)
     return total
 
 
 def sentences(text: str) -> list[str]:
-    """Lower-case sentences without quotations and contractions."""
-    plain = text
+    """The first lower-case sentences, without quotations and contractions."""
+    plain = text[:_LENGTH_READ]
     for pattern, replacement in _QUOTES:
         plain = pattern.sub(replacement, plain)
-    found = []
-    for sentence in _SENTENCE.split(_QUOTE.sub(" quote ", plain)):
-        low = sentence.lower().strip()
-        for pattern, replacement in _CONTRACTIONS:
-            low = pattern.sub(replacement, low)
-        if low:
-            found.append(re.sub(r"\s+", " ", low))
-    return found
+    parts = (part.strip() for part in _SENTENCE.split(_QUOTE.sub(" quote ", plain)))
+    read = "\n".join(islice(filter(None, parts), _SENTENCES_READ)).lower()
+    for pattern, replacement in _CONTRACTIONS:
+        read = pattern.sub(replacement, read)
+    return [" ".join(sentence.split()) for sentence in read.split("\n")]
+
+
+def _hints(clause: str) -> bool:
+    """Whether a clause may hold a cue against the document; much quicker than all the cues."""
+    return _HINT.search(clause) is not None
 
 
 def _of_sentence(sentence: str) -> float:
@@ -281,7 +296,8 @@ def _of_clause(clause: str) -> float:
     clause = clause.strip()
     if _OTHER_MATTER.match(clause):
         return 0.0
-    against = max((w for w, pattern in _AGAINST_COMPILED if pattern.search(clause)), default=0.0)
-    if against:
-        return -against
+    if _hints(clause):
+        against = (w for w, pattern in _AGAINST_COMPILED if pattern.search(clause))
+        if strongest := max(against, default=0.0):
+            return -strongest
     return max((w for w, pattern in _FOR_COMPILED if pattern.search(clause)), default=0.0)

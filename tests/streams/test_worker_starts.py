@@ -18,5 +18,5 @@ def test_no_broker_is_said_within_bounds():
 @pytest.mark.parametrize("run", [judge_worker.run, mine_worker.run])
 def test_missing_topics_are_named_with_the_remedy(run, settings):
     other = settings.model_copy(update={"topic_prefix": "nobody_"})
-    with pytest.raises(TopicMismatch, match="nobody_.*retrail topics create"):
+    with pytest.raises(TopicMismatch, match=r"nobody_.*retrail topics create"):
         run(other)
