@@ -15,16 +15,14 @@ from typing import Any
 
 import structlog
 import torch
-from torch import Tensor
 
 from schemas.errors import RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
-from trainer import batching, metrics
+from trainer import batching, gradients, metrics
 from trainer.batching import Batch
-from trainer.encoder import Encoder, computes_in_bfloat16, padded
+from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
-from trainer.loss import weighted_info_nce
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +33,6 @@ WEIGHT_DECAY = 0.01
 """On matrices; not on biases and norms."""
 
 MAX_GRADIENT_NORM = 1.0
-
-TOKENS_AT_ONCE = 4096
-"""Padded tokens in one forward pass of a step's texts, which are sorted by length before."""
 
 
 class TrainingDiverged(RetrailError):
@@ -120,7 +115,7 @@ def finetune(
         learning_rate = config.learning_rate * learning_rate_factor(number, len(batches))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = _backward(child, batch, config)
+        loss = gradients.backward(child, batch, config)
         _check(loss, number, len(batches))
         norm = torch.nn.utils.clip_grad_norm_(child.model.parameters(), MAX_GRADIENT_NORM)
         _check(float(norm), number, len(batches))
@@ -176,54 +171,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
     if step <= warm_up:
         return step / (warm_up + 1)
     return (steps + 1 - step) / (steps - warm_up)
-
-
-def _backward(child: Encoder, batch: Batch, config: TrainingConfig) -> float:
-    prefix = child.layout
-    device = child.device
-    masked = torch.zeros(len(batch.queries), len(batch.documents), dtype=torch.bool)
-    for row, columns in enumerate(batch.masked):
-        masked[row, list(columns)] = True
-    bfloat16 = computes_in_bfloat16(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        queries = _embed(child, [prefix.query_prefix + text for text in batch.queries], config)
-        documents = _embed(
-            child, [prefix.document_prefix + text for text in batch.documents], config
-        )
-    loss = weighted_info_nce(
-        queries,
-        documents,
-        torch.tensor(batch.positive, device=device),
-        masked.to(device),
-        torch.tensor(batch.weights, device=device),
-        config.temperature,
-    )
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
-
-
-def _embed(child: Encoder, texts: Sequence[str], config: TrainingConfig) -> Tensor:
-    """Vectors of texts in their order, encoded in groups of like length."""
-    rows = child.tokens(texts, config.max_tokens)
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    vectors = [
-        child.forward([rows[index] for index in group])
-        for group in _groups(order, [len(row) for row in rows], child.max_tokens)
-    ]
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(vectors)[back.to(child.device)]
-
-
-def _groups(order: Sequence[int], lengths: Sequence[int], longest: int) -> list[list[int]]:
-    groups: list[list[int]] = []
-    for index in order:
-        length = padded(lengths[index], longest)
-        if groups and length * (len(groups[-1]) + 1) <= TOKENS_AT_ONCE:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
 
 
 def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
