@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -196,14 +197,13 @@ def test_a_run_is_interrupted_by_retrail_train_and_repeated_by_it(world: World) 
     world.open()
     world.pairs(30)
     slow = Trainer(world.settings, "worker", on_step=lambda step: time.sleep(0.2))
-    now = Trainer(world.settings, "now")
     try:
         turn_until(lambda: slow._phase == "working", slow)
-        turn_until(lambda: now.finished, slow, now)
-        assert slow._phase == "standing by"
+        with closing(Trainer(world.settings, "now")) as now:
+            turn_until(lambda: now.finished, slow, now)
+            assert slow._phase == "standing by"
     finally:
         slow.close()
-        now.close()
     assert len(world.manifests()) == 1
     assert world.live() == 2
 
@@ -349,7 +349,7 @@ def test_a_lost_training_file_does_not_block_the_trainer(
     two = trainer()
     turn_until(lambda: 2 in world.releases().by_version, two)
     assert world.releases().by_version[2].decision == "reject"
-    world.pairs(20)
+    world.pairs(30)
     turn_until(lambda: world.live() == 3, two)
     assert set(manifest.pair_ids) < set(world.manifests()[1].pair_ids)
 
