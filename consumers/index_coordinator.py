@@ -61,7 +61,6 @@ class Coordinator(threading.Thread):
         self._duty = duty
         self._stopping = threading.Event()
         self._ledger = Ledger(settings)
-        self._began: dict[str, float] = {}
         self._compared: dict[str, float] = {}
 
     def stop(self) -> None:
@@ -79,8 +78,6 @@ class Coordinator(threading.Thread):
             self.error = error
 
     def _coordinate(self, duty: Duty) -> None:
-        build_id = duty.build.build_id
-        self._began.setdefault(build_id, time.monotonic())
         try:
             with closing(kafka.consumer(self._settings, duty.group)) as offsets:
                 if self._milvus.aliased() != duty.build.collection:
@@ -103,6 +100,7 @@ class Coordinator(threading.Thread):
         6. Swap the alias.
         """
         build = duty.build
+        began = time.monotonic()
         log.info("completing", collection=build.collection)
         self._await_group(duty, offsets)
         self._milvus.make_searchable(build)
@@ -111,7 +109,7 @@ class Coordinator(threading.Thread):
             raise CannotGoOn(f"{build.collection} has rows, but a search finds none of them.")
         self._require_live(duty)
         self._milvus.swap(build)
-        seconds = time.monotonic() - self._began[build.build_id]
+        seconds = time.monotonic() - began
         metrics.SWAPS.inc()
         metrics.BUILD_SECONDS.observe(seconds)
         log.info(

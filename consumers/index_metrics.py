@@ -30,7 +30,7 @@ LIVE_VERSION = Gauge(
 )
 BUILD_SECONDS = Histogram(
     "retrail_index_build_seconds",
-    "Time from the start of a build to its swap, as its coordinator saw it.",
+    "Time that a coordinator took to bring a build to its swap; short after a rollback.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
 LAG = Gauge(

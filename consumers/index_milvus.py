@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import ParamError
 
 from schemas import milvus
@@ -328,8 +328,8 @@ class Milvus:
         """Another worker may have done it meanwhile: the caller looks at what came of it."""
         try:
             function(*arguments, timeout=milvus.CALL_TIMEOUT)
-        except MilvusException as error:
-            log.debug("alias not changed", error=error.message)
+        except milvus.FAILURES as error:
+            log.debug("alias not changed", error=milvus.said(error))
 
     def _call(
         self,
@@ -347,20 +347,21 @@ class Milvus:
                 return function(*arguments, **options)
             except ParamError:
                 raise
-            except MilvusException as error:
+            except milvus.FAILURES as error:
+                said = milvus.said(error)
                 if milvus.is_missing(error):
-                    raise CollectionLost(error.message) from error
+                    raise CollectionLost(said) from error
                 if milvus.is_not_loaded(error):
-                    raise _NotLoaded(error.message) from error
+                    raise _NotLoaded(said) from error
                 if not repeat_refused and not milvus.is_down(error):
-                    raise _Refused(error.message) from error
+                    raise _Refused(said) from error
                 if time.monotonic() > deadline or self._stop.is_set():
                     raise CannotGoOn(
                         f"Milvus at {self._settings.milvus_uri} does not do what it is asked to "
-                        f"({function.__name__}: {error.message}). Is it still running, and has "
+                        f"({function.__name__}: {said}). Is it still running, and has "
                         "its disk room?"
                     ) from error
-                log.warning("milvus failed, trying again", call=function.__name__, error=error.code)
+                log.warning("milvus failed, trying again", call=function.__name__, error=said)
             self._stop.wait(delay)
             delay = min(2 * delay, 2.0)
 

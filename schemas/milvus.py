@@ -13,59 +13,74 @@ What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (seen by trying) and Milvus 2
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc  # type: ignore[import-untyped]
+from pymilvus import MilvusClient, MilvusException
 
 from schemas.collection import ID_FIELD
 from schemas.errors import MilvusUnavailable
 from schemas.settings import Settings
 
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
+FAILURES = (MilvusException, grpc.RpcError)
+"""What a call raises. gRPC's own errors come through for deadlines, tokens and full messages."""
 
 CALL_TIMEOUT = 30.0
 """Seconds for one call; without a bound pymilvus repeats an unanswered one for minutes."""
 
 _MISSING = (4, 100, 1600)
 _NOT_LOADED = (101, 103, 106)
-_DOWN = (2,)
+_DOWN = (2, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
-def connect(settings: Settings, *, timeout: float = 5.0) -> "MilvusClient":
+def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
     """A client of a Milvus that has answered; safe to share between threads.
 
     Raises:
         MilvusUnavailable: nothing answers within ``timeout`` seconds, or the token is refused.
     """
-    from pymilvus import MilvusClient, MilvusException
-
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
     try:
-        client = MilvusClient(uri=settings.milvus_uri, token=token, timeout=timeout)
+        client = MilvusClient(
+            uri=settings.milvus_uri,
+            token=token,
+            timeout=timeout,
+            grpc_options=_grpc_options(settings.milvus_uri),
+        )
         client.list_collections(timeout=timeout)
-    except MilvusException as error:
+    except FAILURES as error:
         raise MilvusUnavailable(
-            f"Milvus does not answer at {settings.milvus_uri} ({error.message}). Start a local "
+            f"Milvus does not answer at {settings.milvus_uri} ({said(error)}). Start a local "
             "stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it "
             "asks for one) to a Milvus that runs."
         ) from error
     return client
 
 
+def said(error: Exception) -> str:
+    """What Milvus, or gRPC, says of a failure."""
+    if isinstance(error, MilvusException):
+        return str(error.message)
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)
+
+
 def is_missing(error: Exception) -> bool:
     """Whether a call failed because its collection or alias does not exist."""
-    return getattr(error, "code", None) in _MISSING
+    return _code(error) in _MISSING
 
 
 def is_not_loaded(error: Exception) -> bool:
     """Whether a call failed because its collection is not in memory."""
-    return getattr(error, "code", None) in _NOT_LOADED
+    return _code(error) in _NOT_LOADED
 
 
 def is_down(error: Exception) -> bool:
     """Whether a call failed because nothing answers."""
-    return getattr(error, "code", None) in _DOWN
+    return _code(error) in _DOWN
 
 
 def literal(text: str) -> str:
@@ -76,3 +91,14 @@ def literal(text: str) -> str:
 def ids_filter(ids: Iterable[str]) -> str:
     """The filter that matches exactly these document ids."""
     return f"{ID_FIELD} in [{', '.join(map(literal, ids))}]"
+
+
+def _code(error: Exception) -> Any:
+    found = getattr(error, "code", None)
+    return found() if callable(found) else found
+
+
+def _grpc_options(uri: str) -> dict[str, int]:
+    """Without pymilvus' ping every 10 s on the loopback: Lite takes it for abuse and hangs up."""
+    local = urlsplit(uri).hostname in ("127.0.0.1", "localhost", "::1")
+    return {"grpc.keepalive_time_ms": 600_000} if local else {}

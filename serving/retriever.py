@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import structlog
-from pymilvus import MilvusException
 
 from schemas import milvus
 from schemas.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD, Build
@@ -24,8 +23,10 @@ T = TypeVar("T")
 
 CACHED_SECONDS = 1.0
 """How long an answer of the alias is used. The grace time of a build is longer."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that a search is repeated while Milvus restarts or an index changes under it."""
+CALL_TIMEOUT = 10.0
+"""Seconds for one call."""
 MAX_HITS = 16_384
 """Most hits that Milvus gives for one query."""
 MAX_QUERIES = 1_000
@@ -125,7 +126,7 @@ class Retriever:
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
-                timeout=milvus.CALL_TIMEOUT,
+                timeout=CALL_TIMEOUT,
             )
             if not rows:
                 return None
@@ -170,7 +171,7 @@ class Retriever:
                     limit=k,
                     search_params={"metric_type": METRIC},
                     output_fields=[ID_FIELD, TITLE_FIELD, TEXT_FIELD],
-                    timeout=milvus.CALL_TIMEOUT,
+                    timeout=CALL_TIMEOUT,
                 )
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
 
@@ -185,11 +186,11 @@ class Retriever:
             try:
                 found = self._current()
                 return call(found)
-            except MilvusException as error:
+            except milvus.FAILURES as error:
                 if time.monotonic() > deadline:
                     raise MilvusUnavailable(
                         f"Milvus at {self._settings.milvus_uri} has failed for {PATIENCE:.0f} s "
-                        f"({error.message}). Is it still running?"
+                        f"({milvus.said(error)}). Is it still running?"
                     ) from error
                 self._recover(found, error)
             except NoIndexYet:
@@ -200,11 +201,11 @@ class Retriever:
             time.sleep(delay)
             delay = min(2 * delay, 0.5)
 
-    def _recover(self, failed: Target | None, error: MilvusException) -> None:
+    def _recover(self, failed: Target | None, error: Exception) -> None:
         """Make a repetition of the call more promising."""
         if failed is None or not (milvus.is_missing(error) or milvus.is_not_loaded(error)):
             metrics.RETRIES.labels("failed").inc()
-            log.info("search failed, trying again", error=error.message)
+            log.info("search failed, trying again", error=milvus.said(error))
         elif milvus.is_missing(error):
             metrics.RETRIES.labels("dropped").inc()
             with self._switching:
@@ -213,9 +214,9 @@ class Retriever:
         else:
             metrics.RETRIES.labels("not loaded").inc()
             try:
-                self._client.load_collection(failed.build.collection, timeout=milvus.CALL_TIMEOUT)
-            except MilvusException as reason:
-                log.info("collection not loaded yet", error=reason.message)
+                self._client.load_collection(failed.build.collection, timeout=CALL_TIMEOUT)
+            except milvus.FAILURES as reason:
+                log.info("collection not loaded yet", error=milvus.said(reason))
 
     def _current(self) -> Target:
         """The target to search: as the alias said within the last second.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pymilvus import MilvusClient, MilvusException
+from pymilvus import MilvusClient
 
 from schemas import milvus
 from schemas.collection import Build
@@ -51,7 +51,7 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
 
     Raises:
         NoIndexYet: there is no such alias.
-        MilvusException: Milvus failed.
+        MilvusException, grpc.RpcError: Milvus failed.
     """
     alias = settings.retriever
     try:
@@ -62,7 +62,7 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
             answer = client.describe_alias(alias, timeout=milvus.CALL_TIMEOUT)
             name = str(answer["collection_name"])
             found = client.describe_collection(name, timeout=milvus.CALL_TIMEOUT)
-    except MilvusException as error:
+    except milvus.FAILURES as error:
         if milvus.is_missing(error):
             raise NoIndexYet(
                 f"There is no index yet: Milvus at {settings.milvus_uri} has no alias {alias!r}. "

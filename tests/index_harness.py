@@ -1,10 +1,17 @@
 """An index worker on real servers: documents, releases, and what a search must find."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+import httpx
 
 from consumers import kafka, releases
 from consumers.index_milvus import Milvus
@@ -89,6 +96,39 @@ def working(settings: Settings) -> Iterator[IndexWorker]:
     assert not thread.is_alive(), "the worker did not stop"
     if failures:
         raise failures[0]
+
+
+class WorkerProcess:
+    """An index worker as a process of its own, to be killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        given = settings.model_dump(exclude_defaults=True)
+        environment = {f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()}
+        self._settings = settings
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from consumers import indexing; from schemas import settings; "
+                "indexing.run(settings.load())",
+            ],
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def metric(self, name: str) -> float:
+        """Sum over the samples of a metric; 0 while there are none."""
+        written = self._settings.data_dir / "run" / f"index-{self.process.pid}.metrics"
+        if not written.exists():
+            return 0.0
+        page = httpx.get(f"http://127.0.0.1:{written.read_text()}/metrics").text
+        lines = [line for line in page.splitlines() if re.match(rf"{name}(\{{| )", line)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal; returns the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
 
 
 class Reference:

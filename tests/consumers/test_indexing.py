@@ -1,7 +1,9 @@
 """The index worker on real Apache Kafka and Milvus Lite: builds, live changes, swaps."""
 
+import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +271,27 @@ def test_two_workers_share_a_build(small: Settings) -> None:
         )
         harness.publish(small, texts)
         eventually(lambda: len(hashes(small, 1)) == 401, what="all rows")
+
+
+def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
+    texts = harness.documents(1500)
+    harness.publish(small, texts)
+    first = harness.WorkerProcess(small.model_copy(update={"encode_batch": 1}))
+    try:
+        encoded = "retrail_documents_encoded_total"
+        eventually(lambda: first.metric(encoded) >= 2 * 256, 90, "a build that has begun")
+    finally:
+        first.end(signal.SIGKILL)
+    assert aliased(small) is None
+    begun = Milvus(small).builds()[0]
+    again = harness.WorkerProcess(small)
+    try:
+        serves(small, 1, 120)
+        assert again.metric(encoded) <= len(texts) - 256
+        assert Milvus(small).builds() == (replace(begun, served=True),)
+        assert hashes(small, 1).keys() == texts.keys()
+    finally:
+        assert again.end(signal.SIGTERM) == 0
 
 
 def test_it_fails_fast_without_milvus(small: Settings) -> None:
