@@ -1,11 +1,7 @@
 """The judge that asks a server, against a real HTTP server on the loopback."""
 
 import asyncio
-import contextlib
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -13,69 +9,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from streams.judging import judge_named
 from streams.llm_judge import LlmJudge, read_answer
-
-
-class ChatServer:
-    """Answers chat completions with whatever ``reply(body, number)`` says.
-
-    A reply is a text, a (status, headers) pair, or a number of seconds to stay silent.
-    """
-
-    def __init__(self, reply, port=0):
-        self.requests = []
-        self.headers = []
-        self.at_once = self.most_at_once = 0
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.requests.append(body)
-                    outer.headers.append((self.path, dict(self.headers)))
-                    number = len(outer.requests)
-                    outer.at_once += 1
-                    outer.most_at_once = max(outer.most_at_once, outer.at_once)
-                try:
-                    self.answer(reply(body, number))
-                finally:
-                    with lock:
-                        outer.at_once -= 1
-
-            def answer(self, said):
-                if isinstance(said, float):
-                    time.sleep(said)
-                    said = "RELEVANT"
-                status, headers = said if isinstance(said, tuple) else (200, {})
-                content = json.dumps(
-                    {
-                        "choices": [{"message": {"content": said}}],
-                        "usage": {"prompt_tokens": 100, "completion_tokens": 2},
-                    }
-                    if status == 200
-                    else {"error": f"status {status}"}
-                ).encode()
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                with contextlib.suppress(BrokenPipeError):
-                    self.wfile.write(content)
-
-            def log_message(self, *args): ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+from tests.streams.chat_server import ChatServer
 
 
 @pytest.fixture
