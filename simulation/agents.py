@@ -10,7 +10,7 @@ Every draw is seeded by what it decides (:mod:`simulation.draws`), not by what w
 retrievers meet an agent of the same mind, and a difference in success is theirs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol
@@ -20,7 +20,7 @@ from simulation.corpus import Need
 from simulation.draws import digest, draw
 from simulation.lexical import overlap, snippet, stems
 
-MOST_SEARCHES = 3
+MOST_SEARCHES = 4
 HITS = 10
 BROWSES = {1: 0.3, 2: 0.4, 3: 0.3}
 """How many hits of one search are opened, at most, and how often."""
@@ -28,7 +28,7 @@ BROWSES = {1: 0.3, 2: 0.4, 3: 0.3}
 OVERLOOKS = 0.12
 """How often a document that serves the need is taken for one that does not."""
 
-IS_FOOLED = 0.08
+IS_FOOLED = 0.06
 """How often a document that does not serve the need is taken for one that does."""
 
 READS_ON = 0.25
@@ -74,27 +74,11 @@ class Hit(Protocol):
     def text(self) -> str: ...
 
 
-class Found(Protocol):
-    """What a search gives: hits in rank order, and the version of the retriever that found them."""
-
-    @property
-    def hits(self) -> Sequence[Hit]: ...
-    @property
-    def retriever_version(self) -> int: ...
-
-
-class Search(Protocol):
-    """The retriever, as an agent knows it."""
-
-    def __call__(self, query: str, k: int, /) -> Found: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Searched:
-    """The agent asked, and saw these hits."""
+class Asked:
+    """The agent searches; whoever runs it sends the hits back."""
 
     query: str
-    found: Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +114,9 @@ class Ended:
     outcome: Literal["correct", "incorrect"]
 
 
-Step = Searched | Browsed | Thought | Answered | Ended
+Step = Asked | Browsed | Thought | Answered | Ended
+Agent = Generator[Step, Sequence[Hit], None]
+"""An agent at work: yields its steps; after :class:`Asked` it is sent the hits, in rank order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +146,8 @@ class Mind:
         return draw(*self.seed, *what)
 
 
-def act(need: Need, search: Search, mind: Mind) -> Iterator[Step]:
-    """Everything that the agent does, in order; the last step is :class:`Ended`.
-
-    Raises:
-        Whatever ``search`` raises.
-    """
+def act(need: Need, mind: Mind) -> Agent:
+    """Everything that the agent does, in order; the last step is :class:`Ended`."""
     wanted = stems(need.text)
     asked: list[str] = []
     promising: list[str] = []
@@ -174,11 +156,9 @@ def act(need: Need, search: Search, mind: Mind) -> Iterator[Step]:
     while not believed and len(asked) < MOST_SEARCHES:
         if asked and mind.draw("plan", len(asked)).random() < PLANS_ALOUD:
             yield Thought(thoughts.plan(wording.plain(need.text), mind.draw("planned", len(asked))))
-        query = _query(need, asked, promising, mind)
-        asked.append(query)
-        found = search(query, HITS)
-        yield Searched(query, found)
-        candidates = worth_opening(wanted, found.hits, opened, mind.draw("open", len(asked)))
+        asked.append(_query(need, asked, promising, mind))
+        hits = yield Asked(asked[-1])
+        candidates = worth_opening(wanted, hits, opened, mind.draw("open", len(asked)))
         promising = [snippet(wanted, hit.text) for hit in candidates]
         for hit in candidates:
             opened.add(hit.doc_id)
@@ -190,6 +170,24 @@ def act(need: Need, search: Search, mind: Mind) -> Iterator[Step]:
             if believed and mind.draw("read on", hit.doc_id).random() >= READS_ON:
                 break
     yield from _conclude(need, wanted, believed)
+
+
+def perform(
+    agent: Agent, search: Callable[[str], Sequence[Hit]]
+) -> Iterator[tuple[Step, Sequence[Hit]]]:
+    """Run an agent over a search function; with each step the hits of an :class:`Asked`.
+
+    Raises:
+        Whatever ``search`` raises.
+    """
+    step = next(agent, None)
+    while step is not None:
+        hits = search(step.query) if isinstance(step, Asked) else ()
+        yield step, hits
+        try:
+            step = agent.send(hits)
+        except StopIteration:
+            return
 
 
 def worth_opening(
@@ -231,7 +229,7 @@ def _think(need: Need, hit: Hit, mind: Mind) -> Thought:
     return Thought(text, helps)
 
 
-def _conclude(need: Need, wanted: set[str], believed: Sequence[Hit]) -> Iterator[Step]:
+def _conclude(need: Need, wanted: set[str], believed: Sequence[Hit]) -> Agent:
     if not believed:
         yield Answered("I could not find it.")
         yield Ended("incorrect")
