@@ -25,7 +25,11 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
     agents: Annotated[
         int | None,
-        typer.Option(min=1, help="How many agents work in a turn.", show_default=False),
+        typer.Option(
+            min=1,
+            help="How many agents work in a turn; default: two for every need.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run the whole loop on this machine.
@@ -40,6 +44,6 @@ def demo(
       retrail demo --report demo-report.json --chart demo-report.png
       retrail demo --corpus beir/scifact --turns 3
     """
-    from simulation import demo as simulated
+    from simulation.demo import run
 
-    simulated.run(report=report, chart=chart, corpus=corpus, turns=turns, seed=seed, agents=agents)
+    run(report=report, chart=chart, corpus=corpus, turns=turns, seed=seed, agents=agents)

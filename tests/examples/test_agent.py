@@ -99,6 +99,7 @@ def test_an_agents_work_becomes_pairs(
     assert by_document["gzip"]["agent"] == {"name": "example", "model": "none"}
     assert by_document["gzip"]["retriever_version"] == 1
     assert {p["verdict"] for d, p in by_document.items() if d != "gzip"} <= {"irrelevant"}
+    assert "elease" in retrail("train")
     retrail("doctor")
 
 
