@@ -24,6 +24,7 @@ TOP = 100
 CUTOFF = 10
 
 _QUERIES_AT_ONCE = 128
+_DOCUMENTS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def evaluate_vectors(
     found: dict[str, QueryMetrics] = {}
     for start in range(0, len(asked), _QUERIES_AT_ONCE):
         some = asked[start : start + _QUERIES_AT_ONCE]
-        for query, scores in zip(some, _scores(encoder, some, vectors), strict=True):
+        for query, scores in zip(some, _scores(encoder.encode_queries(some), vectors), strict=True):
             found[query] = _metrics_of([_rank(scores, at) for at in relevant[query]])
     return found
 
@@ -107,6 +108,7 @@ def choose_pool(
     *,
     limit: int = WHOLE_CORPUS,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, str]:
     """The documents that encoders are compared on: the same for all of them.
 
@@ -117,12 +119,13 @@ def choose_pool(
         documents: the corpus, text by doc id.
         queries: relevant doc ids by query.
         encoders: parent and child.
+        progress: called while a large corpus is encoded, by each encoder.
     """
     if len(documents) <= limit:
         return dict(documents)
     chosen = {doc_id for some in queries.values() for doc_id in some if doc_id in documents}
     for encoder in encoders:
-        for found in top_documents(encoder, list(queries), documents, TOP):
+        for found in top_documents(encoder, list(queries), documents, TOP, progress=progress):
             chosen.update(found)
     rest = sorted(set(documents) - chosen)
     sample = random.Random(seed).sample(rest, min(len(rest), max(0, limit - len(chosen))))
@@ -130,22 +133,38 @@ def choose_pool(
 
 
 def top_documents(
-    encoder: Encoder, queries: Sequence[str], documents: Mapping[str, str], count: int
+    encoder: Encoder,
+    queries: Sequence[str],
+    documents: Mapping[str, str],
+    count: int,
+    *,
+    progress: Progress | None = None,
 ) -> list[list[str]]:
-    """The best ``count`` doc ids of every query, best first, by exact search."""
+    """The best ``count`` doc ids of every query, best first, by exact search.
+
+    Memory holds the vectors of :data:`_DOCUMENTS_AT_ONCE` documents, whatever the corpus holds.
+    """
     ids = sorted(documents)
-    vectors = encoder.encode_documents([documents[doc_id] for doc_id in ids])
-    found: list[list[str]] = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        scores = _scores(encoder, queries[start : start + _QUERIES_AT_ONCE], vectors)
+    asked = encoder.encode_queries(queries)
+    best = np.full((len(queries), 0), -np.inf)
+    columns = np.zeros((len(queries), 0), dtype=np.int64)
+    for start in range(0, len(ids), _DOCUMENTS_AT_ONCE):
+        some = ids[start : start + _DOCUMENTS_AT_ONCE]
+        scores = _scores(asked, encoder.encode_documents([documents[doc_id] for doc_id in some]))
+        # Documents before these have smaller ids: a stable sort lets them win ties.
+        scores = np.concatenate([best, scores], axis=1)
+        found = np.broadcast_to(np.arange(start, start + len(some)), (len(queries), len(some)))
+        found = np.concatenate([columns, found], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        found.extend([ids[index] for index in row] for row in order)
-    return found
+        best = np.take_along_axis(scores, order, axis=1)
+        columns = np.take_along_axis(found, order, axis=1)
+        if progress is not None:
+            progress(start + len(some), len(ids))
+    return [[ids[index] for index in row] for row in columns]
 
 
-def _scores(encoder: Encoder, queries: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
-    encoded = encoder.encode_queries(queries)
-    return (encoded @ vectors.T).astype(np.float64).round(6)
+def _scores(queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
+    return (queries @ documents.T).astype(np.float64).round(6)
 
 
 def _rank(scores: NDArray[np.float64], at: int) -> int:

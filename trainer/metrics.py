@@ -2,8 +2,6 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.releases import Metrics
-
 ENCODED = Counter("retrail_encoded_texts_total", "Texts encoded.", ["kind"])
 ENCODING_SECONDS = Histogram(
     "retrail_encoding_seconds",
@@ -25,11 +23,3 @@ TRAINING_STEP_SECONDS = Histogram(
 )
 GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
 GATE_NDCG = Gauge("retrail_gate_ndcg_at_10", "Mean held-out nDCG@10 at the last gate.", ["model"])
-
-
-def record_gate(decision: str, parent: Metrics | None, child: Metrics | None) -> None:
-    """Count a decision of the gate and show the means that it compared."""
-    GATE_DECISIONS.labels(decision).inc()
-    for name, means in (("parent", parent), ("child", child)):
-        if means is not None:
-            GATE_NDCG.labels(name).set(means.ndcg_at_10)

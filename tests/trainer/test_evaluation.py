@@ -57,6 +57,21 @@ def test_ties_go_by_doc_id() -> None:
     assert top_documents(AXES, ["1 0"], documents, 3) == [["a", "b", "c"]]
 
 
+def test_a_corpus_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = {f"d{i:03}": f"{i * 37 % 11} {i * 53 % 7}" for i in range(100)}
+    whole = top_documents(AXES, ["1 0", "0 1", "1 1"], documents, 30)
+    monkeypatch.setattr(evaluation, "_DOCUMENTS_AT_ONCE", 7)
+    seen: list[tuple[int, int]] = []
+
+    parts = top_documents(
+        AXES, ["1 0", "0 1", "1 1"], documents, 30, progress=lambda *done: seen.append(done)
+    )
+
+    assert parts == whole
+    assert seen[0] == (7, 100)
+    assert seen[-1] == (100, 100)
+
+
 def test_differences_below_the_sixth_digit_are_ties() -> None:
     assert top_documents(AXES, ["1 0"], {"a": "0.5 0", "b": "0.50000001 0"}, 2) == [["a", "b"]]
 

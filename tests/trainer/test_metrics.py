@@ -1,9 +1,8 @@
 from prometheus_client import REGISTRY
 
-from schemas.releases import Metrics
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
-from trainer import finetune, metrics
+from trainer import finetune
 from trainer.encoder import Encoder
 
 
@@ -30,18 +29,3 @@ def test_encoded_texts_are_counted(encoder: Encoder) -> None:
     encoder.encode_queries(["a", "b"])
 
     assert value("retrail_encoded_texts_total", kind="query") - before == 2
-
-
-def test_decisions_are_counted() -> None:
-    before = value("retrail_gate_decisions_total", decision="ship")
-
-    metrics.record_gate(
-        "ship",
-        Metrics(ndcg_at_10=0.5, recall_at_10=0.6, mrr=0.4),
-        Metrics(ndcg_at_10=0.6, recall_at_10=0.6, mrr=0.4),
-    )
-    metrics.record_gate("hold", None, None)
-
-    assert value("retrail_gate_decisions_total", decision="ship") - before == 1
-    assert value("retrail_gate_ndcg_at_10", model="parent") == 0.5
-    assert value("retrail_gate_ndcg_at_10", model="child") == 0.6
