@@ -100,6 +100,30 @@ class Settings(BaseSettings):
     )
     compare_seconds: PositiveFloat = Field(180.0, description="between two comparisons of ids")
 
+    # -- Serving (`retrail serve`, `retrail mcp`) --------------------------------------------
+    serve_token: SecretStr | None = Field(
+        None, description="bearer token that requests must carry; needed beyond the loopback"
+    )
+    serve_concurrency: PositiveInt = Field(
+        64, description="requests at once; more are told to come back a second later"
+    )
+    serve_max_body: PositiveInt = Field(1024 * 1024, description="bytes of a request")
+    serve_snippet_chars: PositiveInt = Field(
+        400, description="characters of its text that a hit shows; opening it shows all"
+    )
+    serve_idle_seconds: PositiveFloat = Field(
+        900.0, description="silence after which a trajectory is ended; below idle_seconds"
+    )
+    serve_max_trajectories: PositiveInt = Field(
+        10_000, description="open at once; one more ends the one that was silent longest"
+    )
+    serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        "agent", description="name of agents that do not give one"
+    )
+    serve_agent_model: Annotated[str, Field(max_length=128)] = Field(
+        "", description="language model of agents that do not name one"
+    )
+
     # -- Watching ---------------------------------------------------------------------------
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
