@@ -18,7 +18,7 @@ OPENINGS = (
     "Okay, {doc}: the text talks about {topic}.",
     "This one, {doc}, starts with {topic}.",
     "So {doc} is about {topic}.",
-    "The document describes {topic}.",
+    "First lines of {doc}: {topic}.",
 )
 
 HELPS = (
