@@ -1,17 +1,21 @@
 """The index worker on real Apache Kafka and Milvus Lite: builds, live changes, swaps."""
 
+import itertools
 import signal
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumers import indexing, kafka
+from consumers.index_embedder import Embedder
 from consumers.index_milvus import Milvus, Row
+from schemas.collection import Build
 from schemas.errors import MilvusUnavailable, NoIndexYet
 from schemas.headers import DeadLetter
 from schemas.releases import Model
@@ -140,6 +144,53 @@ def test_searches_across_swaps_never_fail_nor_mix_models(small: Settings, tmp_pa
         assert not failures
         assert not wrong
         assert set(versions) == {1, 2, 3}
+
+
+def test_a_swap_waits_for_the_whole_build_also_under_steady_writes(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+    held, done = threading.Event(), threading.Event()
+    rows, swap = Embedder.rows, Milvus.swap
+    at_swap: dict[int, set[str]] = {}
+
+    def hold(self: Embedder, *arguments: Any) -> list[Row]:
+        if self.version == 2:
+            held.wait(30)
+        return rows(self, *arguments)
+
+    def look_and_swap(self: Milvus, build: Build) -> None:
+        at_swap[build.version] = set(self.hashes(build))
+        swap(self, build)
+
+    def write() -> None:
+        for number in itertools.count():
+            if done.wait(0.02):
+                return
+            harness.publish(small, {f"w{number % 50}": f"written {number}"})
+
+    monkeypatch.setattr(Embedder, "rows", hold)
+    monkeypatch.setattr(Milvus, "swap", look_and_swap)
+    writer = threading.Thread(target=write)
+    with harness.working(small):
+        serves(small, 1)
+        writer.start()
+        try:
+            harness.release(small, 2, 2, tmp_path)
+            harness.make_live(small, 2)
+            eventually(lambda: len(Milvus(small).builds()) == 2, what="the new build")
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert aliased(small) == f"{small.retriever}_v1"
+            held.set()
+            serves(small, 2)
+        finally:
+            held.set()
+            done.set()
+            writer.join()
+    assert at_swap[1] == texts.keys()
+    assert at_swap[2] >= texts.keys()
 
 
 def test_a_rollback_is_a_swap_and_changes_have_reached_the_build_kept(
