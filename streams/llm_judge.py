@@ -156,28 +156,33 @@ class LlmJudge:
         await self._client.aclose()
 
     async def _ask(self, text: str) -> Verdict:
-        """Ask until the answer is usable; ``unknown`` after :data:`ATTEMPTS` that are not."""
-        answers_before = self._answers
-        attempts = 0
+        """Ask until the answer is usable; ``unknown`` after :data:`ATTEMPTS` that are not.
+
+        Silence counts against the text only if others were answered meanwhile.
+        """
+        failed = silences = 0
         while True:
+            answers_before = self._answers
             try:
-                response = await self._post(text, temperature=0.0 if attempts == 0 else 0.5)
+                response = await self._post(text, temperature=0.0 if failed == 0 else 0.5)
             except httpx.TimeoutException:
-                attempts += 1
-                if attempts >= ATTEMPTS and self._answers > answers_before:
-                    return self._unusable("no answer in time, while others are answered")
-                metrics.JUDGE_REQUESTS.labels("retried").inc()
-                await asyncio.sleep(self._pause(attempts))
-                continue
-            verdict = self._read(response)
-            if verdict is not None:
-                self._answers += 1
-                metrics.JUDGE_REQUESTS.labels("answered").inc()
-                return verdict
-            attempts += 1
-            if attempts >= ATTEMPTS:
-                return self._unusable(f"status {response.status_code}: {response.text[:200]!r}")
+                silences += 1
+                if self._answers > answers_before:
+                    failed += 1
+                why = "no answer in time, while others are answered"
+            else:
+                verdict = self._read(response)
+                if verdict is not None:
+                    self._answers += 1
+                    metrics.JUDGE_REQUESTS.labels("answered").inc()
+                    return verdict
+                failed += 1
+                why = f"status {response.status_code}: {response.text[:200]!r}"
+            if failed >= ATTEMPTS:
+                return self._unusable(why)
             metrics.JUDGE_REQUESTS.labels("retried").inc()
+            if silences:
+                await asyncio.sleep(self._pause(silences))
 
     def _unusable(self, why: str) -> Verdict:
         metrics.JUDGE_REQUESTS.labels("unusable").inc()

@@ -73,7 +73,7 @@ def trajectory(name: str, needs: int = 3, hits: int = 6) -> list[Envelope]:
             doc = docs[(draw + turn) % hits]
             add(Browse, doc_id=doc)
             text = REASONINGS[(draw + need + turn) % len(REASONINGS)]
-            add(Reasoning, text=text, about=doc)
+            add(Reasoning, text=text and f"{text} That was {doc} for {name}.", about=doc)
         if (draw + need) % 4 == 0:
             add(Other, name="calculator")
     add(Answer, text="1907")
