@@ -16,7 +16,7 @@ from consumers import indexing, kafka
 from consumers.index_embedder import Embedder
 from consumers.index_milvus import Milvus, Row
 from schemas.collection import Build
-from schemas.errors import MilvusUnavailable, NoIndexYet
+from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
 from schemas.headers import DeadLetter
 from schemas.releases import Model
 from schemas.settings import Settings
@@ -349,3 +349,8 @@ def test_it_fails_fast_without_milvus(small: Settings) -> None:
     nowhere = small.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
     with pytest.raises(MilvusUnavailable, match="RETRAIL_MILVUS_URI"):
         indexing.run(nowhere)
+
+
+def test_a_first_model_that_does_not_exist_ends_the_worker(small: Settings) -> None:
+    with pytest.raises(ModelError, match="no model folder '/nowhere'"):
+        indexing.run(small.model_copy(update={"model": "/nowhere"}))
