@@ -20,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from retrail.complaints import Complaints
 from retrail.connection import FIXED
+from retrail.errors import PublisherClosed
 from retrail.wire import MAX_EVENT_BYTES, Record
 
 POLL_SECONDS = 0.1
@@ -120,6 +121,7 @@ class Outbox:
         Raises:
             BufferError: librdkafka's own queue is full; its bounds were set below ours.
             KafkaException: librdkafka refuses the record.
+            PublisherClosed: it was closed just now.
             RuntimeError: no thread can be started any more.
         """
         with self._changed:
@@ -187,6 +189,8 @@ class Outbox:
         producer = self._producer
         if producer is None:
             with self._starting:
+                if self._closed:
+                    raise PublisherClosed("The publisher was closed meanwhile.")
                 producer = self._producer or self._start()
         return producer
 

@@ -1,5 +1,6 @@
 """The publishing client: an agent's steps on their way to Kafka, without standing in its way."""
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable, Mapping
@@ -216,6 +217,17 @@ class Publisher:
         self._dispatch.outbox.close(self._close_seconds if timeout is None else timeout)
         self._dispatch.raise_failures()
 
+    async def aclose(self) -> None:
+        """As :meth:`close`, while the event loop goes on; ``async with Publisher(…)`` does it too.
+
+        Raises:
+            NotDelivered: as :meth:`close`.
+
+        Example:
+            >>> await publisher.aclose()  # doctest: +SKIP
+        """
+        await asyncio.to_thread(self.close)
+
     def __enter__(self) -> Self:
         return self
 
@@ -231,6 +243,17 @@ class Publisher:
             if leaving is None:
                 raise
             self._dispatch.complain("events were not delivered", error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        type_: type[BaseException] | None,
+        leaving: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, type_, leaving, traceback)
 
 
 def _require(holds: bool, what: str) -> None:

@@ -30,6 +30,9 @@ class Finding:
     said: str
 
 
+Check = Callable[["Settings"], Finding]
+
+
 def doctor() -> None:
     """Check what is needed, and say what to do.
 
@@ -44,21 +47,24 @@ def doctor() -> None:
     from schemas.settings import load
 
     settings = load()
-    missing = 0
+    missing: set[Check] = set()
     for check in CHECKS:
-        found = _found(check, settings)
-        missing += found.state == "missing"
+        found = _found(check, settings, missing)
+        if found.state == "missing":
+            missing.add(check)
         typer.secho(f"{found.state:9}", fg=_COLOURS[found.state], nl=False)
         typer.echo(f"{found.what}: {found.said}")
     if missing:
         raise typer.Exit(1)
 
 
-def _found(check: Callable[["Settings"], Finding], settings: "Settings") -> Finding:
+def _found(check: Check, settings: "Settings", missing: set[Check]) -> Finding:
     """A check's finding; an error that tells what to do, or a library that is absent, is one."""
     from schemas.errors import RetrailError
 
     what = (check.__doc__ or "").rstrip(".")
+    if check is topics and broker in missing:
+        return Finding(what, "missing", "cannot be seen without Kafka.")
     try:
         return check(settings)
     except RetrailError as error:
@@ -106,12 +112,8 @@ def broker(settings: "Settings") -> Finding:
 def topics(settings: "Settings") -> Finding:
     """Topics."""
     from deploy.topics import survey
-    from schemas.errors import BrokerUnavailable
 
-    try:
-        found = survey(settings)
-    except BrokerUnavailable:
-        return Finding("Topics", "missing", "cannot be seen without Kafka.")
+    found = survey(settings)
     absent = [spec.name for spec, actual, _ in found if actual is None]
     different = [str(one) for _, _, differences in found for one in differences]
     if different:
@@ -168,7 +170,7 @@ def _free(folder: Path) -> str:
     return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
 
 
-CHECKS: tuple[Callable[["Settings"], Finding], ...] = (
+CHECKS: tuple[Check, ...] = (
     python,
     local_kafka,
     local_milvus,

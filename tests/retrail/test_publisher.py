@@ -187,6 +187,34 @@ def test_an_event_loop_never_waits(closed_port: str) -> None:
     publisher.close(0)
 
 
+def test_an_event_loop_goes_on_while_a_publisher_closes(closed_port: str) -> None:
+    async def agent() -> int:
+        ticks = 0
+        closing = asyncio.create_task(leave())
+        while not closing.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        await closing
+        return ticks
+
+    async def leave() -> None:
+        async with Publisher("a", bootstrap=closed_port, close_seconds=0.5) as publisher:
+            publisher.trajectory().browse("d")
+        await publisher.aclose()
+        assert publisher.stats.failed == 1
+
+    assert asyncio.run(agent()) > 5
+
+
+def test_a_producer_is_not_made_anew_after_the_end(closed_port: str) -> None:
+    publisher = Publisher("a", bootstrap=closed_port)
+    outbox = publisher._dispatch.outbox
+    publisher.close()
+    with pytest.raises(PublisherClosed):
+        outbox._started()
+    assert not outbox_module._open
+
+
 def test_a_callback_may_publish_fail_and_flush(closed_port: str, caplog: Any) -> None:
     publisher: Publisher
 
