@@ -1,0 +1,120 @@
+"""What enters a run, and what is compared on; stores are stood in for by plain values."""
+
+from typing import Any
+
+from consumers.training_gate import relevance
+from consumers.training_selection import OVER, Selection, select
+from schemas.documents import Document
+from schemas.pairs import LabelledPair
+from schemas.runs import Range
+from schemas.settings import Settings
+from tests.consumers.training_world import World
+from trainer.heldout import is_held_out
+
+NEW = Range(topic="pairs", partition=0, start=10, end=20)
+EARLIER = Range(topic="pairs", partition=0, start=0, end=10)
+
+
+class Pairs:
+    """As much of a PairStore as a selection reads."""
+
+    def __init__(self, new: list[LabelledPair], earlier: list[LabelledPair]) -> None:
+        self.by_range = {NEW: new, EARLIER: earlier}
+
+    def within(self, ranges: list[Range]) -> list[LabelledPair]:
+        return [pair for span in ranges for pair in self.by_range[span]]
+
+    def trainable_ids(self, ranges: list[Range]) -> list[str]:
+        return [p.pair_id for p in self.within(ranges) if not is_held_out(p.query)]
+
+    def get(self, pair_ids: list[str]) -> list[LabelledPair]:
+        every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
+        return [every[pair_id] for pair_id in pair_ids]
+
+    def repeats(self, ranges: list[Range]) -> int:
+        return 0
+
+
+class Texts:
+    """As much of a TextStore as a selection reads."""
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+
+    def get(self, doc_ids: Any) -> dict[str, Document]:
+        return {
+            doc_id: Document(doc_id=doc_id, title=f"title {doc_id}", text=f"text {doc_id}")
+            for doc_id in doc_ids
+            if doc_id not in self.missing
+        }
+
+
+def made(count: int, start: int = 0, **changes: Any) -> list[LabelledPair]:
+    factory = World(Settings(), published=start)
+    pairs: list[LabelledPair] = []
+    while len(pairs) < count:
+        pair = factory.pair(**changes)
+        if not is_held_out(pair.query):
+            pairs.append(pair)
+    return pairs
+
+
+def choose(
+    new: list[LabelledPair],
+    earlier: list[LabelledPair],
+    missing: set[str] | None = None,
+    **changes: Any,
+) -> Selection:
+    values: dict[str, Any] = {"replay": 0.5, "seed": 0, "parent": 1} | changes
+    return select(
+        Pairs(new, earlier),  # type: ignore[arg-type]
+        Texts(missing or set()),  # type: ignore[arg-type]
+        [NEW],
+        [EARLIER],
+        **values,
+    )
+
+
+def test_a_replay_joins_the_new_pairs() -> None:
+    new, earlier = made(10), made(20, start=1000)
+    chosen = choose(new, earlier)
+    assert chosen.pair_ids == tuple(sorted(p.pair_id for p in new))
+    assert len(chosen.replayed) == 5
+    assert set(chosen.replayed) < {p.pair_id for p in earlier}
+    assert {e.pair_id for e in chosen.examples} == {*chosen.pair_ids, *chosen.replayed}
+    assert chosen == choose(new[::-1], earlier[::-1])
+    assert chosen.replayed != choose(new, earlier, seed=1).replayed
+
+
+def test_the_encoder_reads_title_and_text() -> None:
+    chosen = choose(made(1), [])
+    [example] = chosen.examples
+    assert example.positive_text == f"title {example.positive_id}\ntext {example.positive_id}"
+
+
+def test_a_positive_without_text_is_left_out_of_examples_and_intensity() -> None:
+    kept = made(1, positive="known", negatives=("0",), reasoning_tokens=10)
+    lost = made(1, start=500, positive="gone", negatives=("0",), reasoning_tokens=1000)
+    chosen = choose([*kept, *lost], [], missing={"gone"})
+    assert chosen.pair_ids == (kept[0].pair_id,)
+    assert chosen.left_out == {"no text": 1}
+    assert chosen.intensity.overall is not None
+    assert chosen.intensity.overall.beta == 10
+
+
+def test_a_flood_is_sampled_and_counted() -> None:
+    new, earlier = made(40), made(40, start=1000)
+    chosen = choose(new, earlier, limit=8)
+    assert len(chosen.pair_ids) == 8
+    assert len(chosen.replayed) == 2
+    assert chosen.left_out == {OVER: 32}
+
+
+def test_spellings_of_a_query_are_one() -> None:
+    pairs = [
+        *made(1, query="What is  IT", positive="a"),
+        *made(1, start=9, query="what is it", positive="b"),
+        *made(1, start=18, query="other", positive="a"),
+    ]
+    expected = {"What is  IT": {"a", "b"}, "other": {"a"}}
+    assert relevance(pairs) == relevance(pairs[::-1]) == expected
