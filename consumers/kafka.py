@@ -274,9 +274,7 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
     heard = time.monotonic()
     while ends:
         messages = ready(reader, 0.5)
-        if messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > STALL_SECONDS:
+        if not messages and time.monotonic() - heard > STALL_SECONDS:
             raise BrokerUnavailable(
                 f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Is the broker running?"
             )
@@ -289,6 +287,8 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
                 yield record(message)
             if offset >= end - 1:
                 del ends[partition]
+        if messages:
+            heard = time.monotonic()
 
 
 def ready(reader: Consumer, timeout: float) -> list[Message]:

@@ -5,11 +5,9 @@ the topics while a run trains in a thread of its own (:mod:`consumers.training_r
 """
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +16,7 @@ import structlog
 from consumers import kafka, lineage, metrics, releases
 from consumers.kafka import NotAcknowledged
 from consumers.lineage import Run
+from consumers.stopping import stopped_by_signals
 from consumers.text_store import TextStore
 from consumers.training_ledger import Ledger
 from consumers.training_ownership import Ownership, Role, someone_trains
@@ -54,7 +53,7 @@ def run(settings: Settings) -> None:
     """
     _require(settings)
     metrics_server.serve(settings, "train")
-    with _stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
+    with stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
         while not stop.is_set():
             trainer.turn()
     log.info("trainer stopped")
@@ -329,26 +328,3 @@ def _wait_for_others(settings: Settings) -> None:
             log.info("another trainer has a run in hand, waiting for its release", run=last.run_id)
             said = True
         time.sleep(WAIT_SECONDS)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def on_signal(number: int, _: object) -> None:
-        log.info("stopping", signal=signal.Signals(number).name)
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """The trainer on real Kafka, with a model small enough to train in a moment."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ import pytest
 from consumers import kafka, releases, training_run
 from consumers.training import Trainer, train_now
 from consumers.training_run import Bench
-from schemas.errors import CannotGoOn, InputError
+from deploy import topics as topics_module
+from schemas.errors import CannotGoOn, InputError, ModelError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -242,6 +244,34 @@ def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer
     assert metric("retrail_consumer_invalid_records_total", stage="pairs") == bad + 2
 
 
+def test_pairs_that_cannot_train_start_no_run_until_others_come(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.open()
+    world.pairs(40, positive="nobody knows")
+    one = trainer()
+    empty = metric("retrail_training_runs_total", result="empty")
+    turn_until(lambda: metric("retrail_training_runs_total", result="empty") == empty + 1, one)
+    deadline = time.monotonic() + 2
+    turn_until(lambda: time.monotonic() > deadline, one)
+    assert metric("retrail_training_runs_total", result="empty") == empty + 1, "tried again"
+    assert world.manifests() == []
+    world.pairs(30)
+    turn_until(lambda: world.live() == 2, one)
+
+
+def test_a_parent_that_is_gone_from_the_registry_ends_the_trainer(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.open()
+    parent = world.releases().by_version[1]
+    shutil.rmtree(world.settings.registry_dir / parent.model.location)
+    world.pairs(30)
+    one = trainer()
+    with pytest.raises(ModelError, match=f"no model {parent.model.location}"):
+        turn_until(lambda: False, one)
+
+
 def test_train_now_makes_one_run(world: World) -> None:
     world.open()
     world.pairs(10)
@@ -299,9 +329,7 @@ def test_equal_pairs_give_an_equal_model(world: World, tmp_path: Path) -> None:
             }
         )
     )
-    from deploy import topics
-
-    topics.ensure(other.settings)
+    topics_module.ensure(other.settings)
     other.open()
     other.publish(reversed(pairs))
     two = train_now(other.settings)
