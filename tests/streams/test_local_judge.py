@@ -1,10 +1,13 @@
 """The lexical judge: what counts as a clear negative statement about the document."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from streams.local_judge import LocalJudge, sentences, verdict_of
+
+REASONINGS = Path(__file__).parent / "reasonings"
 
 IRRELEVANT = [
     "This document is not relevant to the question.",
@@ -76,3 +79,20 @@ def test_a_long_text_takes_no_time():
     assert verdict_of("That is what the document says about it. " * 20_000) == "relevant"
     assert verdict_of("a" * 1_000_000) == "relevant"
     assert verdict_of("not " * 250_000) == "relevant"
+
+
+@pytest.mark.parametrize(
+    ("part", "irrelevant", "relevant"), [("tuning", 0.98, 0.98), ("unseen", 0.85, 0.95)]
+)
+def test_labelled_reasonings_are_read_as_a_person_reads_them(part, irrelevant, relevant):
+    """Each line of the files is ``-`` or ``+`` and a text; ``unseen`` was not looked at while the
+    rules were written, so it is what to expect on other texts.
+    """
+    right = {"-": [], "+": []}
+    for line in (REASONINGS / f"{part}.txt").read_text().splitlines():
+        label, text = line[0], line[2:]
+        right[label].append((verdict_of(text) == "irrelevant") == (label == "-"))
+    assert len(right["-"]) >= 30
+    assert len(right["+"]) >= 30
+    assert sum(right["-"]) / len(right["-"]) >= irrelevant
+    assert sum(right["+"]) / len(right["+"]) >= relevant
