@@ -1,4 +1,4 @@
-"""Precision and recall of a judge on labelled reasonings: ``python -m benchmarks.judge [local|llm]``.
+"""Precision and recall of a judge on labelled reasonings: ``python -m benchmarks.judge [llm]``.
 
 The texts lie in ``tests/streams/reasonings``; ``llm`` takes its server from RETRAIL_JUDGE_….
 """
