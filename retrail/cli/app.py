@@ -9,11 +9,13 @@ from retrail.cli import (
     dlq,
     doctor,
     documents,
+    mcp,
     mine,
     pairs,
     publish,
     releases,
     search,
+    serve,
     topics,
     up,
     worker,
@@ -62,6 +64,8 @@ app.command()(publish.publish)
 app.command()(mine.mine)
 app.command()(pairs.pairs)
 app.command()(search.search)
+app.command()(serve.serve)
+app.command()(mcp.mcp)
 app.command()(releases.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)

@@ -1,0 +1,93 @@
+"""A retriever over a handful of texts, and a publisher that only remembers."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrail import Trajectory
+from schemas.documents import Document
+from serving.publishing import Agent
+from serving.retriever import Hit, SearchResult
+
+TEXTS = {
+    "gzip": "Open a gzip file with gzip.open, in binary or text mode.",
+    "zip/file": "Read and write archives of the ZIP format.",
+    "json#0": "Encode and decode JavaScript object notation.",
+}
+
+
+class FakeRetriever:
+    """Ranks by common words; remembers which queries came together, and can be made to wait."""
+
+    def __init__(self, texts: Mapping[str, str] = TEXTS, *, version: int = 1) -> None:
+        self.texts, self.release = dict(texts), version
+        self.batches: list[tuple[list[str], int]] = []
+        self.failure: Exception | None = None
+        self.poison: str | None = None
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self.closed = False
+
+    def search_many(self, queries: Sequence[str], k: int = 10) -> list[SearchResult]:
+        self.batches.append((list(queries), k))
+        assert self.goes_on.wait(30)
+        self._fail()
+        if self.poison in queries:
+            raise ValueError("poison")
+        return [SearchResult(self._hits(query)[:k], self.release) for query in queries]
+
+    def open(self, doc_id: str) -> Document | None:
+        self._fail()
+        text = self.texts.get(doc_id)
+        return None if text is None else Document(doc_id=doc_id, title=doc_id, text=text)
+
+    def version(self) -> int:
+        self._fail()
+        return self.release
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _hits(self, query: str) -> list[Hit]:
+        words = set(query.lower().split())
+        scores = {d: len(words & set(t.lower().split())) / 10 for d, t in self.texts.items()}
+        best = sorted(scores, key=lambda doc_id: (-scores[doc_id], doc_id))
+        return [Hit(d, rank, scores[d], d, self.texts[d]) for rank, d in enumerate(best, 1)]
+
+
+class Remembering:
+    """Stands for :class:`serving.publishing.Publisher`; events by trajectory, in their order."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[tuple[Any, ...]]] = {}
+        self.agents: dict[str, Agent] = {}
+
+    def trajectory(self, trajectory_id: str, agent: Agent) -> Trajectory:
+        assert trajectory_id not in self.events, "a trajectory id was used twice"
+        self.agents[trajectory_id] = agent
+        steps: Any = _Steps(self.events.setdefault(trajectory_id, []))
+        return steps
+
+
+class _Steps:
+    def __init__(self, events: list[tuple[Any, ...]]) -> None:
+        self._events = events
+
+    def search(self, query: str, hits: Any, *, retriever_version: int) -> None:
+        self._events.append(("search", query, [doc_id for doc_id, _ in hits], retriever_version))
+
+    def browse(self, doc_id: str) -> None:
+        self._events.append(("browse", doc_id))
+
+    def reason(self, text: str) -> None:
+        self._events.append(("reasoning", text))
+
+    def answer(self, text: str) -> None:
+        self._events.append(("answer", text))
+
+    def end(self, outcome: str) -> None:
+        self._events.append(("end", outcome))
