@@ -1,14 +1,11 @@
 """``retrail demo``: the flywheel over a stack of its own, with a report and a chart at the end."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
 
 from simulation import beir, stdlib_corpus
-from simulation.chart import draw
-from simulation.documents import require_fitting
-from simulation.flywheel import Flywheel, Plan
-from simulation.installation import installation
 from simulation.report import Report, require_writable, write
 from simulation.view import View
 
@@ -37,6 +34,13 @@ def run(
         StoppedEarly: a signal ended it.
         RetrailError: a stage did not run.
     """
+    # Read when torch is loaded: threads that spin for work take the cores from broker and workers.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from simulation.chart import draw
+    from simulation.documents import require_fitting
+    from simulation.flywheel import Flywheel, Plan
+    from simulation.installation import installation
+
     outputs = [path for path in (report, chart) if path is not None]
     require_writable(outputs)
     view = View(Console())

@@ -28,9 +28,10 @@ WORKERS = ("judge", "mine", "index")
 
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
-    "train_epochs": 3,
+    "train_epochs": 2,
     "train_learning_rate": 5e-5,
-    "train_negatives": 4,
+    "train_negatives": 0,
+    "max_tokens": 128,
 }
 """Where a run of minutes differs from an installation that stays; ``RETRAIL_…`` variables win."""
 

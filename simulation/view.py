@@ -210,10 +210,10 @@ def table(turns: list[Turn] | tuple[Turn, ...], title: str) -> Table:
     return shown
 
 
-def _changed(value: float, before: float | None, form: str, *, more_is_better: bool = True) -> Text:
+def _changed(value: float, before: float, form: str, *, more_is_better: bool = True) -> Text:
     text = Text(format(value, form))
-    if before is not None:
-        change = value - before
-        good = change > 0 if more_is_better else change < 0
+    change = value - before
+    if change:
+        good = (change > 0) == more_is_better
         text.append(f" {change:+{form}}", style="green" if good else "red")
     return text
