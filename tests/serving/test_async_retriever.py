@@ -26,7 +26,7 @@ def test_concurrent_queries_share_a_search_and_keep_their_k() -> None:
             fake.goes_on.set()
             results: list[SearchResult] = [await first, *await asyncio.gather(*others)]
         assert fake.batches == [(["gzip"], 1), (["archives", "javascript", "gzip"], 3)]
-        assert [[hit.doc_id for hit in r.hits][0] for r in results] == [
+        assert [r.hits[0].doc_id for r in results] == [
             "gzip",
             "zip/file",
             "json#0",

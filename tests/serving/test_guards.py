@@ -24,9 +24,16 @@ class Echo:
         self.may = asyncio.Event()
         self.may.set()
         self.reached = 0
+        self._counted = asyncio.Condition()
+
+    async def is_reached(self, times: int) -> None:
+        async with asyncio.timeout(10), self._counted:
+            await self._counted.wait_for(lambda: self.reached >= times)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.reached += 1
+        async with self._counted:
+            self.reached += 1
+            self._counted.notify_all()
         message = await receive()
         assert not message.get("more_body")
         await self.may.wait()
@@ -155,16 +162,14 @@ def test_one_request_too_many_is_told_when_to_come_back_and_probes_get_through()
         echo.may.clear()
         async with client(guarded(echo, serve_concurrency=2)) as http:
             under_way = [asyncio.create_task(http.post("/v1/search")) for _ in range(2)]
-            while echo.reached < 2:
-                await asyncio.sleep(0)
+            await echo.is_reached(2)
             refused = await http.post("/v1/search")
             assert refused.status_code == 503
             assert refused.headers["retry-after"] == "1"
             problem_of(refused)
             assert (await http.get("/v1/documents/a")).status_code == 503
             probe = asyncio.create_task(http.get("/healthz"))
-            while echo.reached < 3:
-                await asyncio.sleep(0)
+            await echo.is_reached(3)
             echo.may.set()
             assert [r.status_code for r in await asyncio.gather(*under_way, probe)] == [200] * 3
             assert (await http.post("/v1/search")).status_code == 200
