@@ -107,7 +107,9 @@ class Follower(ABC):
         Raises:
             BrokerUnavailable, TopicMismatch: from Kafka.
         """
-        ends = {p: high for p, (_, high) in kafka.offsets(self._consumer, self.topic).items()}
+        marks = kafka.offsets(self._consumer, self.topic)
+        # What has been read is there, whatever the broker for try-outs says (``kafka.TANSU``).
+        ends = {p: max(high, self.next[p]) for p, (_, high) in marks.items()}
         for partition, end in ends.items():
             lag = max(0, end - self.next[partition])
             metrics.CONSUMER_LAG.labels(topic=self.topic, partition=partition).set(lag)

@@ -27,6 +27,10 @@ BATCH = 1000
 STALL_SECONDS = 30.0
 """Silence of the brokers after which a bounded read or write gives up."""
 
+TANSU = "tansu_cluster"
+"""Cluster id of the broker for try-outs, which tells the end of a partition as the offset of its
+last batch, plus one. What a fetch tells is right."""
+
 _ELECTING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -234,9 +238,10 @@ def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int
                 raise
             time.sleep(0.1)
             continue
-        if marks is None:
+        fetched = consumer.get_watermark_offsets(partition, cached=True)
+        if marks is None or fetched is None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no offsets of {partition}"))
-        return marks
+        return marks[0], max(marks[1], fetched[1])
 
 
 def read_to_end(
@@ -264,13 +269,26 @@ def read_to_end(
                 assignment.append(TopicPartition(topic, partition, first))
         if ends:
             reader.assign(assignment)
-            yield from _until(reader, topic, ends)
+            # A record more than asked for is no harm, a record less is.
+            yield from _until(reader, topic, ends, past_ends=_is_tansu(reader))
     finally:
         reader.close()
 
 
-def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Record]:
-    """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done."""
+def _is_tansu(reader: Consumer) -> bool:
+    try:
+        return bool(reader.list_topics(timeout=STALL_SECONDS).cluster_id == TANSU)
+    except KafkaException as error:
+        raise BrokerUnavailable(f"Kafka stopped answering: {_said(error)}.") from error
+
+
+def _until(
+    reader: Consumer, topic: str, ends: dict[int, int], *, past_ends: bool
+) -> Iterator[Record]:
+    """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done.
+
+    With ``past_ends`` what lies behind them too, until a partition has no more.
+    """
     heard = time.monotonic()
     while ends:
         messages = ready(reader, 0.5)
@@ -283,9 +301,10 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
             end = ends.get(partition)
             if end is None:
                 continue
-            if message.error() is None and offset < end:
+            more = message.error() is None
+            if more and (past_ends or offset < end):
                 yield record(message)
-            if offset >= end - 1:
+            if offset >= end - 1 and not (past_ends and more):
                 del ends[partition]
         if messages:
             heard = time.monotonic()
