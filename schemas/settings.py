@@ -102,7 +102,9 @@ class Settings(BaseSettings):
 
     # -- Serving (`retrail serve`, `retrail mcp`) --------------------------------------------
     serve_token: SecretStr | None = Field(
-        None, description="bearer token that requests must carry; needed beyond the loopback"
+        None,
+        min_length=1,
+        description="bearer token that requests must carry; needed beyond the loopback",
     )
     serve_concurrency: PositiveInt = Field(
         64, description="requests at once; more are told to come back a second later"
