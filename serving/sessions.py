@@ -102,8 +102,7 @@ class Session:
 
     def searched(self, query: str, result: "SearchResult") -> None:
         """A query was answered."""
-        hits = [(hit.doc_id, hit.score) for hit in result.hits]
-        self.trajectory.search(query, hits, retriever_version=result.retriever_version)
+        self.trajectory.search(query, result.hits, retriever_version=result.retriever_version)
         self.events += 1
 
     def opened(self, doc_id: str) -> None:

@@ -78,7 +78,7 @@ class _Steps:
         self._events = events
 
     def search(self, query: str, hits: Any, *, retriever_version: int) -> None:
-        self._events.append(("search", query, [doc_id for doc_id, _ in hits], retriever_version))
+        self._events.append(("search", query, [hit.doc_id for hit in hits], retriever_version))
 
     def browse(self, doc_id: str) -> None:
         self._events.append(("browse", doc_id))

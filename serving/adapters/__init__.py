@@ -1,0 +1,1 @@
+"""The retriever as other frameworks take it, a file each."""
