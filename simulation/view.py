@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
@@ -190,16 +191,17 @@ def figures(turn: Turn) -> str:
 
 def table(turns: list[Turn] | tuple[Turn, ...], title: str) -> Table:
     """All turns; each figure with its change from the turn before."""
-    shown = Table(title=title, title_justify="left", title_style="dim")
-    for name in ("turn", "model", "gate", "pairs", "nDCG@10", "recall@10", "success", "steps"):
+    shown = Table(
+        title=title, title_justify="left", title_style="dim", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for name in ("turn", "model", "pairs", "nDCG@10", "recall@10", "success", "steps"):
         shown.add_column(name, justify="right", no_wrap=True)
     before: Turn | None = None
     for turn in turns:
         old = before or turn
         shown.add_row(
             str(turn.turn),
-            f"v{turn.model_version}",
-            turn.gate.decision if turn.gate else "untrained",
+            f"v{turn.model_version}" + ("" if shipped(turn) else " kept"),
             f"{turn.pairs:,}" if turn.turn else "",
             _changed(turn.ndcg_at_10, old.ndcg_at_10, ".3f"),
             _changed(turn.recall_at_10, old.recall_at_10, ".3f"),
@@ -208,6 +210,11 @@ def table(turns: list[Turn] | tuple[Turn, ...], title: str) -> Table:
         )
         before = turn
     return shown
+
+
+def shipped(turn: Turn) -> bool:
+    """Whether the turn's own model serves; the first one always does."""
+    return turn.gate is None or turn.gate.decision == "ship"
 
 
 def _changed(value: float, before: float, form: str, *, more_is_better: bool = True) -> Text:
