@@ -64,6 +64,11 @@ class JudgeTask:
         """Whether not too much waits for the judge or for acknowledgement."""
         return self._judged.room and self._dead.room
 
+    @property
+    def recovered(self) -> bool:
+        """There is no state to read again."""
+        return True
+
     def process(self, records: Sequence[Record]) -> None:
         """Judge the records, or begin to."""
         for record in records:

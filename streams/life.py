@@ -43,13 +43,13 @@ def run(
         ConfigurationError: a setting is unusable.
     """
     claimed = data_dir.claim(settings, role)
-    metrics_server.serve(settings, role)
 
     async def main() -> BaseException | None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         worker = Worker(source, settings.kafka_session_timeout, make_task)
+        metrics_server.serve(settings, role, worker.health)
         group = settings.group(role, revised=True)
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
         failure = await _live(app, worker, stop)

@@ -58,6 +58,11 @@ class MineTask:
         """Whether not too many pairs are under way."""
         return self._outbox.room
 
+    @property
+    def recovered(self) -> bool:
+        """Whether it has folded again what a former owner wrote the pairs of."""
+        return self._next >= self._acknowledged
+
     def process(self, records: Sequence[Record]) -> None:
         """Fold the records in."""
         for record in records:

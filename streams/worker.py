@@ -26,9 +26,11 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.errors import CannotGoOn
-from streams import metrics
+from schemas.metrics_server import Health
+from streams import health, metrics
 from streams.continuity import Continuity
 from streams.faust_batches import BatchApp, Committed, Record
+from streams.health import Observation, PartitionState
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +38,6 @@ CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_RECORDS = 50_000
 CHUNK = 500
 """Records between two turns of the event loop, so that acknowledgements get through."""
-
-STALL_SECONDS = 60.0
-"""Without a record while the log has more: Faust's consumer died silently."""
 
 ANSWER_SECONDS = 10.0
 """After which the worker says that it waits for the broker."""
@@ -53,6 +52,10 @@ class PartitionTask(Protocol):
     @property
     def room(self) -> bool:
         """Whether it takes more records now."""
+
+    @property
+    def recovered(self) -> bool:
+        """Whether it has read again what was done before the partition came here."""
 
     def process(self, records: Sequence[Record]) -> None:
         """Take records in order. Must not wait: outputs go to an outbox."""
@@ -76,6 +79,7 @@ class Slot:
     committed: Committed
     moved_at: float = field(default_factory=time.monotonic)
     last_timestamp: int = 0
+    lag: int | None = None
 
 
 MakeTask = Callable[[BatchApp, int, Committed, Callable[[BaseException], None]], PartitionTask]
@@ -98,6 +102,8 @@ class Worker:
         self._make_task = make_task
         self._patience = min(HAND_OVER_SECONDS, session_seconds / 2)
         self._slots: dict[int, Slot] = {}
+        self._assigned = False
+        self._observation = Observation(time.monotonic())
         self._epoch = 0
         self._records_since = 0
         self._due = asyncio.Event()
@@ -107,6 +113,10 @@ class Worker:
         """End the worker with exit status 75, after a last checkpoint of what is certain."""
         if not self.failure.done():
             self.failure.set_result(failure)
+
+    def health(self) -> Health:
+        """Whether it lives and is ready; may be asked from any thread."""
+        return health.assess(self._observation, time.monotonic())
 
     # -- what Faust asks -----------------------------------------------------------------------
 
@@ -128,6 +138,8 @@ class Worker:
             return
         start = committed | {p: Committed(offset) for p, offset in beginnings.items()}
         self._slots = {partition: self._slot(partition, start[partition]) for partition in start}
+        self._assigned = True
+        self._observe()
         metrics.ASSIGNED.labels(self.source).set(len(self._slots))
         log.info("partitions assigned", starts={p: found.offset for p, found in start.items()})
 
@@ -135,6 +147,8 @@ class Worker:
         """Drop all state, after a last checkpoint."""
         self._epoch += 1
         slots, self._slots = self._slots, {}
+        self._assigned = False
+        self._observe()
         metrics.ASSIGNED.labels(self.source).set(0)
         if not slots:
             return
@@ -242,35 +256,42 @@ class Worker:
         while True:
             await asyncio.sleep(CHECKPOINT_SECONDS)
             slots = dict(self._slots)
-            if not slots:
-                continue
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    ends = await self.app.ends(frozenset(slots))
+                    ends = await self.app.ends(frozenset(slots)) if slots else {}
             except (TimeoutError, KafkaError) as error:
                 log.warning("the broker does not answer; waiting", error=repr(error))
                 for slot in slots.values():
                     slot.moved_at = time.monotonic()
-                continue
-            for partition, slot in slots.items():
-                if self._slots.get(partition) is slot:
-                    self._watch(partition, slot, ends[partition])
+            else:
+                for partition, slot in slots.items():
+                    if self._slots.get(partition) is slot:
+                        self._watch(partition, slot, ends[partition])
+            self._observe()
 
     def _watch(self, partition: int, slot: Slot, end: int) -> None:
-        lag = max(0, end - slot.guard.next)
+        slot.lag = lag = max(0, end - slot.guard.next)
         behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
         metrics.LAG_EVENTS.labels(self.source, partition).set(lag)
         metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
-        now = time.monotonic()
         if not lag:
             slot.task.caught_up()
         if not lag or not slot.task.room:
-            slot.moved_at = now
-        elif now - slot.moved_at > STALL_SECONDS:
+            slot.moved_at = time.monotonic()
+
+    def _observe(self) -> None:
+        """Note how the partitions are, for :meth:`health`; a stalled one ends the worker."""
+        now = time.monotonic()
+        states = {
+            partition: PartitionState(slot.lag, now - slot.moved_at, slot.task.recovered)
+            for partition, slot in self._slots.items()
+        }
+        self._observation = Observation(now, states if self._assigned else None)
+        for partition, state in health.stalled(self._observation).items():
             self.fail(
                 CannotGoOn(
-                    f"No record of {self.source}/{partition} came for {STALL_SECONDS:.0f} s, "
-                    f"although {lag} are there."
+                    f"No record of {self.source}/{partition} came for {state.unmoved:.0f} s, "
+                    f"although {state.lag} are there."
                 )
             )
 

@@ -186,7 +186,14 @@ class Worker:
     role: str
     process: subprocess.Popen[bytes]
     log_file: Path
+    data_dir: Path
     ended: bool = False
+
+    @property
+    def ports(self) -> list[int]:
+        """Where it serves its page; empty before it does."""
+        files = (self.data_dir / "run").glob(f"{self.role}-{self.process.pid}.metrics")
+        return [int(text) for file in files if (text := file.read_text())]
 
     @property
     def log(self) -> str:
@@ -244,7 +251,7 @@ class Fleet:
                 env=environment | variables,
                 stderr=log,
             )
-        self.workers.append(Worker(role, process, log_file))
+        self.workers.append(Worker(role, process, log_file, self.settings.data_dir))
         return self.workers[-1]
 
     def kill_all(self) -> None:

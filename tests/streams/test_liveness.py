@@ -1,0 +1,81 @@
+"""Worker processes tell whether they live and are ready, and leave when they stall."""
+
+import urllib.error
+import urllib.request
+
+from tests.streams.fleet import (
+    assert_same_pairs,
+    interleaved,
+    mined_offline,
+    pairs_of,
+    publish,
+    trajectory,
+)
+from tests.waiting import eventually
+
+DEAF = """
+from streams import health
+from streams.worker import Worker
+health.STALL_SECONDS = 2.0
+async def lose(self, partition, records):
+    pass
+Worker.deliver = lose
+"""
+
+SLOW_TO_RECOVER = """
+import time
+from streams.mine_worker import MineTask
+process = MineTask.process
+def slowly(self, records):
+    if not self.recovered:
+        time.sleep(0.02 * len(records))
+    process(self, records)
+MineTask.process = slowly
+from streams import worker
+worker.CHUNK = 10
+"""
+
+
+def page(worker, path):
+    """Status and text of a page of a worker; nothing before it serves any."""
+    [port] = worker.ports
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+def test_a_worker_is_ready_once_it_has_folded_again(settings, fleet):
+    """The miner is killed while trajectories are open, so its successor has much to read again."""
+    trajectories = [trajectory(f"t{number}") for number in range(30)]
+    closed = interleaved(trajectories[:15])
+    opened = interleaved(events[:-1] for events in trajectories[15:])
+    expected = mined_offline(interleaved(trajectories), settings)
+    publish(settings, opened + closed)
+    judge, first = fleet.start("judge"), fleet.start("mine")
+    eventually(lambda: judge.ports and page(judge, "/readyz")[0] == 200, 30, "ready judge")
+    eventually(lambda: len(pairs_of(settings)) > 20, 30, "pairs of closed trajectories")
+    assert first.stop() == 0
+    second = fleet.start("mine", SLOW_TO_RECOVER)
+    states = set()
+
+    def ready():
+        if second.ports:
+            states.add(page(second, "/readyz"))
+        return (200, "working") in states
+
+    eventually(ready, 40, "ready miner", interval=0.05)
+    assert (503, "reading again what open trajectories need") in states
+    assert page(second, "/healthz") == (200, "working")
+    publish(settings, [events[-1] for events in trajectories[15:]])
+    fleet.until_pairs(expected)
+    assert assert_same_pairs(settings, expected) == 0
+
+
+def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
+    publish(settings, trajectory("lonely"))
+    judge = fleet.start("judge", DEAF)
+    assert judge.wait(40) == 75
+    assert "although" in judge.log
+    assert "ended: No record of" in judge.log
