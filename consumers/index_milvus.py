@@ -122,6 +122,10 @@ class Milvus:
         self._client = client or milvus.connect(settings)
         self._patience = patience
 
+    def close(self) -> None:
+        """Leave Milvus."""
+        self._client.close()
+
     # -- Builds -----------------------------------------------------------------------------
 
     def builds(self) -> tuple[Build, ...]:

@@ -10,6 +10,7 @@ completes that build and swaps it in.
 import secrets
 import threading
 import time
+from contextlib import closing
 from functools import partial
 
 import structlog
@@ -53,8 +54,7 @@ def run(settings: Settings) -> None:
     kafka.require_broker(
         settings, [topics.documents, topics.documents_dlq, topics.retriever_releases]
     )
-    with stopped_by_signals() as stop:
-        milvus = Milvus(settings, stop)
+    with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
         metrics_server.serve(settings, "index")
         IndexWorker(settings, milvus, stop).run()
 
