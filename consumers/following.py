@@ -18,9 +18,13 @@ from confluent_kafka.admin import AdminClient
 
 from consumers import kafka, metrics
 from schemas.errors import BrokerUnavailable, CannotGoOn
+from schemas.metrics import LAG_EVENTS
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""How long a running process waits to be told the ends of a topic: it has other things to do."""
 
 _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS position (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
@@ -63,7 +67,9 @@ class Follower(ABC):
             enable_partition_eof=True,
             topic_metadata_propagation_max_ms=5000,
         )
-        marks = kafka.offsets(self._consumer, topic)
+        # The other's connection is busy waiting for records, half a second at a time.
+        self._asker = kafka.consumer(settings)
+        marks = kafka.offsets(self._asker, topic)
         self._db = self._open(topic_id(settings, topic), marks)
         self.next = {
             partition: max(low, self._stored().get(partition, low))
@@ -107,12 +113,12 @@ class Follower(ABC):
         Raises:
             BrokerUnavailable, TopicMismatch: from Kafka.
         """
-        marks = kafka.offsets(self._consumer, self.topic)
+        marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
         # What has been read is there, whatever the broker for try-outs says (``kafka.TANSU``).
         ends = {p: max(high, self.next[p]) for p, (_, high) in marks.items()}
         for partition, end in ends.items():
             lag = max(0, end - self.next[partition])
-            metrics.CONSUMER_LAG.labels(topic=self.topic, partition=partition).set(lag)
+            LAG_EVENTS.labels(topic=self.topic, partition=partition).set(lag)
         return ends
 
     def reached(self, ends: Mapping[int, int]) -> bool:
@@ -146,6 +152,7 @@ class Follower(ABC):
     def close(self) -> None:
         """Stop following; what was read stays for the next start."""
         self._consumer.close()
+        self._asker.close()
         with self._db:
             self._seen()
         self._db.close()

@@ -1,6 +1,5 @@
 """Kafka as the consumers use it: checked at start, read to its end, acknowledged when written."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,11 @@ _ELECTING = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
+
+REPORT_SECONDS = 10.0
+"""Between two reports of one kind of connection trouble."""
+
+_reported: dict[int, float] = {}
 
 Headers = Iterable[tuple[str, bytes]]
 
@@ -203,22 +207,27 @@ def publish_all(
     return count
 
 
-def offsets(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+def offsets(
+    consumer: Consumer, topic: str, *, timeout: float = STALL_SECONDS
+) -> dict[int, tuple[int, int]]:
     """First and end offset of each partition of ``topic`` (``end`` is that of the next record).
+
+    Args:
+        timeout: seconds to wait for each answer.
 
     Raises:
         BrokerUnavailable: the brokers do not answer.
         TopicMismatch: there is no such topic.
     """
     try:
-        found = consumer.list_topics(topic, timeout=STALL_SECONDS).topics[topic]
+        found = consumer.list_topics(topic, timeout=timeout).topics[topic]
         if found.error is not None:
             raise TopicMismatch(
                 f"Kafka has no topic {topic} ({found.error.str()}). Create what is missing with "
                 "`retrail topics create`."
             )
         return {
-            partition: _watermarks(consumer, TopicPartition(topic, partition))
+            partition: _watermarks(consumer, TopicPartition(topic, partition), timeout)
             for partition in sorted(found.partitions)
         }
     except KafkaException as error:
@@ -227,21 +236,20 @@ def offsets(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
         ) from error
 
 
-def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+def _watermarks(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:
     """Wait for the leader of a partition, which a new topic gets a moment after its creation."""
-    deadline = time.monotonic() + STALL_SECONDS
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            marks = consumer.get_watermark_offsets(partition, timeout=STALL_SECONDS)
+            marks = consumer.get_watermark_offsets(partition, timeout=timeout)
         except KafkaException as error:
             if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
             continue
-        fetched = consumer.get_watermark_offsets(partition, cached=True)
-        if marks is None or fetched is None:
+        if marks is None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no offsets of {partition}"))
-        return marks[0], max(marks[1], fetched[1])
+        return marks
 
 
 def read_to_end(
@@ -354,7 +362,8 @@ def _header_pairs(message: Message) -> Iterable[tuple[str, Any]]:
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    return settings.kafka() | {"error_cb": report, "logger": logging.getLogger("librdkafka")}
+    # Below "critical" its log repeats what the callback is told.
+    return settings.kafka() | {"error_cb": report, "log_level": 2}
 
 
 def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -362,8 +371,14 @@ def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(error: KafkaError) -> None:
-    """Log what librdkafka says about the connection; it recovers by itself."""
-    log.warning("kafka reports", error=error.str(), fatal=error.fatal())
+    """Log what librdkafka says about the connection; it recovers by itself.
+
+    It says so hundreds of times in an outage: each kind is logged once in a while.
+    """
+    now = time.monotonic()
+    if error.fatal() or now - _reported.get(error.code(), -REPORT_SECONDS) >= REPORT_SECONDS:
+        _reported[error.code()] = now
+        log.warning("kafka reports", error=error.str(), fatal=error.fatal())
 
 
 def _said(error: KafkaException) -> str:
