@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from retrail.cli.document_files import BadLine, documents_of, file_of
+from retrail.cli.document_files import BadLine, Fields, documents_of, lines_of
 from schemas.documents import Document
 from schemas.errors import InputError
 
@@ -66,10 +66,17 @@ def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:
     assert isinstance(found, BadLine)
 
 
-def test_a_folder_is_a_beir_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
-        file_of(tmp_path)
-    (tmp_path / "corpus.jsonl").touch()
-    assert file_of(tmp_path) == tmp_path / "corpus.jsonl"
-    with pytest.raises(InputError, match="is no file"):
-        file_of(tmp_path / "absent.jsonl")
+def test_other_names_of_fields_are_taken_instead(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"pid": "a", "head": "A", "passage": "of a", "text": "not this"}\n')
+    fields = Fields(doc_id=("pid",), title=("head",), text=("passage",))
+    [(_, found)] = documents_of(path, fields)
+    assert found == Document(doc_id="a", title="A", text="of a")
+
+
+def test_lines_are_counted_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text("{}\n" * 7)
+    assert lines_of(path) == 7
+    with pytest.raises(InputError, match="absent cannot be read: No such file"):
+        list(documents_of(tmp_path / "absent"))

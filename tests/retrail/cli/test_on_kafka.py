@@ -170,7 +170,7 @@ def test_documents_are_loaded_and_bad_ones_named(
     assert f"{corpus}:2: not JSON" in done.err
     assert f"{corpus}:3: document large has 4,19" in done.err
     assert "2 documents of" in done.err
-    assert "2 lines were left out" in done.err
+    assert "2 documents were left out" in done.err
     found = records(installation, Topics.of(installation).documents)
     assert {r.key: Document.model_validate_json(r.value or b"") for r in found} == {
         b"a": Document(doc_id="a", title="A", text="of a"),
@@ -188,7 +188,7 @@ def test_the_first_of_many_bad_lines_are_named(
     path.write_text("{\n" * 50)
     done = retrail("documents", "load", path)
     assert done.err.count("not JSON") == 20
-    assert "50 lines were left out" in done.err
+    assert "50 documents were left out" in done.err
 
 
 def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: Settings) -> None:
