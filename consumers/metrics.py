@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from schemas.metrics import LAG_EVENTS
+
 PAIRS_SEEN = Counter(
     "retrail_pairs_seen_total",
     "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
@@ -20,11 +22,7 @@ INVALID_RECORDS = Counter(
     "Records that are no pair, document, manifest or release, and were passed over.",
     ["stage"],
 )
-CONSUMER_LAG = Gauge(
-    "retrail_consumer_lag_events",
-    "Records between what has been read and the end of the topic.",
-    ["topic", "partition"],
-)
+CONSUMER_LAG = LAG_EVENTS
 STORE_REBUILDS = Counter(
     "retrail_local_copy_rebuilds_total",
     "Local copies of a topic that were thrown away and read anew.",

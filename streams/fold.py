@@ -103,8 +103,10 @@ class Fold:
 
     Attributes:
         counts: what became of records, browses and trajectories since somebody cleared it; keys are
-            ``("events", result)``, ``("browses", result)`` and ``("closed", reason)``. Silent
-            records are not counted again.
+            ``("events", result)``, ``("browses", result)``, ``("rank", verdict, rank)``,
+            ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
+            for that reason never came (at most ``limits.events`` a trajectory). Silent records are
+            not counted again.
         clock: log time in milliseconds.
     """
 
@@ -294,6 +296,10 @@ class Fold:
             return []
         closed_by: ClosedBy = "end" if trajectory.outcome is not None else reason
         self.counts["closed", closed_by] += 1
+        if trajectory.missing:
+            # A seq is any number: one broken client must not drown the others.
+            missing = min(trajectory.missing, self._limits.events)
+            self.counts["gaps", closed_by] += missing
         mined = mine(unpack(trajectory.steps), self._profile, self.counts)
         return [self._pair(trajectory, closed_by, pair) for pair in mined]
 

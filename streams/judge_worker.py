@@ -21,6 +21,7 @@ from streams import life, metrics
 from streams.dead_letters import Rejected, dead_letter, fits, read
 from streams.faust_batches import BatchApp, Committed, Record
 from streams.judging import Event, Judge, judge_named, judged, judgement, question
+from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
 from streams.readiness import require_topics
 
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 ROLE = "judge"
 ROOM_RECORDS = 4_000
+
+_agent_models = BoundedLabel()
 
 
 class JudgeTask:
@@ -114,7 +117,8 @@ class JudgeTask:
         if found.verdict is not None:
             metrics.VERDICTS.labels(found.verdict, found.judge).inc()
         if isinstance(written, JudgedReasoning) and written.tokens is not None:
-            metrics.REASONING_TOKENS.labels(event.agent.model).observe(written.tokens)
+            model = _agent_models.of(event.agent.model)
+            metrics.REASONING_TOKENS.labels(model).observe(written.tokens)
         return Output(record.key, written.to_json())
 
     def _set_aside(self, record: Record, error: Rejected) -> None:

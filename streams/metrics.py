@@ -1,6 +1,7 @@
 """What the stream workers count; served on ``/metrics`` by both.
 
-Nothing vanishes uncounted: every record that a worker reads ends under one ``result``.
+Nothing vanishes uncounted: every record that a worker reads ends under one ``result``. Their lag in
+events is :data:`schemas.metrics.LAG_EVENTS`. ``docs/metrics.md`` lists all, with queries.
 """
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -11,7 +12,6 @@ _RANKS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50, 100)
 _COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 # -- both workers ---------------------------------------------------------------------------
-LAG_EVENTS = Gauge("retrail_consumer_lag_events", "Records not read yet.", ["topic", "partition"])
 LAG_SECONDS = Gauge(
     "retrail_consumer_lag_seconds",
     "Age of the last record read, while there are more; else 0.",
@@ -53,7 +53,7 @@ JUDGE_AVAILABLE = Gauge(
 )
 REASONING_TOKENS = Histogram(
     "retrail_reasoning_tokens",
-    "Length of the reasoning about a browsed document.",
+    "Length of the reasoning about a browsed document; agent models beyond 50 are one, other.",
     ["agent_model"],
     buckets=_TOKENS,
 )
@@ -74,8 +74,11 @@ PAIRS = Counter("retrail_pairs_total", "Labelled pairs written.", ["verdict"])
 OVERSIZED_PAIRS = Counter(
     "retrail_oversized_pairs_total", "Labelled pairs that were too large for their topic."
 )
-POSITIVE_RANK = Histogram(
-    "retrail_positive_rank", "Rank of the positive in the search that found it.", buckets=_RANKS
+BROWSED_RANK = Histogram(
+    "retrail_browsed_rank",
+    "Rank of a browsed document in the search that found it, of closed trajectories.",
+    ["verdict"],
+    buckets=_RANKS,
 )
-NEGATIVES = Histogram("retrail_negatives", "Negatives of a pair.", buckets=_COUNTS)
+NEGATIVES = Histogram("retrail_negatives", "Negatives of a pair.", ["verdict"], buckets=_COUNTS)
 GAPS = Counter("retrail_gaps_total", "Events of closed trajectories that never came.")

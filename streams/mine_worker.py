@@ -8,7 +8,7 @@ same pairs.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -81,8 +81,7 @@ class MineTask:
             return
         self._outbox.put(offset, output, len(output.value or b""))
         metrics.PAIRS.labels(pair.verdict).inc()
-        metrics.POSITIVE_RANK.observe(pair.rank)
-        metrics.NEGATIVES.observe(len(pair.negatives))
+        metrics.NEGATIVES.labels(pair.verdict).observe(len(pair.negatives))
 
     async def commit_point(self) -> Committed:
         """The low watermark, when the pairs of all records so far are acknowledged."""
@@ -105,15 +104,30 @@ class MineTask:
 
     def _count(self) -> None:
         """Move the fold's counts into the metrics."""
-        counters = {
-            "events": metrics.MINED_EVENTS,
-            "browses": metrics.BROWSES,
-            "closed": metrics.CLOSED,
-        }
-        for (kind, result), number in self._fold.counts.items():
-            counters[kind].labels(result).inc(number)
+        show(self._fold.counts)
         self._fold.counts.clear()
         metrics.OPEN.labels(self._partition).set(self._fold.open_trajectories)
+
+
+def show(counts: Mapping[tuple[str, ...], int]) -> None:
+    """Add a fold's counts to the metrics."""
+    for (kind, *labels), number in counts.items():
+        match kind:
+            case "events":
+                metrics.MINED_EVENTS.labels(*labels).inc(number)
+            case "browses":
+                metrics.BROWSES.labels(*labels).inc(number)
+            case "closed":
+                metrics.CLOSED.labels(*labels).inc(number)
+            case "gaps":
+                metrics.GAPS.inc(number)
+            case "rank":
+                verdict, rank = labels
+                ranks = metrics.BROWSED_RANK.labels(verdict)
+                for _ in range(number):
+                    ranks.observe(int(rank))
+            case _:
+                raise ValueError(f"no metric shows {kind}")
 
 
 def run(settings: Settings) -> None:

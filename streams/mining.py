@@ -72,7 +72,8 @@ def mine(
     Args:
         steps: in the order of their seq; a gap in it is a :class:`~streams.steps.BreakStep`.
         profile: which hits count as negatives.
-        counts: browses that give no pair are counted here as ``("browses", reason)``.
+        counts: browses are counted here as ``("browses", verdict)``, those that give no pair as
+            ``("browses", reason)``; and where their documents stood as ``("rank", verdict, rank)``.
     """
     tally: Counter[tuple[str, ...]] = Counter() if counts is None else counts
     pairs: list[MinedPair] = []
@@ -111,14 +112,17 @@ def _end_run(
     phase.browsed.update(b.browse.doc_id for b in run)
     phase.unknown.update(b.browse.doc_id for b in run if b.verdict == "unknown")
     for browsed in run:
-        holding = phase.holding(browsed.browse.doc_id)
-        if browsed.verdict == "unknown":
+        holding, verdict = phase.holding(browsed.browse.doc_id), browsed.verdict
+        if holding is not None:
+            rank = holding.rank_of(browsed.browse.doc_id)
+            tally["rank", verdict, str(rank)] += 1
+        if verdict == "unknown":
             tally["browses", "unknown"] += 1
         elif holding is None:
             tally["browses", "unsearched"] += 1
         else:
-            pairs.append(_pair(browsed, holding, phase, relevant, rejected, profile))
-            tally["browses", browsed.verdict] += 1
+            pairs.append(_pair(browsed, holding, rank, phase, relevant, rejected, profile))
+            tally["browses", verdict] += 1
     phase.rejected.extend(rejected)
     return _Phase() if relevant else phase
 
@@ -126,6 +130,7 @@ def _end_run(
 def _pair(
     browsed: _Browsed,
     holding: SearchStep,
+    rank: int,
     phase: _Phase,
     relevant: set[str],
     rejected: list[str],
@@ -149,7 +154,7 @@ def _pair(
         judge_version=judged.judge_version,
         reasoning_tokens=browsed.reasoning.tokens if browsed.reasoning else None,
         rejected=sum(1 for _ in takewhile(all_rejected.__contains__, negatives)),
-        rank=holding.rank_of(positive),
+        rank=rank,
         retriever_version=holding.retriever_version,
     )
 

@@ -26,6 +26,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from schemas.errors import CannotGoOn
+from schemas.metrics import LAG_EVENTS
 from schemas.metrics_server import Health
 from streams import health, metrics
 from streams.continuity import Continuity
@@ -158,7 +159,7 @@ class Worker:
         certain = {p: point for p, point in zip(slots, points, strict=True) if point is not None}
         await self._commit(slots, certain, self._patience)
         for partition in slots:
-            metrics.LAG_EVENTS.labels(self.source, partition).set(0)
+            LAG_EVENTS.labels(self.source, partition).set(0)
             metrics.LAG_SECONDS.labels(self.source, partition).set(0)
 
     async def deliver(self, partition: int, records: Sequence[Record]) -> None:
@@ -272,7 +273,7 @@ class Worker:
     def _watch(self, partition: int, slot: Slot, end: int) -> None:
         slot.lag = lag = max(0, end - slot.guard.next)
         behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
-        metrics.LAG_EVENTS.labels(self.source, partition).set(lag)
+        LAG_EVENTS.labels(self.source, partition).set(lag)
         metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
         if not lag:
             slot.task.caught_up()

@@ -93,6 +93,8 @@ def test_an_old_gap_is_passed_and_ends_a_run(log):
     log.put(events[4], at=30_002)
     assert log.put(events[5], at=30_003) == []
     assert log.fold.counts["browses", "unknown"] == 1
+    assert log.fold.counts["gaps", "end"] == 1
+    assert log.fold.counts["rank", "unknown", "2"] == 1
 
 
 def test_a_gap_across_billions_of_seqs_costs_nothing(log):
@@ -101,6 +103,7 @@ def test_a_gap_across_billions_of_seqs_costs_nothing(log):
     log.put(last | {"seq": 2**31 - 1})
     log.tick(40_000)
     assert log.fold.counts["closed", "end"] == 1
+    assert log.fold.counts["gaps", "end"] == Limits().events
 
 
 @pytest.mark.parametrize(
