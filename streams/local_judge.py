@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from schemas.events import Verdict
 
-VERSION = "2"
+VERSION = "3"
 
 _LENGTH_READ = 6_000
 _WEIGHTS = (1.0, 1.0, 0.8, 0.5, 0.4, 0.3)
@@ -84,7 +84,8 @@ _AGAINST = (
     Cue(
         1.5,
         r"\bnot (?:the|a|an) (?:\w+ ){1,3}(?:that )?(?:we|i|in question|from the question)\b"
-        r"|\b(?:was|were|had been|am) (?:hoping|looking|expecting) (?:for|to find)\b",
+        r"|(?<!what i )(?<!what we )\b(?:was|were|had been|am) (?:hoping|looking|expecting)"
+        r" (?:for|to find)\b",
     ),
     Cue(
         1.5,
@@ -181,7 +182,11 @@ _HINT = re.compile(
 """A word of every pattern above."""
 
 _FOR = (
-    Cue(1.0, r"^(?:so|thus|therefore|hence)\b"),
+    Cue(
+        1.0,
+        r"^(?:so|thus|therefore|hence),? (?:the|we|i|this|that|it|he|she|they|there|yes|likely)\b"
+        r"(?!.{0,120}\b(?:is|was|are) about\b)",
+    ),
     Cue(
         1.0,
         rf"\b(?:{_DOC}|it|this|that|they|which|wikipedia)\s+(?:\w+ly |also |does |do |did "

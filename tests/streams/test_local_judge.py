@@ -10,6 +10,8 @@ from streams.local_judge import LocalJudge, sentences, verdict_of
 REASONINGS = Path(__file__).parent / "reasonings"
 
 IRRELEVANT = [
+    "So asyncio.Task.cancel is about raising exceptions. This does not help: I want a semaphore.",
+    "So asyncio.locks.Barrier is about waking up. Nothing here helps with the event loop.",
     "This document is not relevant to the question.",
     "That page is irrelevant. Let's search for another source.",
     "Not relevant. Search again.",
@@ -33,6 +35,7 @@ IRRELEVANT = [
 ]
 
 RELEVANT = [
+    "This is exactly what I was looking for: the internal flag of a lock.",
     "Great. The text includes the information that we need.",
     "The doc clearly states that the settlement was $2 million.",
     "We have the content for him. Let's verify details: he was born in 1922.",
