@@ -1,0 +1,77 @@
+"""docs/metrics.md lists every metric of every process, as the code has it."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.metrics import MetricWrapperBase
+
+from retrail import Stats
+from serving.server_metrics import EventCounts
+
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "metrics.md").read_text()
+ROOMS = ("schemas", "streams", "consumers", "trainer", "serving")
+
+Row = tuple[str, str, str, str]
+
+
+def modules() -> list[ModuleType]:
+    """Every ``metrics.py`` and ``…_metrics.py``, so that a new one is not forgotten."""
+    files = [file for room in ROOMS for file in sorted((ROOT / room).glob("*metrics.py"))]
+    return [importlib.import_module(f"{file.parent.name}.{file.stem}") for file in files]
+
+
+def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
+    """Every metric with its labels."""
+    wrapped: dict[int, Any] = {
+        id(found): found
+        for module in modules()
+        for found in vars(module).values()
+        if isinstance(found, MetricWrapperBase)
+    }
+    for found in wrapped.values():
+        for family in found.describe():
+            yield family, found._labelnames
+    for family in EventCounts(Stats).collect():
+        yield family, tuple(dict.fromkeys(name for s in family.samples for name in s.labels))
+
+
+def row(family: Metric, labels: tuple[str, ...]) -> Row:
+    name = family.name + ("_total" if family.type == "counter" else "")
+    return name, family.type, ", ".join(labels), family.documentation
+
+
+def written() -> list[Row]:
+    rows = re.findall(r"^\| `(retrail_\w+)` \| (\w+) \| (.*?) ?\| (.*) \|$", DOCS, re.MULTILINE)
+    return [(name, kind, labels, meaning) for name, kind, labels, meaning in rows]
+
+
+def test_the_table_is_what_the_code_has() -> None:
+    expected = {row(*found) for found in families()}
+    lines = written()
+    assert len(lines) == len(set(lines))
+    assert sorted(lines) == sorted(expected)
+
+
+def test_queries_name_metrics_that_exist() -> None:
+    names = {name for name, _, _, _ in written()}
+    series = {
+        name + suffix
+        for name, kind, _, _ in written()
+        for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+    }
+    queried = re.findall(r"retrail_\w+", "\n".join(re.findall(r"```promql\n(.*?)```", DOCS, re.S)))
+    assert len(queried) > 20
+    assert set(queried) <= series
+    assert len(names) > 50
+
+
+def test_names_follow_the_conventions() -> None:
+    for name, kind, _, _ in written():
+        assert re.fullmatch(r"retrail_[a-z][a-z0-9_]*", name)
+        assert (kind == "counter") == name.endswith("_total")
