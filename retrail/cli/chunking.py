@@ -85,8 +85,8 @@ def _cut(text: str, spans: list[tuple[int, int]], first: int, size: int) -> int:
     last = first + size
     if last >= len(spans):
         return len(spans)
-    candidates = range(last, first + size - size // 3, -1)
-    return max(candidates, key=lambda end: (_quality(text, spans, end), end), default=last)
+    candidates = range(last, first + size - size // 3 - 1, -1)
+    return max(candidates, key=lambda end: (_quality(text, spans, end), end))
 
 
 def _quality(text: str, spans: list[tuple[int, int]], end: int) -> int:
