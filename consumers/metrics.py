@@ -2,8 +2,6 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.metrics import LAG_EVENTS
-
 PAIRS_SEEN = Counter(
     "retrail_pairs_seen_total",
     "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
@@ -22,7 +20,6 @@ INVALID_RECORDS = Counter(
     "Records that are no pair, document, manifest or release, and were passed over.",
     ["stage"],
 )
-CONSUMER_LAG = LAG_EVENTS
 STORE_REBUILDS = Counter(
     "retrail_local_copy_rebuilds_total",
     "Local copies of a topic that were thrown away and read anew.",
