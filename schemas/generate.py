@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas import events, judged
 from schemas.documents import Document
+from schemas.outcomes import OutcomeReport
 from schemas.pairs import LabelledPair
 from schemas.releases import Live, Release
 from schemas.runs import RunManifest
@@ -26,6 +27,7 @@ CONTRACTS: dict[str, TypeAdapter[Any]] = {
     "labelled-pair": TypeAdapter(LabelledPair),
     "document": TypeAdapter(Document),
     "run-manifest": TypeAdapter(RunManifest),
+    "outcome-report": TypeAdapter(OutcomeReport),
     "release": TypeAdapter(Annotated[Release | Live, Field(union_mode="left_to_right")]),
 }
 
@@ -35,6 +37,7 @@ TOPIC_CONTRACTS = {
     "labelled-pairs": ("labelled-pair", "trajectory_id"),
     "documents": ("document", "doc_id; an empty value deletes"),
     "training-runs": ("run-manifest", "none"),
+    "outcomes": ("outcome-report", "trajectory_id; an empty value takes the report back"),
     "retriever-releases": ("release", "the version, or 'live'"),
 }
 

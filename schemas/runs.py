@@ -15,7 +15,7 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Range(Contract):
-    """Offsets ``start`` (inclusive) to ``end`` (exclusive) of one partition of a pairs topic."""
+    """Offsets ``start`` (inclusive) to ``end`` (exclusive) of one partition of a topic."""
 
     topic: str
     partition: Count
@@ -68,6 +68,7 @@ class RunManifest(Contract):
         pair_ids: new pairs that the training file holds, sorted.
         replayed: pairs of earlier runs of the lineage, sampled against forgetting, sorted.
         left_out: pairs in the ranges that do not train, by reason.
+        outcome_ranges: what of the topic ``outcomes`` was known when the pairs were chosen.
     """
 
     run_id: RunId
@@ -81,6 +82,7 @@ class RunManifest(Contract):
     intensity: Intensity
     config: TrainingConfig
     training_file: TrainingFile
+    outcome_ranges: tuple[Range, ...] = ()
 
 
 def run_id(parent: int, ranges: tuple[Range, ...]) -> str:

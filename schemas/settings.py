@@ -14,6 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 
 JudgeName = Literal["local", "llm", "none"]
 ProfileName = Literal["reference", "paper"]
+OutcomePolicy = Literal["all", "correct_only", "weight"]
 
 
 class Settings(BaseSettings):
@@ -92,6 +93,12 @@ class Settings(BaseSettings):
     train_temperature: PositiveFloat = 0.05
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = 0
+    outcome_policy: OutcomePolicy = Field(
+        "all",
+        description="pairs of which trajectories train: all; correct_only; or weight, all, but "
+        "those of incorrect ones at outcome_factor of their weight",
+    )
+    outcome_factor: float = Field(0.5, ge=0.0, le=1.0, description="of the policy weight")
     gate_margin: float = Field(0.0, ge=0.0, description="nDCG@10 that a child may fall by")
 
     # -- Refresh ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Topics:
     documents: str
     training_runs: str
     retriever_releases: str
+    outcomes: str
     trajectory_events_dlq: str
     documents_dlq: str
 
@@ -42,6 +43,7 @@ class Topics:
             documents=f"{prefix}documents",
             training_runs=f"{prefix}training-runs",
             retriever_releases=f"{prefix}retriever-releases",
+            outcomes=f"{prefix}outcomes",
             trajectory_events_dlq=f"{prefix}trajectory-events.dlq",
             documents_dlq=f"{prefix}documents.dlq",
         )
@@ -93,6 +95,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(topics.documents, n, replication, "compact"),
         TopicSpec(topics.training_runs, 1, replication, "forever"),
         TopicSpec(topics.retriever_releases, 1, replication, "compact"),
+        TopicSpec(topics.outcomes, n, replication, "compact"),
         TopicSpec(
             topics.trajectory_events_dlq,
             n,
