@@ -62,7 +62,9 @@ def listen(
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+        found = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+        # asyncio turns Nagle's delay (40 ms an answer) off only where it sees that this is TCP.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, found.detach())
     except OSError as error:
         raise ConfigurationError(
             f"Cannot serve on {host}:{port}: {error.strerror}. Choose another --port, or 0 for any "
