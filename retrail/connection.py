@@ -94,11 +94,13 @@ def kafka_config(
     return config | dict(extra)
 
 
-def topic_name(prefix: str | None, environ: Mapping[str, str]) -> str:
-    """Name of trajectory-events under a prefix, or under ``RETRAIL_TOPIC_PREFIX``.
+def topic_name(
+    prefix: str | None, environ: Mapping[str, str], topic: str = "trajectory-events"
+) -> str:
+    """Name of a topic under a prefix, or under ``RETRAIL_TOPIC_PREFIX``.
 
     >>> topic_name("team_a_", {})
     'team_a_trajectory-events'
     """
     found = environ.get("RETRAIL_TOPIC_PREFIX", "") if prefix is None else prefix
-    return f"{found}trajectory-events"
+    return f"{found}{topic}"

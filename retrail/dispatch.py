@@ -6,6 +6,7 @@ handed to ``on_failure``.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,15 +61,22 @@ class Stats:
 class LostEvent:
     """An event that will never arrive, for ``on_failure``; it holds none of the agent's texts.
 
+    Attributes:
+        seq: its number in the trajectory; ``None`` for an outcome, which has none.
+
     Example:
         >>> LostEvent("task-17", 3, "browse", "Local: Message timed out").type
         'browse'
     """
 
     trajectory_id: str
-    seq: int
+    seq: int | None
     type: str
     error: str
+
+    def __str__(self) -> str:
+        number = "" if self.seq is None else f" {self.seq}"
+        return f"{self.type}{number} of trajectory {self.trajectory_id}: {self.error}"
 
 
 class Dispatch:
@@ -80,6 +88,7 @@ class Dispatch:
         policies: what leaves of an agent's texts.
         on_failure: called with what is lost and not raised.
         config: librdkafka properties that reach the brokers.
+        topic: where events go, unless they name another.
         bounds: the other arguments of :class:`~retrail.outbox.Outbox`.
 
     Raises:
@@ -99,9 +108,10 @@ class Dispatch:
     ) -> None:
         self.raises, self.block_seconds = raises, block_seconds
         self.bootstrap: str = config["bootstrap.servers"]
+        self.topic = topic
         self._policies, self._on_failure = policies, on_failure
         self._count_afresh()
-        self.outbox = Outbox(config, topic, forked=self._count_afresh, **bounds)
+        self.outbox = Outbox(config, forked=self._count_afresh, **bounds)
 
     def stats(self) -> Stats:
         """What became of the events so far."""
@@ -110,7 +120,26 @@ class Dispatch:
         settled = counts["delivered"] + counts["failed"]
         return Stats(**counts, waiting=counts["published"] - settled)
 
-    def enqueue(self, record: Record, trajectory_id: str, seq: int, kind: str) -> bool:
+    def publish(self, record: Record, trajectory_id: str, kind: str, topic: str) -> None:
+        """Put a record that has no number into the queue, waiting for room if need be.
+
+        Raises:
+            PublishError: it cannot be published.
+        """
+        deadline = time.monotonic() + self.block_seconds
+        while not self.enqueue(record, trajectory_id, None, kind, topic):
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.wait_for_room(record.size, left):
+                raise self.queue_full()
+
+    def enqueue(
+        self,
+        record: Record,
+        trajectory_id: str,
+        seq: int | None,
+        kind: str,
+        topic: str | None = None,
+    ) -> bool:
         """Put a record into the queue, or return ``False`` if it is full; never blocks.
 
         Raises:
@@ -130,7 +159,7 @@ class Dispatch:
         self._count("published")
         taken = False
         try:
-            taken = self.outbox.send(record, report)
+            taken = self.outbox.send(record, report, topic or self.topic)
         except BufferError as error:
             raise self.queue_full() from error
         finally:
@@ -147,7 +176,7 @@ class Dispatch:
         return QueueFull(
             f"{self.outbox.waiting:,} events wait for the broker at {self.bootstrap}, which does "
             "not take them fast enough. Is it running, and does the topic "
-            f"{self.outbox.topic} exist (`retrail topics create`)?"
+            f"{self.topic} exist (`retrail topics create`)?"
         )
 
     def shown(self, kind: Kind, text: str) -> Shown:
@@ -160,7 +189,7 @@ class Dispatch:
             )
         return result
 
-    def refuse(self, error: Exception, trajectory_id: str, seq: int, kind: str) -> None:
+    def refuse(self, error: Exception, trajectory_id: str, seq: int | None, kind: str) -> None:
         """An event was not queued: raise, or drop it where everyone can see it."""
         known = isinstance(error, PublishError)
         why = str(error) if known else f"{type(error).__name__}: {error}"
@@ -192,10 +221,7 @@ class Dispatch:
             )
 
     def _lose(self, event: LostEvent, what: str) -> None:
-        self._complaints.add(
-            what + event.error[:40],
-            f"{what}: {event.type} {event.seq} of trajectory {event.trajectory_id}: {event.error}",
-        )
+        self._complaints.add(what + event.error[:40], f"{what}: {event}")
         if self._on_failure is None:
             return
         try:

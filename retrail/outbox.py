@@ -36,7 +36,7 @@ _abandoned: list[Producer] = []
 
 
 class Outbox:
-    """Sends records to one topic; safe from threads, and anew in a forked child.
+    """Sends records to topics; safe from threads, and anew in a forked child.
 
     Args:
         config: librdkafka properties that reach the brokers.
@@ -52,7 +52,6 @@ class Outbox:
     def __init__(
         self,
         config: dict[str, Any],
-        topic: str,
         *,
         max_events: int,
         max_bytes: int,
@@ -60,7 +59,6 @@ class Outbox:
         close_seconds: float,
         forked: Callable[[], None],
     ) -> None:
-        self.topic = topic
         self._max_events, self._max_bytes = max_events, max_bytes
         self._close_seconds, self._forked = close_seconds, forked
         self._config = (
@@ -115,8 +113,8 @@ class Outbox:
             self._waited_in_vain = not fits
             return fits
 
-    def send(self, record: Record, report: Report) -> bool:
-        """Enqueue a record; ``False`` if there is no room for it now. Never blocks.
+    def send(self, record: Record, report: Report, topic: str) -> bool:
+        """Enqueue a record for a topic; ``False`` if there is no room for it now. Never blocks.
 
         Raises:
             BufferError: librdkafka's own queue is full; its bounds were set below ours.
@@ -130,7 +128,7 @@ class Outbox:
             self._events += 1
             self._bytes += record.size
         try:
-            self._produce(record, partial(self._reported, record.size, report))
+            self._produce(record, topic, partial(self._reported, record.size, report))
         except BaseException:
             self._release(record.size)
             raise
@@ -164,13 +162,16 @@ class Outbox:
         return self._events < self._max_events and self._bytes + size <= self._max_bytes
 
     def _produce(
-        self, record: Record, delivered: Callable[[KafkaError | None, Message], None]
+        self,
+        record: Record,
+        topic: str,
+        delivered: Callable[[KafkaError | None, Message], None],
     ) -> None:
         for _ in range(2):
             producer = self._started()
             try:
                 producer.produce(
-                    self.topic,
+                    topic,
                     value=record.value,
                     key=record.key,
                     headers=record.headers,

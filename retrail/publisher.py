@@ -4,6 +4,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -110,6 +111,7 @@ class Publisher:
         self._tenant, self._retriever_version = tenant, retriever_version
         self._close_seconds = close_seconds
         environ = connection.environment()
+        self._outcomes_topic = connection.topic_name(topic_prefix, environ, "outcomes")
         config = connection.kafka_config(bootstrap, kafka or {}, environ)
         try:
             self._dispatch = Dispatch(
@@ -139,7 +141,7 @@ class Publisher:
             >>> Publisher("me", topic_prefix="team_").topic  # doctest: +SKIP
             'team_trajectory-events'
         """
-        return self._dispatch.outbox.topic
+        return self._dispatch.topic
 
     @property
     def stats(self) -> Stats:
@@ -184,6 +186,42 @@ class Publisher:
             if retriever_version is None
             else retriever_version,
         )
+
+    def outcome(
+        self,
+        trajectory_id: str,
+        outcome: Literal["correct", "incorrect"],
+        *,
+        source: str | None = None,
+    ) -> None:
+        """Report an outcome that became known after the end, such as a user's feedback.
+
+        It may come from another process and another day. Of several reports about a trajectory the
+        last one counts, before what its ``end`` said; training runs made from then on heed it.
+
+        Args:
+            trajectory_id: :attr:`Trajectory.id` of the one that it is about.
+            outcome: whether its answer was right.
+            source: who says so; default the publisher's agent.
+
+        Raises:
+            PublishError: ``on_error="raise"`` and it cannot be published.
+
+        Example:
+            >>> publisher.outcome("task-17", "incorrect", source="user")  # doctest: +SKIP
+        """
+        try:
+            record = wire.outcome_report(
+                trajectory_id,
+                outcome,
+                source=self._agent if source is None else source,
+                agent=self._agent,
+                report_id=uuid.uuid4().hex,
+                at=datetime.now(UTC),
+            )
+            self._dispatch.publish(record, trajectory_id, "outcome", self._outcomes_topic)
+        except Exception as error:
+            self._dispatch.refuse(error, str(trajectory_id), None, "outcome")
 
     def flush(self, timeout: float | None = None) -> int:
         """Wait until every event so far is delivered or given up.

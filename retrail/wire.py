@@ -23,6 +23,7 @@ BATCH_OVERHEAD = 256
 
 MAX_INT = 2**31 - 1
 OUTCOMES = ("correct", "incorrect", "unknown")
+REPORTED = ("correct", "incorrect")
 VERDICTS = ("relevant", "irrelevant")
 
 Data = dict[str, Any]
@@ -95,18 +96,10 @@ def record(
     }
     if retriever_version is not None:
         event["retriever_version"] = retriever_version
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": event_id,
-        "ce_type": f"retrail.trajectory.{kind}",
-        "ce_source": f"retrail/agents/{sender.agent}",
-        "ce_time": moment,
-        "content-type": "application/json",
-    }
     result = Record(
         key=_utf8(sender.trajectory_id),
-        value=_utf8(json.dumps(event | data, ensure_ascii=False, separators=(",", ":"))),
-        headers=[(name, _utf8(value)) for name, value in headers.items()],
+        value=_json(event | data),
+        headers=_headers(f"retrail.trajectory.{kind}", event_id, sender.agent, moment),
     )
     if result.size > MAX_EVENT_BYTES:
         raise EventTooLarge(
@@ -114,6 +107,35 @@ def record(
             "Publish fewer hits, or withhold or shorten the text."
         )
     return result
+
+
+def outcome_report(
+    trajectory_id: object,
+    outcome: object,
+    *,
+    source: object,
+    agent: str,
+    report_id: str,
+    at: datetime,
+) -> Record:
+    """A later outcome as a record of the topic outcomes (``schemas.outcomes``).
+
+    >>> at = datetime.fromisoformat("2026-11-23T10:00:00+00:00")
+    >>> outcome_report("task-17", "correct", source="user", agent="me", report_id="1", at=at).key
+    b'task-17'
+    """
+    moment = at.isoformat()
+    report: Data = {
+        "trajectory_id": text_of("trajectory_id", trajectory_id, shortest=1, longest=512),
+        "outcome": one_of("outcome", outcome, REPORTED),
+        "reported_at": moment,
+        "source": text_of("source", source, longest=128),
+    }
+    return Record(
+        key=_utf8(report["trajectory_id"]),
+        value=_json(report),
+        headers=_headers("retrail.outcome", report_id, agent, moment),
+    )
 
 
 def search(query: object, hits: Iterable[object]) -> Data:
@@ -226,6 +248,25 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise InvalidEvent(f"{name} must be {' or '.join(choices)}.")
     return str(value)
+
+
+def _headers(
+    kind: str, event_id: str, agent: str, moment: str
+) -> list[tuple[str, str | bytes | None]]:
+    """CloudEvents attributes in Kafka's binary mode."""
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_id": event_id,
+        "ce_type": kind,
+        "ce_source": f"retrail/agents/{agent}",
+        "ce_time": moment,
+        "content-type": "application/json",
+    }
+    return [(name, _utf8(value)) for name, value in attributes.items()]
+
+
+def _json(data: Data) -> bytes:
+    return _utf8(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
 def _or(value: object, default: int) -> Any:

@@ -37,6 +37,7 @@ def test_the_same_variables_mean_the_same_to_client_and_settings(
     found = environment()
     assert kafka_config(None, {}, found) == Settings().kafka()
     assert topic_name(None, found) == Topics.of(Settings()).trajectory_events
+    assert topic_name(None, found, "outcomes") == Topics.of(Settings()).outcomes
 
 
 def test_arguments_win_over_variables() -> None:

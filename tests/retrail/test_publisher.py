@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import subprocess
 import sys
 import threading
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retrail import (
     ConfigurationError,
+    InvalidEvent,
     LostEvent,
     NotDelivered,
     Publisher,
@@ -23,6 +25,7 @@ from retrail import (
     Trajectory,
 )
 from retrail import outbox as outbox_module
+from tests.retrail.conftest import Cluster
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -417,3 +420,56 @@ def test_every_public_name_has_an_example(thing: type) -> None:
     methods = [m for n, m in inspect.getmembers(thing) if not n.startswith("_")]
     public = [thing, *(m for m in methods if callable(m) or isinstance(m, property))]
     assert [member for member in public if ">>>" not in (member.__doc__ or "")] == []
+
+
+# -- later outcomes -----------------------------------------------------------------------------
+
+
+def test_outcomes_go_to_a_topic_of_their_own(mock_cluster: Cluster, prefix: str) -> None:
+    admin = Producer({"bootstrap.servers": mock_cluster.bootstrap})
+    admin.list_topics(f"{prefix}outcomes", timeout=10)
+    with Publisher("me", bootstrap=mock_cluster.bootstrap, topic_prefix=prefix) as publisher:
+        publisher.outcome("task-17", "incorrect", source="user")
+        publisher.outcome("task-17", "correct")
+        assert publisher.flush(10) == 0
+        assert publisher.stats == Stats(published=2, delivered=2)
+    messages = mock_cluster.messages(f"{prefix}outcomes", 2)
+    reports = [json.loads(message.value() or b"") for message in messages]
+    assert [(r["outcome"], r["source"]) for r in reports] == [
+        ("incorrect", "user"),
+        ("correct", "me"),
+    ]
+    assert {message.key() for message in messages} == {b"task-17"}
+
+
+def test_an_outcome_that_cannot_be_published_is_counted_or_raised(closed_port: str) -> None:
+    lost: list[LostEvent] = []
+    publisher = Publisher("a", bootstrap=closed_port, on_failure=lost.append, close_seconds=0.1)
+    publisher.outcome("", "correct")
+    publisher.outcome("t", "perhaps")  # type: ignore[arg-type]
+    publisher.close()
+    publisher.outcome("t", "correct")
+    assert publisher.stats == Stats(dropped=3)
+    assert [(event.type, event.seq) for event in lost] == [("outcome", None)] * 3
+    strict = Publisher("a", bootstrap=closed_port, on_error="raise", close_seconds=0.1)
+    with pytest.raises(InvalidEvent, match="outcome must be correct or incorrect"):
+        strict.outcome("t", "unknown")  # type: ignore[arg-type]
+    strict.close()
+
+
+def test_outcomes_wait_for_room_as_events_do(closed_port: str) -> None:
+    publisher = Publisher(
+        "a",
+        bootstrap=closed_port,
+        on_error="raise",
+        max_queue_events=1,
+        block_seconds=0.1,
+        close_seconds=0.1,
+    )
+    publisher.outcome("t", "correct")
+    started = time.monotonic()
+    with pytest.raises(QueueFull):
+        publisher.outcome("t", "incorrect")
+    assert time.monotonic() - started >= 0.1
+    with pytest.raises(NotDelivered):
+        publisher.close()

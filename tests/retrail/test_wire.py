@@ -12,6 +12,7 @@ from retrail import wire
 from retrail.errors import EventTooLarge, InvalidEvent
 from schemas import events, headers, topics
 from schemas.events import parse
+from schemas.outcomes import OutcomeReport
 
 AT = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 SENDER = wire.sender("task-17", "my-agent", "qwen3-30b", "acme")
@@ -156,3 +157,29 @@ def test_lone_surrogates_do_not_make_an_event_unreadable() -> None:
 def test_too_large_says_how_large_and_what_to_do() -> None:
     with pytest.raises(EventTooLarge, match=r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"):
         made("answer", wire.answer("x" * 5_000_000))
+
+
+@given(
+    st.text(min_size=1, max_size=512),
+    st.sampled_from(wire.REPORTED),
+    st.text(max_size=128),
+)
+def test_the_contract_reads_every_outcome(trajectory_id: str, outcome: str, source: str) -> None:
+    record = wire.outcome_report(
+        trajectory_id, outcome, source=source, agent="me", report_id="r-1", at=AT
+    )
+    report = OutcomeReport.model_validate_json(record.value)
+    assert report.trajectory_id.encode() == record.key
+    assert (report.outcome, report.reported_at) == (outcome, AT)
+    assert dict(record.headers)["ce_type"] == b"retrail.outcome"
+
+
+@pytest.mark.parametrize(
+    ("trajectory_id", "outcome", "source"),
+    [("", "correct", "u"), (7, "correct", "u"), ("t", "unknown", "u"), ("t", "correct", "u" * 129)],
+)
+def test_an_outcome_that_the_contract_refuses_is_refused(
+    trajectory_id: Any, outcome: str, source: str
+) -> None:
+    with pytest.raises(InvalidEvent):
+        wire.outcome_report(trajectory_id, outcome, source=source, agent="me", report_id="r", at=AT)
