@@ -327,6 +327,7 @@ def test_two_workers_share_a_build(small: Settings) -> None:
 def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
     texts = harness.documents(1500)
     harness.publish(small, texts)
+    small = small.model_copy(update={"kafka_session_timeout": 6.0})
     first = harness.WorkerProcess(small.model_copy(update={"encode_batch": 1}))
     try:
         encoded = "retrail_documents_encoded_total"
