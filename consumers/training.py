@@ -16,6 +16,7 @@ import structlog
 from consumers import kafka, lineage, metrics, releases
 from consumers.kafka import NotAcknowledged
 from consumers.lineage import Run
+from consumers.outcome_store import OutcomeStore
 from consumers.stopping import stopped_by_signals
 from consumers.text_store import TextStore
 from consumers.training_ledger import Ledger
@@ -92,7 +93,7 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something to do once the local copies have reached ``pair_ends`` and ``text_ends``.
+    """Something to do once the local copies have reached the ends of their topics.
 
     Attributes:
         unfinished: the run to finish; ``None`` for a new run.
@@ -103,6 +104,7 @@ class Job:
     why: str
     pair_ends: Mapping[int, int]
     text_ends: Mapping[int, int]
+    outcome_ends: Mapping[int, int]
 
 
 class Trainer:
@@ -136,6 +138,7 @@ class Trainer:
         self._claim = data_dir.claim(settings, "train")
         self._pairs = PairStore(settings, self._claim.path)
         self._texts = TextStore(settings, self._claim.path)
+        self._outcomes = OutcomeStore(settings, self._claim.path)
         self._ledger = Ledger(settings)
         self._producer = kafka.producer(settings)
         self._ownership = Ownership(settings, role)
@@ -163,6 +166,7 @@ class Trainer:
         owned = self._ownership.poll(0.05)
         self._pairs.poll(0.1)
         self._texts.poll(0)
+        self._outcomes.poll(0)
         try:
             self._show_lag()
             if not owned and self._phase != "standing by":
@@ -185,6 +189,7 @@ class Trainer:
         self._ownership.close()
         self._pairs.close()
         self._texts.close()
+        self._outcomes.close()
         os.close(self._claim.lock)
 
     def _enter(self, phase: Phase) -> None:
@@ -242,13 +247,19 @@ class Trainer:
         return self._prepare(None, trigger)
 
     def _prepare(self, unfinished: Run | None, why: str) -> Phase:
-        self._job = Job(unfinished, why, self._pairs.ends(), self._texts.ends())
+        self._job = Job(
+            unfinished, why, self._pairs.ends(), self._texts.ends(), self._outcomes.ends()
+        )
         return "catching up"
 
     def _catch_up(self) -> Phase:
         job = self._job
         assert job is not None
-        if not (self._pairs.reached(job.pair_ends) and self._texts.reached(job.text_ends)):
+        if not (
+            self._pairs.reached(job.pair_ends)
+            and self._texts.reached(job.text_ends)
+            and self._outcomes.reached(job.outcome_ends)
+        ):
             return "catching up"
         log.info("run begins", why=job.why)
 
@@ -258,6 +269,7 @@ class Trainer:
                 self._producer,
                 self._pairs,
                 self._texts,
+                self._outcomes,
                 self._ledger,
                 check,
                 self._on_step,
@@ -293,6 +305,7 @@ class Trainer:
             self._looked_at_lag = time.monotonic()
             self._pairs.ends()
             self._texts.ends()
+            self._outcomes.ends()
 
 
 def _shown(error: Exception) -> RetrailError:
@@ -310,6 +323,7 @@ def _require(settings: Settings) -> None:
         [
             topics.labelled_pairs,
             topics.documents,
+            topics.outcomes,
             topics.training_runs,
             topics.retriever_releases,
         ],

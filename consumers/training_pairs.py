@@ -126,6 +126,10 @@ class PairStore(Follower):
         """The relevant pairs of held-out queries in ``ranges``."""
         return self.within(ranges, "relevant AND held_out")
 
+    def trainable(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
+        """The pairs in ``ranges`` that could train."""
+        return self.within(ranges, _TRAINS)
+
     def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
         """Ids of the pairs in ``ranges`` that could train."""
         ids: list[str] = []

@@ -11,13 +11,16 @@ from confluent_kafka import Producer
 
 from consumers import lineage, metrics, releases
 from consumers.lineage import History, Run
+from consumers.outcome_policy import apply
+from consumers.outcome_store import KnownOutcomes, OutcomeStore
 from consumers.text_store import TextStore
 from consumers.training_gate import compare
 from consumers.training_ledger import Ledger
 from consumers.training_pairs import PairStore
-from consumers.training_selection import select
+from consumers.training_selection import FactorOf, select
 from schemas.base import canonical
 from schemas.errors import InputError, ModelError
+from schemas.pairs import LabelledPair
 from schemas.releases import Model, Release
 from schemas.runs import Range, RunManifest, run_id
 from schemas.settings import Settings
@@ -48,7 +51,7 @@ class Bench:
     """What a run works with.
 
     Attributes:
-        pairs, texts: local copies, which another thread goes on filling.
+        pairs, texts, outcomes: local copies, which another thread goes on filling.
         ledger: used by nobody else while the run lasts.
         check: raises :class:`Interrupted` when the run must stop; called between small steps.
         on_step: told about every optimiser step, from the thread of the run.
@@ -58,6 +61,7 @@ class Bench:
     producer: Producer
     pairs: PairStore
     texts: TextStore
+    outcomes: OutcomeStore
     ledger: Ledger
     check: Callable[[], None]
     on_step: OnStep | None = None
@@ -73,8 +77,9 @@ def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
 
     1. Choose ranges: from the live lineage's ends to ``ends``, without quarantined ones. The run's
        id is the hash of parent and ranges.
-    2. Choose pairs: each id once, relevant, not held out, with a text; what is left out is counted.
-       A seeded sample of the lineage's earlier pairs joins them. Measure intensity.
+    2. Choose pairs: each id once, relevant, not held out, with a text, and of a trajectory whose
+       outcome (the last reported, else its own) the policy takes; what is left out is counted. A
+       seeded sample of the lineage's earlier pairs joins them. Measure intensity.
     3. Freeze the training file into the registry.
        *A crash before 4*: nothing has happened, but for a file that nobody names.
     4. Get the manifest acknowledged; its offset is the version.
@@ -146,15 +151,18 @@ def _freeze(
     """Steps 2 and 3; ``None`` if no step could be trained."""
     settings = bench.settings
     config = finetune.config_of(settings)
-    chosen = select(
-        bench.pairs,
-        bench.texts,
-        ranges,
-        lineage.trained(history, parent),
-        replay=settings.train_replay,
-        seed=config.seed,
-        parent=parent,
-    )
+    with bench.outcomes.snapshot() as known:
+        chosen = select(
+            bench.pairs,
+            bench.texts,
+            ranges,
+            lineage.trained(history, parent),
+            replay=settings.train_replay,
+            seed=config.seed,
+            parent=parent,
+            factor_of=_factor_of(settings, known),
+        )
+        outcome_ranges = known.ranges
     for reason, count in chosen.left_out.items():
         metrics.LEFT_OUT.labels(reason=reason).inc(count)
     try:
@@ -175,7 +183,20 @@ def _freeze(
         intensity=chosen.intensity,
         config=config,
         training_file=bench.registry.store_training_file(settings.retriever, chosen.examples),
+        outcome_ranges=outcome_ranges,
     )
+
+
+def _factor_of(settings: Settings, known: KnownOutcomes) -> FactorOf | None:
+    """The outcome policy over what is known; ``None`` if it lets every pair count fully."""
+    policy, factor = settings.outcome_policy, settings.outcome_factor
+    if policy == "all":
+        return None
+
+    def factor_of(pair: LabelledPair) -> float:
+        return apply(policy, known.of(pair.trajectory_id) or pair.outcome, factor)
+
+    return factor_of
 
 
 def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) -> Release:

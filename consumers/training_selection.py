@@ -1,7 +1,7 @@
 """What enters a run: new pairs, and a replay of earlier ones against forgetting."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from consumers.lineage import draw
 from consumers.text_store import TextStore
@@ -15,6 +15,10 @@ MAX_NEW = 80_000
 """New pairs in one run, and a quarter as many replayed ones: ids must fit into a manifest."""
 
 OVER = "over the limit"
+OUTCOME = "outcome"
+
+FactorOf = Callable[[LabelledPair], float]
+"""What the outcome policy makes of a pair's weight; 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ def select(
     seed: int,
     parent: int,
     limit: int = MAX_NEW,
+    factor_of: FactorOf | None = None,
 ) -> Selection:
     """Choose pairs, look up their texts and weigh them.
 
@@ -55,20 +60,26 @@ def select(
         replay: earlier pairs for each new one.
         seed, parent: decide what is drawn.
         limit: new pairs at most; of more, so many are drawn.
+        factor_of: by default every pair counts fully.
     """
     ranges = list(ranges)
     new = examples.trainable(pairs.within(ranges))
     left_out = dict(new.left_out)
+    if factor_of is not None:
+        kept = tuple(pair for pair in new.pairs if factor_of(pair) > 0)
+        if len(kept) < len(new.pairs):
+            left_out[OUTCOME] = len(new.pairs) - len(kept)
+        new = Trainable(kept, {})
     if repeated := pairs.repeats(ranges):
         left_out["repeated"] = left_out.get("repeated", 0) + repeated
     if len(new.pairs) > limit:
-        kept = set(draw((p.pair_id for p in new.pairs), limit, seed=seed, parent=parent))
+        drawn = set(draw((p.pair_id for p in new.pairs), limit, seed=seed, parent=parent))
         left_out[OVER] = len(new.pairs) - limit
-        new = Trainable(tuple(p for p in new.pairs if p.pair_id in kept), {})
+        new = Trainable(tuple(p for p in new.pairs if p.pair_id in drawn), {})
     again = examples.trainable(
         pairs.get(
             draw(
-                pairs.trainable_ids(earlier),
+                _replayable(pairs, earlier, factor_of),
                 min(round(replay * len(new.pairs)), limit // 4),
                 seed=seed,
                 parent=parent,
@@ -86,9 +97,28 @@ def select(
     return Selection(
         pair_ids=tuple(example.pair_id for example in built.examples),
         replayed=tuple(example.pair_id for example in replayed.examples),
-        examples=built.examples + replayed.examples,
+        examples=_scaled(built.examples + replayed.examples, every, factor_of),
         left_out=built.left_out,
         intensity=intensity,
+    )
+
+
+def _replayable(
+    pairs: PairStore, earlier: Iterable[Range], factor_of: FactorOf | None
+) -> list[str]:
+    if factor_of is None:
+        return pairs.trainable_ids(earlier)
+    return [pair.pair_id for pair in pairs.trainable(earlier) if factor_of(pair) > 0]
+
+
+def _scaled(
+    built: tuple[TrainingExample, ...], pairs: list[LabelledPair], factor_of: FactorOf | None
+) -> tuple[TrainingExample, ...]:
+    if factor_of is None:
+        return built
+    factors = {pair.pair_id: factor_of(pair) for pair in pairs}
+    return tuple(
+        replace(example, weight=example.weight * factors[example.pair_id]) for example in built
     )
 
 

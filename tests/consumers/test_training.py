@@ -13,6 +13,7 @@ from consumers import kafka, releases, training_run
 from consumers.training import Trainer, train_now
 from consumers.training_run import Bench
 from deploy import topics as topics_module
+from retrail import Publisher
 from schemas.errors import CannotGoOn, InputError, ModelError
 from schemas.releases import Release
 from schemas.settings import Settings
@@ -392,3 +393,23 @@ def test_the_first_release_is_registered_once(world: World) -> None:
     encoder = Registry(world.settings.registry_dir).load(after.by_version[1].model)
     original = Encoder.load(world.settings.model, max_tokens=32)
     assert (encoder.encode_queries(["amber"]) == original.encode_queries(["amber"])).all()
+
+
+def test_an_outcome_that_became_known_later_decides_what_trains(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"outcome_policy": "correct_only"})
+    world.open()
+    pairs = world.pairs(30, outcome="incorrect")
+    with Publisher(
+        "me", bootstrap=world.settings.kafka_bootstrap, topic_prefix=world.settings.topic_prefix
+    ) as publisher:
+        for pair in pairs[:25]:
+            publisher.outcome(pair.trajectory_id, "correct", source="user")
+    assert train_now(world.settings) is not None
+    [manifest] = world.manifests()
+    trains = [pair for pair in pairs if not is_held_out(pair.query)]
+    reported = {pair.pair_id for pair in pairs[:25]}
+    assert list(manifest.pair_ids) == sorted(
+        pair.pair_id for pair in trains if pair.pair_id in reported
+    )
+    assert manifest.left_out["outcome"] == len(trains) - len(manifest.pair_ids) > 0
+    assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25

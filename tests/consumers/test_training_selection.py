@@ -24,8 +24,11 @@ class Pairs:
     def within(self, ranges: list[Range]) -> list[LabelledPair]:
         return [pair for span in ranges for pair in self.by_range[span]]
 
+    def trainable(self, ranges: list[Range]) -> list[LabelledPair]:
+        return [p for p in self.within(ranges) if not is_held_out(p.query)]
+
     def trainable_ids(self, ranges: list[Range]) -> list[str]:
-        return [p.pair_id for p in self.within(ranges) if not is_held_out(p.query)]
+        return [p.pair_id for p in self.trainable(ranges)]
 
     def get(self, pair_ids: list[str]) -> list[LabelledPair]:
         every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
@@ -118,3 +121,20 @@ def test_spellings_of_a_query_are_one() -> None:
     ]
     expected = {"What is  IT": {"a", "b"}, "other": {"a"}}
     assert relevance(pairs) == relevance(pairs[::-1]) == expected
+
+
+def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> None:
+    factors = {"correct": 1.0, "incorrect": 0.5, "unknown": 0.0}
+    new = [*made(6), *made(2, 100, outcome="incorrect"), *made(3, 200, outcome="unknown")]
+    earlier = [*made(2, 1000, outcome="incorrect"), *made(30, 2000, outcome="unknown")]
+    taken = [pair for pair in new if pair.outcome != "unknown"]
+    chosen = choose(new, earlier, factor_of=lambda pair: factors[pair.outcome])
+    assert chosen.left_out == {"outcome": 3}
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in taken))
+    assert set(chosen.replayed) == {pair.pair_id for pair in earlier[:2]}
+    plain = choose(taken, earlier[:2])
+    assert plain.replayed == chosen.replayed
+    assert plain.intensity == chosen.intensity
+    outcomes = {pair.pair_id: pair.outcome for pair in [*new, *earlier]}
+    for example, full in zip(chosen.examples, plain.examples, strict=True):
+        assert example.weight == full.weight * factors[outcomes[example.pair_id]]
