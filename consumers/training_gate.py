@@ -1,7 +1,7 @@
 """Parent against child, on the held-out queries that agents have asked so far."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import structlog
 
@@ -21,6 +21,7 @@ def compare(
     parent: Encoder,
     child: Encoder,
     held_out: Iterable[LabelledPair],
+    trained: Iterable[LabelledPair],
     texts: TextStore,
     *,
     settings: Settings,
@@ -30,10 +31,12 @@ def compare(
 
     Args:
         held_out: relevant pairs of held-out queries; their positives are what is relevant.
+        trained: pairs that the child or an ancestor may have trained on; their queries are not
+            asked here, whoever asked them too.
         texts: the corpus.
         progress: called while documents are encoded; the evaluation ends with what it raises.
     """
-    queries = relevance(held_out)
+    queries = relevance(held_out, {folded(pair.query) for pair in trained})
     documents = {
         doc_id: document.embedded_text() for doc_id, document in texts.get(texts.all_ids()).items()
     }
@@ -51,15 +54,28 @@ def compare(
     return decision
 
 
-def relevance(pairs: Iterable[LabelledPair]) -> dict[str, set[str]]:
+def relevance(
+    pairs: Iterable[LabelledPair], trained: Collection[str] = ()
+) -> dict[str, set[str]]:
     """Relevant documents by query; spellings of one query count as one, asked as the first of them.
 
+    The query of a pair is one that the parent, or an ancestor, answered well: the agent found its
+    positive among the hits. On such queries alone a child could only fall behind. So the queries
+    before it, which the agent asked for the same thing in vain, count as well.
+
     The order of the pairs does not matter.
+
+    Args:
+        pairs: relevant ones.
+        trained: folded queries to leave out.
     """
     documents: dict[str, set[str]] = defaultdict(set)
     spelling: dict[str, str] = {}
     for pair in pairs:
-        name = folded(pair.query)
-        documents[name].add(pair.positive)
-        spelling[name] = min(pair.query, spelling.get(name, pair.query))
+        for query in (pair.query, *pair.earlier_queries):
+            name = folded(query)
+            if name in trained:
+                continue
+            documents[name].add(pair.positive)
+            spelling[name] = min(query, spelling.get(name, query))
     return {spelling[name]: relevant for name, relevant in sorted(documents.items())}

@@ -208,10 +208,12 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
     parent = history.releases.by_version[run.parent]
     try:
         model = _child(bench, parent, run, manifest)
+        ranges = [*lineage.trained(history, run.parent), *run.ranges]
         gate = compare(
             bench.registry.load(parent.model),
             bench.registry.load(model),
-            bench.pairs.held_out([*lineage.trained(history, run.parent), *run.ranges]),
+            bench.pairs.held_out(ranges),
+            bench.pairs.trainable(ranges),
             bench.texts,
             settings=bench.settings,
             progress=lambda done, of: bench.check(),

@@ -22,6 +22,9 @@ class LabelledPair(Contract):
     Attributes:
         pair_id: see :func:`pair_id`.
         browse_seq: the browse that the pair is about.
+        earlier_queries: the search phase's queries before ``query``, in order, each once. The agent
+            was after the same thing and did not find it, so the positive is what they wanted, too
+            (a query chain: Radlinski and Joachims, KDD 2005).
         positive: the browsed document, also when the verdict is ``irrelevant`` (nothing is hidden).
         negatives: in order: rejected ones first (profile ``reference``).
         reasoning_tokens: length of the reasoning after the browse; absent if there was none.
@@ -39,6 +42,7 @@ class LabelledPair(Contract):
     revision: str
     profile: ProfileName
     query: str
+    earlier_queries: tuple[str, ...] = ()
     positive: DocId
     negatives: tuple[DocId, ...]
     verdict: Literal["relevant", "irrelevant"]

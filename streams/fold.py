@@ -316,6 +316,7 @@ class Fold:
                 "revision": self._revision,
                 "profile": self._profile,
                 "query": mined.query,
+                "earlier_queries": mined.earlier_queries,
                 "positive": mined.positive,
                 "negatives": mined.negatives,
                 "verdict": mined.verdict,

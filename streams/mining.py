@@ -22,6 +22,7 @@ class MinedPair:
 
     browse_seq: int
     query: str
+    earlier_queries: tuple[str, ...]
     positive: str
     negatives: tuple[str, ...]
     verdict: Literal["relevant", "irrelevant"]
@@ -58,6 +59,12 @@ class _Phase:
     browsed: set[str] = field(default_factory=set)
     rejected: list[str] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
+
+    def earlier_queries(self) -> tuple[str, ...]:
+        """The queries before the last one, each once."""
+        last = self.searches[-1].query
+        queries = dict.fromkeys(search.query for search in self.searches)
+        return tuple(query for query in queries if query != last)
 
     def holding(self, doc_id: str) -> SearchStep | None:
         """The latest search with the document among its hits."""
@@ -147,6 +154,7 @@ def _pair(
     return MinedPair(
         browse_seq=browsed.browse.seq,
         query=phase.searches[-1].query,
+        earlier_queries=phase.earlier_queries(),
         positive=positive,
         negatives=tuple(negatives),
         verdict="relevant" if browsed.verdict == "relevant" else "irrelevant",

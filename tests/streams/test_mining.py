@@ -119,6 +119,26 @@ def test_a_reasoning_about_another_document_is_not_its_verdict():
     assert counts["browses", "unknown"] == 1
 
 
+def test_a_pair_names_the_queries_of_its_phase_that_led_to_its_own():
+    trajectory = steps(
+        ("p", "a"),
+        "+a",
+        ("q", "ab"),
+        ("r", "cd"),
+        ("q", "ab"),
+        ".",
+        ("s", "ef"),
+        "+e",
+        ("t", "g"),
+        "+g",
+    )
+    assert [(pair.query, pair.earlier_queries) for pair in mine(trajectory, "reference")] == [
+        ("p", ()),
+        ("s", ("q", "r")),
+        ("t", ()),
+    ]
+
+
 def test_under_judge_none_the_verdict_is_on_the_browse_and_the_length_on_the_reasoning():
     trajectory = [
         SearchStep(0, "q", ["a", "b"]),
