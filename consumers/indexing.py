@@ -28,6 +28,7 @@ from consumers.index_watch import ReleaseWatch
 from consumers.releases import Releases
 from consumers.stopping import stopped_by_signals
 from schemas import metrics_server
+from schemas.broker import require_broker
 from schemas.collection import Build, collection_name
 from schemas.errors import BrokerUnavailable, CannotGoOn, ModelError
 from schemas.releases import Model
@@ -51,9 +52,7 @@ def run(settings: Settings) -> None:
         CannotGoOn: Kafka or Milvus was lost for too long; a restart is the remedy.
     """
     topics = Topics.of(settings)
-    kafka.require_broker(
-        settings, [topics.documents, topics.documents_dlq, topics.retriever_releases]
-    )
+    require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
     with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
         metrics_server.serve(settings, "index")
         IndexWorker(settings, milvus, stop).run()

@@ -1,4 +1,4 @@
-"""Kafka as the consumers use it: checked at start, read to its end, acknowledged when written."""
+"""Kafka as the consumers use it: read to its end, acknowledged when written."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +14,10 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from schemas.errors import BrokerUnavailable, RetrailError, TopicMismatch
 from schemas.settings import Settings
-from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, specs
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -59,40 +58,6 @@ class Record:
 
 class NotAcknowledged(RetrailError):
     """The brokers did not confirm a record: it may or may not be on the topic."""
-
-
-def require_broker(
-    settings: Settings, topics: Iterable[str] | None = None, *, timeout: float = 10.0
-) -> dict[str, int]:
-    """Fail fast if Kafka does not answer, or lacks topics.
-
-    Args:
-        topics: those that the caller needs; by default all of the installation.
-        timeout: seconds to wait for an answer.
-
-    Returns:
-        Number of partitions of each topic in ``topics``.
-
-    Raises:
-        BrokerUnavailable: nothing answers at the bootstrap address.
-        TopicMismatch: topics do not exist.
-    """
-    wanted = [spec.name for spec in specs(settings)] if topics is None else list(topics)
-    admin = AdminClient(_connection(settings))
-    try:
-        found = admin.list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        raise BrokerUnavailable(
-            f"Kafka does not answer at {settings.kafka_bootstrap} ({_said(error)}). Start a local "
-            "stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP to a broker that runs."
-        ) from error
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise TopicMismatch(
-            f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create what "
-            "is missing with `retrail topics create`."
-        )
-    return {name: len(found[name].partitions) for name in wanted}
 
 
 def consumer(

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from pydantic import ValidationError
 
 from consumers import kafka, metrics
+from schemas.broker import require_broker
 from schemas.errors import InputError
 from schemas.events import describe
 from schemas.releases import LIVE_KEY, Live, Release
@@ -227,7 +228,7 @@ def complaint(error: Exception) -> str:
 
 
 def _change(settings: Settings, decide: Callable[[Releases], Live]) -> Live:
-    kafka.require_broker(settings, [Topics.of(settings).retriever_releases])
+    require_broker(settings, [Topics.of(settings).retriever_releases])
     known = read(settings)
     live = decide(known)
     if live != known.live:

@@ -25,6 +25,7 @@ from consumers.training_pairs import PairStore
 from consumers.training_run import Bench, OnStep, finish, train_new
 from consumers.training_task import Task
 from schemas import data_dir, metrics_server
+from schemas.broker import require_broker
 from schemas.errors import BrokerUnavailable, CannotGoOn, InputError, RetrailError
 from schemas.releases import Release
 from schemas.settings import Settings
@@ -318,7 +319,7 @@ def _shown(error: Exception) -> RetrailError:
 
 def _require(settings: Settings) -> None:
     topics = Topics.of(settings)
-    kafka.require_broker(
+    require_broker(
         settings,
         [
             topics.labelled_pairs,

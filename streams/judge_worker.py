@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from schemas.broker import require_broker
 from schemas.events import Verdict
 from schemas.judged import TICK, JudgedReasoning
 from schemas.settings import Settings
@@ -23,7 +24,6 @@ from streams.faust_batches import BatchApp, Committed, Record
 from streams.judging import Event, Judge, judge_named, judged, judgement, question
 from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
-from streams.readiness import require_topics
 
 log = structlog.get_logger(__name__)
 
@@ -172,7 +172,7 @@ def run(settings: Settings) -> None:
         topics.judged_events,
         topics.trajectory_events_dlq,
     )
-    require_topics(settings, [source, output, dead])
+    require_broker(settings, [source, output, dead], keyed_alike=True)
 
     def make_task(
         app: BatchApp, partition: int, start: Committed, on_failure: Callable[[BaseException], None]

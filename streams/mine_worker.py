@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import structlog
 
+from schemas.broker import require_broker
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
@@ -21,7 +22,6 @@ from streams.dead_letters import fits
 from streams.faust_batches import BatchApp, Committed, Record
 from streams.fold import Fold, Limits, Resume
 from streams.outbox import Channel, Outbox, Output
-from streams.readiness import require_topics
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ def run(settings: Settings) -> None:
         CannotGoOn: a restart is the remedy.
     """
     topics = Topics.of(settings)
-    require_topics(settings, [topics.judged_events, topics.labelled_pairs])
+    require_broker(settings, [topics.judged_events, topics.labelled_pairs], keyed_alike=True)
 
     def make_task(
         app: BatchApp, partition: int, start: Committed, on_failure: Callable[[BaseException], None]

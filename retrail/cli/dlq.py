@@ -155,7 +155,8 @@ def replay(
 
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
-    from consumers.kafka import read_to_end, require_broker
+    from consumers.kafka import read_to_end
+    from schemas.broker import require_broker
     from schemas.headers import DeadLetter
     from schemas.topics import Topics
 

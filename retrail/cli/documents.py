@@ -92,9 +92,9 @@ def load(
       retrail documents load passages.parquet --id-field pid --text-field passage
       retrail documents load handbook/ --prefix handbook/ --chunk-tokens 150
     """
-    from consumers.kafka import require_broker
     from retrail.cli.document_files import Fields
     from retrail.cli.document_sources import source_of
+    from schemas.broker import require_broker
     from schemas.settings import load as load_settings
     from schemas.topics import Topics
 
@@ -141,8 +141,8 @@ def delete(
       retrail documents delete d17 d18
       retrail documents delete handbook/leave.md --chunks
     """
-    from consumers.kafka import require_broker
     from retrail.cli.sending import Outgoing, send_all
+    from schemas.broker import require_broker
     from schemas.settings import load as load_settings
     from schemas.topics import Topics
 

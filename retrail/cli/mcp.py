@@ -40,7 +40,7 @@ def mcp(
     """
     import logging
 
-    from consumers.kafka import require_broker
+    from schemas.broker import require_broker
     from schemas.logging import configure
     from schemas.settings import load
     from schemas.topics import Topics

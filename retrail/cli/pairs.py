@@ -57,7 +57,8 @@ def pairs(
 def _read(repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
     from pydantic import ValidationError
 
-    from consumers.kafka import read_to_end, require_broker
+    from consumers.kafka import read_to_end
+    from schemas.broker import require_broker
     from schemas.events import describe
     from schemas.pairs import LabelledPair
     from schemas.settings import load

@@ -41,9 +41,9 @@ def publish(
       retrail publish trajectories/ --format lrat
       retrail publish monday.jsonl tuesday.jsonl --format events
     """
-    from consumers.kafka import require_broker
     from retrail.cli.progress import bar
     from retrail.cli.sending import send_all
+    from schemas.broker import require_broker
     from schemas.settings import load
     from schemas.topics import Topics
     from streams.offline import files_of

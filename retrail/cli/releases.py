@@ -48,7 +48,7 @@ def show() -> None:
     from rich.table import Table
 
     from consumers import releases
-    from consumers.kafka import require_broker
+    from schemas.broker import require_broker
     from schemas.settings import load
     from schemas.topics import Topics
 

@@ -5,27 +5,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumers import kafka
-from schemas.errors import BrokerUnavailable, TopicMismatch
+from schemas.errors import TopicMismatch
 from schemas.settings import Settings
 from schemas.topics import Topics
-
-
-def test_broker_that_does_not_answer_is_named_with_what_to_do() -> None:
-    settings = Settings(kafka_bootstrap="127.0.0.1:1")
-    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1 .*retrail up"):
-        kafka.require_broker(settings, timeout=1)
-
-
-def test_missing_topics_are_named(settings: Settings) -> None:
-    with pytest.raises(TopicMismatch, match=r"labelled-pairs.*retrail topics create"):
-        kafka.require_broker(settings)
-
-
-def test_partitions_of_existing_topics(settings: Settings, topics: Topics) -> None:
-    assert kafka.require_broker(settings, [topics.documents, topics.training_runs]) == {
-        topics.documents: 2,
-        topics.training_runs: 1,
-    }
 
 
 def test_what_is_acknowledged_is_read(settings: Settings, topics: Topics) -> None:
