@@ -54,9 +54,7 @@ def compare(
     return decision
 
 
-def relevance(
-    pairs: Iterable[LabelledPair], trained: Collection[str] = ()
-) -> dict[str, set[str]]:
+def relevance(pairs: Iterable[LabelledPair], trained: Collection[str] = ()) -> dict[str, set[str]]:
     """Relevant documents by query; spellings of one query count as one, asked as the first of them.
 
     The query of a pair is one that the parent, or an ancestor, answered well: the agent found its

@@ -28,9 +28,9 @@ WORKERS = ("judge", "mine", "index")
 
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
-    "train_epochs": 2,
+    "train_epochs": 1,
     "train_learning_rate": 5e-5,
-    "train_negatives": 0,
+    "train_negatives": 2,
     "max_tokens": 128,
 }
 """Where a run of minutes differs from an installation that stays; ``RETRAIL_…`` variables win."""
