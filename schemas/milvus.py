@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from schemas.collection import ID_FIELD
