@@ -14,6 +14,9 @@ from confluent_kafka.admin import (
 from schemas.headers import DeadLetter
 from schemas.judged import adapter
 from schemas.topics import Topics
+from streams.lrat import events_of_file
+from streams.offline import mine_paths
+from tests.shared_data import LRAT, needs_lrat
 from tests.streams.fleet import (
     assert_same_pairs,
     interleaved,
@@ -270,3 +273,16 @@ def test_a_worker_that_sleeps_past_its_session_changes_nothing(settings, fleet):
     assert [worker.stop() for worker in (*sleepers, *heirs)] == [0, 0, 0, 0]
     assert_same_pairs(settings, expected)
     assert_judged_completely(settings)
+
+
+@needs_lrat
+def test_real_trajectories_become_the_pairs_that_offline_mining_gives(settings, fleet):
+    expected = {pair.pair_id: pair for pair in mine_paths([LRAT], "lrat", settings)}
+    assert len(expected) == 14
+    publish(
+        settings, [event for path in sorted(LRAT.glob("*.json")) for event in events_of_file(path)]
+    )
+    fleet.start("judge")
+    fleet.start("mine")
+    eventually(lambda: len(pairs_of(settings)) >= len(expected), timeout=60, what="all pairs")
+    assert_same_pairs(settings, expected)
