@@ -1,6 +1,5 @@
 """``retrail demo``: the flywheel over a stack of its own, with a report and a chart at the end."""
 
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -34,8 +33,6 @@ def run(
         StoppedEarly: a signal ended it.
         RetrailError: a stage did not run.
     """
-    # Read when torch is loaded: threads that spin for work take the cores from broker and workers.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from simulation.chart import draw
     from simulation.documents import require_fitting
     from simulation.flywheel import Flywheel, Plan

@@ -21,9 +21,10 @@ from schemas.topics import Topics
 
 
 def pytest_configure() -> None:
-    """Tests see no settings of the shell that runs them."""
+    """Tests see no settings of the shell that runs them; idle torch threads leave the cores."""
     for name in [name for name in os.environ if name.startswith("RETRAIL_")]:
         del os.environ[name]
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The ``retrail`` command line. Heavy imports wait inside the commands: help comes at once."""
 
+import os
 import sys
 
 _EXTRAS = {
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     0: done; 1: something is wrong that the message names; 2: wrong usage; 75: a worker that wants
     a restart; 130: interrupted.
     """
+    # Read when torch is loaded: threads that spin for work take the cores from the other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return _run(arguments)
     except ModuleNotFoundError as error:
