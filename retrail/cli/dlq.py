@@ -115,9 +115,9 @@ def replay(
 ) -> None:
     """Send dead letters back to their topic, as they came: what was set aside can be read now.
 
-    They stay in the queue. An event counts in the trajectory that it belongs to only while that is
-    open; after it has closed, only for a new revision (RETRAIL_REVISION) that reads the topic from
-    its start.
+    They stay in the queue. A replayed event is a new record at the end of the topic: it counts if
+    its trajectory is still open, or if it is the seq 0 that opens it. One that stands behind its
+    trajectory's close counts in no revision (RETRAIL_REVISION): each reads the log in its order.
 
     \b
     Examples:

@@ -8,7 +8,16 @@ import pytest
 
 from deploy import topics as topics_module
 from schemas.settings import Settings
+from tests.streams.campaign import REPORTS
 from tests.streams.fleet import Fleet
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures of the fault campaigns."""
+    if REPORTS:
+        terminalreporter.section("fault campaigns")
+        for report in REPORTS:
+            terminalreporter.line(str(report))
 
 
 @pytest.fixture

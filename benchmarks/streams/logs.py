@@ -7,6 +7,11 @@ from typing import Any
 
 import orjson
 
+VERDICT_TEXT = (
+    "The document says that the historian was born in that town and wrote three books about its "
+    "castle, so this answers half of the question. Next I should look for the year of the second."
+)
+
 STEPS = 20
 """Events of a trajectory before its end: 12 searches of 10 hits, 4 browses, 4 reasonings."""
 
@@ -71,3 +76,18 @@ def judged(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
     for offset, event in enumerate(events):
         source = {"source_offset": offset, "source_time": 1_700_000_000_000 + offset}
         yield event["trajectory_id"].encode(), orjson.dumps(event | source)
+
+
+def published(trajectories: int, open_at_once: int) -> Iterator[tuple[bytes, bytes]]:
+    """Key and value of events as agents publish them."""
+    for event in interleaved(trajectories, open_at_once):
+        yield event["trajectory_id"].encode(), as_published(event)
+
+
+def as_published(event: dict[str, Any]) -> bytes:
+    """An event before its judgement: with a text instead of a verdict."""
+    event = {k: v for k, v in event.items() if k not in ("verdict", "judge", "judge_version")}
+    if event["type"] == "reasoning":
+        del event["tokens"]
+        event["text"] = VERDICT_TEXT
+    return orjson.dumps(event)

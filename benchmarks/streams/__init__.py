@@ -1,0 +1,1 @@
+"""How fast the stream workers are: ``python -m benchmarks.streams --help``."""

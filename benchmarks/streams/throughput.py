@@ -1,0 +1,85 @@
+"""Workers from topic to topic, beside other ways to do the same work."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.streams.brokers import RIVALS, Bench, Figures, bench, rate, worker, write
+from benchmarks.streams.logs import interleaved, judged, published
+from deploy import topics as topics_module
+from streams.fold import Fold
+
+OPEN_AT_ONCE = 1_000
+
+
+def throughput(events: int) -> Figures:
+    """One miner from topic to topic, beside Faust, quixstreams and a bare loop; two beside one."""
+    figures: Figures = {}
+    trajectories = events // 21
+    log = [value for _, value in judged(interleaved(trajectories, OPEN_AT_ONCE))]
+    fold = Fold()
+    pairs = sum(len(fold.apply(offset, 0, value)) for offset, value in enumerate(log))
+    with bench() as b:
+        source = b.topics.judged_events
+        bootstrap = b.settings.kafka_bootstrap
+        write(source, judged(interleaved(trajectories, OPEN_AT_ONCE)), bootstrap)
+
+        def rival(name: str, python: str, script: str, outputs: int, *arguments: str) -> None:
+            target = b.output_topic(f"{name}-out")
+            env = {"SOURCE": source, "TARGET": target, "GROUP": f"bench-{name}"}
+            command = [python, str(RIVALS / script), *arguments]
+            figures[name] = rate(b, name, [(command, env)], target, len(log), outputs)
+
+        faust_arguments = ("worker", "-l", "warn", "--without-web")
+        rival(
+            "faust-pass-through", sys.executable, "faust_passthrough.py", len(log), *faust_arguments
+        )
+        rival("quixstreams-stateful", _quixstreams(), "quix_stateful.py", trajectories)
+        rival("bare-loop-same-miner", sys.executable, "bare_miner.py", pairs)
+        for count in (1, 2):
+            revised = b.settings.model_copy(update={"topic_prefix": f"m{count}_"})
+            topics_module.ensure(revised)
+            mine = Bench(revised, b.folder)
+            write(
+                mine.topics.judged_events,
+                judged(interleaved(trajectories, OPEN_AT_ONCE)),
+                bootstrap,
+            )
+            commands = [(worker("mine"), {}) for _ in range(count)]
+            figures[f"miner, {count} worker{'s' * (count > 1)}"] = rate(
+                mine, f"mine{count}", commands, mine.topics.labelled_pairs, len(log), pairs
+            )
+    base = figures["faust-pass-through"]
+    return figures | {
+        "miner / faust-pass-through": figures["miner, 1 worker"] / base,
+        "miner / quixstreams-stateful": figures["miner, 1 worker"]
+        / figures["quixstreams-stateful"],
+        "two miners / one": figures["miner, 2 workers"] / figures["miner, 1 worker"],
+    }
+
+
+def judging(events: int) -> Figures:
+    """One local judge from topic to topic, beside Faust's pass-through."""
+    trajectories = events // 21
+    with bench() as b:
+        source, bootstrap = b.topics.trajectory_events, b.settings.kafka_bootstrap
+        count = write(source, published(trajectories, OPEN_AT_ONCE), bootstrap)
+        target = b.output_topic("pass-through-out")
+        env = {"SOURCE": source, "TARGET": target, "GROUP": "bench-pass-through"}
+        script = [sys.executable, str(RIVALS / "faust_passthrough.py")]
+        command = [*script, "worker", "-l", "warn", "--without-web"]
+        base = rate(b, "pass-through", [(command, env)], target, count, count)
+        judge = rate(b, "judge", [(worker("judge"), {})], b.topics.judged_events, count, count)
+    return {"faust-pass-through": base, "judge, 1 worker": judge, "ratio": judge / base}
+
+
+def _quixstreams() -> str:
+    """Python of a virtual environment with quixstreams."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = cache / "retrail" / "quixstreams-venv"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "-q", "quixstreams"], check=True)
+    return str(python)

@@ -1,0 +1,184 @@
+"""Long fault campaigns (``make test-faults``), and a short form of the first for every run.
+
+After each, the pairs on the topic are those of the run without faults: none lost, changed or added.
+"""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from deploy import topics as topics_module
+from deploy.broker import KafkaBroker
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.streams.campaign import Clock, drawn, kill_at_random, publishing
+from tests.streams.chat_server import ChatServer
+from tests.streams.fleet import Fleet, interleaved, mined_offline, publish, read, trajectory
+from tests.streams.test_faults import judged_offline
+from tests.streams.test_workers import assert_judged_completely
+from tests.waiting import eventually
+
+OUTAGE_SECONDS = 60.0
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """A broker of the test's own, to be taken away."""
+    started = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
+    started.start()
+    yield started
+    os.kill(started.child.pid, signal.SIGCONT)
+    started.stop()
+
+
+@pytest.fixture
+def own_fleet(broker, tmp_path):
+    """Workers on that broker."""
+    settings = Settings(
+        kafka_bootstrap=broker.client_address,
+        data_dir=tmp_path / "data",
+        partitions=2,
+        kafka_session_timeout=6.0,
+    )
+    topics_module.ensure(settings)
+    workers = Fleet(settings, tmp_path)
+    yield workers
+    workers.kill_all()
+
+
+def some_events(count, name="t"):
+    return interleaved(trajectory(f"{name}{number}") for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("kills", "each", "count"),
+    [
+        pytest.param(4, 1, 100, id="short"),
+        pytest.param(24, 1, 3_000, id="one-of-each", marks=pytest.mark.faults),
+        pytest.param(24, 2, 3_000, id="two-of-each", marks=pytest.mark.faults),
+    ],
+)
+@pytest.mark.timeout(900)
+def test_kills_at_random_moments(settings, fleet, kills, each, count):
+    seed, rng = drawn()
+    clock = Clock(f"{kills} kill -9 among {each} judges and {each} miners", seed, kills)
+    events = some_events(count)
+    expected = mined_offline(events, settings)
+    with publishing(fleet, events, rate=len(events) / (4 * kills)):
+        kill_at_random(fleet, rng, kills, each, longest=6.0 if count > 1_000 else 2.0)
+    fleet.until_pairs(expected, 120)
+    clock.close(fleet, expected, len(events))
+    assert_judged_completely(settings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_workers_that_sleep_past_their_session_again_and_again(settings, fleet):
+    seed, rng = drawn()
+    clock = Clock("SIGSTOP past the session, SIGCONT", seed)
+    events = some_events(1_000)
+    expected = mined_offline(events, settings)
+    workers = [fleet.start(role) for _ in range(2) for role in ("judge", "mine")]
+    with publishing(fleet, events, rate=len(events) / 70):
+        for _ in range(5):
+            for sleeper in rng.sample(workers, rng.randrange(1, 3)):
+                sleeper.process.send_signal(signal.SIGSTOP)
+                clock.faults += 1
+            time.sleep(settings.kafka_session_timeout + rng.uniform(1, 6))
+            for worker in workers:
+                worker.process.send_signal(signal.SIGCONT)
+            time.sleep(rng.uniform(0.5, 5))
+    fleet.until_pairs(expected, 120)
+    clock.close(fleet, expected, len(events))
+    assert_judged_completely(settings)
+    assert [worker.stop() for worker in workers] == [0] * len(workers)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("outage", ["silent", "gone"])
+def test_a_broker_that_cannot_be_reached_for_a_minute(broker, own_fleet, outage):
+    """``silent``: it takes connections and says nothing; ``gone``: killed, started a minute later.
+
+    After that it is restarted cleanly, too.
+    """
+    fleet, settings = own_fleet, own_fleet.settings
+    clock = Clock(f"broker {outage} for {OUTAGE_SECONDS:.0f} s, then restarted", None, 2)
+    events = some_events(600)
+    expected = mined_offline(events, settings)
+    workers = [fleet.start(role) for _ in range(2) for role in ("judge", "mine")]
+    third = len(events) // 3
+    publish(settings, events[:third])
+    fleet.until_pairs(dict(list(expected.items())[:50]))
+    publish(settings, events[third : third + 2_000])
+    if outage == "silent":
+        os.kill(broker.child.pid, signal.SIGSTOP)
+        time.sleep(OUTAGE_SECONDS)
+        os.kill(broker.child.pid, signal.SIGCONT)
+    else:
+        broker.child.kill()
+        time.sleep(OUTAGE_SECONDS)
+        broker.start()
+    publish(settings, events[third + 2_000 : 2 * third + 2_000])
+    broker.stop()
+    broker.start()
+    publish(settings, events[2 * third + 2_000 :])
+    fleet.until_pairs(expected, 120)
+    clock.close(fleet, expected, len(events))
+    assert_judged_completely(settings)
+    assert [worker.stop() for worker in workers] == [0] * len(workers)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_a_slow_judge_that_fails_for_a_minute_and_changes_its_mind(settings, fleet):
+    """Judges are killed meanwhile; what counts is the log: a fold over it gives the pairs."""
+    seed, rng = drawn()
+    clock = Clock("slow judging server, down for 60 s, answers by chance", seed)
+    failing, chance = [], random.Random(seed)
+
+    def reply(body, number):
+        if failing:
+            return rng.choice([(503, {}), (429, {}), 2.0])
+        time.sleep(0.2)
+        return chance.choice(("RELEVANT", "NOT_RELEVANT"))
+
+    server = ChatServer(reply)
+    variables = {
+        "RETRAIL_JUDGE": "llm",
+        "RETRAIL_JUDGE_URL": server.url,
+        "RETRAIL_JUDGE_MODEL": "judge-7b",
+        "RETRAIL_JUDGE_TIMEOUT": "1",
+    }
+    judge = fleet.start("judge", **variables)
+    fleet.start("mine")
+    events = some_events(300)
+    half = len(events) // 2
+    publish(settings, events[:half])
+    for phase in ("slow", "failing", "slow"):
+        failing[:] = [True] if phase == "failing" else []
+        began = time.monotonic()
+        while time.monotonic() < began + (OUTAGE_SECONDS if failing else 8):
+            time.sleep(rng.uniform(2, 8))
+            judge.kill()
+            clock.faults += 1
+            judge = fleet.start("judge", **variables)
+        failing.clear()
+    publish(settings, events[half:])
+    ends = {event.trajectory_id for event in events}
+    eventually(lambda: closed(settings) >= ends, 240, "end of every trajectory", interval=1)
+    expected = judged_offline(settings)
+    assert len(expected) > 300
+    fleet.until_pairs(expected)
+    clock.close(fleet, expected, len(events))
+    assert_judged_completely(settings)
+    server.close()
+
+
+def closed(settings):
+    """The trajectories whose end is on judged-events."""
+    messages = read(settings, Topics.of(settings).judged_events)
+    return {message.key().decode() for message in messages if b'"type":"end"' in message.value()}
