@@ -102,17 +102,16 @@ def _footer(figure: Any, report: Report) -> None:
 def _found(axes: Any, turns: Sequence[Turn]) -> None:
     """What the retriever finds: nDCG@10 and recall@10, above what it found untrained."""
     _head(axes, "What the retriever finds", "dashed: before it learned anything")
-    for values, colour, name in (
-        ([turn.recall_at_10 for turn in turns], AMBER, "recall@10"),
-        ([turn.ndcg_at_10 for turn in turns], BLUE, "nDCG@10"),
+    for values, colour, name, above in (
+        ([turn.recall_at_10 for turn in turns], AMBER, "recall@10", True),
+        ([turn.ndcg_at_10 for turn in turns], BLUE, "nDCG@10", False),
     ):
         places = range(len(turns))
         axes.axhline(values[0], color=colour, linewidth=1.2, linestyle=(0, (4, 3)), alpha=0.7)
         axes.fill_between(places, values, values[0], color=colour, alpha=0.13, linewidth=0)
-        axes.plot(places, values, color=colour, linewidth=2.6, zorder=3)
+        axes.plot(places, values, color=colour, linewidth=2.6, zorder=3, label=name)
         axes.scatter(places, values, s=64, color=colour, edgecolor=PAPER, linewidth=1.5, zorder=4)
         for place in _labelled(len(turns)):
-            above = values[place] >= values[0]
             axes.annotate(
                 f"{values[place]:.3f}",
                 (place, values[place]),
@@ -123,18 +122,11 @@ def _found(axes: Any, turns: Sequence[Turn]) -> None:
                 color=colour,
                 weight="bold",
             )
-        axes.annotate(
-            name,
-            (len(turns) - 0.55, values[0]),
-            xytext=(0, -5),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=colour,
-            fontsize=9,
-        )
+    axes.legend(loc="lower right", frameon=False, labelcolor="linecolor")
     _turns(axes, turns)
-    axes.set_ylim(0, 1)
+    # Room above 1 for the labels of a retriever that finds nearly all.
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 def _agents(axes: Any, turns: Sequence[Turn]) -> None:
