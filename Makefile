@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# More than cores: the tests of processes wait most of their time. Each has servers of its own.
+TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
 .PHONY: demo test test-faults check schemas clean help
@@ -14,7 +16,7 @@ demo: $(READY)  ## the whole loop on this machine: scripted agents, Kafka, train
 	$(BIN)/retrail demo $(DEMO_FLAGS)
 
 test: $(READY)  ## all tests, with the short form of the fault campaigns
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadfile
 
 test-faults: $(READY)  ## the long fault campaigns
 	$(BIN)/python -m pytest -m faults
