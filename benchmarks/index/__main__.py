@@ -13,6 +13,8 @@ ratios.
 import argparse
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,8 +34,12 @@ SECTIONS: dict[str, Callable[[World], Figures]] = {
 
 def main() -> None:
     """Run the chosen sections at each size, print and save their figures."""
+    # The servers stop in good order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m benchmarks.index",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])

@@ -1,7 +1,5 @@
 """Kafka, Milvus Lite and index workers of the benchmark's own, and releases to build."""
 
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from benchmarks.index import corpus
 from consumers import kafka, releases
 from deploy import topics as topics_module
 from deploy.broker import KafkaBroker
+from deploy.child import Child
 from deploy.milvus import MilvusLite
 from schemas import milvus
 from schemas.errors import NoIndexYet
@@ -107,25 +106,25 @@ class Worker:
 
     def __init__(self, settings: Settings, log_file: Path) -> None:
         given = settings.model_dump(mode="json", exclude_defaults=True)
-        self._settings, self._log_file = settings, log_file
-        with log_file.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "retrail.cli", "worker", "index"],
-                cwd=ROOT,
-                env=os.environ | {f"RETRAIL_{name.upper()}": str(v) for name, v in given.items()},
-                stdout=output,
-                stderr=output,
-            )
+        self._run = settings.data_dir / "run"
+        self._child = Child(
+            "index",
+            [sys.executable, "-m", "retrail.cli", "worker", "index"],
+            log_file,
+            environment={f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()},
+            folder=ROOT,
+        )
+        self._child.start()
 
     def must_run(self) -> None:
         """Raise RuntimeError with the end of its log if it has ended."""
-        if self._process.poll() is not None:
-            tail = self._log_file.read_text()[-3_000:]
-            raise RuntimeError(f"an index worker ended with {self._process.returncode}:\n{tail}")
+        if not self._child.running:
+            status = self._child.exit_status
+            raise RuntimeError(f"an index worker ended with {status}:\n{self._child.log_tail()}")
 
     def rows_written(self, version: int) -> int:
         """As its metrics say; 0 while it starts."""
-        written = self._settings.data_dir / "run" / f"index-{self._process.pid}.metrics"
+        written = self._run / f"index-{self._child.pid}.metrics"
         if not written.exists() or not (port := written.read_text()):
             return 0
         page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
@@ -139,12 +138,7 @@ class Worker:
 
     def end(self) -> None:
         """Stop it; returns when it has ended."""
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._child.stop(30)
 
 
 def _aliased(client: MilvusClient, settings: Settings) -> int | None:
