@@ -4,22 +4,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
+from confluent_kafka import TopicPartition
 from pymilvus import MilvusClient
 
 from benchmarks.index import corpus
 from consumers import kafka, releases
+from consumers.index_groups import Groups
 from deploy import topics as topics_module
 from deploy.broker import KafkaBroker
 from deploy.child import Child
 from deploy.milvus import MilvusLite
 from schemas import milvus
+from schemas.collection import Build, collection_name
 from schemas.errors import NoIndexYet
 from schemas.releases import Live, Release
 from schemas.settings import Settings
@@ -96,9 +97,21 @@ class World:
         self.workers.append(worker)
         return worker
 
-    def rows_written(self, version: int) -> int:
-        """Rows of a version that the workers have written."""
-        return sum(worker.rows_written(version) for worker in self.workers)
+    @contextmanager
+    def rows_written(self, version: int) -> Iterator[Callable[[], int]]:
+        """How many rows of a version the workers have written and committed; each document is one.
+
+        Asked of Kafka, so that no worker spends time on the answer.
+        """
+        with connected(self.settings) as client:
+            name = collection_name(self.settings.retriever, version)
+            self.wait(lambda: client.has_collection(name))
+            build = Build.read(name, client.describe_collection(name)["properties"])
+        assert build is not None
+        group, topic = Groups(self.settings).of(build), Topics.of(self.settings).documents
+        with closing(kafka.consumer(self.settings, group)) as reader:
+            partitions = [TopicPartition(topic, p) for p in kafka.offsets(reader, topic)]
+            yield lambda: sum(max(0, p.offset) for p in reader.committed(partitions, timeout=30))
 
 
 class Worker:
@@ -106,7 +119,6 @@ class Worker:
 
     def __init__(self, settings: Settings, log_file: Path) -> None:
         given = settings.model_dump(mode="json", exclude_defaults=True)
-        self._run = settings.data_dir / "run"
         self._child = Child(
             "index",
             [sys.executable, "-m", "retrail.cli", "worker", "index"],
@@ -121,20 +133,6 @@ class Worker:
         if not self._child.running:
             status = self._child.exit_status
             raise RuntimeError(f"an index worker ended with {status}:\n{self._child.log_tail()}")
-
-    def rows_written(self, version: int) -> int:
-        """As its metrics say; 0 while it starts."""
-        written = self._run / f"index-{self._child.pid}.metrics"
-        if not written.exists() or not (port := written.read_text()):
-            return 0
-        page = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
-        return sum(
-            int(sample.value)
-            for family in text_string_to_metric_families(page)
-            for sample in family.samples
-            if sample.name == "retrail_rows_upserted_total"
-            and sample.labels["version"] == str(version)
-        )
 
     def end(self) -> None:
         """Stop it; returns when it has ended."""
