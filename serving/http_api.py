@@ -44,7 +44,7 @@ retriever learns, so an agent behind this API is instrumented without a line of 
 - `reasoning` is what the agent thought since its last call. Right after it opened a document, that
   tells whether the document helped.
 - End a task with `POST /v1/trajectories/{{id}}/end`. A silent one is ended after a while.
-- A call that failed with 5xx or 429 published nothing: repeat it, with the same reasoning.
+- A call that failed with 5xx published nothing: repeat it, with the same reasoning.
 """
 
 Reasoning = Annotated[

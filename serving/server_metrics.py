@@ -1,10 +1,4 @@
-"""What Prometheus sees of the search servers.
-
-p50 and p99 of searches over the last five minutes::
-
-    histogram_quantile(0.99, sum by (le) (
-        rate(retrail_request_seconds_bucket{operation="search"}[5m])))
-"""
+"""What Prometheus sees of the search servers."""
 
 from collections.abc import Callable, Iterator
 

@@ -97,13 +97,13 @@ class SearchService:
         """
         with metrics.REQUEST_SECONDS.labels("search").time():
             result = await self._retriever.search(query, k)
-        session = self._session(caller, reasoning)
-        session.searched(query, result)
-        return SearchAnswer(
-            hits=[self._shown(hit) for hit in result.hits],
-            retriever_version=result.retriever_version,
-            trajectory_id=session.trajectory_id,
-        )
+            session = self._session(caller, reasoning)
+            session.searched(query, result)
+            return SearchAnswer(
+                hits=[self._shown(hit) for hit in result.hits],
+                retriever_version=result.retriever_version,
+                trajectory_id=session.trajectory_id,
+            )
 
     async def open(
         self, caller: Caller, doc_id: str, reasoning: str | None = None
@@ -116,19 +116,19 @@ class SearchService:
         """
         with metrics.REQUEST_SECONDS.labels("open").time():
             document = await self._retriever.open(doc_id)
-        session = self._session(caller, reasoning)
-        if document is None:
-            raise UnknownDocument(
-                "The index holds no document with this id. Use a doc_id that a search gave.",
-                session.trajectory_id,
+            session = self._session(caller, reasoning)
+            if document is None:
+                raise UnknownDocument(
+                    "The index holds no document with this id. Use a doc_id that a search gave.",
+                    session.trajectory_id,
+                )
+            session.opened(doc_id)
+            return OpenedDocument(
+                doc_id=document.doc_id,
+                title=document.title,
+                text=document.text,
+                trajectory_id=session.trajectory_id,
             )
-        session.opened(doc_id)
-        return OpenedDocument(
-            doc_id=document.doc_id,
-            title=document.title,
-            text=document.text,
-            trajectory_id=session.trajectory_id,
-        )
 
     async def ready(self) -> int:
         """The version that searches are answered by; loads its model if need be.

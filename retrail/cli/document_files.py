@@ -31,7 +31,7 @@ Found = tuple[str, Document | BadLine]
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Names of the fields of a row; of several the first that a row has."""
+    """Names of the fields of a row; of several the first that is not null in a row."""
 
     doc_id: tuple[str, ...] = ("doc_id", "_id", "id")
     title: tuple[str, ...] = ("title",)
@@ -120,7 +120,7 @@ def _of_line(line: bytes, place: str, fields: Fields) -> Document | BadLine:
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if name in row), None)
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _parquet(file: Path) -> Any:

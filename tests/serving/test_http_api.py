@@ -1,20 +1,24 @@
 """The HTTP API: its contract, the trajectories it keeps, what it says when something is wrong."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from retrail import Trajectory
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
 from schemas.settings import Settings
 from serving import service as service_module
 from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
 from serving.http_api import TRAJECTORY_HEADER, create_app
+from serving.publishing import Agent
 from serving.service import SearchService
 from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
 from tests.waiting import eventually
@@ -279,6 +283,35 @@ def test_a_hanging_index_does_not_hang_the_probe(
     finally:
         world.retriever.goes_on.set()
     eventually(lambda: http.get("/readyz").status_code == 200)
+
+
+def test_the_time_of_a_request_includes_the_publishing_of_its_event(
+    monkeypatch: pytest.MonkeyPatch, world: World, http: TestClient
+) -> None:
+    labels = {"operation": "search"}
+    publishing: list[float | None] = []
+
+    def timed() -> float | None:
+        return REGISTRY.get_sample_value("retrail_request_seconds_count", labels)
+
+    def trajectory(trajectory_id: str, agent: Agent) -> Trajectory:
+        publishing.append(timed())
+        return Remembering.trajectory(world.log, trajectory_id, agent)
+
+    monkeypatch.setattr(world.log, "trajectory", trajectory)
+    http.post("/v1/search", json={"query": "gzip"})
+    http.post("/v1/search", json={"query": "gzip"})
+    first, second = publishing
+    assert (second or 0) - (first or 0) == 1
+    assert (timed() or 0) - (second or 0) == 1
+
+
+def test_the_description_names_no_status_that_is_never_answered(world: World) -> None:
+    api = world.app.openapi()
+    operations = [operation for path in api["paths"].values() for operation in path.values()]
+    answered = {status for operation in operations for status in operation["responses"]}
+    named = set(re.findall(r"\b[45]\d\d\b", api["info"]["description"]))
+    assert named <= answered
 
 
 def test_metrics_are_shown(http: TestClient) -> None:

@@ -23,11 +23,13 @@ def test_both_names_of_an_id_numbers_and_missing_titles(tmp_path: Path) -> None:
         '{"_id": "b", "text": "of b", "title": null}',
         '{"_id": 7, "text": "of seven"}',
         '{"_id": "t", "title": "only a title", "text": ""}',
+        '{"doc_id": null, "_id": "n", "text": "an empty column beside the id"}',
     ) == [
         Document(doc_id="a", title="A", text="of a"),
         Document(doc_id="b", text="of b"),
         Document(doc_id="7", text="of seven"),
         Document(doc_id="t", text="only a title"),
+        Document(doc_id="n", text="an empty column beside the id"),
     ]
 
 
@@ -37,6 +39,7 @@ def test_both_names_of_an_id_numbers_and_missing_titles(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("[1]", "a JSON object is expected, not list"),
         ('{"text": "no id"}', "doc_id: Field required"),
+        ('{"_id": null, "text": "x"}', "doc_id: Field required"),
         ('{"_id": "", "text": "x"}', "doc_id: String should have at least 1 character"),
         ('{"_id": "a"}', "text: Field required"),
         ('{"_id": "a", "text": ""}', "text: String should have at least 1 character"),

@@ -1,0 +1,1 @@
+"""How fast documents become searchable, and searches are: ``python -m benchmarks.index --help``."""

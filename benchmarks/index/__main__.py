@@ -1,0 +1,66 @@
+"""How fast documents become searchable, and how fast searches are, beside bare pymilvus.
+
+    python -m benchmarks.index                               10,000 and 100,000 documents
+    python -m benchmarks.index --documents 10000             smaller
+    python -m benchmarks.index --only latency swap           some of it
+    python -m benchmarks.index --output figures.json
+
+Starts Apache Kafka and Milvus Lite of its own. Documents are short made-up texts, and the model is
+the first layer of MiniLM (384 dimensions). Absolute figures depend on the machine; quote the
+ratios.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch: threads that wait must not keep the servers from the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from benchmarks.index import refresh, searching, swapping
+from benchmarks.index.world import Figures, World, world
+
+SECTIONS: dict[str, Callable[[World], Figures]] = {
+    "refresh": refresh.refresh,
+    "latency": searching.latency,
+    "callers": searching.callers,
+    "swap": swapping.swap,
+}
+
+
+def main() -> None:
+    """Run the chosen sections at each size, print and save their figures."""
+    # The servers stop in good order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.index",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])
+    parser.add_argument("--output", type=Path, help="write the figures here, too, as JSON")
+    options = parser.parse_args()
+    figures: dict[str, dict[str, Figures]] = {}
+    for count in options.documents:
+        sized = figures[str(count)] = {}
+        with world(count) as made:
+            print(f"\n{count:,} documents: the first build", flush=True)
+            made.start_worker()
+            made.await_alias(made.version)
+            for name in options.only:
+                doc = (SECTIONS[name].__doc__ or "").splitlines()[0]
+                print(f"\n{count:,} documents, {name}: {doc}", flush=True)
+                sized[name] = SECTIONS[name](made)
+                for label, value in sized[name].items():
+                    print(f"  {label:<52} {value:>12,.2f}", flush=True)
+                if options.output:
+                    options.output.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Kafka, Milvus Lite and index workers of the benchmark's own, and releases to build."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from confluent_kafka import TopicPartition
+from pymilvus import MilvusClient
+
+from benchmarks.index import corpus
+from consumers import kafka, releases
+from consumers.index_groups import Groups
+from deploy import topics as topics_module
+from deploy.broker import KafkaBroker
+from deploy.child import Child
+from deploy.milvus import MilvusLite
+from schemas import milvus
+from schemas.collection import Build, collection_name
+from schemas.errors import NoIndexYet
+from schemas.releases import Live, Release
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving import target
+from trainer.encoder import Encoder
+from trainer.registry import Registry
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 1800.0
+"""Seconds that a build may take."""
+
+Figures = dict[str, float]
+
+
+@dataclass
+class World:
+    """An installation with ``count`` documents on their topic."""
+
+    settings: Settings
+    folder: Path
+    count: int
+    version: int = 1
+    workers: "list[Worker]" = field(default_factory=list)
+
+    def release(self) -> int:
+        """Publish the first model again as the next release, not live yet; returns its version."""
+        self.version += 1
+        registry = Registry(self.settings.registry_dir)
+        first = registry.published(self.settings.retriever, 1)
+        assert first is not None
+        encoder = Encoder.load(registry.open(first.model))
+        made = registry.publish(self.settings.retriever, self.version, encoder.save)
+        release = Release(
+            version=self.version,
+            retriever=self.settings.retriever,
+            parent=self.version - 1,
+            model=made.model,
+            created_at=datetime.now(UTC),
+            queries=0,
+            decision="ship",
+            reason="a benchmark",
+        )
+        releases.write_release(kafka.producer(self.settings), self.settings, release)
+        return self.version
+
+    def make_live(self, version: int) -> None:
+        """Write ``live``: the workers build the version, unless they have it, and swap it in."""
+        live = Live(version=version, why="a benchmark", changed_at=datetime.now(UTC))
+        releases.write_live(kafka.producer(self.settings), self.settings, live)
+
+    def await_alias(self, version: int) -> None:
+        """Return once searches find this version."""
+        with connected(self.settings) as client:
+            self.wait(lambda: _aliased(client, self.settings) == version)
+
+    def wait(self, condition: Callable[[], bool], every: float = 0.05) -> None:
+        """Return once ``condition`` holds.
+
+        Raises:
+            RuntimeError: a worker ended, or it took longer than :data:`PATIENCE`.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            for worker in self.workers:
+                worker.must_run()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not done after {PATIENCE:.0f} s; see {self.folder}")
+            time.sleep(every)
+
+    def start_worker(self) -> "Worker":
+        """One more index worker."""
+        worker = Worker(self.settings, self.folder / f"index-{len(self.workers)}.log")
+        self.workers.append(worker)
+        return worker
+
+    @contextmanager
+    def rows_written(self, version: int) -> Iterator[Callable[[], int]]:
+        """How many rows of a version the workers have written and committed; each document is one.
+
+        Asked of Kafka, so that no worker spends time on the answer.
+        """
+        with connected(self.settings) as client:
+            name = collection_name(self.settings.retriever, version)
+            self.wait(lambda: client.has_collection(name))
+            build = Build.read(name, client.describe_collection(name)["properties"])
+        assert build is not None
+        group, topic = Groups(self.settings).of(build), Topics.of(self.settings).documents
+        with closing(kafka.consumer(self.settings, group)) as reader:
+            partitions = [TopicPartition(topic, p) for p in kafka.offsets(reader, topic)]
+            yield lambda: sum(max(0, p.offset) for p in reader.committed(partitions, timeout=30))
+
+
+class Worker:
+    """``retrail worker index`` as a process."""
+
+    def __init__(self, settings: Settings, log_file: Path) -> None:
+        given = settings.model_dump(mode="json", exclude_defaults=True)
+        self._child = Child(
+            "index",
+            [sys.executable, "-m", "retrail.cli", "worker", "index"],
+            log_file,
+            environment={f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()},
+            folder=ROOT,
+        )
+        self._child.start()
+
+    def must_run(self) -> None:
+        """Raise RuntimeError with the end of its log if it has ended."""
+        if not self._child.running:
+            status = self._child.exit_status
+            raise RuntimeError(f"an index worker ended with {status}:\n{self._child.log_tail()}")
+
+    def end(self) -> None:
+        """Stop it; returns when it has ended."""
+        self._child.stop(30)
+
+
+def _aliased(client: MilvusClient, settings: Settings) -> int | None:
+    try:
+        return target.resolve(client, settings).version
+    except NoIndexYet:
+        return None
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[MilvusClient]:
+    """A bare client, closed at the end."""
+    client = milvus.connect(settings)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def world(count: int) -> Iterator[World]:
+    """Fresh servers over a temporary folder, documents on their topic, and no worker yet."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        broker = KafkaBroker(folder / "kafka", folder / "kafka.log")
+        lite = MilvusLite(folder / "milvus", folder / "milvus.log")
+        made: World | None = None
+        try:
+            broker.start()
+            lite.start()
+            settings = Settings(
+                kafka_bootstrap=broker.client_address,
+                milvus_uri=lite.client_address,
+                data_dir=folder / "data",
+                model=str(corpus.write_model(folder / "model")),
+                max_tokens=64,
+                # No comparison while something else is measured.
+                compare_seconds=3600.0,
+            )
+            topics_module.ensure(settings)
+            publish(settings, count)
+            made = World(settings, folder, count)
+            yield made
+        finally:
+            for worker in made.workers if made else []:
+                worker.end()
+            lite.stop()
+            broker.stop()
+
+
+def publish(settings: Settings, count: int) -> None:
+    """Write the documents."""
+    kafka.publish_all(
+        kafka.producer(settings),
+        Topics.of(settings).documents,
+        ((found.doc_id.encode(), found.to_json()) for found in corpus.documents(count)),
+    )
