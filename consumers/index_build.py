@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.collection import Build
+from schemas.collection import Build, SearchMode
 
 Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
 
 ROLES: dict[tuple[bool, bool, bool], Role] = {
-    # (live, aliased, served)
+    # (target, aliased, served)
     (True, True, True): "serving",
     (True, True, False): "serving",
     (True, False, True): "next",
@@ -24,8 +24,8 @@ ROLES: dict[tuple[bool, bool, bool], Role] = {
     (False, False, True): "retired",
     (False, False, False): "abandoned",
 }
-"""What a build is, by whether ``live`` names its version, whether the alias points at its
-collection, and whether it ever did.
+"""What a build is, by whether the alias should point at its collection (:func:`target`), whether it
+does, and whether it ever did.
 
 - serving: the alias is where it should be.
 - next: to be completed and swapped in; after a rollback this is a build that served before.
@@ -45,6 +45,7 @@ class Facts:
         retired: since when builds are known to be retired, by build id, in seconds.
         now: on the same clock as ``retired``.
         grace: seconds that a retired build is kept.
+        search: how collections created by this worker can be searched.
     """
 
     live: int | None
@@ -53,6 +54,7 @@ class Facts:
     retired: Mapping[str, float]
     now: float
     grace: float
+    search: SearchMode = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,30 @@ class Plan:
     """What follows from the facts.
 
     Attributes:
+        target: the build that should serve, once it is complete.
         create: version whose collection is missing.
         follow: builds that consume ``documents``.
         drop: builds whose collection and group go.
     """
 
+    target: Build | None
     create: int | None
     follow: tuple[Build, ...]
     drop: tuple[Build, ...]
 
 
-def role(build: Build, live: int | None, aliased: str | None) -> Role:
+def target(builds: Iterable[Build], live: int | None) -> Build | None:
+    """The build that the alias should point at: the live version's, the newest of them.
+
+    It does not depend on settings, so workers whose settings differ pull the same way.
+    """
+    found = [build for build in builds if build.version == live]
+    return max(found, key=lambda build: build.generation, default=None)
+
+
+def role(build: Build, target: Build | None, aliased: str | None) -> Role:
     """Look the build up in :data:`ROLES`."""
-    return ROLES[build.version == live, build.collection == aliased, build.served]
+    return ROLES[build == target, build.collection == aliased, build.served]
 
 
 def retired_since(facts: Facts) -> dict[str, float]:
@@ -80,26 +93,39 @@ def retired_since(facts: Facts) -> dict[str, float]:
 
     After a restart the grace time begins again: it is a minimum.
     """
+    wanted = target(facts.builds, facts.live)
     return {
         build.build_id: facts.retired.get(build.build_id, facts.now)
         for build in facts.builds
-        if role(build, facts.live, facts.aliased) == "retired"
+        if role(build, wanted, facts.aliased) == "retired"
     }
 
 
 def plan(facts: Facts) -> Plan:
     """Which collection to create, which builds to go on with, and which to drop."""
-    dropped = tuple(build for build in facts.builds if _is_over(build, facts))
-    versions = {build.version for build in facts.builds}
+    wanted = target(facts.builds, facts.live)
+    dropped = tuple(build for build in facts.builds if _is_over(build, wanted, facts))
     return Plan(
-        create=facts.live if facts.live not in versions else None,
+        target=wanted,
+        create=facts.live if wanted is None or _searched_otherwise(wanted, facts) else None,
         follow=tuple(build for build in facts.builds if build not in dropped),
         drop=dropped,
     )
 
 
-def _is_over(build: Build, facts: Facts) -> bool:
-    match role(build, facts.live, facts.aliased):
+def _searched_otherwise(wanted: Build, facts: Facts) -> bool:
+    """Whether the live version is to be built again, beside the build of it that serves.
+
+    Only then: a first build or a rollback is not held up by a change of the setting. And not while
+    the build of before such a change is kept: workers whose settings differ, and lead in turn,
+    build at most once a grace time.
+    """
+    modes = {build.search for build in facts.builds if build.version == facts.live}
+    return wanted.collection == facts.aliased and facts.search not in modes
+
+
+def _is_over(build: Build, wanted: Build | None, facts: Facts) -> bool:
+    match role(build, wanted, facts.aliased):
         case "abandoned":
             # Without a live release nothing supersedes anything.
             return facts.live is not None

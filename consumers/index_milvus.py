@@ -25,25 +25,26 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 from pymilvus.exceptions import ParamError
 
+from consumers import index_schema
 from schemas import milvus
 from schemas.collection import (
     HASH_FIELD,
     ID_FIELD,
-    MAX_HASH_BYTES,
-    MAX_ID_BYTES,
-    MAX_TEXT_BYTES,
+    LEXICAL_FIELD,
     METRIC,
     SERVED_PROPERTY,
     TEXT_FIELD,
     TITLE_FIELD,
     VECTOR_FIELD,
     Build,
+    SearchMode,
     cut,
     version_of,
 )
+from schemas.documents import embedded_text
 from schemas.errors import CannotGoOn, RetrailError
 from schemas.settings import Settings
 
@@ -62,8 +63,6 @@ PAGE = 10_000
 """Rows asked for at once; Milvus gives up to 16,384."""
 SWAP_ATTEMPTS = 50
 
-_INDEX_PARAMS: dict[str, dict[str, int]] = {"HNSW": {"M": 16, "efConstruction": 200}}
-
 
 class CollectionLost(RetrailError):
     """The collection of a build is not there any more."""
@@ -79,19 +78,23 @@ class Row:
     content_hash: str
     vector: NDArray[np.float32]
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, search: SearchMode = "dense") -> dict[str, Any]:
         """As Milvus takes it; title and text cut to what it can hold."""
-        return {
+        fields = {
             ID_FIELD: self.doc_id,
             TITLE_FIELD: cut(self.title),
             TEXT_FIELD: cut(self.text),
             HASH_FIELD: self.content_hash,
             VECTOR_FIELD: self.vector,
         }
+        if search == "hybrid":
+            fields[LEXICAL_FIELD] = cut(embedded_text(self.title, self.text))
+        return fields
 
-    def size(self) -> int:
+    def size(self, search: SearchMode = "dense") -> int:
         """Bytes in a message, about: at most that many."""
-        return 4 * (len(self.doc_id) + len(self.title) + len(self.text)) + self.vector.nbytes + 200
+        texts = (len(self.title) + len(self.text)) * (2 if search == "hybrid" else 1)
+        return 4 * (len(self.doc_id) + texts) + self.vector.nbytes + 200
 
 
 class Milvus:
@@ -126,6 +129,14 @@ class Milvus:
         """Leave Milvus."""
         self._client.close()
 
+    def require_search(self) -> None:
+        """Check that this Milvus can be searched as the settings say.
+
+        Raises:
+            ConfigurationError: it is too old.
+        """
+        milvus.require_search(self._settings, self._call(self._client.get_server_version))
+
     # -- Builds -----------------------------------------------------------------------------
 
     def builds(self) -> tuple[Build, ...]:
@@ -152,18 +163,12 @@ class Milvus:
 
     def create(self, build: Build, dimension: int) -> None:
         """Create the collection of a build, unless somebody did so already."""
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field(ID_FIELD, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
-        schema.add_field(TITLE_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
-        schema.add_field(TEXT_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
-        schema.add_field(HASH_FIELD, DataType.VARCHAR, max_length=MAX_HASH_BYTES)
-        schema.add_field(VECTOR_FIELD, DataType.FLOAT_VECTOR, dim=dimension)
         if self._call(self._client.has_collection, build.collection):
             return
         self._call(
             self._client.create_collection,
             build.collection,
-            schema=schema,
+            schema=index_schema.schema(build.search, dimension),
             properties=build.properties(),
         )
 
@@ -177,8 +182,8 @@ class Milvus:
     def upsert(self, build: Build, rows: Iterable[Row]) -> int:
         """Write rows, the last of each id, in batches; returns how many once acknowledged."""
         distinct = list({row.doc_id: row for row in rows}.values())
-        for batch in batches(distinct):
-            fields = [row.fields() for row in batch]
+        for batch in batches(distinct, search=build.search):
+            fields = [row.fields(build.search) for row in batch]
             self._call(self._client.upsert, build.collection, fields)
         return len(distinct)
 
@@ -217,10 +222,9 @@ class Milvus:
     # -- Index ------------------------------------------------------------------------------
 
     def make_searchable(self, build: Build) -> None:
-        """Write everything to disk, build the vector index if there is none, and load."""
+        """Write everything to disk, build the indexes that are not there, and load."""
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
-        if not self._call(self._client.list_indexes, build.collection):
-            self._create_index(build)
+        self._create_indexes(build)
         self.load(build)
 
     def load(self, build: Build) -> None:
@@ -236,8 +240,8 @@ class Milvus:
         except _Refused as error:
             log.warning("building the index again", collection=build.collection, why=str(error))
             self._call(self._client.release_collection, build.collection)
-            self._call(self._client.drop_index, build.collection, VECTOR_FIELD)
-            self._create_index(build)
+            self._drop_indexes(build)
+            self._create_indexes(build)
             self._call(load, build.collection, timeout=LONG_CALL)
         log.info("collection loaded", collection=build.collection)
 
@@ -253,6 +257,7 @@ class Milvus:
             self._client.search,
             build.collection,
             data=[stored[0][VECTOR_FIELD]],
+            anns_field=VECTOR_FIELD,
             limit=1,
             search_params={"metric_type": METRIC},
             output_fields=[ID_FIELD],
@@ -315,18 +320,20 @@ class Milvus:
                 self.load(build)
         raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
 
-    def _create_index(self, build: Build) -> None:
-        self._call(
-            self._client.create_index, build.collection, self._index_params(), timeout=LONG_CALL
-        )
+    def _create_indexes(self, build: Build) -> None:
+        """One at a time: a kill in between leaves the rest to the next call."""
+        for field in index_schema.INDEXED[build.search]:
+            if not self._indexes(build, field):
+                params = index_schema.index_params(field, self._settings.milvus_index)
+                self._call(self._client.create_index, build.collection, params, timeout=LONG_CALL)
 
-    def _index_params(self) -> Any:
-        kind = self._settings.milvus_index
-        params = MilvusClient.prepare_index_params()
-        params.add_index(
-            VECTOR_FIELD, index_type=kind, metric_type=METRIC, params=_INDEX_PARAMS.get(kind, {})
-        )
-        return params
+    def _drop_indexes(self, build: Build) -> None:
+        for field in index_schema.INDEXED[build.search]:
+            for name in self._indexes(build, field):
+                self._call(self._client.drop_index, build.collection, name)
+
+    def _indexes(self, build: Build, field: str) -> list[str]:
+        return self._call(self._client.list_indexes, build.collection, field)
 
     def _attempt(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Another worker may have done it meanwhile: the caller looks at what came of it."""
@@ -379,16 +386,19 @@ class _NotLoaded(CannotGoOn):
 
 
 def batches(
-    rows: Sequence[Row], max_rows: int = BATCH_ROWS, max_bytes: int = BATCH_BYTES
+    rows: Sequence[Row],
+    max_rows: int = BATCH_ROWS,
+    max_bytes: int = BATCH_BYTES,
+    search: SearchMode = "dense",
 ) -> Iterable[list[Row]]:
     """Split rows so that each batch keeps to both limits; a row above them stands alone."""
     batch: list[Row] = []
     size = 0
     for row in rows:
-        if batch and (len(batch) >= max_rows or size + row.size() > max_bytes):
+        if batch and (len(batch) >= max_rows or size + row.size(search) > max_bytes):
             yield batch
             batch, size = [], 0
         batch.append(row)
-        size += row.size()
+        size += row.size(search)
     if batch:
         yield batch

@@ -48,12 +48,14 @@ def run(settings: Settings) -> None:
 
     Raises:
         BrokerUnavailable, TopicMismatch, MilvusUnavailable: at the start.
+        ConfigurationError: this Milvus is too old for hybrid search; at the start.
         ModelError: the first model, or that of a collection, cannot be loaded.
         CannotGoOn: Kafka or Milvus was lost for too long; a restart is the remedy.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
     with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
+        milvus.require_search()
         metrics_server.serve(settings, "index")
         IndexWorker(settings, milvus, stop).run()
 
@@ -100,7 +102,8 @@ class IndexWorker:
         1. Leader: register the first release, if nothing is live.
         2. Look at Milvus: builds and alias.
         3. Follow the builds that are kept.
-        4. Leader: create the live release's collection, drop what is over.
+        4. Leader: create the live release's collection, again if it is to be searched otherwise,
+           and drop what is over.
         """
         if releases.live is None:
             if leading:
@@ -113,6 +116,7 @@ class IndexWorker:
             retired=self._retired,
             now=time.monotonic(),
             grace=self._settings.grace_seconds,
+            search=self._settings.search,
         )
         self._retired = index_build.retired_since(facts)
         plan = index_build.plan(facts)
@@ -120,7 +124,7 @@ class IndexWorker:
         if leading:
             self._create(plan, releases, facts)
             self._drop(plan, facts)
-        self._live_build = next((b for b in plan.follow if b.version == facts.live), None)
+        self._live_build = plan.target
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.LIVE_VERSION.set(serving)
 
@@ -153,11 +157,15 @@ class IndexWorker:
             log.error("live names a release that does not exist", version=plan.create)
             return
         build = Build(
-            collection=collection_name(self._settings.retriever, release.version),
+            collection=collection_name(
+                self._settings.retriever, release.version, self._settings.search
+            ),
             version=release.version,
             build_id=secrets.token_hex(4),
             location=release.model.location,
             digest=release.model.digest,
+            search=self._settings.search,
+            generation=plan.target.generation + 1 if plan.target else 0,
         )
         try:
             dimension = self._embedder(build).dimension
@@ -165,7 +173,12 @@ class IndexWorker:
             self._put_off(build, error, serving=facts.aliased)
             return
         self._milvus.create(build, dimension)
-        log.info("build begins", collection=build.collection, build_id=build.build_id)
+        log.info(
+            "build begins",
+            collection=build.collection,
+            build_id=build.build_id,
+            search=build.search,
+        )
 
     def _put_off(self, build: Build, error: ModelError, serving: str | None) -> None:
         """A model that cannot be loaded is fatal, unless another build serves meanwhile."""
@@ -183,7 +196,7 @@ class IndexWorker:
 
     def _drop(self, plan: Plan, facts: Facts) -> None:
         for build in plan.drop:
-            role = index_build.role(build, facts.live, facts.aliased)
+            role = index_build.role(build, plan.target, facts.aliased)
             self._milvus.drop(build)
             metrics.DROPPED.labels(role).inc()
             log.info("build dropped", collection=build.collection, role=role)

@@ -1,17 +1,27 @@
 """The Milvus collection of a release, and its names.
 
-A collection is a function of (documents, model): one build per release. The alias is named after
-the retriever, and follows the ``live`` release.
+A collection is a function of (documents, model, search mode): one build per release, and for a time
+a second one beside it when the mode has changed. The alias is named after the retriever, and
+follows the ``live`` release.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+SearchMode = Literal["dense", "hybrid"]
+"""By vectors alone, or by vectors and BM25, fused by reciprocal ranks."""
 
 VECTOR_FIELD = "embedding"
 ID_FIELD = "doc_id"
 TEXT_FIELD = "text"
 TITLE_FIELD = "title"
 HASH_FIELD = "content_hash"
+LEXICAL_FIELD = "lexical"
+"""What the encoder reads, as text; of hybrid builds."""
+BM25_FIELD = "bm25"
+"""Sparse vectors that Milvus computes from :data:`LEXICAL_FIELD`; of hybrid builds."""
 
 METRIC = "COSINE"
 """Milvus reports it as a similarity: the higher, the nearer, at most 1."""
@@ -24,22 +34,26 @@ MAX_TEXT_BYTES = 65_535
 
 MAX_HASH_BYTES = 32
 
+BM25_METRIC = "BM25"
+
 VERSION_PROPERTY = "retrail.model_version"
 BUILD_PROPERTY = "retrail.build_id"
 LOCATION_PROPERTY = "retrail.model_location"
 DIGEST_PROPERTY = "retrail.model_digest"
 SERVED_PROPERTY = "retrail.served"
+SEARCH_PROPERTY = "retrail.search"
+GENERATION_PROPERTY = "retrail.generation"
 
 
-def collection_name(retriever: str, version: int) -> str:
-    """``<retriever>_v<version>``."""
-    return f"{retriever}_v{version}"
+def collection_name(retriever: str, version: int, search: SearchMode = "dense") -> str:
+    """``<retriever>_v<version>``, and ``<retriever>_v<version>_hybrid``."""
+    return f"{retriever}_v{version}" + ("_hybrid" if search == "hybrid" else "")
 
 
 def version_of(retriever: str, collection: str) -> int | None:
     """The version that a collection's name carries; ``None`` for a collection of another."""
-    number = collection.removeprefix(f"{retriever}_v")
-    return int(number) if number != collection and number.isdecimal() else None
+    found = re.fullmatch(rf"{re.escape(retriever)}_v(\d+)(_hybrid)?", collection, re.ASCII)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,8 @@ class Build:
         location, digest: of the model in the registry, so that whoever finds the collection can
             load the one model whose vectors it holds.
         served: the alias pointed here once, so it is kept for a while after it is replaced.
+        search: how it can be searched; whoever searches does as the build says.
+        generation: of two builds of one version the higher one replaces the other.
     """
 
     collection: str
@@ -59,6 +75,8 @@ class Build:
     location: str
     digest: str
     served: bool = False
+    search: SearchMode = "dense"
+    generation: int = 0
 
     @classmethod
     def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":
@@ -74,6 +92,8 @@ class Build:
             location=properties.get(LOCATION_PROPERTY, ""),
             digest=properties.get(DIGEST_PROPERTY, ""),
             served=properties.get(SERVED_PROPERTY) == "true",
+            search="hybrid" if properties.get(SEARCH_PROPERTY) == "hybrid" else "dense",
+            generation=int(properties.get(GENERATION_PROPERTY, "0")),
         )
 
     def properties(self) -> dict[str, str]:
@@ -83,6 +103,8 @@ class Build:
             BUILD_PROPERTY: self.build_id,
             LOCATION_PROPERTY: self.location,
             DIGEST_PROPERTY: self.digest,
+            SEARCH_PROPERTY: self.search,
+            GENERATION_PROPERTY: str(self.generation),
         }
 
 

@@ -17,7 +17,12 @@ class Document(Contract):
 
     def embedded_text(self) -> str:
         """What the encoder reads."""
-        return f"{self.title}\n{self.text}" if self.title else self.text
+        return embedded_text(self.title, self.text)
+
+
+def embedded_text(title: str, text: str) -> str:
+    """Title and text of a document, as encoder and BM25 read them."""
+    return f"{title}\n{text}" if title else text
 
 
 def content_hash(text: str) -> str:

@@ -12,6 +12,7 @@ What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (seen by trying) and Milvus 2
 """
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from schemas.collection import ID_FIELD
-from schemas.errors import MilvusUnavailable
+from schemas.errors import ConfigurationError, MilvusUnavailable
 from schemas.settings import Settings
 
 FAILURES = (MilvusException, grpc.RpcError)
@@ -28,6 +29,10 @@ FAILURES = (MilvusException, grpc.RpcError)
 
 CALL_TIMEOUT = 30.0
 """Seconds for one call; without a bound pymilvus repeats an unanswered one for minutes."""
+
+HYBRID_SINCE = (2, 5)
+"""The first Milvus that computes BM25. Milvus Lite has numbers of its own, and does it from 3.2 on
+(the least that is installed) at the latest."""
 
 _MISSING = (4, 100, 1600)
 _NOT_LOADED = (101, 103, 106)
@@ -58,6 +63,25 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             "asks for one) to a Milvus that runs."
         ) from error
     return client
+
+
+def require_search(settings: Settings, server_version: str) -> None:
+    """Check that a server can be searched as the settings say.
+
+    A version without numbers (a server built from a commit) counts as able.
+
+    Raises:
+        ConfigurationError: hybrid search is asked for, and the server is too old for it.
+    """
+    found = re.search(r"(\d+)\.(\d+)", server_version)
+    if settings.search != "hybrid" or found is None:
+        return
+    if (int(found[1]), int(found[2])) < HYBRID_SINCE:
+        raise ConfigurationError(
+            "RETRAIL_SEARCH=hybrid needs a Milvus that computes BM25, "
+            f"{'.'.join(map(str, HYBRID_SINCE))} or newer; the one at {settings.milvus_uri} is "
+            f"{server_version}. Use a newer Milvus, or set RETRAIL_SEARCH=dense."
+        )
 
 
 def said(error: Exception) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.collection import SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
@@ -49,6 +50,11 @@ class Settings(BaseSettings):
     milvus_token: SecretStr | None = None
     milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
         "AUTOINDEX", description="vector index of a collection; FLAT is exact"
+    )
+    search: SearchMode = Field(
+        "dense",
+        description="hybrid adds BM25 to the vectors (Milvus 2.5 or newer); of the index worker, "
+        "searches follow what it built",
     )
 
     # -- The retriever ----------------------------------------------------------------------

@@ -10,11 +10,12 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from schemas import milvus
-from schemas.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD, Build
+from schemas.collection import TEXT_FIELD, TITLE_FIELD, Build
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
+from serving.queries import CALL_TIMEOUT, ask
 from serving.target import QueryEncoder, Target
 
 log = structlog.get_logger(__name__)
@@ -25,8 +26,6 @@ CACHED_SECONDS = 1.0
 """How long an answer of the alias is used. The grace time of a build is longer."""
 PATIENCE = 30.0
 """Seconds that a search is repeated while Milvus restarts or an index changes under it."""
-CALL_TIMEOUT = 10.0
-"""Seconds for one call."""
 MAX_HITS = 16_384
 """Most hits that Milvus gives for one query."""
 MAX_QUERIES = 1_000
@@ -35,7 +34,11 @@ MAX_QUERIES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result; rank 1 is the first, ``score`` a cosine similarity."""
+    """One result; rank 1 is the first.
+
+    ``score`` is a cosine similarity, or of a hybrid index the sum of 1 / (60 + rank) over its
+    halves: compare scores within one answer only.
+    """
 
     doc_id: str
     rank: int
@@ -165,14 +168,8 @@ class Retriever:
         answers: list[Any] = []
         with metrics.SEARCH_SECONDS.labels("milvus").time():
             for start in range(0, len(queries), MAX_QUERIES):
-                answers += self._client.search(
-                    found.build.collection,
-                    data=list(vectors[start : start + MAX_QUERIES]),
-                    limit=k,
-                    search_params={"metric_type": METRIC},
-                    output_fields=[ID_FIELD, TITLE_FIELD, TEXT_FIELD],
-                    timeout=CALL_TIMEOUT,
-                )
+                part = slice(start, start + MAX_QUERIES)
+                answers += ask(self._client, found.build, queries[part], vectors[part], k)
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
 
     # -- Which target ---------------------------------------------------------------------------

@@ -39,7 +39,13 @@ class ShownHit(BaseModel):
 
     doc_id: DocId
     rank: Annotated[int, Field(ge=1, description="1 is the best")]
-    score: Annotated[float, Field(description="cosine similarity, at most 1")]
+    score: Annotated[
+        float,
+        Field(
+            description="cosine similarity, at most 1; of a hybrid index the sum of 1 / (60 + "
+            "rank) by vectors and by words, at most 0.033"
+        ),
+    ]
     title: str
     snippet: Annotated[str, Field(description="beginning of the text")]
 

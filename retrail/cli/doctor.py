@@ -125,11 +125,12 @@ def topics(settings: "Settings") -> Finding:
 
 def milvus(settings: "Settings") -> Finding:
     """Milvus."""
-    from schemas.milvus import connect
+    from schemas.milvus import connect, require_search
 
     client = connect(settings)
     version = client.get_server_version()
     client.close()
+    require_search(settings, version)
     return Finding("Milvus", "ok", f"{version} answers at {settings.milvus_uri}")
 
 

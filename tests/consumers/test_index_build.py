@@ -1,5 +1,7 @@
 """Decisions about builds: every combination of the facts, and comparison as a property."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,11 @@ def build(version: int, *, served: bool = False, build_id: str | None = None) ->
     return Build(f"r_v{version}", version, build_id or f"{version:08x}", "m", "d", served)
 
 
+def hybrid(version: int, *, served: bool = False, generation: int = 1) -> Build:
+    name = f"r_v{version}_hybrid"
+    return Build(name, version, f"{version:08x}b", "m", "d", served, "hybrid", generation)
+
+
 def facts(*builds: Build, live: int | None, aliased: int | None, **others: object) -> Facts:
     values = {"retired": {}, "now": 1000.0, "grace": GRACE} | others
     return Facts(live, f"r_v{aliased}" if aliased else None, builds, **values)  # type: ignore[arg-type]
@@ -21,11 +28,11 @@ def facts(*builds: Build, live: int | None, aliased: int | None, **others: objec
 
 def test_roles_cover_every_combination() -> None:
     assert len(ROLES) == 8
-    assert index_build.role(build(2), 2, "r_v2") == "serving"
-    assert index_build.role(build(2), 2, "r_v1") == "next"
-    assert index_build.role(build(1, served=True), 2, "r_v1") == "outgoing"
-    assert index_build.role(build(1, served=True), 2, "r_v2") == "retired"
-    assert index_build.role(build(3), 2, "r_v2") == "abandoned"
+    assert index_build.role(build(2), build(2), "r_v2") == "serving"
+    assert index_build.role(build(2), build(2), "r_v1") == "next"
+    assert index_build.role(build(1, served=True), build(2), "r_v1") == "outgoing"
+    assert index_build.role(build(1, served=True), build(2), "r_v2") == "retired"
+    assert index_build.role(build(3), build(2), "r_v2") == "abandoned"
 
 
 def test_first_start_creates_the_live_version() -> None:
@@ -72,6 +79,35 @@ def test_a_collection_made_again_is_another_build() -> None:
     again = build(1, served=True, build_id="ffffffff")
     found = facts(again, build(2, served=True), live=2, aliased=2, retired={"00000001": 0.0})
     assert index_build.retired_since(found) == {"ffffffff": 1000.0}
+
+
+def test_another_search_mode_is_built_beside_the_build_that_serves() -> None:
+    one = build(1, served=True)
+    plan = index_build.plan(facts(one, live=1, aliased=1, search="hybrid"))
+    assert (plan.target, plan.create, plan.drop) == (one, 1, ())
+    beside = hybrid(1)
+    plan = index_build.plan(facts(one, beside, live=1, aliased=1, search="hybrid"))
+    assert (plan.target, plan.create, plan.follow) == (beside, None, (one, beside))
+
+
+def test_a_build_under_way_is_completed_before_another_mode_is_built() -> None:
+    for builds in ((build(1),), (build(1, served=True), build(2, served=True))):
+        plan = index_build.plan(facts(*builds, live=1, aliased=2, search="hybrid"))
+        assert (plan.target, plan.create) == (builds[0], None)
+
+
+def test_workers_whose_modes_differ_agree_and_rebuild_once_a_grace_time() -> None:
+    old, new = build(1, served=True), hybrid(1, served=True)
+    for mode in ("dense", "hybrid"):
+        under_way = facts(old, hybrid(1), live=1, aliased=1, search=mode)
+        assert index_build.plan(under_way).target == hybrid(1)
+        swapped = replace(facts(old, new, live=1, aliased=1, search=mode), aliased=new.collection)
+        plan = index_build.plan(swapped)
+        assert (plan.target, plan.create, plan.drop) == (new, None, ())
+        later = replace(swapped, retired=index_build.retired_since(swapped), now=1060.0)
+        assert index_build.plan(later).drop == (old,)
+    after = replace(facts(new, live=1, aliased=1, search="dense"), aliased=new.collection)
+    assert index_build.plan(after).create == 1
 
 
 def test_a_group_has_passed_when_every_partition_with_records_has() -> None:

@@ -2,14 +2,24 @@
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
 
+from consumers import index_schema
 from consumers.index_milvus import CollectionLost, Milvus, Row, batches
 from schemas import milvus as basics
-from schemas.collection import MAX_TEXT_BYTES, Build, cut
+from schemas.collection import (
+    BM25_FIELD,
+    MAX_TEXT_BYTES,
+    VECTOR_FIELD,
+    Build,
+    collection_name,
+    cut,
+)
 from schemas.errors import CannotGoOn, MilvusUnavailable
 from schemas.settings import Settings
 
@@ -90,6 +100,74 @@ def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: 
     shell.make_searchable(build)
 
 
+@pytest.fixture
+def hybrid(shell: Milvus, only_milvus: Settings) -> Iterator[Build]:
+    name = collection_name(only_milvus.retriever, 1, "hybrid")
+    made = Build(name, 1, secrets.token_hex(4), "folder", "0" * 64, search="hybrid", generation=1)
+    shell.create(made, DIMENSION)
+    yield made
+    shell.drop(made)
+
+
+def by_words(shell: Milvus, build: Build, words: str) -> list[str]:
+    hits = shell._client.search(build.collection, data=[words], anns_field=BM25_FIELD, limit=10)
+    return sorted(hit.id for hit in hits[0])
+
+
+def test_a_hybrid_build_is_searched_by_words_of_title_and_text(
+    shell: Milvus, hybrid: Build
+) -> None:
+    assert shell.builds() == (hybrid,)
+    shell.make_searchable(hybrid)
+    assert shell.probe(hybrid)
+    shell.upsert(hybrid, [row("a", text="a red stone"), row("b", text="b" * MAX_TEXT_BYTES)])
+    assert shell.probe(hybrid)
+    assert by_words(shell, hybrid, "stone") == ["a"]
+    assert by_words(shell, hybrid, "title") == ["a", "b"]
+    shell.upsert(hybrid, [row("a", text="a green river")])
+    assert by_words(shell, hybrid, "stone") == []
+    assert by_words(shell, hybrid, "river") == ["a"]
+    shell.delete(hybrid, ["a"])
+    assert by_words(shell, hybrid, "river") == []
+
+
+def test_a_kill_between_the_indexes_of_a_hybrid_build_leaves_the_rest_to_the_next(
+    shell: Milvus, hybrid: Build
+) -> None:
+    shell.upsert(hybrid, [row("a", text="stone")])
+    params = index_schema.index_params(VECTOR_FIELD, "FLAT")
+    shell._client.create_index(hybrid.collection, params)
+    shell.make_searchable(hybrid)
+    assert shell._client.list_indexes(hybrid.collection) == [VECTOR_FIELD, BM25_FIELD]
+    assert by_words(shell, hybrid, "stone") == ["a"]
+
+
+def test_both_indexes_of_a_hybrid_build_are_built_again_when_it_does_not_load(
+    shell: Milvus, hybrid: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.upsert(hybrid, [row("a", text="stone")])
+    shell.make_searchable(hybrid)
+    shell._client.release_collection(hybrid.collection)
+    load, create = shell._client.load_collection, shell._client.create_index
+    made: list[object] = []
+
+    def load_collection(*arguments: Any, **options: Any) -> None:
+        if not made:
+            raise MilvusException(1, "an index cannot be read")
+        load(*arguments, **options)
+
+    def create_index(*arguments: Any, **options: Any) -> None:
+        create(*arguments, **options)
+        made.append(arguments)
+
+    monkeypatch.setattr(shell._client, "load_collection", load_collection)
+    monkeypatch.setattr(shell._client, "create_index", create_index)
+    shell.load(hybrid)
+    assert len(made) == 2
+    assert shell.probe(hybrid)
+    assert by_words(shell, hybrid, "stone") == ["a"]
+
+
 def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert shell.aliased() is None
     other = Build(f"{shell._settings.retriever}_v2", 2, secrets.token_hex(4), "folder", "1" * 64)
@@ -140,6 +218,9 @@ def test_batches_keep_to_both_limits() -> None:
     assert [len(b) for b in batches(rows, max_rows=4)] == [4, 4, 2]
     assert [len(b) for b in batches(rows, max_bytes=2 * rows[0].size())] == [2] * 5
     assert [len(b) for b in batches(rows, max_bytes=1)] == [1] * 10
+    limit = 2 * rows[0].size("hybrid")
+    assert [len(b) for b in batches(rows, max_bytes=limit, search="hybrid")] == [2] * 5
+    assert rows[0].size("hybrid") > rows[0].size()
 
 
 def test_cutting_keeps_whole_characters() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
+from pymilvus import MilvusClient
 
 from consumers import indexing, kafka
 from consumers.index_embedder import Embedder
 from consumers.index_milvus import Milvus, Row
 from schemas.collection import Build
-from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
+from schemas.errors import ConfigurationError, MilvusUnavailable, ModelError, NoIndexYet
 from schemas.headers import DeadLetter
 from schemas.releases import Model
 from schemas.settings import Settings
@@ -302,6 +303,67 @@ def test_the_comparison_repairs_what_was_overwritten(small: Settings) -> None:
         eventually(lambda: milvus.hashes(build) == right, what="the repair")
         with Retriever(often) as retriever:
             assert retriever.open("d1").text == texts["d1"]  # type: ignore[union-attr]
+
+
+def test_another_search_mode_is_built_beside_and_swapped_while_searches_go_on(
+    small: Settings,
+) -> None:
+    """The retriever's own setting is dense all along: it searches as the build says."""
+    hybrid = small.model_copy(update={"search": "hybrid"})
+    texts = harness.documents(40) | {"rare": "an unheard-of zyzzyva"}
+    harness.publish(small, texts)
+    missed: list[str] = []
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                found = retriever.search(texts["d3"], k=5)
+                if found.hits[0].doc_id != "d3" or found.retriever_version != 1:
+                    missed.append(f"{found.hits}")
+        except BaseException as error:
+            missed.append(repr(error))
+
+    def by_words(query: str) -> str | None:
+        """The document that both halves found: the score of one half is at most 1/61."""
+        best = retriever.search(query, k=50).hits[0]
+        return best.doc_id if 0.02 < best.score < 0.04 else None
+
+    milvus = Milvus(small)
+    with Retriever(small) as retriever:
+        with harness.working(small):
+            serves(small, 1)
+        before = milvus.builds()
+        searching = threading.Thread(target=search)
+        searching.start()
+        try:
+            with harness.working(hybrid):
+                eventually(
+                    lambda: milvus.aliased() == f"{small.retriever}_v1_hybrid", 60, "the swap"
+                )
+                assert set(milvus.builds()) > set(before)
+                eventually(lambda: by_words("zyzzyva") == "rare", what="a search by words")
+                # A worker of before the change follows what there is, and changes nothing.
+                with harness.working(small):
+                    harness.publish(small, {"late": "quokka", "rare": "another text"})
+                    for build in milvus.builds():
+                        eventually(lambda b=build: "late" in milvus.hashes(b), what="the change")
+                    eventually(lambda: by_words("zyzzyva") is None, what="the change of words")
+                    assert by_words("quokka") == "late"
+                    assert len(milvus.builds()) == 2
+                    assert milvus.aliased() == f"{small.retriever}_v1_hybrid"
+        finally:
+            done.set()
+            searching.join()
+        assert not missed
+
+
+def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.4.9")
+    with pytest.raises(ConfigurationError, match="RETRAIL_SEARCH=dense"):
+        indexing.run(small.model_copy(update={"search": "hybrid"}))
 
 
 def test_two_workers_share_a_build(small: Settings) -> None:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from schemas.collection import collection_name, version_of
+from schemas.collection import (
+    BUILD_PROPERTY,
+    VERSION_PROPERTY,
+    Build,
+    collection_name,
+    version_of,
+)
 from schemas.documents import Document, content_hash
 from schemas.headers import DeadLetter
 from schemas.pairs import pair_id
@@ -49,8 +55,22 @@ def test_a_dead_letter_keeps_the_original_headers_and_replaces_its_own():
 
 def test_a_collection_is_named_after_retriever_and_version():
     assert version_of("docs", collection_name("docs", 12)) == 12
+    assert version_of("docs", collection_name("docs", 12, "hybrid")) == 12
+    assert version_of("docs", "docs_v1_v2") is None
     assert version_of("docs", "docs_vault") is None
     assert version_of("docs", "other_v3") is None
+
+
+@pytest.mark.parametrize("search", ["dense", "hybrid"])
+def test_a_build_is_read_back_from_its_properties(search):
+    build = Build("docs_v2", 2, "0a1b", "folder", "d" * 64, search=search, generation=3)
+    assert Build.read("docs_v2", build.properties()) == build
+
+
+def test_a_collection_that_names_no_search_mode_is_dense():
+    properties = {VERSION_PROPERTY: "1", BUILD_PROPERTY: "0a1b"}
+    build = Build.read("docs_v1", properties)
+    assert (build.search, build.generation) == ("dense", 0)
 
 
 def test_the_encoder_reads_title_and_text():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from consumers.index_milvus import Milvus, Row
 from deploy.milvus import MilvusLite
-from schemas.collection import Build
+from schemas.collection import Build, SearchMode, collection_name
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
 from schemas.settings import Settings
 from serving import retriever as module
@@ -47,11 +47,23 @@ def here(milvus: str) -> Iterator[Settings]:
         shell.drop(build)
 
 
-def put(settings: Settings, version: int, texts: Sequence[str], *, alias: bool = True) -> Build:
+def put(
+    settings: Settings,
+    version: int,
+    texts: Sequence[str],
+    *,
+    alias: bool = True,
+    search: SearchMode = "dense",
+) -> Build:
     """A build whose documents are named by their texts."""
     shell = Milvus(settings)
     build = Build(
-        f"{settings.retriever}_v{version}", version, secrets.token_hex(4), "somewhere", "0" * 64
+        collection_name(settings.retriever, version, search),
+        version,
+        secrets.token_hex(4),
+        "somewhere",
+        "0" * 64,
+        search=search,
     )
     shell.create(build, DIMENSION)
     vectors = Numbers(version).encode_queries(texts)
@@ -86,6 +98,25 @@ def test_many_queries_are_answered_in_their_order(here: Settings) -> None:
         results = retriever.search_many(["c", "a", "b", "a"], k=1)
         assert [r.hits[0].doc_id for r in results] == ["c", "a", "b", "a"]
         assert retriever.search_many([]) == []
+
+
+def test_a_hybrid_build_is_searched_by_vectors_and_words_whatever_the_setting(
+    here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUERIES", 2)
+    texts = ["zebra", "stone", *(f"other {n}" for n in range(30))]
+    put(here, 1, texts, search="hybrid")
+    assert here.search == "dense"
+    queries = ["zebra", "what is a zebra or a stone", "???"]
+    with Retriever(here, load=numbers) as retriever:
+        both, words, vectors = retriever.search_many(queries, k=3)
+    assert [hit.rank for hit in both.hits] == [1, 2, 3]
+    assert (both.hits[0].doc_id, both.hits[0].text) == ("zebra", "text zebra")
+    assert both.hits[0].score == pytest.approx(2 / 61)
+    found = {hit.doc_id: hit.score for hit in words.hits}
+    assert found.keys() >= {"zebra", "stone"}
+    assert all(1 / 62 <= found[name] <= 2 / 61 for name in ("zebra", "stone"))
+    assert [hit.score for hit in vectors.hits] == pytest.approx([1 / 61, 1 / 62, 1 / 63])
 
 
 def test_more_queries_than_a_message_takes(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
