@@ -8,13 +8,14 @@ import sys
 import timeit
 from collections import Counter
 
+from benchmarks import train_judge
 from benchmarks.labelled import Labelled, labelled
 from schemas.events import Verdict
 from schemas.settings import load
 from streams.judging import Judge, judge_named
 from streams.local_judge import verdict_of
 
-PARTS = ("tuning", "voices", "held-out-1")
+PARTS = (*train_judge.PARTS, "held-out-2")
 
 
 async def measure(judge: Judge, texts: list[Labelled]) -> Counter[tuple[Verdict, Verdict]]:

@@ -1,4 +1,4 @@
-"""Labelled reasonings of ``tests/streams/reasonings``, as the judge's benchmark and training read them.
+"""Labelled reasonings of ``tests/streams/reasonings``, for the judge's benchmark and training.
 
 A line is ``+`` (the document helped) or ``-`` and a text, in which ``\\n`` is a line break. A line
 ``# …`` names the author or manner of those below it.

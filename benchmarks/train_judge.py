@@ -1,7 +1,8 @@
 """Fits the weights of the local judge: ``python -m benchmarks.train_judge [--cross-validate]``.
 
-Logistic regression with an L2 penalty on the features of ``streams/reasoning_features.py``. Deterministic; writes ``streams/local_judge.json``. The cross-validation
-leaves out one manner of writing at a time, and writes nothing.
+Logistic regression with an L2 penalty on the features of ``streams/reasoning_features.py``.
+Deterministic; writes ``streams/local_judge.json``. The cross-validation leaves out one manner of
+writing at a time, and writes nothing.
 """
 
 import json
@@ -12,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks.labelled import Labelled, labelled
-from streams.local_judge import WEIGHTS_FILE, score
+from streams.local_judge import WEIGHTS_FILE, score, tables_of
 from streams.reasoning_features import features
 
-PARTS = ("tuning", "voices")
+PARTS = ("tuning", "voices", "scripted", "held-out-1")
 EPOCHS = 40
 RATE = 0.2
 PENALTY = 3e-4
@@ -46,8 +47,8 @@ def fit(texts: Sequence[Labelled], seed: int = 0) -> Weights:
             total = weights[""] + sum(weights.get(n, 0.0) * v for n, v in row.items())
             probability = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total))))
             error = (probability - label) * (
-                    IRRELEVANT / share if label else (1.0 - IRRELEVANT) / (1.0 - share)
-                )
+                IRRELEVANT / share if label else (1.0 - IRRELEVANT) / (1.0 - share)
+            )
             for name, value in (("", 1.0), *row.items()):
                 weight = weights.get(name, 0.0)
                 slope = error * value + PENALTY * weight
@@ -59,9 +60,9 @@ def fit(texts: Sequence[Labelled], seed: int = 0) -> Weights:
 def cross_validate(texts: Sequence[Labelled]) -> None:
     """Print how many of each class are right in a manner that the weights have not seen."""
     for source in sorted({text.source for text in texts}):
-        weights = fit([text for text in texts if text.source != source])
+        tables = tables_of(fit([text for text in texts if text.source != source]))
         table: Counter[tuple[bool, bool]] = Counter(
-            (text.irrelevant, score(text.text, weights) > 0.0)
+            (text.irrelevant, score(text.text, tables) > 0.0)
             for text in texts
             if text.source == source
         )
@@ -73,7 +74,7 @@ def cross_validate(texts: Sequence[Labelled]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Fit on all labelled parts but the held-out ones."""
+    """Fit on all labelled parts but the one never looked at."""
     texts = [text for part in PARTS for text in labelled(part)]
     if "--cross-validate" in arguments:
         cross_validate(texts)

@@ -8,13 +8,17 @@ Its features are in ``streams/reasoning_features.py``, its weights in ``streams/
 import json
 from collections.abc import Mapping
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 from schemas.events import Verdict
-from streams.reasoning_features import DECAY, PLAN_DECAY, read
+from streams.reasoning_features import ZONES, Zones, read
 
 VERSION = "4"
 """Raised whenever the features or the weights change."""
+
+BIAS: Zones = ()
+Tables = Mapping[Zones, Mapping[str, float]]
 
 WEIGHTS_FILE = Path(__file__).with_name("local_judge.json")
 
@@ -50,21 +54,32 @@ def verdict_of(text: str) -> Verdict:
     return "irrelevant" if score(text, weights()) > 0.0 else "relevant"
 
 
-def score(text: str, weights: Mapping[str, float]) -> float:
+def score(text: str, tables: Tables) -> float:
     """Log odds that the document did not help: the weighted sum of the text's features."""
-    total = weights.get("", 0.0)
-    for number, plan, grams in read(text):
-        decay = PLAN_DECAY if plan else DECAY[number]
-        zone = "P|" if plan else ""
-        total += decay * sum(weights.get(zone + gram, 0.0) for gram in grams)
-        if not plan and number < 2:
-            zone = "AB"[number] + "|"
-            total += sum(weights.get(zone + gram, 0.0) for gram in grams)
-    return total
+    return tables[BIAS].get("", 0.0) + sum(
+        sum(map(tables[zones].get, grams, repeat(0.0))) for zones, grams in read(text)
+    )
+
+
+def tables_of(weights: Mapping[str, float]) -> Tables:
+    """For each combination of zones, feature to the sum of its weights in them.
+
+    Args:
+        weights: by zone and feature; positive speaks for "irrelevant", the empty name is the bias.
+    """
+    tables: dict[Zones, dict[str, float]] = {BIAS: {"": weights.get("", 0.0)}}
+    for zones in ZONES:
+        table: dict[str, float] = {}
+        for zone, factor in zones:
+            for name, weight in weights.items():
+                prefix, bar, gram = name.rpartition("|")
+                if prefix + bar == zone:
+                    table[gram] = table.get(gram, 0.0) + factor * weight
+        tables[zones] = table
+    return tables
 
 
 @cache
-def weights() -> dict[str, float]:
-    """Feature to weight; positive speaks for "irrelevant", the empty name is the bias."""
-    loaded: dict[str, float] = json.loads(WEIGHTS_FILE.read_text(encoding="utf-8"))
-    return loaded
+def weights() -> Tables:
+    """The tables of the weights that are shipped."""
+    return tables_of(json.loads(WEIGHTS_FILE.read_text(encoding="utf-8")))

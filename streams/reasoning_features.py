@@ -1,23 +1,26 @@
 """What a reasoning says, as features of a linear model (``streams/local_judge.py``).
 
-The first sentences are read one by one. In each, words become classes ("page" and "article" are
-both DOC, "doesn't" is NOT, a name is NAME), so that a few hundred labelled texts teach the model
-phrases with any noun and verb in them: *DOC NOT TELL*. Features are runs of classes, ordered pairs
-of the telling ones, and runs of the plain words. A sentence that plans the next step or repeats the
-question is told apart by its first words; what it says is no verdict about the document. The part
-after "but" or "however" is read once more as such, because a contrast leads to what counts.
+The first sentences are read one by one, and later ones that speak of a document. Words become
+classes ("page" and "article" are both DOC, "doesn't" is NOT, a name is NAME), so that a thousand
+labelled texts teach the model phrases with any noun and verb in them: *DOC NOT TELL*. Features are
+runs of classes, ordered pairs of the telling ones, and the plain words. A sentence that plans the
+next step or repeats the question is told apart by its first words; what it says is no verdict about
+the document. What follows "but" or "however" is a feature of its own: a contrast leads to what
+counts.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 LENGTH_READ = 4_000
-SENTENCES_READ = 6
+SENTENCES_READ = 10
 WORDS_READ = 40
 DECAY = (1.0, 1.0, 0.8, 0.6, 0.5, 0.4)
 """Of a feature that holds wherever a sentence stands: agents speak of the document first."""
 
 PLAN_DECAY = 0.3
+LATER = 0.6
 
 _CLASSES = {
     "DOC": "document doc docs documents page pages article articles text passage source content "
@@ -61,21 +64,109 @@ _CLASSES = {
 }
 _CLASS = {word: name for name, words in _CLASSES.items() for word in reversed(words.split())}
 _KEPT = frozenset(
-    "the a an of in for to from with by and or as at if which who whose what when all any some "
-    "more very really exactly directly enough now next again first let ok okay hmm wait actually "
-    "unfortunately according answer final ours our us instead rather than even also does do did "
-    "will can its".split()
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "in",
+        "for",
+        "to",
+        "from",
+        "with",
+        "by",
+        "and",
+        "or",
+        "as",
+        "at",
+        "if",
+        "which",
+        "who",
+        "whose",
+        "what",
+        "when",
+        "all",
+        "any",
+        "some",
+        "more",
+        "very",
+        "really",
+        "exactly",
+        "directly",
+        "enough",
+        "now",
+        "next",
+        "again",
+        "first",
+        "let",
+        "ok",
+        "okay",
+        "hmm",
+        "wait",
+        "actually",
+        "unfortunately",
+        "according",
+        "answer",
+        "final",
+        "ours",
+        "our",
+        "us",
+        "instead",
+        "rather",
+        "than",
+        "even",
+        "also",
+        "does",
+        "do",
+        "did",
+        "will",
+        "can",
+        "its",
+    ]
 )
 _TELLING = frozenset(
-    "NOT NO DOC TELL TELLS BAD REL WRONG DIFF ONLY INFO WANT BUT SO GOOD QUES MATCH MISM ABOUT NUM "
-    "NAME FIND HELP IT GEN KNOW".split()
+    [
+        "NOT",
+        "NO",
+        "DOC",
+        "TELL",
+        "TELLS",
+        "BAD",
+        "REL",
+        "WRONG",
+        "DIFF",
+        "ONLY",
+        "INFO",
+        "WANT",
+        "BUT",
+        "SO",
+        "GOOD",
+        "QUES",
+        "MATCH",
+        "MISM",
+        "ABOUT",
+        "NUM",
+        "NAME",
+        "FIND",
+        "HELP",
+        "IT",
+        "GEN",
+        "KNOW",
+    ]
 )
 
 _TOKEN = re.compile(r"[^\W\d_][\w'-]*|\d+|[✓.?!:;,()]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUOTATION = re.compile(r'["“][^"“”\n]{1,300}["”]')
-_NEGATION = re.compile(r"(?:n't|(?<=[dst])nt|(?<=ca)nnot)\b", re.I)
+_NEGATION = re.compile(r"(?:n't|(?<=[dst])nt)\b", re.I)
+_CANNOT = re.compile(r"\bcan(?:'t|not)\b", re.I)
 _IS = re.compile(r"\b(it|that|this|there|here|he|she|what)'s\b", re.I)
+_SPEAKS_OF_IT = re.compile(
+    r"\b(?:docu?ments?|docs?|page|article|text|passage|entry|site|website|file|link|pdf|profile"
+    r"|opened|fetched|read|here|irrelevant|unrelated|useless|useful|helpful|relevant|404|403|error"
+    r"|found|nothing|none|no mention)\b",
+    re.I,
+)
 _PLAN = re.compile(
     r"(?:(?:so|thus|ok|okay|and|then|now),? )?(?:let's|let us|let me"
     r"|we (?:need|should|could|can|must|might|will|may)|i (?:need|should|could|will|must|'ll)"
@@ -84,37 +175,48 @@ _PLAN = re.compile(
 )
 
 
+Zones = tuple[tuple[str, float], ...]
+"""Where a feature counts, each with a factor."""
+
+_FIRST: tuple[Zones, ...] = ((("", 1.0), ("A|", 1.0)), (("", 1.0), ("B|", 1.0)))
+_LATER: Zones = (("", LATER), ("L|", LATER))
+_PLANS: Zones = (("P|", PLAN_DECAY),)
+_BY_NUMBER: tuple[Zones, ...] = (*_FIRST, *((("", decay),) for decay in DECAY[2:]))
+ZONES = frozenset((*_BY_NUMBER, _LATER, _PLANS))
+
+
 def features(text: str) -> dict[str, float]:
-    """Feature to value. ``A|`` and ``B|`` mark the first and second sentence, ``P|`` plans."""
+    """Feature to value; see :func:`read` for the zones."""
     found: dict[str, float] = {}
-    for number, plan, grams in read(text):
-        weight = PLAN_DECAY if plan else DECAY[number]
-        zone = "P|" if plan else ""
-        for gram in grams:
-            found[zone + gram] = found.get(zone + gram, 0.0) + weight
-            if not plan and number < 2:
-                found["AB"[number] + "|" + gram] = 1.0
+    for zones, grams in read(text):
+        for zone, weight in zones:
+            for gram in grams:
+                found[zone + gram] = found.get(zone + gram, 0.0) + weight
     return found
 
 
-def read(text: str) -> Iterator[tuple[int, bool, set[str]]]:
-    """Of each sentence read: its number from 0, whether it plans, and its features."""
+def read(text: str) -> Iterator[tuple[Zones, set[str]]]:
+    """Of each sentence read: the zones that it counts in, with their weights, and its features.
+
+    ``A|`` and ``B|`` are the first and second sentence, ``P|`` plans, ``L|`` later sentences that
+    speak of a document or of a failure to read it; no zone is anywhere but in a plan.
+    """
+    read_so_far = 0
     for number, sentence in enumerate(sentences(text)):
         plan = _PLAN.match(sentence) is not None
-        yield number, plan, _grams(sentence)
+        later = number >= len(DECAY)
+        if later and (plan or read_so_far == SENTENCES_READ or not _SPEAKS_OF_IT.search(sentence)):
+            continue
+        read_so_far += 1
+        zones = _PLANS if plan else _LATER if later else _BY_NUMBER[number]
+        yield zones, _grams(sentence)
 
 
 def sentences(text: str) -> list[str]:
-    """The first sentences, without quotations and contractions."""
+    """The sentences, without quotations and contractions."""
     plain = _QUOTATION.sub(" Quoted ", text[:LENGTH_READ].replace("’", "'"))
-    plain = _IS.sub(r"\1 is", _NEGATION.sub(" not", plain.replace("can't", "cannot")))
-    found = []
-    for part in _SENTENCE.split(plain):
-        if stripped := part.strip():
-            found.append(stripped)
-            if len(found) == SENTENCES_READ:
-                break
-    return found
+    plain = _IS.sub(r"\1 is", _NEGATION.sub(" not", _CANNOT.sub("can not", plain)))
+    return [stripped for part in _SENTENCE.split(plain) if (stripped := part.strip())]
 
 
 def _grams(sentence: str) -> set[str]:
@@ -134,18 +236,14 @@ def _grams(sentence: str) -> set[str]:
                 continue
         classes.append(name)
     grams = set(classes)
-    pairs = list(zip(classes, classes[1:], strict=False))
-    grams.update(map(" ".join, pairs))
+    grams.update(map(" ".join, pairwise(classes)))
     grams.update(map(" ".join, zip(classes, classes[1:], classes[2:], strict=False)))
-    grams.update(map(" ".join, zip(classes, classes[1:], classes[2:], classes[3:], strict=False)))
     telling = [name for name in classes if name in _TELLING][:14]
     for step in (1, 2, 3):
         grams.update(f"{a}>{b}" for a, b in zip(telling, telling[step:], strict=False))
     if "BUT" in classes:
         after = telling[telling.index("BUT") + 1 :]
         grams.update(f"but:{name}" for name in after)
-        grams.update(f"but:{a}>{b}" for a, b in zip(after, after[1:], strict=False))
-    lower_words = [word.lower() for word in words[:30] if word[0].isalpha()]
-    grams.update("w:" + word for word in lower_words)
-    grams.update(f"w:{a} {b}" for a, b in zip(lower_words, lower_words[1:], strict=False))
+        grams.update(f"but:{a}>{b}" for a, b in pairwise(after))
+    grams.update("w:" + word.lower() for word in words[:30] if word[0].isalpha())
     return grams
