@@ -238,6 +238,9 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
         queries=gate.queries,
         parent_metrics=gate.parent,
         child_metrics=gate.child,
+        difference=gate.difference,
+        interval=gate.interval,
+        margin=gate.margin,
         decision=gate.decision,
         reason=gate.reason,
     )
