@@ -435,3 +435,24 @@ def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_
     assert set(world.manifests()[1].pair_ids) == ids
     assert releases.promote(world.settings, 3).version == world.live() == 3
     assert train_now(world.settings) is None, "nothing is new to the promoted release"
+
+
+def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    home = world.settings.registry_dir / release.model.location
+    text = home.with_name("v2.md").read_text()
+    assert f"| digest of the model's files | `{release.model.digest}` |" in text
+    assert f"Decision: **{release.decision}**: {release.reason}." in text
+    assert release.interval is not None
+    assert release.margin == 1.0
+
+    world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
+    world.pairs(20)
+    failed = train_now(world.settings)
+    assert failed is not None
+    assert (failed.decision, failed.model) == ("reject", release.model)
+    assert home.with_name("v2.md").read_text() == text
+    assert [path.name for path in world.settings.registry_dir.rglob("*.md")] == ["v2.md"]
