@@ -11,7 +11,7 @@ from schemas.settings import Settings
 from trainer import evaluation, gate
 from trainer import metrics as trainer_metrics
 from trainer.encoder import Encoder, Progress
-from trainer.gate import GateDecision
+from trainer.gate import GateDecision, Rule
 from trainer.heldout import folded
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,10 @@ def compare(
         evaluation.evaluate(encoder, queries, pool, progress=progress)
         for encoder in (parent, child)
     ]
-    decision = gate.decide(found[0], found[1], gate.not_below(settings.gate_margin))
+    rule = Rule(settings.gate_margin, settings.gate_min_queries, settings.train_seed)
+    decision = gate.decide(found[0], found[1], rule, relevant=queries)
+    if settings.gate == "manual":
+        decision = gate.awaiting_approval(decision)
     trainer_metrics.GATE_DECISIONS.labels(decision.decision).inc()
     for model, means in (("parent", decision.parent), ("child", decision.child)):
         if means is not None:

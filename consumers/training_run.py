@@ -25,6 +25,7 @@ from schemas.releases import Model, Release
 from schemas.runs import Range, RunManifest, run_id
 from schemas.settings import Settings
 from trainer import finetune
+from trainer.card import card
 from trainer.examples import TrainingExample
 from trainer.finetune import NothingToLearn, Step, TrainingDiverged
 from trainer.gate import GateDecision
@@ -89,7 +90,7 @@ def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
     6. Publish the child into the registry, whole or not at all.
        *A crash after 6*: the repetition finds it and does not train again.
     7. Evaluate parent and child on the held-out queries seen so far; the gate decides.
-    8. Get the release acknowledged.
+    8. Put the model card beside the child, if there is one, and get the release acknowledged.
        *A crash after 8*: the repetition only does 9.
     9. If it passed, and its parent is still live and nobody has changed ``live`` since 8: get
        ``live`` acknowledged.
@@ -131,8 +132,11 @@ def finish(bench: Bench, run: Run) -> Release:
         history = bench.ledger.refresh()
         release = history.releases.by_version.get(run.version)
         if release is None:
-            release = _release(bench, history, run, bench.ledger.manifest(run))
+            manifest = bench.ledger.manifest(run)
+            release = _release(bench, history, run, manifest)
             bench.check()
+            if release.model != history.releases.by_version[run.parent].model:
+                bench.registry.write_card(release.model, card(release, manifest))
             releases.write_release(bench.producer, bench.settings, release)
             metrics.RUNS.labels(result=release.decision).inc()
             log.info(
@@ -238,6 +242,9 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
         queries=gate.queries,
         parent_metrics=gate.parent,
         child_metrics=gate.child,
+        difference=gate.difference,
+        interval=gate.interval,
+        margin=gate.margin,
         decision=gate.decision,
         reason=gate.reason,
     )

@@ -11,7 +11,8 @@ from schemas.runs import Digest, RunId
 
 LIVE_KEY = "live"
 
-Decision = Literal["first", "ship", "hold", "reject"]
+Decision = Literal["first", "ship", "hold", "reject", "pending"]
+"""``pending``: it passed the gate, and goes live only if somebody promotes it."""
 
 
 class Model(Contract):
@@ -35,6 +36,9 @@ class Release(Contract):
     Attributes:
         parent, run_id, parent_metrics, child_metrics: absent on the first, untrained release.
         queries: held-out queries that the gate compared on.
+        difference: mean nDCG@10 of the child minus the parent's; absent if nothing was compared.
+        interval: one-sided 95% bounds of the difference, the lower and the upper one.
+        margin: what the lower bound had to be above the negative of.
         reason: the decision in words.
     """
 
@@ -47,6 +51,9 @@ class Release(Contract):
     queries: Count
     parent_metrics: Metrics | None = None
     child_metrics: Metrics | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    margin: float | None = None
     decision: Decision
     reason: str
 

@@ -32,9 +32,13 @@ class AgentIntensity(Contract):
 
 
 class Intensity(Contract):
-    """What turns reasoning tokens into weights (LRAT, eq. 3); agents differ in verbosity."""
+    """What turns reasoning tokens into weights (LRAT, eq. 3); agents differ in verbosity.
 
-    overall: AgentIntensity | None
+    Attributes:
+        overall: absent if no pair has reasoning tokens.
+    """
+
+    overall: AgentIntensity | None = None
     by_agent_model: dict[str, AgentIntensity]
 
 

@@ -16,6 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 JudgeName = Literal["local", "llm", "none"]
 ProfileName = Literal["reference", "paper"]
 OutcomePolicy = Literal["all", "correct_only", "weight"]
+GateMode = Literal["auto", "manual"]
 
 
 class Settings(BaseSettings):
@@ -105,7 +106,16 @@ class Settings(BaseSettings):
         "those of incorrect ones at outcome_factor of their weight",
     )
     outcome_factor: float = Field(0.5, ge=0.0, le=1.0, description="of the policy weight")
-    gate_margin: float = Field(0.0, ge=0.0, description="nDCG@10 that a child may fall by")
+    gate: GateMode = Field(
+        "auto",
+        description="auto: a child that passes goes live; manual: it waits for `retrail promote`",
+    )
+    gate_margin: float = Field(
+        0.02, ge=0.0, description="a child ships only if a fall of nDCG@10 by so much is ruled out"
+    )
+    gate_min_queries: PositiveInt = Field(
+        100, description="held-out queries below which every child is held"
+    )
 
     # -- Refresh ----------------------------------------------------------------------------
     grace_seconds: PositiveFloat = Field(

@@ -36,7 +36,7 @@ def run(
     from simulation.chart import draw
     from simulation.documents import require_fitting
     from simulation.flywheel import Flywheel, Plan
-    from simulation.installation import installation
+    from simulation.installation import gate_note, installation
 
     outputs = [path for path in (report, chart) if path is not None]
     require_writable(outputs)
@@ -51,6 +51,7 @@ def run(
             f"seed {seed}."
         )
         with installation(seed, view.say) as stack:
+            view.say(gate_note(stack.settings))
             result = Flywheel(plan, stack, view).run()
     if report is not None:
         write(result, report)

@@ -274,4 +274,6 @@ def gate_of(release: Release) -> Gate:
         queries=release.queries,
         parent=parent.ndcg_at_10 if parent else None,
         child=child.ndcg_at_10 if child else None,
+        interval=release.interval,
+        margin=release.margin,
     )

@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
     "max_tokens": 128,
+    "gate_margin": 0.05,
+    "gate_min_queries": 20,
 }
 """Where a run of minutes differs from an installation that stays; ``RETRAIL_…`` variables win."""
 
@@ -55,9 +57,22 @@ def settings_for_a_run(seed: int, folder: Path) -> Settings:
         "milvus_index": "FLAT",
         "metrics_port": 0,
         "train_seed": seed,
+        "gate": "auto",
     }
     defaults = {key: value for key, value in DEFAULTS.items() if key not in chosen.model_fields_set}
     return chosen.model_copy(update=defaults | mine)
+
+
+def gate_note(settings: Settings) -> str:
+    """In words, how the gate of a run differs from that of an installation that stays."""
+    margin, queries = (
+        Settings.model_fields[name].default for name in ("gate_margin", "gate_min_queries")
+    )
+    return (
+        f"The gate: margin {settings.gate_margin:g} and at least {settings.gate_min_queries} "
+        "held-out queries, because a short run has few of them; an installation's defaults are "
+        f"{margin:g} and {queries}."
+    )
 
 
 @contextmanager

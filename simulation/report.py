@@ -30,6 +30,8 @@ class Gate:
         decision: ``ship``, ``hold`` or ``reject``.
         queries: how many were compared.
         parent, child: mean nDCG@10.
+        interval: one-sided 95% bounds of their difference.
+        margin: what the gate of the run allowed for.
     """
 
     decision: str
@@ -37,6 +39,8 @@ class Gate:
     queries: int
     parent: float | None
     child: float | None
+    interval: tuple[float, float] | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
-"""How well an encoder finds what held-out queries were served by: nDCG@10, recall@10, MRR.
+"""How well an encoder finds the documents that serve a query: nDCG@10, recall@10, MRR.
 
 Exact search over the whole pool. Scores are rounded to six digits, and ties go by doc id, so that
-equal vectors rank alike on any machine.
+equal vectors rank alike on any machine. The rankings are measured by ir-measures, that is by
+trec_eval: linear gains, and a document is relevant from grade 1 on.
 """
 
 import math
 import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import ir_measures
 import numpy as np
+from ir_measures import RR, R, nDCG
 from numpy.typing import NDArray
 
 from schemas.releases import Metrics
@@ -23,18 +26,26 @@ TOP = 100
 
 CUTOFF = 10
 
+DEPTH = 1000
+"""Ranks that are looked at; a first relevant document below them has the reciprocal rank 0."""
+
+Judgements = Mapping[str, Set[str] | Mapping[str, int]]
+"""By query the relevant doc ids, or their grades."""
+
+_NDCG, _RECALL, _RR = nDCG @ CUTOFF, R @ CUTOFF, RR
+
 _QUERIES_AT_ONCE = 128
 _DOCUMENTS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class QueryMetrics:
-    """How one query fared; each between 0 and 1. Relevance is binary.
+    """How one query fared; each between 0 and 1.
 
     Attributes:
-        ndcg_at_10: gain 1 for a relevant document, discounted by log2(rank + 1).
+        ndcg_at_10: a document's gain is its grade, discounted by log2(rank + 1).
         recall_at_10: share of the relevant documents among the first ten.
-        reciprocal_rank: of the first relevant document, in the whole pool.
+        reciprocal_rank: of the first relevant document.
     """
 
     ndcg_at_10: float
@@ -44,7 +55,7 @@ class QueryMetrics:
 
 def evaluate(
     encoder: Encoder,
-    queries: Mapping[str, Set[str]],
+    queries: Judgements,
     documents: Mapping[str, str],
     *,
     progress: Progress | None = None,
@@ -53,7 +64,7 @@ def evaluate(
 
     Args:
         encoder: to evaluate.
-        queries: relevant doc ids by query.
+        queries: what is relevant to each.
         documents: the pool, text by doc id.
         progress: called while documents are encoded.
     """
@@ -63,7 +74,7 @@ def evaluate(
 
 
 def evaluate_vectors(
-    encoder: Encoder, queries: Mapping[str, Set[str]], ids: Sequence[str], vectors: Vectors
+    encoder: Encoder, queries: Judgements, ids: Sequence[str], vectors: Vectors
 ) -> dict[str, QueryMetrics]:
     """Like :func:`evaluate`, over documents that the encoder has encoded before.
 
@@ -72,16 +83,13 @@ def evaluate_vectors(
         vectors: (len(ids), dimension), in the order of ``ids``.
     """
     column = {doc_id: index for index, doc_id in enumerate(ids)}
-    relevant = {
-        query: sorted(column[doc_id] for doc_id in some if doc_id in column)
-        for query, some in queries.items()
-    }
-    asked = [query for query, columns in relevant.items() if columns]
+    relevant = {query: _grades(some, column) for query, some in queries.items()}
+    asked = [query for query, grades in relevant.items() if any(grades.values())]
     found: dict[str, QueryMetrics] = {}
     for start in range(0, len(asked), _QUERIES_AT_ONCE):
         some = asked[start : start + _QUERIES_AT_ONCE]
-        for query, scores in zip(some, _scores(encoder.encode_queries(some), vectors), strict=True):
-            found[query] = _metrics_of([_rank(scores, at) for at in relevant[query]])
+        order = _order(_scores(encoder.encode_queries(some), vectors), DEPTH)
+        found |= zip(some, _measured([relevant[query] for query in some], order), strict=True)
     return found
 
 
@@ -103,7 +111,7 @@ def mean(metrics: Mapping[str, QueryMetrics]) -> Metrics:
 
 def choose_pool(
     documents: Mapping[str, str],
-    queries: Mapping[str, Set[str]],
+    queries: Judgements,
     encoders: Sequence[Encoder],
     *,
     limit: int = WHOLE_CORPUS,
@@ -117,7 +125,7 @@ def choose_pool(
 
     Args:
         documents: the corpus, text by doc id.
-        queries: relevant doc ids by query.
+        queries: what is relevant to each.
         encoders: parent and child.
         progress: called while a large corpus is encoded, by each encoder.
     """
@@ -155,7 +163,7 @@ def top_documents(
         scores = np.concatenate([best, scores], axis=1)
         found = np.broadcast_to(np.arange(start, start + len(some)), (len(queries), len(some)))
         found = np.concatenate([columns, found], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        order = _order(scores, count)
         best = np.take_along_axis(scores, order, axis=1)
         columns = np.take_along_axis(found, order, axis=1)
         if progress is not None:
@@ -167,18 +175,30 @@ def _scores(queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
     return (queries @ documents.T).astype(np.float64).round(6)
 
 
-def _rank(scores: NDArray[np.float64], at: int) -> int:
-    """1 for the best; columns are in the order of doc ids, which decides ties."""
-    better = np.count_nonzero(scores > scores[at])
-    return 1 + int(better) + int(np.count_nonzero(scores[:at] == scores[at]))
+def _order(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The best ``count`` columns of each row, best first; of equal ones the leftmost."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
-def _metrics_of(ranks: Sequence[int]) -> QueryMetrics:
-    """Of one query, from the ranks of its relevant documents."""
-    near = [rank for rank in ranks if rank <= CUTOFF]
-    ideal = math.fsum(1 / math.log2(1 + rank) for rank in range(1, min(len(ranks), CUTOFF) + 1))
-    return QueryMetrics(
-        ndcg_at_10=math.fsum(1 / math.log2(1 + rank) for rank in near) / ideal,
-        recall_at_10=len(near) / len(ranks),
-        reciprocal_rank=1 / min(ranks),
-    )
+def _grades(relevant: Set[str] | Mapping[str, int], column: Mapping[str, int]) -> dict[str, int]:
+    """Grades of the documents in the pool, by the name of their column."""
+    grades = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
+    return {str(column[doc_id]): grade for doc_id, grade in grades.items() if doc_id in column}
+
+
+def _measured(
+    grades: Sequence[Mapping[str, int]], order: NDArray[np.int64]
+) -> Iterator[QueryMetrics]:
+    """The metrics of each row of ``order``, columns best first."""
+    judged = {str(row): dict(some) for row, some in enumerate(grades)}
+    # Distinct scores: trec_eval would break ties its own way.
+    ranked = {
+        str(row): {str(column): float(-rank) for rank, column in enumerate(columns)}
+        for row, columns in enumerate(order.tolist())
+    }
+    values = {
+        (metric.query_id, metric.measure): metric.value
+        for metric in ir_measures.iter_calc([_NDCG, _RECALL, _RR], judged, ranked)
+    }
+    for row in judged:
+        yield QueryMetrics(values[row, _NDCG], values[row, _RECALL], values[row, _RR])

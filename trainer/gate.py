@@ -1,25 +1,46 @@
 """Whether a child may serve: a pure decision over held-out queries (DESIGN, "Training").
 
-Only queries that parent and child were both measured on count, over the same pool.
+Only queries that parent and child were both measured on count, over the same pool. What a margin
+and a minimum of queries cost and buy is measured in ``docs/gate.md``.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from schemas.releases import Metrics
 from trainer import evaluation
 from trainer.evaluation import QueryMetrics
 
-Decision = Literal["ship", "hold", "reject"]
+Decision = Literal["ship", "hold", "reject", "pending"]
 
-Rule = Callable[[Sequence[float]], tuple[Decision, str]]
-"""From the difference in nDCG@10 (child − parent) of each query to a decision and its reason.
+Interval = tuple[float, float]
+"""One-sided 95% bounds, the lower and the upper one: together a two-sided 90% interval."""
 
-There is at least one query. The differences come in the order of the queries' names, so a rule
-that draws from them with a seed draws alike every time.
-"""
+CONFIDENCE = 0.95
+"""Of each bound."""
+
+RESAMPLES = 10_000
+
+_DRAWS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How sure the gate wants to be.
+
+    Attributes:
+        margin: nDCG@10 that a child could be worse by, for all that the queries show, and ship.
+        min_queries: fewer than so many tell too little: the child is held.
+        seed: of the resampling, so that a repeated run decides alike.
+    """
+
+    margin: float
+    min_queries: int
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +52,8 @@ class GateDecision:
         parent, child: means over them; absent without any.
         difference: mean nDCG@10 of the child minus the parent's; absent without any.
         reason: in words.
+        interval: bounds of the difference; absent without any query.
+        margin: that the rule had.
     """
 
     decision: Decision
@@ -39,15 +62,27 @@ class GateDecision:
     child: Metrics | None
     difference: float | None
     reason: str
+    interval: Interval | None = None
+    margin: float | None = None
 
 
 def decide(
-    parent: Mapping[str, QueryMetrics], child: Mapping[str, QueryMetrics], rule: Rule
+    parent: Mapping[str, QueryMetrics],
+    child: Mapping[str, QueryMetrics],
+    rule: Rule,
+    *,
+    relevant: Mapping[str, Collection[str]] | None = None,
 ) -> GateDecision:
     """Compare child and parent.
 
     Without a held-out query nothing is known about the child, so it is held: the parent goes on
     serving, and the run's pairs enter the next run, which by then may have one.
+
+    Args:
+        parent, child: metrics by query.
+        rule: how sure to be.
+        relevant: documents by query. Queries with a document in common are drawn together, see
+            :func:`bounds`; without this every query stands for itself.
 
     Raises:
         ValueError: they were not measured on the same queries.
@@ -63,27 +98,121 @@ def decide(
             None,
             "there is no held-out query with a known document yet, so the child cannot be "
             "compared; its pairs enter the next run",
+            margin=rule.margin,
         )
     queries = sorted(parent)
     differences = [child[query].ndcg_at_10 - parent[query].ndcg_at_10 for query in queries]
-    decision, reason = rule(differences)
+    difference = math.fsum(differences) / len(queries)
+    interval = bounds(differences, clusters(queries, relevant or {}), seed=rule.seed)
+    decision, reason = verdict(difference, interval, len(queries), rule)
     return GateDecision(
         decision=decision,
         queries=len(queries),
         parent=evaluation.mean(parent),
         child=evaluation.mean(child),
-        difference=math.fsum(differences) / len(queries),
+        difference=difference,
         reason=reason,
+        interval=interval,
+        margin=rule.margin,
     )
 
 
-def not_below(margin: float = 0.0) -> Rule:
-    """Ship unless the mean falls by more than ``margin``, else reject."""
+def verdict(
+    difference: float, interval: Interval, queries: int, rule: Rule
+) -> tuple[Decision, str]:
+    """The decision and its reason.
 
-    def rule(differences: Sequence[float]) -> tuple[Decision, str]:
-        mean = math.fsum(differences) / len(differences)
-        change = f"mean nDCG@10 changes by {mean:+.4f} over {len(differences)} held-out queries"
-        allowed = "it may not fall" if margin == 0 else f"it may fall by {margin:g}"
-        return ("ship" if mean >= -margin else "reject"), f"{change}; {allowed}"
+    ============================================================ ==========
+    what the queries show                                        decision
+    ============================================================ ==========
+    there are fewer than ``rule.min_queries``                    hold
+    the mean does not fall, its lower bound is above −margin     ship
+    the upper bound of the mean is below 0                       reject
+    else                                                         hold
+    ============================================================ ==========
+    """
+    low, high = interval
+    change = (
+        f"mean nDCG@10 changes by {difference:+.4f} ({low:+.4f} to {high:+.4f}) over {queries:,} "
+        "held-out queries"
+    )
+    missing = rule.min_queries - queries
+    if missing > 0:
+        return "hold", (
+            f"{change}; {missing:,} more are needed for a decision (RETRAIL_GATE_MIN_QUERIES "
+            f"{rule.min_queries:,})"
+        )
+    allowed = f"-{rule.margin:g}"
+    if difference >= 0 and low > -rule.margin:
+        return "ship", f"{change}; a fall by {rule.margin:g} or more is ruled out"
+    if high < 0:
+        return "reject", f"{change}; that is worse, beyond chance"
+    if difference >= 0:
+        return "hold", f"{change}; the lower bound would have to be above {allowed}"
+    return "hold", f"{change}; it falls, but that may be chance"
 
-    return rule
+
+def awaiting_approval(found: GateDecision) -> GateDecision:
+    """The decision where a person has the last word: what would ship is pending."""
+    if found.decision != "ship":
+        return found
+    return replace(
+        found, decision="pending", reason=f"{found.reason}; it waits for `retrail promote`"
+    )
+
+
+def bounds(
+    differences: Sequence[float],
+    cluster: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """One-sided bounds of the mean difference, by the paired percentile bootstrap.
+
+    Differences are paired by query, so what makes a query hard for both models cancels. Whole
+    clusters are drawn (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
+    3.8): several questions for one document rise and fall together, and drawn one by one they
+    would pass for more evidence than they are.
+
+    Args:
+        differences: child − parent, one a query; at least one.
+        cluster: of each query, 0, 1, …; by default every query is its own.
+        seed: of the draws.
+        resamples: how many means are drawn. Memory does not grow with it.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    member = np.arange(len(values)) if cluster is None else np.asarray(cluster)
+    sums, sizes = np.bincount(member, weights=values), np.bincount(member)
+    count = len(sums)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, _DRAWS_AT_ONCE // count)
+    for start in range(0, resamples, rows):
+        drawn = rng.integers(count, size=(min(rows, resamples - start), count), dtype=np.int32)
+        means[start : start + rows] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.quantile(means, [1 - CONFIDENCE, CONFIDENCE])
+    return float(low), float(high)
+
+
+def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) -> list[int]:
+    """By query the number of its cluster, 0, 1, … in order of the clusters' first queries.
+
+    Two queries are in one cluster if they have a relevant document in common, or a chain of such
+    queries leads from one to the other.
+    """
+    leader = list(range(len(queries)))
+
+    def lead(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    first: dict[str, int] = {}
+    for index, query in enumerate(queries):
+        for doc_id in relevant.get(query, ()):
+            one, other = sorted((lead(index), lead(first.setdefault(doc_id, index))))
+            leader[other] = one
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]

@@ -3,6 +3,7 @@
 ::
 
     <root>/<retriever>/v3/                  a model in sentence-transformers format
+    <root>/<retriever>/v3.md                its model card, no part of its digest
     <root>/<retriever>/training/<digest>.jsonl
     <root>/<retriever>/.<name>.<random>     being written; left behind only by a killed process
 
@@ -135,6 +136,32 @@ class Registry:
             ModelError: see :meth:`open` and :meth:`trainer.encoder.Encoder.load`.
         """
         return Encoder.load(self.open(model), max_tokens=None)
+
+    def write_card(self, model: Model, text: str) -> Path:
+        """Put the model card beside a published model, in the place of an earlier one.
+
+        The gate's decision is in it, which comes after the model: so it is no file of the model.
+
+        Raises:
+            ModelError: it cannot be written.
+        """
+        folder = self._path(model.location)
+        target = folder.with_name(f"{folder.name}.md")
+        try:
+            with _being_written(target) as path:
+                with path.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                path.chmod(0o644)
+                path.replace(target)
+                _sync(target.parent)
+        except OSError as error:
+            raise ModelError(
+                f"Cannot write the model card {target}: {error}. Free space or permissions and "
+                "try again."
+            ) from error
+        return target
 
     def store_training_file(
         self, retriever: str, examples: tuple[TrainingExample, ...]

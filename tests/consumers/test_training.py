@@ -40,6 +40,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
                 "train_epochs": 1,
                 "train_batch": 4,
                 "gate_margin": 1.0,
+                "gate_min_queries": 1,
             }
         )
     )
@@ -413,3 +414,45 @@ def test_an_outcome_that_became_known_later_decides_what_trains(world: World) ->
     )
     assert manifest.left_out["outcome"] == len(trains) - len(manifest.pair_ids) > 0
     assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25
+
+
+def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_run(
+    world: World,
+) -> None:
+    world.settings = world.settings.model_copy(update={"gate": "manual"})
+    world.open()
+    first = world.pairs(20)
+    one = train_now(world.settings)
+    assert one is not None
+    assert (one.version, one.decision) == (2, "pending")
+    assert one.reason.endswith("it waits for `retrail promote`")
+    assert world.live() == 1
+    second = world.pairs(20)
+    two = train_now(world.settings)
+    assert two is not None
+    assert (two.version, two.parent, two.decision) == (3, 1, "pending")
+    ids = {p.pair_id for p in (*first, *second) if not is_held_out(p.query)}
+    assert set(world.manifests()[1].pair_ids) == ids
+    assert releases.promote(world.settings, 3).version == world.live() == 3
+    assert train_now(world.settings) is None, "nothing is new to the promoted release"
+
+
+def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    home = world.settings.registry_dir / release.model.location
+    text = home.with_name("v2.md").read_text()
+    assert f"| digest of the model's files | `{release.model.digest}` |" in text
+    assert f"Decision: **{release.decision}**: {release.reason}." in text
+    assert release.interval is not None
+    assert release.margin == 1.0
+
+    world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
+    world.pairs(20)
+    failed = train_now(world.settings)
+    assert failed is not None
+    assert (failed.decision, failed.model) == ("reject", release.model)
+    assert home.with_name("v2.md").read_text() == text
+    assert [path.name for path in world.settings.registry_dir.rglob("*.md")] == ["v2.md"]

@@ -39,6 +39,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
         "train_epochs": 10,
         "train_batch": 1,
         "gate_margin": 1.0,
+        "gate_min_queries": 1,
     }
     world = World(settings.model_copy(update=changes))
     world.open()

@@ -12,7 +12,7 @@ from schemas.collection import (
 from schemas.documents import Document, content_hash
 from schemas.headers import DeadLetter
 from schemas.pairs import pair_id
-from schemas.runs import Range, run_id
+from schemas.runs import Intensity, Range, run_id
 from schemas.tokens import count_tokens
 
 
@@ -77,3 +77,8 @@ def test_the_encoder_reads_title_and_text():
     assert Document(doc_id="d", text="x").embedded_text() == "x"
     assert Document(doc_id="d", title="T", text="x").embedded_text() == "T\nx"
     assert content_hash("x") != content_hash("y")
+
+
+def test_an_intensity_without_any_reasoning_survives_its_record() -> None:
+    nothing = Intensity(overall=None, by_agent_model={})
+    assert Intensity.model_validate_json(nothing.to_json()) == nothing

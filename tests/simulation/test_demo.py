@@ -52,6 +52,7 @@ def start(corpus: Path, folder: Path, **environment: str) -> "subprocess.Popen[s
         "RETRAIL_TRAIN_EPOCHS": "1",
         "RETRAIL_TRAIN_NEGATIVES": "0",
         "RETRAIL_GATE_MARGIN": "1",
+        "RETRAIL_GATE_MIN_QUERIES": "1",
     }
     return subprocess.Popen(
         command,

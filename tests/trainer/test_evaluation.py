@@ -45,6 +45,26 @@ def test_a_relevant_document_below_the_cutoff_counts_for_mrr_alone() -> None:
     assert found == QueryMetrics(0.0, 0.0, 1 / 20)
 
 
+def test_ranks_below_the_depth_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "DEPTH", 19)
+    documents = {f"d{i:02}": f"{20 - i} 0" for i in range(20)}
+
+    found = evaluate(AXES, {"1 0": {"d19"}, "2 0": {"d18"}}, documents)
+
+    assert [round(one.reciprocal_rank, 6) for one in found.values()] == [0.0, round(1 / 19, 6)]
+
+
+def test_grades_are_linear_gains_and_zero_is_not_relevant() -> None:
+    documents = {"a": "3 0", "b": "2 0", "c": "1 0"}
+
+    found = evaluate(AXES, {"1 0": {"a": 0, "b": 1, "c": 3}, "2 0": {"a": 0}}, documents)
+
+    ideal = 3 + 1 / math.log2(3)
+    assert set(found) == {"1 0"}
+    assert found["1 0"].ndcg_at_10 == pytest.approx((1 / math.log2(3) + 3 / math.log2(4)) / ideal)
+    assert (found["1 0"].recall_at_10, found["1 0"].reciprocal_rank) == (1.0, 0.5)
+
+
 def test_ties_go_by_doc_id() -> None:
     documents = {"b": "1 0", "a": "1 0", "c": "1 0", "z": "0 1"}
 

@@ -190,3 +190,25 @@ def test_another_training_file_than_the_manifests_is_noticed(registry: Registry)
         registry.load_training_file(frozen)
     with pytest.raises(InputError, match="Cannot read"):
         registry.load_training_file(other)
+
+
+def test_a_model_card_lies_beside_the_model_and_can_be_written_anew(registry: Registry) -> None:
+    published = registry.publish("r", 1, files(a="1"))
+
+    for text in ("first", "second"):
+        path = registry.write_card(published.model, text)
+
+        assert (path, path.read_text()) == (registry.root / "r" / "v1.md", text)
+    assert registry.published("r", 1) == published
+    assert registry.open(published.model) == registry.root / "r" / "v1"
+    assert registry.versions("r") == [1]
+    assert left_over(registry) == []
+
+
+def test_a_model_card_that_cannot_be_written_says_why(registry: Registry) -> None:
+    published = registry.publish("r", 1, files(a="1"))
+    (registry.root / "r" / "v1.md").mkdir()
+
+    with pytest.raises(ModelError, match="Cannot write the model card"):
+        registry.write_card(published.model, "text")
+    assert left_over(registry) == []

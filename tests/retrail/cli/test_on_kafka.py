@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from schemas.documents import Document
 from schemas.events import parse
 from schemas.headers import DeadLetter, cloudevents
 from schemas.releases import Live, Metrics, Model, Release
+from schemas.runs import Intensity, Range, RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.lrat import events_of_file
 from tests.shared_data import LRAT, needs_lrat
+from trainer.finetune import config_of
 
 NOW = "2026-11-23T10:00:00+00:00"
 
@@ -254,6 +257,9 @@ def a_release(version: int, parent: int | None, decision: Any) -> Release:
                 "created_at": NOW,
                 "queries": 100,
                 "child_metrics": metrics.model_dump(),
+                "difference": 0.01,
+                "interval": [-0.02, 0.04],
+                "margin": 0.02,
                 "decision": decision,
                 "reason": f"because of {version}",
             }
@@ -261,9 +267,29 @@ def a_release(version: int, parent: int | None, decision: Any) -> Release:
     )
 
 
+def a_manifest(version: int) -> RunManifest:
+    return RunManifest(
+        run_id=f"{version:032x}",
+        retriever="retrail",
+        parent=version - 1,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        ranges=(Range(topic="labelled-pairs", partition=1, start=7, end=12),),
+        pair_ids=("1" * 32,),
+        replayed=(),
+        left_out={},
+        intensity=Intensity(overall=None, by_agent_model={}),
+        config=config_of(Settings()),
+        training_file=TrainingFile(location="t", digest="0" * 64, examples=1),
+    )
+
+
 def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation: Settings) -> None:
     assert "no release yet" in retrail("releases").out
+    assert json.loads(retrail("releases", "--json").out) == {"live": None, "releases": []}
     producer = consumers_kafka.producer(installation)
+    consumers_kafka.publish_and_wait(
+        producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
+    )
     for release in (a_release(1, None, "first"), a_release(2, 1, "ship"), a_release(3, 2, "hold")):
         releases.write_release(producer, installation, release)
     live = Live.model_validate_json(
@@ -274,6 +300,16 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "Release 2 is live: it passed." in listed
     assert "because of 3" in listed
     assert "0.5200" in listed
+    assert "+0.0100" in listed
+    [line] = [line for line in listed.splitlines() if "labelled-pairs[1] 7 to 11" in line]
+    assert line.split()[:2] == ["2", 12 * "0"]
+    as_json = json.loads(retrail("releases", "--json").out)
+    assert as_json["live"]["version"] == 2
+    assert [one["decision"] for one in as_json["releases"]] == ["first", "ship", "hold"]
+    assert as_json["releases"][1]["run"]["ranges"][0]["end"] == 12
+    assert "waits" not in listed
+    releases.write_release(producer, installation, a_release(4, 2, "pending"))
+    assert "Release 4 waits: `retrail promote 4` makes it live." in retrail("releases").out
 
     promoted = retrail("promote", "3")
     assert (promoted.status, "Release 3 is to serve" in promoted.out) == (0, True)
