@@ -8,7 +8,7 @@ the same pairs; ``docs/decisions/`` says why there is no state store.
 
 import heapq
 import re
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -18,6 +18,7 @@ import msgspec
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
 from schemas.settings import ProfileName, Settings
+from streams.closed import Closed, ClosedTrajectories, Start
 from streams.mining import MinedPair, mine
 from streams.sequencing import OpenTrajectory
 from streams.steps import EventRecord, TickRecord, decode, unpack
@@ -25,12 +26,17 @@ from streams.steps import EventRecord, TickRecord, decode, unpack
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a gap is passed and a trajectory is closed; times in milliseconds of log time."""
+    """When a gap is passed, a trajectory closed and forgotten; times in ms of log time.
+
+    A closed trajectory is forgotten ``gap_ms``, or ``remembered_records`` offsets, after its last
+    event: the latter bounds memory, and what is read again, where many events come at once.
+    """
 
     gap_ms: int = 30_000
     idle_ms: int = 1_800_000
     age_ms: int = 6 * 3_600_000
     events: int = 2_000
+    remembered_records: int = 100_000
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -79,17 +85,8 @@ class Resume:
         return cls(offset, acknowledged, last_source, clock)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reopened:
-    """A closed trajectory whose seq 0 was repeated while it was open.
-
-    Folding again from between ``first`` and ``last`` would take the repeat for an opening.
-    """
-
-    first: int
-    last: int
-    source_before: int
-    clock_before: int
+def _start_of(trajectory: OpenTrajectory) -> Start:
+    return Start(trajectory.first_offset, trajectory.source_before, trajectory.clock_before)
 
 
 @lru_cache(maxsize=4_096)
@@ -126,8 +123,9 @@ class Fold:
         self._limits = limits or Limits()
         self._last_source = last_source
         self._open: dict[str, OpenTrajectory] = {}
+        self._offset = 0
         self._deadlines: list[tuple[int, int, str]] = []
-        self._reopened: deque[_Reopened] = deque()
+        self._closed = ClosedTrajectories(self._limits.gap_ms, self._limits.remembered_records)
 
     @property
     def open_trajectories(self) -> int:
@@ -148,6 +146,7 @@ class Fold:
         Returns:
             The pairs of every trajectory that this record, or the time that it brings, closes.
         """
+        self._offset = offset
         try:
             record = decode(value)
         except msgspec.MsgspecError:
@@ -168,6 +167,9 @@ class Fold:
         if trajectory is None:
             if record.seq != 0:
                 self._count("late", silent)
+                return pairs
+            if self._closed.repeats(record.trajectory_id, offset, self.clock):
+                self._count("repeated", silent)
                 return pairs
             trajectory = self._start(record, offset, *before)
         elif record.seq == 0:
@@ -216,18 +218,10 @@ class Fold:
             acknowledged: the pairs of records below this offset are on the topic.
         """
         oldest = next(iter(self._open.values()), None)
-        if oldest is None:
-            low = Resume(next_offset, acknowledged, self._last_source, self.clock)
-        else:
-            low = Resume(
-                oldest.first_offset, acknowledged, oldest.source_before, oldest.clock_before
-            )
-        while self._reopened and self._reopened[0].last < low.offset:
-            self._reopened.popleft()
-        for span in sorted(self._reopened, key=lambda span: -span.first):
-            if span.first < low.offset <= span.last:
-                low = Resume(span.first, acknowledged, span.source_before, span.clock_before)
-        return low
+        now = Start(next_offset, self._last_source, self.clock)
+        wanted = now if oldest is None else _start_of(oldest)
+        start = self._closed.start(wanted, next_offset, self.clock)
+        return Resume(start.offset, acknowledged, start.last_source, start.clock)
 
     def _start(
         self, record: EventRecord, offset: int, source_before: int, clock_before: int
@@ -283,15 +277,13 @@ class Fold:
         while trajectory.held and trajectory.outcome is None:
             trajectory.pass_gap()
         del self._open[trajectory.trajectory_id]
-        if trajectory.last_opening > trajectory.first_offset:
-            self._reopened.append(
-                _Reopened(
-                    trajectory.first_offset,
-                    trajectory.last_opening,
-                    trajectory.source_before,
-                    trajectory.clock_before,
-                )
-            )
+        closed = Closed(
+            _start_of(trajectory),
+            trajectory.last_opening,
+            trajectory.last_offset,
+            trajectory.touched,
+        )
+        self._closed.add(trajectory.trajectory_id, closed, self._offset, self.clock)
         if silent:
             return []
         closed_by: ClosedBy = "end" if trajectory.outcome is not None else reason

@@ -68,15 +68,17 @@ def numbered(trajectory_id: str, steps: Iterable[dict[str, Any]]) -> list[dict[s
 def written(events: Iterable[dict[str, Any]], step_ms: int = 1) -> list[LogRecord]:
     """Events as they stand on the topic, ``step_ms`` apart; ``None`` stands for a tick."""
     return [
-        LogRecord(
-            offset,
-            offset * step_ms,
-            TICK
-            if event is None
-            else orjson.dumps(event | {"source_offset": offset, "source_time": offset * step_ms}),
-        )
+        LogRecord(offset, offset * step_ms, TICK)
+        if event is None
+        else judged_record(offset, event, source=offset, time=offset * step_ms)
         for offset, event in enumerate(events)
     ]
+
+
+def judged_record(offset: int, event: dict[str, Any], source: int, time: int) -> LogRecord:
+    """An event as the judge wrote it."""
+    value = orjson.dumps(event | {"source_offset": source, "source_time": time})
+    return LogRecord(offset, time, value)
 
 
 def folded(log: Iterable[LogRecord], fold: Fold | None = None) -> list[LabelledPair]:
@@ -89,8 +91,14 @@ def folded(log: Iterable[LogRecord], fold: Fold | None = None) -> list[LabelledP
 
 
 def contents(pairs: Iterable[LabelledPair]) -> dict[str, LabelledPair]:
-    """Pairs by id, without the offsets that depend on where on the log they stood."""
-    return {pair.pair_id: pair.content() for pair in pairs}
+    """Pairs by id, without the offsets that depend on where on the log they stood.
+
+    Of several with one id the first counts, so a later one that differs is an error.
+    """
+    found: dict[str, LabelledPair] = {}
+    for pair in pairs:
+        assert found.setdefault(pair.pair_id, pair.content()) == pair.content()
+    return found
 
 
 _doc = st.sampled_from(DOC_IDS)
@@ -144,19 +152,21 @@ def interleaved(events: list[list[dict[str, Any]]], rng: random.Random) -> list[
 
 
 def disturbed(log: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
-    """Events repeated later, and swapped within a short window (never before their seq 0)."""
-    disturbed: list[dict[str, Any]] = []
-    for event in log:
-        position = len(disturbed)
-        if event["seq"] > 1:
-            position = max(0, position - rng.randrange(4))
-            first = next(
-                index
-                for index, earlier in enumerate(disturbed)
-                if earlier["trajectory_id"] == event["trajectory_id"] and earlier["seq"] == 0
-            )
-            position = max(position, first + 1)
-        disturbed.insert(position, event)
-        if rng.random() < 0.2:
-            disturbed.append(rng.choice(disturbed))
-    return disturbed
+    """Events moved, and repeated later: by a few places or far, also beyond their end.
+
+    No event is moved before its trajectory's first.
+    """
+    spread = rng.choice([0, 4, 30, len(log)])
+    placed = [index + rng.uniform(0, spread) for index in range(len(log))]
+    opened = {e["trajectory_id"]: at for at, e in zip(placed, log, strict=True) if e["seq"] == 0}
+    moved = [
+        (max(at, opened[event["trajectory_id"]]), index, event)
+        for index, (at, event) in enumerate(zip(placed, log, strict=True))
+    ]
+    repeated = [
+        (rng.uniform(at, rng.choice([at + 5, len(log) + spread])), len(log) + index, event)
+        for at, index, event in moved
+        for _ in range(rng.choice([0, 0, 0, 1, 2]))
+    ]
+    ordered = sorted(moved + repeated, key=lambda one: one[:2])
+    return [event for _, _, event in ordered]

@@ -72,6 +72,54 @@ def test_of_two_events_with_one_seq_the_first_on_the_log_wins(log):
     assert log.fold.counts["events", "repeated"] == 1
 
 
+TWO_NEEDS = [
+    search("q", "d1", "d2"),
+    browse("d1"),
+    reasoning("d1", "relevant"),
+    search("r"),
+    browse("d2"),
+    reasoning("d2", "relevant"),
+    end(),
+]
+
+
+@pytest.mark.parametrize("closed_by", ["end", "size"])
+def test_a_repeat_of_the_opening_right_after_the_close_opens_nothing(closed_by):
+    """Without the reset between them, events 0, 4 and 5 alone would give another pair."""
+    log = Log(Fold(limits=Limits(events=6 if closed_by == "size" else 2_000)))
+    events = numbered("t", TWO_NEEDS)
+    pairs = [pair for event in events for pair in log.put(event)]
+    for seq in (0, 4, 5):
+        assert log.put(events[seq], at=29_999) == []
+    assert log.fold.open_trajectories == 0
+    assert [pair.positive for pair in pairs] == ["d1"]
+    assert [pair.closed_by for pair in pairs] == [closed_by]
+    assert log.fold.counts["events", "repeated"] == 1
+    assert log.fold.counts["events", "late"] == (3 if closed_by == "size" else 2)
+
+
+def test_a_trajectory_published_again_later_gives_equal_pairs(log):
+    first, again = (
+        [pair for event in numbered("t", TWO_NEEDS) for pair in log.put(event, at)]
+        for at in (0, 30_000)
+    )
+    assert contents(first + again) == contents(first)
+    assert (len(first), len(again)) == (1, 1)
+
+
+def test_how_long_a_closed_trajectory_is_remembered_is_bounded_in_records_too():
+    log = Log(Fold(limits=Limits(remembered_records=10)))
+    for event in (*numbered("t", TWO_NEEDS), *numbered("u", TWO_NEEDS)[:3]):
+        log.put(event)
+    assert log.fold.resume(log.offset, log.offset).offset == 0
+    for event in numbered("u", TWO_NEEDS)[3:]:
+        log.put(event)
+    assert log.fold.resume(log.offset, log.offset).offset == 0
+    for _ in range(3):
+        log.tick(0)
+    assert log.fold.resume(log.offset, log.offset).offset == 7
+
+
 def test_events_ahead_of_a_gap_are_held_until_it_is_filled(log):
     events = numbered("t", STEPS)
     order = [events[0], events[3], events[2], events[4], events[1]]
@@ -152,6 +200,7 @@ def test_what_a_restarted_judge_repeats_is_dropped_also_by_a_new_owner(log):
     log.put(late_opening)
     for event in second[1:]:
         log.put(event)
+    log.tick(30_000)
     point = log.fold.resume(log.offset, log.offset)
     assert (point.offset, point.last_source) == (6, 5)
     owner = Fold(limits=LIMITS, last_source=point.last_source, clock=point.clock)
@@ -173,19 +222,34 @@ def test_the_low_watermark_is_the_opening_of_the_oldest_open_trajectory(log):
     first, second = numbered("t", STEPS), numbered("u", STEPS)
     for event in (first[0], second[0], *first[1:]):
         log.put(event)
+    log.tick(30_000)
     assert log.fold.resume(log.offset, 3) == Resume(1, 3, last_source=0, clock=0)
     for event in second[1:]:
-        log.put(event)
+        log.put(event, at=30_000)
+    log.tick(60_000)
     assert log.fold.resume(log.offset, 9).offset == log.offset
 
 
-def test_the_watermark_stays_before_a_trajectory_whose_opening_was_repeated(log):
+def test_the_low_watermark_stays_before_a_closed_trajectory_for_the_gap_window(log):
+    for event in numbered("t", STEPS):
+        log.put(event, at=500)
+    log.tick(30_499)
+    assert log.fold.resume(log.offset, log.offset).offset == 0
+    log.tick(30_500)
+    assert log.fold.resume(log.offset, log.offset).offset == log.offset
+
+
+@pytest.mark.parametrize("repeated", ["while open", "after the close"])
+def test_the_watermark_stays_before_a_trajectory_whose_opening_was_repeated(log, repeated):
     first, second = numbered("t", STEPS), numbered("u", STEPS)
-    for event in (first[0], second[0], first[0], *first[1:]):
+    rest = [first[0], *first[1:]] if repeated == "while open" else [*first[1:], first[0]]
+    for event in (first[0], second[0], *rest):
         log.put(event)
+    log.tick(30_000)
     assert log.fold.resume(log.offset, log.offset).offset == 0
     for event in second[1:]:
-        log.put(event)
+        log.put(event, at=30_000)
+    log.tick(60_000)
     assert log.fold.resume(log.offset, log.offset).offset == log.offset
 
 
