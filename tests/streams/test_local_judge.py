@@ -1,13 +1,13 @@
-"""The lexical judge: what counts as a clear negative statement about the document."""
+"""The local judge: what counts as a clear negative statement about the document."""
 
 import asyncio
-from pathlib import Path
+import time
 
 import pytest
 
-from streams.local_judge import LocalJudge, sentences, verdict_of
-
-REASONINGS = Path(__file__).parent / "reasonings"
+from benchmarks.labelled import labelled
+from streams.local_judge import LocalJudge, verdict_of
+from streams.reasoning_features import features, sentences
 
 IRRELEVANT = [
     "So asyncio.Task.cancel is about raising exceptions. This does not help: I want a semaphore.",
@@ -64,7 +64,7 @@ def test_nothing_is_unknown(text):
     assert verdict_of(text) == "unknown"
 
 
-def test_the_judge_is_the_rules_with_a_version():
+def test_the_judge_has_a_version():
     judge = LocalJudge()
     assert asyncio.run(judge.judge("This document is not relevant.")) == "irrelevant"
     assert judge.name == "local"
@@ -73,29 +73,48 @@ def test_the_judge_is_the_rules_with_a_version():
 
 def test_quotations_and_contractions_are_taken_out_first():
     assert sentences("It doesn’t say “not relevant”.\nIt can't.") == [
-        "it does not say quote .",
-        "it cannot.",
+        "It does not say  Quoted .",
+        "It can not.",
     ]
 
 
-def test_a_long_text_takes_no_time():
-    assert verdict_of("That is what the document says about it. " * 20_000) == "relevant"
-    assert verdict_of("a" * 1_000_000) == "relevant"
-    assert verdict_of("not " * 250_000) == "relevant"
+def test_words_become_classes_so_that_phrases_are_known_with_any_noun():
+    page, article = (
+        features("The page doesn't mention Riga."),
+        features("The doc does not cite Oslo"),
+    )
+    assert "A|DOC does NOT" in page.keys() & article.keys()
 
 
 @pytest.mark.parametrize(
-    ("part", "irrelevant", "relevant"), [("tuning", 0.98, 0.98), ("unseen", 0.85, 0.95)]
+    "text",
+    [
+        "That is what the document says about it. " * 20_000,
+        "a" * 1_000_000,
+        "not " * 250_000,
+        "so, " * 250_000,
+        '"' * 1_000_000,
+        "“" * 1_000_000,
+        "\n" * 1_000_000,
+        "... " * 250_000,
+    ],
+)
+def test_hostile_text_takes_no_time(text):
+    began = time.monotonic()
+    verdict_of(text)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("part", "irrelevant", "relevant"),
+    [("tuning", 0.98, 0.98), ("voices", 0.98, 0.98), ("held-out-2", 0.70, 0.80)],
 )
 def test_labelled_reasonings_are_read_as_a_person_reads_them(part, irrelevant, relevant):
-    """Each line of the files is ``-`` or ``+`` and a text; ``unseen`` was not looked at while the
-    rules were written, so it is what to expect on other texts.
-    """
-    right = {"-": [], "+": []}
-    for line in (REASONINGS / f"{part}.txt").read_text().splitlines():
-        label, text = line[0], line[2:]
-        right[label].append((verdict_of(text) == "irrelevant") == (label == "-"))
-    assert len(right["-"]) >= 30
-    assert len(right["+"]) >= 30
-    assert sum(right["-"]) / len(right["-"]) >= irrelevant
-    assert sum(right["+"]) / len(right["+"]) >= relevant
+    """No weight was fitted to ``held-out-2``: it is what to expect of other texts."""
+    right = {True: [], False: []}
+    for text in labelled(part):
+        right[text.irrelevant].append((verdict_of(text.text) == "irrelevant") == text.irrelevant)
+    assert len(right[True]) >= 30
+    assert len(right[False]) >= 30
+    assert sum(right[True]) / len(right[True]) >= irrelevant
+    assert sum(right[False]) / len(right[False]) >= relevant
