@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks.index import refresh, searching, swapping
 from benchmarks.index.world import Figures, World, world
+from schemas import logging
 
 SECTIONS: dict[str, Callable[[World], Figures]] = {
     "refresh": refresh.refresh,
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])
     parser.add_argument("--output", type=Path, help="write the figures here, too, as JSON")
     options = parser.parse_args()
+    logging.configure("WARNING")
     figures: dict[str, dict[str, Figures]] = {}
     for count in options.documents:
         sized = figures[str(count)] = {}

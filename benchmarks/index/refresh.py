@@ -63,4 +63,4 @@ def bare_loop(world: World) -> float:
     arguments = [settings.milvus_uri, settings.model, str(world.count)]
     command = [sys.executable, "-m", bare.__name__, *arguments]
     run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return float(run.stdout)
+    return float(run.stdout.split()[-1])
