@@ -1,66 +1,39 @@
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from schemas.releases import Metrics, Model, Release
-from schemas.runs import Intensity, Range, RunManifest, TrainingConfig, TrainingFile
+from schemas.releases import Metrics, Release
+from schemas.runs import Range
+from tests.trained import a_manifest, a_release
 from trainer.card import card
 
-NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-MANIFEST = RunManifest(
-    run_id="a" * 32,
-    retriever="docs",
-    parent=3,
-    created_at=NOW,
+MANIFEST = a_manifest(
+    4,
     ranges=(
         Range(topic="labelled-pairs", partition=0, start=5, end=1200),
         Range(topic="labelled-pairs", partition=1, start=0, end=7),
     ),
     pair_ids=tuple(f"{number:032x}" for number in range(1100)),
-    replayed=("b" * 32,),
     left_out={"held out": 102},
-    intensity=Intensity(overall=None, by_agent_model={}),
-    config=TrainingConfig(
-        epochs=2,
-        batch=32,
-        negatives=4,
-        learning_rate=3e-5,
-        temperature=0.05,
-        max_tokens=256,
-        seed=9,
-    ),
-    training_file=TrainingFile(location="t", digest="c" * 64, examples=1101),
 )
 
 
-def a_release(**changes: Any) -> Release:
+def compared(**changes: Any) -> Release:
     values: dict[str, Any] = {
-        "version": 4,
-        "retriever": "docs",
-        "parent": 3,
-        "run_id": "a" * 32,
-        "model": Model(location="docs/x/v4", digest="d" * 64),
-        "created_at": NOW,
-        "queries": 240,
         "parent_metrics": Metrics(ndcg_at_10=0.41, recall_at_10=0.6, mrr=0.4),
         "child_metrics": Metrics(ndcg_at_10=0.45, recall_at_10=0.63, mrr=0.44),
         "difference": 0.04,
         "interval": (0.012, 0.07),
-        "margin": 0.02,
-        "decision": "ship",
-        "reason": "it is better",
     }
-    return Release(**(values | changes))
+    return a_release(4, 3, "ship", **(values | changes))
 
 
 def test_a_card_tells_origin_data_training_and_evaluation() -> None:
-    text = card(a_release(), MANIFEST)
+    text = card(compared(), MANIFEST)
 
     _, head, body = text.split("---\n", 2)
     assert "library_name: sentence-transformers" in head.splitlines()
-    assert body.lstrip().startswith("# docs, version 4\n")
+    assert body.lstrip().startswith("# r, version 4\n")
     for line in (
         "| parent | version 3 |",
         f"| digest of the training file | `{'c' * 64}` |",
@@ -70,7 +43,7 @@ def test_a_card_tells_origin_data_training_and_evaluation() -> None:
         "| learning rate | 3e-05 |",
         "| parent | 0.4100 | 0.6000 | 0.4000 |",
         "| this | 0.4500 | 0.6300 | 0.4400 |",
-        "Decision: **ship**: it is better.",
+        "Decision: **ship**: because of 4.",
     ):
         assert line in text.splitlines()
     assert "1,100 new pairs" in text
@@ -79,6 +52,6 @@ def test_a_card_tells_origin_data_training_and_evaluation() -> None:
 
 @pytest.mark.parametrize("gone", ["parent_metrics", "child_metrics"])
 def test_a_card_of_a_release_that_was_not_compared(gone: str) -> None:
-    text = card(a_release(**{gone: None, "decision": "hold"}), MANIFEST)
+    text = card(compared(**{gone: None}), MANIFEST)
     assert "not compared with its parent" in text
     assert "0.4500" not in text

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from deploy import topics as deploy_topics
 from schemas.documents import Document
 from schemas.events import parse
 from schemas.headers import DeadLetter, cloudevents
-from schemas.releases import Live, Metrics, Model, Release
-from schemas.runs import Intensity, Range, RunManifest, TrainingFile
+from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.lrat import events_of_file
 from tests.shared_data import LRAT, needs_lrat
-from trainer.finetune import config_of
+from tests.trained import a_manifest, a_release, run_of
 
 NOW = "2026-11-23T10:00:00+00:00"
 
@@ -244,45 +242,6 @@ def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: 
     )
 
 
-def a_release(version: int, parent: int | None, decision: Any) -> Release:
-    metrics = Metrics(ndcg_at_10=0.5 + version / 100, recall_at_10=0.7, mrr=0.4)
-    return Release.model_validate_json(
-        json.dumps(
-            {
-                "version": version,
-                "retriever": "retrail",
-                "parent": parent,
-                "run_id": None if parent is None else f"{version:032x}",
-                "model": Model(location=f"m/{version}", digest="0" * 64).model_dump(),
-                "created_at": NOW,
-                "queries": 100,
-                "child_metrics": metrics.model_dump(),
-                "difference": 0.01,
-                "interval": [-0.02, 0.04],
-                "margin": 0.02,
-                "decision": decision,
-                "reason": f"because of {version}",
-            }
-        )
-    )
-
-
-def a_manifest(version: int) -> RunManifest:
-    return RunManifest(
-        run_id=f"{version:032x}",
-        retriever="retrail",
-        parent=version - 1,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        ranges=(Range(topic="labelled-pairs", partition=1, start=7, end=12),),
-        pair_ids=("1" * 32,),
-        replayed=(),
-        left_out={},
-        intensity=Intensity(overall=None, by_agent_model={}),
-        config=config_of(Settings()),
-        training_file=TrainingFile(location="t", digest="0" * 64, examples=1),
-    )
-
-
 def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation: Settings) -> None:
     assert "no release yet" in retrail("releases").out
     assert json.loads(retrail("releases", "--json").out) == {"live": None, "releases": []}
@@ -290,7 +249,12 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     consumers_kafka.publish_and_wait(
         producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
     )
-    for release in (a_release(1, None, "first"), a_release(2, 1, "ship"), a_release(3, 2, "hold")):
+    better = Metrics(ndcg_at_10=0.52, recall_at_10=0.7, mrr=0.4)
+    for release in (
+        a_release(1, None, "first"),
+        a_release(2, 1, "ship", child_metrics=better),
+        a_release(3, 2, "hold"),
+    ):
         releases.write_release(producer, installation, release)
     live = Live.model_validate_json(
         json.dumps({"version": 2, "previous": 1, "why": "it passed", "changed_at": NOW})
@@ -300,7 +264,7 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "Release 2 is live: it passed." in listed
     assert "because of 3" in listed
     assert "0.5200" in listed
-    assert "+0.0100" in listed
+    assert "+0.0200" in listed
     [line] = [line for line in listed.splitlines() if "labelled-pairs[1] 7 to 11" in line]
     assert line.split()[:2] == ["2", 12 * "0"]
     as_json = json.loads(retrail("releases", "--json").out)
@@ -318,4 +282,4 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "Release 2 is to serve (rolled back from release 3)" in back.out
     known = releases.read(installation)
     assert known.live is not None
-    assert known.live.quarantined == (f"{3:032x}",)
+    assert known.live.quarantined == (run_of(3),)

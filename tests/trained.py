@@ -1,0 +1,53 @@
+"""A manifest and a release for tests that look at records and train nothing."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.releases import Model, Release
+from schemas.runs import Intensity, Range, RunManifest, TrainingFile
+from schemas.settings import Settings
+from trainer.finetune import config_of
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def a_manifest(version: int, **changes: Any) -> RunManifest:
+    """Of the run that made ``version`` from the one before; ``changes`` overrule its fields."""
+    values: dict[str, Any] = {
+        "run_id": run_of(version),
+        "retriever": "r",
+        "parent": version - 1,
+        "created_at": NOW,
+        "ranges": (Range(topic="labelled-pairs", partition=1, start=7, end=12),),
+        "pair_ids": ("1" * 32, "2" * 32),
+        "replayed": ("3" * 32,),
+        "left_out": {"held out": 4},
+        "intensity": Intensity(overall=None, by_agent_model={}),
+        "config": config_of(Settings()),
+        "training_file": TrainingFile(location="t", digest="c" * 64, examples=3),
+    }
+    return RunManifest(**(values | changes))
+
+
+def a_release(version: int, parent: int | None, decision: str, **changes: Any) -> Release:
+    """A release; ``changes`` overrule its fields."""
+    values: dict[str, Any] = {
+        "version": version,
+        "retriever": "r",
+        "parent": parent,
+        "run_id": run_of(version) if parent else None,
+        "model": Model(location=f"r/v{version}", digest="d" * 64),
+        "created_at": NOW,
+        "queries": 240,
+        "difference": 0.02,
+        "interval": (-0.01, 0.05),
+        "margin": 0.02,
+        "decision": decision,
+        "reason": f"because of {version}",
+    }
+    return Release(**(values | changes))
+
+
+def run_of(version: int) -> str:
+    """The id of the run that made a version."""
+    return f"{version:032x}"
