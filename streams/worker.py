@@ -118,7 +118,7 @@ class Worker:
         self._make_task = make_task
         self._patience = min(HAND_OVER_SECONDS, session_seconds / 2)
         self._slots: dict[int, Slot] = {}
-        self._assigned = False
+        self._assigned = self._joined = False
         self._observation = Observation(time.monotonic())
         self._heard_at = time.monotonic()
         self._epoch = 0
@@ -153,7 +153,7 @@ class Worker:
 
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Start a task a partition, from its last checkpoint or its beginning."""
-        epoch = self._epoch
+        epoch, self._joined = self._epoch, True
         committed = await self.app.committed(partitions) if partitions else {}
         fresh = frozenset(p for p, found in committed.items() if found.offset < 0)
         beginnings = await self.app.beginnings(fresh) if fresh else {}
@@ -281,7 +281,7 @@ class Worker:
             slots = dict(self._slots)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    ends = await self.app.ends(frozenset(slots)) if slots else {}
+                    ends = await self._look(frozenset(slots))
             except (TimeoutError, KafkaError) as error:
                 if await self._hears():
                     log.warning("the broker does not answer; waiting", error=repr(error))
@@ -293,6 +293,14 @@ class Worker:
                     if self._slots.get(partition) is slot:
                         self._watch(partition, slot, ends[partition])
             self._observe()
+
+    async def _look(self, partitions: frozenset[int]) -> Mapping[int, int]:
+        """The ends of the partitions; without any, whether the consumer's thread answers."""
+        if partitions:
+            return await self.app.ends(partitions)
+        if self._joined:
+            await self.app.consumer_answers()
+        return {}
 
     async def _hears(self) -> bool:
         """Whether the consumer's thread still works, so that it is the broker who is silent."""
