@@ -41,7 +41,7 @@ def test_kills_at_random_moments(settings, fleet, kills, each, count):
     clock = Clock(f"kill -9 among {each} judges and {each} miners", seed)
     events = some_events(count)
     expected = mined_offline(events, settings)
-    with publishing(fleet, events, rate=len(events) / (4 * kills)):
+    with publishing(fleet, events, rate=len(events) / (8 * kills)):
         kill_at_random(fleet, clock, rng, kills, each, longest=6.0 if count > 1_000 else 2.0)
     fleet.until_pairs(expected, 120)
     clock.close(fleet, expected, len(events))
@@ -137,7 +137,7 @@ def test_a_slow_judge_that_fails_for_a_minute_and_changes_its_mind(settings, fle
         began = time.monotonic()
         while time.monotonic() < began + (OUTAGE_SECONDS if failing else 8):
             time.sleep(rng.uniform(2, 8))
-            state = "working" if judge.working else "starting"
+            state = "working" if judge.working else "waiting"
             judge.kill()
             clock.faults[f"kill -9 of a {state} judge"] += 1
             judge = fleet.start("judge", **variables)
