@@ -30,7 +30,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
-from schemas.errors import ConfigurationError
+from schemas.errors import CannotGoOn, ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 from streams.outbox import Batch, Headers, Output
@@ -140,7 +140,14 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Do something with aiokafka's consumer, in its own thread."""
+        """Do something with aiokafka's consumer, in its own thread.
+
+        Raises:
+            CannotGoOn: the thread has ended.
+        """
+
+        if self._thread is None or not self._thread.is_alive():
+            raise CannotGoOn("Faust's consumer thread has ended.")
 
         async def job() -> T:
             return await work(self._ensure_consumer())
@@ -297,6 +304,18 @@ class BatchApp(faust.App):
     async def ends(self, partitions: frozenset[int]) -> dict[int, int]:
         """Offset that the next record of each partition will get."""
         return await self._offsets("end_offsets", partitions)
+
+    async def consumer_answers(self) -> None:
+        """Returns when the consumer's thread, whatever the broker does, takes its turn.
+
+        Raises:
+            CannotGoOn: the thread has ended.
+        """
+
+        async def nothing(consumer: Any) -> None:
+            return None
+
+        await self._in_consumer(nothing)
 
     async def _offsets(self, question: str, partitions: frozenset[int]) -> dict[int, int]:
         wanted = [TopicPartition(self.source, partition) for partition in partitions]

@@ -6,7 +6,7 @@ no room then), for partitions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from schemas.metrics_server import Health
@@ -14,13 +14,15 @@ from schemas.metrics_server import Health
 STALL_SECONDS = 60.0
 """Without a record while the log has more, or without a look at it: only a restart helps."""
 
-HealthState = Literal["unassigned", "recovering", "working", "stalled", "frozen"]
+HealthState = Literal["unassigned", "recovering", "working", "leaving", "stalled", "deaf", "frozen"]
 
 MEANING: Mapping[HealthState, Health] = {
     "unassigned": Health(True, False, "waiting for its partitions"),
     "recovering": Health(True, False, "reading again what open trajectories need"),
     "working": Health(True, True, "working"),
+    "leaving": Health(False, False, "it cannot go on, and is about to exit"),
     "stalled": Health(False, False, "no record comes although there are more"),
+    "deaf": Health(False, False, "the thread that reads from the broker does not answer"),
     "frozen": Health(False, False, "the worker has not looked at its partitions for too long"),
 }
 
@@ -47,16 +49,25 @@ class Observation:
     Attributes:
         at: when, on the monotonic clock, in seconds.
         partitions: ``None`` until some, or none, were assigned.
+        deaf: seconds for which the consumer's thread has not answered, not even to say that the
+            broker does not.
+        leaving: whether it has given up.
     """
 
     at: float
-    partitions: Mapping[int, PartitionState] | None = field(default=None)
+    partitions: Mapping[int, PartitionState] | None = None
+    deaf: float = 0.0
+    leaving: bool = False
 
 
 def state_of(observation: Observation, now: float) -> HealthState:
-    """The first that holds of: frozen, unassigned, stalled, recovering, working."""
+    """The first that holds of: leaving, frozen, deaf, unassigned, stalled, recovering, working."""
+    if observation.leaving:
+        return "leaving"
     if now - observation.at > STALL_SECONDS:
         return "frozen"
+    if observation.deaf > STALL_SECONDS:
+        return "deaf"
     if observation.partitions is None:
         return "unassigned"
     if stalled(observation):

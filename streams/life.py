@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -13,10 +14,14 @@ from aiokafka.errors import KafkaError
 from schemas import data_dir, metrics_server
 from schemas.errors import CannotGoOn, RetrailError
 from schemas.settings import Settings
+from streams import health
 from streams.faust_batches import BatchApp
 from streams.worker import ANSWER_SECONDS, MakeTask, Worker
 
 log = structlog.get_logger(__name__)
+
+WATCH_SECONDS = 1.0
+"""Between two looks of the watchdog."""
 
 LEAVE_SECONDS = 5.0
 """After the last checkpoint, for Faust to leave the group."""
@@ -50,6 +55,7 @@ def run(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         worker = Worker(source, settings.kafka_session_timeout, make_task)
         metrics_server.serve(settings, role, worker.health)
+        _leave_if_frozen(lambda: worker.observed_at)
         group = settings.group(role, revised=True)
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
         failure = await _live(app, worker, stop)
@@ -83,13 +89,15 @@ async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseExcep
         log.info("worker ready", topic=worker.source)
         await _first([ending, worker.failure, *work])
     failure = None if ending.done() else _failure([worker.failure, *work, starting])
+    if failure is not None:
+        worker.fail(failure)
     app.consumer.stop_flow()
     for task in [*work, ending]:
         task.cancel()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await worker.revoked()
-    except (TimeoutError, KafkaError) as error:
+    except (TimeoutError, KafkaError, CannotGoOn) as error:
         log.warning("the last checkpoint did not succeed", error=repr(error))
     return failure
 
@@ -115,6 +123,25 @@ def _exit_status(failure: BaseException | None) -> int:
     if failure is None:
         return 0
     return failure.exit_status if isinstance(failure, RetrailError) else CannotGoOn.exit_status
+
+
+def _leave_if_frozen(observed_at: Callable[[], float]) -> None:
+    """A worker that does not even look at itself cannot leave by itself; a thread sees to it.
+
+    It counts its own turns, so that a process that was stopped and woken up is given time.
+    """
+
+    def watch() -> None:
+        turns, last = 0, observed_at()
+        while turns * WATCH_SECONDS <= health.STALL_SECONDS:
+            time.sleep(WATCH_SECONDS)
+            now = observed_at()
+            turns, last = (turns + 1 if now == last else 0), now
+        seconds = round(turns * WATCH_SECONDS)
+        log.error("the worker has not looked at its partitions; leaving", seconds=seconds)
+        os._exit(CannotGoOn.exit_status)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
 
 
 def _leave_in_time(status: int) -> None:

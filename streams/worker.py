@@ -10,16 +10,31 @@ away, and at the end:
 2. every output of the records before it is acknowledged by all in-sync replicas;
 3. the offset is committed, with the task's metadata.
 
-A crash before 3 means that the new owner starts at the commit point before this one, and writes the
-outputs of 2 again, equal ones: readers take the first. A crash after 3 costs nothing. As 2 stands
-before 3, no crash can lose an output.
+What a crash between two steps means; the new owner starts at the last commit point that was
+committed and reads everything from there again (the miner silently, up to the offset that the
+commit's metadata names); what it writes again is a *repeat*:
+
+- before 1, or between 1 and 2: of the outputs since the last commit, the first ones are on their
+  topic and the rest is not; all of them are written again;
+- between 2 and 3: all are on their topic, and all are written again;
+- during 3: the broker has the commit or not; it means the same as before or after it;
+- after 3: nothing before the commit point is written again.
+
+As 2 stands before 3, no crash can lose an output; as a batch is sent only when the one before it is
+acknowledged, none leaves a hole. Repeats are recognised by what they carry:
+
+- pairs by ``pair_id``: the fold gives equal ones, and readers take the first;
+- judged events by source offset: the miner drops what is not above the last one. They need not be
+  equal, because judge ``llm`` may answer differently when asked again: the first on the log counts;
+- dead letters by the source's topic, partition and offset, in their headers;
+- ticks are not repeated: each says what time it is when it is written.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -103,8 +118,9 @@ class Worker:
         self._make_task = make_task
         self._patience = min(HAND_OVER_SECONDS, session_seconds / 2)
         self._slots: dict[int, Slot] = {}
-        self._assigned = False
+        self._assigned = self._joined = False
         self._observation = Observation(time.monotonic())
+        self._heard_at = time.monotonic()
         self._epoch = 0
         self._records_since = 0
         self._due = asyncio.Event()
@@ -114,10 +130,16 @@ class Worker:
         """End the worker with exit status 75, after a last checkpoint of what is certain."""
         if not self.failure.done():
             self.failure.set_result(failure)
+            self._observation = replace(self._observation, leaving=True)
 
     def health(self) -> Health:
         """Whether it lives and is ready; may be asked from any thread."""
         return health.assess(self._observation, time.monotonic())
+
+    @property
+    def observed_at(self) -> float:
+        """When it last looked at itself, on the monotonic clock; may be asked from any thread."""
+        return self._observation.at
 
     # -- what Faust asks -----------------------------------------------------------------------
 
@@ -131,7 +153,7 @@ class Worker:
 
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Start a task a partition, from its last checkpoint or its beginning."""
-        epoch = self._epoch
+        epoch, self._joined = self._epoch, True
         committed = await self.app.committed(partitions) if partitions else {}
         fresh = frozenset(p for p, found in committed.items() if found.offset < 0)
         beginnings = await self.app.beginnings(fresh) if fresh else {}
@@ -259,16 +281,37 @@ class Worker:
             slots = dict(self._slots)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    ends = await self.app.ends(frozenset(slots)) if slots else {}
+                    ends = await self._look(frozenset(slots))
             except (TimeoutError, KafkaError) as error:
-                log.warning("the broker does not answer; waiting", error=repr(error))
-                for slot in slots.values():
-                    slot.moved_at = time.monotonic()
+                if await self._hears():
+                    log.warning("the broker does not answer; waiting", error=repr(error))
+                    for slot in slots.values():
+                        slot.moved_at = time.monotonic()
             else:
+                self._heard_at = time.monotonic()
                 for partition, slot in slots.items():
                     if self._slots.get(partition) is slot:
                         self._watch(partition, slot, ends[partition])
             self._observe()
+
+    async def _look(self, partitions: frozenset[int]) -> Mapping[int, int]:
+        """The ends of the partitions; without any, whether the consumer's thread answers."""
+        if partitions:
+            return await self.app.ends(partitions)
+        if self._joined:
+            await self.app.consumer_answers()
+        return {}
+
+    async def _hears(self) -> bool:
+        """Whether the consumer's thread still works, so that it is the broker who is silent."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.app.consumer_answers()
+        except TimeoutError:
+            log.warning("the thread that reads from the broker does not answer")
+            return False
+        self._heard_at = time.monotonic()
+        return True
 
     def _watch(self, partition: int, slot: Slot, end: int) -> None:
         slot.lag = lag = max(0, end - slot.guard.next)
@@ -281,13 +324,24 @@ class Worker:
             slot.moved_at = time.monotonic()
 
     def _observe(self) -> None:
-        """Note how the partitions are, for :meth:`health`; a stalled one ends the worker."""
+        """Note how the partitions are, for :meth:`health`; what only a restart helps ends it."""
         now = time.monotonic()
         states = {
             partition: PartitionState(slot.lag, now - slot.moved_at, slot.task.recovered)
             for partition, slot in self._slots.items()
         }
-        self._observation = Observation(now, states if self._assigned else None)
+        self._observation = Observation(
+            now,
+            states if self._assigned else None,
+            deaf=now - self._heard_at,
+            leaving=self.failure.done(),
+        )
+        if health.state_of(self._observation, now) == "deaf":
+            self.fail(
+                CannotGoOn(
+                    f"Faust's consumer thread has not answered for {self._observation.deaf:.0f} s."
+                )
+            )
         for partition, state in health.stalled(self._observation).items():
             self.fail(
                 CannotGoOn(

@@ -1,6 +1,7 @@
 """What the worker tests share: trajectories, worker processes, and reading topics to their end."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from schemas.events import Agent, Answer, Browse, End, Envelope, Hit, Other, Reasoning, Search
+from schemas.judged import Judged, adapter
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -94,15 +96,22 @@ def interleaved(trajectories: Iterable[Sequence[Envelope]], at_once: int = 10) -
     return mixed
 
 
-def publish(settings: Settings, events: Iterable[Envelope]) -> None:
-    """Put events on trajectory-events, acknowledged."""
-    send(settings, [(event.trajectory_id.encode(), event.to_json(), []) for event in events])
+def some_events(count: int, name: str = "t") -> list[Envelope]:
+    """The events of ``count`` trajectories, interleaved."""
+    return interleaved(trajectory(f"{name}{number}") for number in range(count))
+
+
+def publish(settings: Settings, events: Iterable[Envelope], patience: float = 30) -> None:
+    """Put events on trajectory-events, acknowledged within ``patience`` seconds."""
+    records = [(event.trajectory_id.encode(), event.to_json(), []) for event in events]
+    send(settings, records, patience=patience)
 
 
 def send(
     settings: Settings,
     records: Iterable[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]],
     topic: str | None = None,
+    patience: float = 30,
 ) -> None:
     """Put raw records (key, value, headers) on a topic, by default trajectory-events."""
     topic = topic or Topics.of(settings).trajectory_events
@@ -121,7 +130,7 @@ def send(
             on_delivery=lambda error, _: failures.append(error) if error else None,
         )
         producer.poll(0)
-    assert producer.flush(30) == 0
+    assert producer.flush(patience) == 0
     assert not failures
 
 
@@ -152,6 +161,47 @@ def pairs_of(settings: Settings) -> list[LabelledPair]:
     return [LabelledPair.model_validate_json(message.value()) for message in messages]
 
 
+def judged_of(settings: Settings) -> dict[int, list[Judged]]:
+    """Judged events by partition, without ticks."""
+    found: dict[int, list[Judged]] = defaultdict(list)
+    for message in read(settings, Topics.of(settings).judged_events):
+        event = adapter.validate_json(message.value())
+        if event.type != "tick":
+            assert message.key() == event.trajectory_id.encode()
+            found[message.partition()].append(event)
+    return found
+
+
+def assert_judged_completely(settings: Settings) -> None:
+    """Every valid source record has its judged event, first appearances in the source's order."""
+    judged = judged_of(settings)
+    source = read(settings, Topics.of(settings).trajectory_events)
+    for partition in range(settings.partitions):
+        seen, last = [], -1
+        for event in judged.get(partition, []):
+            if event.source_offset > last:
+                seen.append((event.source_offset, event.event_id, event.source_time))
+                last = event.source_offset
+        assert seen == [
+            (message.offset(), json.loads(message.value())["event_id"], message.timestamp()[1])
+            for message in source
+            if message.partition() == partition
+        ]
+
+
+def judged_offline(settings: Settings) -> dict[str, LabelledPair]:
+    """A fold done here over the judged events as they stand on the log, by pair id."""
+    found: dict[str, LabelledPair] = {}
+    messages = read(settings, Topics.of(settings).judged_events)
+    for partition in range(settings.partitions):
+        fold = Fold(limits=Limits.of(settings))
+        for message in messages:
+            if message.partition() == partition:
+                for pair in fold.apply(message.offset(), message.timestamp()[1], message.value()):
+                    found.setdefault(pair.pair_id, pair.content())
+    return found
+
+
 def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, LabelledPair]:
     """What the same pure functions make of the events without a broker, by pair id."""
 
@@ -167,7 +217,10 @@ def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, L
         await judge.aclose()
         return pairs + fold.close_all()
 
-    return {pair.pair_id: pair.content() for pair in asyncio.run(mine())}
+    found: dict[str, LabelledPair] = {}
+    for pair in asyncio.run(mine()):
+        found.setdefault(pair.pair_id, pair.content())
+    return found
 
 
 def assert_same_pairs(settings: Settings, expected: dict[str, LabelledPair]) -> int:
@@ -199,6 +252,12 @@ class Worker:
     def log(self) -> str:
         """All that it said."""
         return self.log_file.read_text()
+
+    @property
+    def working(self) -> bool:
+        """Whether it owned partitions when it last said so."""
+        assignments = [line for line in self.log.splitlines() if "partitions assigned" in line]
+        return bool(assignments) and '"starts": {}' not in assignments[-1]
 
     def wait(self, seconds: float = 20) -> int:
         """Its exit status."""

@@ -10,47 +10,21 @@ import time
 
 import pytest
 
-from deploy import topics as topics_module
-from deploy.broker import KafkaBroker
-from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.streams.campaign import Clock, drawn, kill_at_random, publishing
 from tests.streams.chat_server import ChatServer
-from tests.streams.fleet import Fleet, interleaved, mined_offline, publish, read, trajectory
-from tests.streams.test_faults import judged_offline
-from tests.streams.test_workers import assert_judged_completely
+from tests.streams.fleet import (
+    assert_judged_completely,
+    judged_offline,
+    mined_offline,
+    pairs_of,
+    publish,
+    read,
+    some_events,
+)
 from tests.waiting import eventually
 
 OUTAGE_SECONDS = 60.0
-
-
-@pytest.fixture
-def broker(tmp_path):
-    """A broker of the test's own, to be taken away."""
-    started = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
-    started.start()
-    yield started
-    os.kill(started.child.pid, signal.SIGCONT)
-    started.stop()
-
-
-@pytest.fixture
-def own_fleet(broker, tmp_path):
-    """Workers on that broker."""
-    settings = Settings(
-        kafka_bootstrap=broker.client_address,
-        data_dir=tmp_path / "data",
-        partitions=2,
-        kafka_session_timeout=6.0,
-    )
-    topics_module.ensure(settings)
-    workers = Fleet(settings, tmp_path)
-    yield workers
-    workers.kill_all()
-
-
-def some_events(count, name="t"):
-    return interleaved(trajectory(f"{name}{number}") for number in range(count))
 
 
 @pytest.mark.parametrize(
@@ -64,11 +38,11 @@ def some_events(count, name="t"):
 @pytest.mark.timeout(900)
 def test_kills_at_random_moments(settings, fleet, kills, each, count):
     seed, rng = drawn()
-    clock = Clock(f"{kills} kill -9 among {each} judges and {each} miners", seed, kills)
+    clock = Clock(f"kill -9 among {each} judges and {each} miners", seed)
     events = some_events(count)
     expected = mined_offline(events, settings)
-    with publishing(fleet, events, rate=len(events) / (4 * kills)):
-        kill_at_random(fleet, rng, kills, each, longest=6.0 if count > 1_000 else 2.0)
+    with publishing(fleet, events, rate=len(events) / (8 * kills)):
+        kill_at_random(fleet, clock, rng, kills, each, longest=6.0 if count > 1_000 else 2.0)
     fleet.until_pairs(expected, 120)
     clock.close(fleet, expected, len(events))
     assert_judged_completely(settings)
@@ -86,7 +60,7 @@ def test_workers_that_sleep_past_their_session_again_and_again(settings, fleet):
         for _ in range(5):
             for sleeper in rng.sample(workers, rng.randrange(1, 3)):
                 sleeper.process.send_signal(signal.SIGSTOP)
-                clock.faults += 1
+                clock.faults[f"SIGSTOP of a {sleeper.role}"] += 1
             time.sleep(settings.kafka_session_timeout + rng.uniform(1, 6))
             for worker in workers:
                 worker.process.send_signal(signal.SIGCONT)
@@ -106,26 +80,26 @@ def test_a_broker_that_cannot_be_reached_for_a_minute(broker, own_fleet, outage)
     After that it is restarted cleanly, too.
     """
     fleet, settings = own_fleet, own_fleet.settings
-    clock = Clock(f"broker {outage} for {OUTAGE_SECONDS:.0f} s, then restarted", None, 2)
+    clock = Clock(f"broker {outage} for {OUTAGE_SECONDS:.0f} s, then restarted")
     events = some_events(600)
     expected = mined_offline(events, settings)
     workers = [fleet.start(role) for _ in range(2) for role in ("judge", "mine")]
-    third = len(events) // 3
-    publish(settings, events[:third])
-    fleet.until_pairs(dict(list(expected.items())[:50]))
-    publish(settings, events[third : third + 2_000])
-    if outage == "silent":
-        os.kill(broker.child.pid, signal.SIGSTOP)
-        time.sleep(OUTAGE_SECONDS)
-        os.kill(broker.child.pid, signal.SIGCONT)
-    else:
-        broker.child.kill()
-        time.sleep(OUTAGE_SECONDS)
+    with publishing(fleet, events, rate=len(events) / (OUTAGE_SECONDS + 20), patience=120):
+        eventually(lambda: len(pairs_of(settings)) > 50, 60, "first pairs", interval=1)
+        if outage == "silent":
+            os.kill(broker.child.pid, signal.SIGSTOP)
+            time.sleep(OUTAGE_SECONDS)
+            os.kill(broker.child.pid, signal.SIGCONT)
+        else:
+            broker.child.kill()
+            time.sleep(OUTAGE_SECONDS)
+            broker.start()
+        clock.faults["outage"] += 1
+        so_far = len(pairs_of(settings))
+        eventually(lambda: len(pairs_of(settings)) > so_far, 120, "pairs after it", interval=1)
+        broker.stop()
         broker.start()
-    publish(settings, events[third + 2_000 : 2 * third + 2_000])
-    broker.stop()
-    broker.start()
-    publish(settings, events[2 * third + 2_000 :])
+        clock.faults["restart"] += 1
     fleet.until_pairs(expected, 120)
     clock.close(fleet, expected, len(events))
     assert_judged_completely(settings)
@@ -163,8 +137,9 @@ def test_a_slow_judge_that_fails_for_a_minute_and_changes_its_mind(settings, fle
         began = time.monotonic()
         while time.monotonic() < began + (OUTAGE_SECONDS if failing else 8):
             time.sleep(rng.uniform(2, 8))
+            state = "working" if judge.working else "waiting"
             judge.kill()
-            clock.faults += 1
+            clock.faults[f"kill -9 of a {state} judge"] += 1
             judge = fleet.start("judge", **variables)
         failing.clear()
     publish(settings, events[half:])

@@ -3,57 +3,23 @@
 import random
 import time
 
-import pytest
-
-from deploy import topics as topics_module
-from deploy.broker import KafkaBroker
 from schemas.judged import adapter
-from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.fold import Fold, Limits
 from tests.streams.chat_server import ChatServer
 from tests.streams.fleet import (
-    Fleet,
     assert_same_pairs,
-    interleaved,
+    judged_offline,
     mined_offline,
     pairs_of,
     publish,
     read,
-    trajectory,
+    some_events,
 )
 from tests.waiting import eventually
 
 
-@pytest.fixture
-def broker(tmp_path):
-    """A broker of the test's own, to be taken away."""
-    started = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
-    started.start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def fleet(broker, tmp_path):
-    settings = Settings(
-        kafka_bootstrap=broker.client_address,
-        data_dir=tmp_path / "data",
-        partitions=2,
-        kafka_session_timeout=6.0,
-    )
-    topics_module.ensure(settings)
-    workers = Fleet(settings, tmp_path)
-    yield workers
-    workers.kill_all()
-
-
-def some_events(count, name="t"):
-    return interleaved(trajectory(f"{name}{number}") for number in range(count))
-
-
-def test_a_broker_that_goes_away_is_waited_for(broker, fleet):
-    settings = fleet.settings
+def test_a_broker_that_goes_away_is_waited_for(broker, own_fleet):
+    fleet, settings = own_fleet, own_fleet.settings
     before, after = some_events(30, "before"), some_events(30, "after")
     workers = [fleet.start("judge"), fleet.start("mine")]
     publish(settings, before)
@@ -68,19 +34,6 @@ def test_a_broker_that_goes_away_is_waited_for(broker, fleet):
     assert [worker.stop() for worker in workers] == [0, 0]
 
 
-def judged_offline(settings):
-    """A fold done here over the judged events as they stand on the log, by pair id."""
-    found = {}
-    messages = read(settings, Topics.of(settings).judged_events)
-    for partition in range(settings.partitions):
-        fold = Fold(limits=Limits.of(settings))
-        for message in messages:
-            if message.partition() == partition:
-                for pair in fold.apply(message.offset(), message.timestamp()[1], message.value()):
-                    found[pair.pair_id] = pair.content()
-    return found
-
-
 def unknown_verdicts(settings):
     events = (
         adapter.validate_json(message.value())
@@ -89,12 +42,11 @@ def unknown_verdicts(settings):
     return [event for event in events if event.type == "reasoning" and event.verdict == "unknown"]
 
 
-def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(fleet):
+def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(settings, fleet):
     """It fails in several ways, and answers by chance: asked again, it may change its mind.
 
     The judge is killed meanwhile, so that texts are asked about again.
     """
-    settings = fleet.settings
     failing: list[object] = []
     chance = random.Random(5)
 

@@ -1,7 +1,10 @@
 """Which states of a worker are healthy, and which are ready."""
 
+import asyncio
+
 import pytest
 
+from schemas.errors import CannotGoOn
 from streams.health import (
     MEANING,
     STALL_SECONDS,
@@ -11,6 +14,7 @@ from streams.health import (
     stalled,
     state_of,
 )
+from streams.worker import Worker
 
 LONG = STALL_SECONDS + 1
 IDLE = PartitionState(lag=0, unmoved=0.0, recovered=True)
@@ -44,11 +48,28 @@ def test_state_of_what_was_observed(partitions, age, state):
     assert assess(observation, 100.0 + age) == MEANING[state]
 
 
-def test_only_a_stalled_or_frozen_worker_wants_a_restart():
-    assert {state for state, health in MEANING.items() if not health.alive} == {"stalled", "frozen"}
+@pytest.mark.parametrize(("deaf", "state"), [(STALL_SECONDS - 1, "unassigned"), (LONG, "deaf")])
+def test_a_thread_that_does_not_answer_is_no_broker_outage(deaf, state):
+    assert state_of(Observation(100.0, None, deaf=deaf), 100.0) == state
+
+
+def test_only_what_is_stuck_wants_a_restart():
+    stuck = {"leaving", "stalled", "deaf", "frozen"}
+    assert {state for state, health in MEANING.items() if not health.alive} == stuck
     assert {state for state, health in MEANING.items() if health.ready} == {"working"}
 
 
 def test_stalled_partitions_are_named():
     assert stalled(Observation(0.0, {0: IDLE, 1: DEAD, 2: UNSEEN})) == {1: DEAD}
     assert stalled(Observation(0.0)) == {}
+
+
+def test_a_worker_that_gave_up_is_not_alive_while_it_leaves():
+    async def give_up():
+        worker = Worker("events", 6.0, None)
+        worker.fail(CannotGoOn("nothing comes"))
+        before = worker.health()
+        await worker.revoked()
+        return before, worker.health()
+
+    assert asyncio.run(give_up()) == (MEANING["leaving"], MEANING["leaving"])

@@ -3,6 +3,8 @@
 import urllib.error
 import urllib.request
 
+import pytest
+
 from tests.streams.fleet import (
     assert_same_pairs,
     interleaved,
@@ -33,6 +35,20 @@ def slowly(self, records):
 MineTask.process = slowly
 from streams import worker
 worker.CHUNK = 10
+"""
+
+
+STUCK = """
+import asyncio, time
+from streams import health, worker
+health.STALL_SECONDS = 2.0
+worker.ANSWER_SECONDS = 1.0
+assigned = worker.Worker.assigned
+async def and_then(self, partitions):
+    await assigned(self, partitions)
+    loop = self.app._consumer_thread.thread_loop
+    {what}
+worker.Worker.assigned = and_then
 """
 
 
@@ -79,3 +95,18 @@ def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
     assert judge.wait(40) == 75
     assert "although" in judge.log
     assert "ended: No record of" in judge.log
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("time.sleep(1_000)", "has not looked at its partitions; leaving"),
+        ("loop.call_soon_threadsafe(time.sleep, 1_000)", "thread has not answered for"),
+        ("loop.call_soon_threadsafe(loop.stop)", "thread has ended"),
+    ],
+    ids=["loop blocked", "consumer thread blocked", "consumer thread dead"],
+)
+def test_a_worker_of_which_a_part_is_stuck_leaves_for_a_restart(settings, fleet, what, said):
+    judge = fleet.start("judge", STUCK.format(what=what))
+    assert judge.wait(40) == 75, judge.log
+    assert said in judge.log

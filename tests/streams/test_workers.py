@@ -12,57 +12,23 @@ from confluent_kafka.admin import (
 )
 
 from schemas.headers import DeadLetter
-from schemas.judged import adapter
 from schemas.topics import Topics
 from streams.lrat import events_of_file
 from streams.offline import mine_paths
 from tests.shared_data import LRAT, needs_lrat
 from tests.streams.fleet import (
+    assert_judged_completely,
     assert_same_pairs,
-    interleaved,
+    judged_of,
     mined_offline,
     pairs_of,
     publish,
     read,
     send,
+    some_events,
     trajectory,
 )
 from tests.waiting import eventually
-
-
-def some_events(count, name="t"):
-    return interleaved(trajectory(f"{name}{number}") for number in range(count))
-
-
-def judged_of(settings):
-    """Judged events by partition, without ticks."""
-    found = {}
-    for message in read(settings, Topics.of(settings).judged_events):
-        event = adapter.validate_json(message.value())
-        if event.type != "tick":
-            assert message.key() == event.trajectory_id.encode()
-            found.setdefault(message.partition(), []).append(event)
-    return found
-
-
-def assert_judged_completely(settings):
-    """Every valid source record has its judged event, first appearances in the source's order."""
-    judged = judged_of(settings)
-    for partition in range(settings.partitions):
-        source = [
-            message
-            for message in read(settings, Topics.of(settings).trajectory_events)
-            if message.partition() == partition
-        ]
-        seen, last = [], -1
-        for event in judged.get(partition, []):
-            if event.source_offset > last:
-                seen.append((event.source_offset, event.event_id, event.source_time))
-                last = event.source_offset
-        assert seen == [
-            (message.offset(), json.loads(message.value())["event_id"], message.timestamp()[1])
-            for message in source
-        ]
 
 
 def test_events_become_the_pairs_that_offline_mining_gives(settings, fleet):
