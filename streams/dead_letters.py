@@ -45,8 +45,10 @@ def read(record: Record) -> Parsed:
 
 def fits(output: Output, limit: int = MAX_EVENT_BYTES + ADDED_BYTES) -> bool:
     """Whether a topic whose largest batch is ``limit`` bytes takes the record."""
-    headers = sum(len(name) + len(value or b"") + 10 for name, value in output.headers)
-    return len(output.key or b"") + len(output.value or b"") + headers + _OVERHEAD <= limit
+    size = len(output.key or b"") + len(output.value or b"") + _OVERHEAD
+    for name, value in output.headers:
+        size += len(name) + len(value or b"") + 10
+    return size <= limit
 
 
 def dead_letter(record: Record, topic: str, partition: int, error: Rejected) -> Output:

@@ -14,14 +14,23 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from schemas.broker import require_broker
-from schemas.events import Verdict
+from schemas.events import Reasoning, Verdict
 from schemas.judged import TICK, JudgedReasoning
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams import life, metrics
 from streams.dead_letters import Rejected, dead_letter, fits, read
 from streams.faust_batches import BatchApp, Committed, Record
-from streams.judging import Event, Judge, judge_named, judged, judgement, question
+from streams.judging import (
+    Event,
+    Judge,
+    answer_at_once,
+    judge_named,
+    judged,
+    judged_json,
+    judgement,
+    question,
+)
 from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
 
@@ -56,6 +65,7 @@ class JudgeTask:
             on_failure: what to call when a send failed for good.
         """
         self._judge = judge
+        self._judge_seconds = metrics.JUDGE_SECONDS.labels(judge.name)
         self._source = source
         self._next = start.offset
         self._accepted: Counter[str] = Counter()
@@ -92,12 +102,16 @@ class JudgeTask:
         if parsed.unknown_fields:
             metrics.UNKNOWN_FIELDS.inc(parsed.unknown_fields)
         text = question(event, self._judge)
-        if text is not None:
+        began = time.perf_counter()
+        answer = None if text is None else answer_at_once(self._judge, text)
+        if text is not None and answer is None:
             output: Output | asyncio.Future[Output] = asyncio.create_task(
                 self._ask(event, text, record)
             )
         else:
-            output = self._write(event, None, record)
+            if answer is not None:
+                self._judge_seconds.observe(time.perf_counter() - began)
+            output = self._write(event, answer, record)
             if not fits(output):
                 raise Rejected(
                     "too_large", f"the judged event has {len(output.value or b'')} bytes"
@@ -108,14 +122,17 @@ class JudgeTask:
     async def _ask(self, event: Event, text: str, record: Record) -> Output:
         began = time.perf_counter()
         answer = await self._judge.judge(text)
-        metrics.JUDGE_SECONDS.labels(self._judge.name).observe(time.perf_counter() - began)
+        self._judge_seconds.observe(time.perf_counter() - began)
         return self._write(event, answer, record)
 
     def _write(self, event: Event, answer: Verdict | None, record: Record) -> Output:
         found = judgement(event, self._judge, answer)
-        written = judged(event, record.offset, record.timestamp, found)
         if found.verdict is not None:
             metrics.VERDICTS.labels(found.verdict, found.judge).inc()
+        if not isinstance(event, Reasoning):
+            value = judged_json(event, record.offset, record.timestamp, found)
+            return Output(record.key, value)
+        written = judged(event, record.offset, record.timestamp, found)
         if isinstance(written, JudgedReasoning) and written.tokens is not None:
             model = _agent_models.of(event.agent.model)
             metrics.REASONING_TOKENS.labels(model).observe(written.tokens)

@@ -1,4 +1,7 @@
-"""The same work in quixstreams: events gathered by trajectory in a state store, one output a close.
+"""Stateful quixstreams: each trajectory's events are kept in its state store until the end.
+
+At the end they are read back and deleted, and one record goes out; nothing is mined. Each event has
+a state key of its own, so that no event is written twice.
 
 Runs in a virtual environment of its own. env: BROKER SOURCE TARGET GROUP
 """
@@ -22,10 +25,12 @@ target = app.topic(env["TARGET"], value_serializer="bytes", key_serializer="byte
 
 def gather(event, state):
     if event["type"] == "end":
-        count = state.get("count", 0)
-        state.delete("count")
-        return json.dumps({"trajectory_id": event["trajectory_id"], "events": count}).encode()
-    state.set("count", state.get("count", 0) + 1)
+        kept = [state.get(str(seq)) for seq in range(event["seq"])]
+        for seq in range(event["seq"]):
+            state.delete(str(seq))
+        browsed = [step["doc_id"] for step in kept if step["type"] == "browse"]
+        return json.dumps({"trajectory_id": event["trajectory_id"], "browsed": browsed}).encode()
+    state.set(str(event["seq"]), event)
     return None
 
 

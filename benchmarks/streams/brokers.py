@@ -148,7 +148,11 @@ def rate(
     inputs: int,
     outputs: int,
 ) -> float:
-    """Inputs a second, from the first output's time on the broker to the last one's."""
+    """Inputs a second, from the first output's time on the broker to the last one's.
+
+    The log must open with a whole trajectory: else the first output comes when a thousand others
+    are nearly over, and a worker whose outputs come in bursts looks faster than it is.
+    """
     log = bench.folder / f"{name}.log"
     with all_of([process(command, bench.environment(**env), log) for command, env in commands]):
         try:

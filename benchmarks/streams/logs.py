@@ -71,6 +71,11 @@ def interleaved(trajectories: int, open_at_once: int, first: int = 0) -> Iterato
         running = still
 
 
+def opened_by_a_whole_one(trajectories: int, open_at_once: int) -> Iterator[dict[str, Any]]:
+    """The same, after one that is alone: its output says when a worker began to read."""
+    return itertools.chain(interleaved(1, 1), interleaved(trajectories - 1, open_at_once, first=1))
+
+
 def judged(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of each event as the judge writes it, a millisecond between two."""
     for offset, event in enumerate(events):
@@ -78,9 +83,9 @@ def judged(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
         yield event["trajectory_id"].encode(), orjson.dumps(event | source)
 
 
-def published(trajectories: int, open_at_once: int) -> Iterator[tuple[bytes, bytes]]:
+def published(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of events as agents publish them."""
-    for event in interleaved(trajectories, open_at_once):
+    for event in events:
         yield event["trajectory_id"].encode(), as_published(event)
 
 

@@ -6,24 +6,25 @@ import sys
 from pathlib import Path
 
 from benchmarks.streams.brokers import RIVALS, Bench, Figures, bench, rate, worker, write
-from benchmarks.streams.logs import interleaved, judged, published
+from benchmarks.streams.logs import judged, opened_by_a_whole_one, published
 from deploy import topics as topics_module
 from streams.fold import Fold
 
 OPEN_AT_ONCE = 1_000
+QUIXSTREAMS = "quixstreams==3.28.1"
 
 
 def throughput(events: int) -> Figures:
     """One miner from topic to topic, beside Faust, quixstreams and a bare loop; two beside one."""
     figures: Figures = {}
     trajectories = events // 21
-    log = [value for _, value in judged(interleaved(trajectories, OPEN_AT_ONCE))]
+    log = [value for _, value in judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE))]
     fold = Fold()
     pairs = sum(len(fold.apply(offset, 0, value)) for offset, value in enumerate(log))
     with bench() as b:
         source = b.topics.judged_events
         bootstrap = b.settings.kafka_bootstrap
-        write(source, judged(interleaved(trajectories, OPEN_AT_ONCE)), bootstrap)
+        write(source, judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)), bootstrap)
 
         def rival(name: str, python: str, script: str, outputs: int, *arguments: str) -> None:
             target = b.output_topic(f"{name}-out")
@@ -43,20 +44,14 @@ def throughput(events: int) -> Figures:
             mine = Bench(revised, b.folder)
             write(
                 mine.topics.judged_events,
-                judged(interleaved(trajectories, OPEN_AT_ONCE)),
+                judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)),
                 bootstrap,
             )
             commands = [(worker("mine"), {}) for _ in range(count)]
             figures[f"miner, {count} worker{'s' * (count > 1)}"] = rate(
                 mine, f"mine{count}", commands, mine.topics.labelled_pairs, len(log), pairs
             )
-    base = figures["faust-pass-through"]
-    return figures | {
-        "miner / faust-pass-through": figures["miner, 1 worker"] / base,
-        "miner / quixstreams-stateful": figures["miner, 1 worker"]
-        / figures["quixstreams-stateful"],
-        "two miners / one": figures["miner, 2 workers"] / figures["miner, 1 worker"],
-    }
+    return beside(figures, ("faust-pass-through", "quixstreams-stateful", "bare-loop-same-miner"))
 
 
 def judging(events: int) -> Figures:
@@ -64,14 +59,26 @@ def judging(events: int) -> Figures:
     trajectories = events // 21
     with bench() as b:
         source, bootstrap = b.topics.trajectory_events, b.settings.kafka_bootstrap
-        count = write(source, published(trajectories, OPEN_AT_ONCE), bootstrap)
+        count = write(
+            source, published(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)), bootstrap
+        )
         target = b.output_topic("pass-through-out")
         env = {"SOURCE": source, "TARGET": target, "GROUP": "bench-pass-through"}
         script = [sys.executable, str(RIVALS / "faust_passthrough.py")]
         command = [*script, "worker", "-l", "warn", "--without-web"]
         base = rate(b, "pass-through", [(command, env)], target, count, count)
         judge = rate(b, "judge", [(worker("judge"), {})], b.topics.judged_events, count, count)
-    return {"faust-pass-through": base, "judge, 1 worker": judge, "ratio": judge / base}
+    return beside({"faust-pass-through": base, "judge, 1 worker": judge}, ("faust-pass-through",))
+
+
+def beside(rates: Figures, bases: tuple[str, ...]) -> Figures:
+    """The rates, and each as a multiple of each base; printed as one table."""
+    ratios = {f"{name} / {base}": rates[name] / rates[base] for name in rates for base in bases}
+    print(f"  {'events/s':>34}" + "".join(f"{'x ' + base:>24}" for base in bases))
+    for name, rate_of_it in rates.items():
+        row = "".join(f"{ratios[f'{name} / {base}']:>24.2f}" for base in bases)
+        print(f"  {name:<22} {rate_of_it:>11,.0f}{row}")
+    return rates | ratios
 
 
 def _quixstreams() -> str:
@@ -81,5 +88,5 @@ def _quixstreams() -> str:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(python), "-m", "pip", "install", "-q", "quixstreams"], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "-q", QUIXSTREAMS], check=True)
     return str(python)

@@ -8,7 +8,16 @@ import pytest
 from schemas.events import Agent, Answer, Browse, End, Hit, Other, Reasoning, Search, Verdict
 from schemas.judged import adapter
 from schemas.settings import Settings
-from streams.judging import NoJudge, judge_event, judge_named, question
+from streams.judging import (
+    NoJudge,
+    answer_at_once,
+    judge_event,
+    judge_named,
+    judged,
+    judged_json,
+    judgement,
+    question,
+)
 
 ENVELOPE = {
     "event_id": "e",
@@ -63,6 +72,32 @@ def test_other_events_go_on_as_published_with_their_source(event):
     assert found.source_time == 1_700_000_000_000
     assert found.model_dump(include=set(type(event).model_fields)) == event.model_dump()
     assert getattr(found, "verdict", None) is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Search(**ENVELOPE, query="né", hits=(Hit(doc_id="d", rank=1, score=0.5),), tenant="acme"),
+        Search(**ENVELOPE, query="q", hits=(), retriever_version=2),
+        Browse(**ENVELOPE, doc_id="d"),
+        Reasoning(**ENVELOPE, about="d", text="It helps."),
+        Answer(**ENVELOPE, text="secret"),
+        End(**ENVELOPE),
+        Other(**ENVELOPE, name="think"),
+    ],
+)
+@pytest.mark.parametrize("judge", [Strict(), NoJudge()])
+def test_the_quick_way_to_the_bytes_gives_the_same_bytes(event, judge):
+    found = judgement(event, judge, "relevant")
+    slowly = judged(event, 41, 1_700_000_000_000, found).to_json()
+    assert judged_json(event, 41, 1_700_000_000_000, found) == slowly
+
+
+def test_only_the_local_judge_answers_at_once():
+    local = judge_named(Settings(judge="local"))
+    text = "This document is irrelevant."
+    assert answer_at_once(local, text) == asyncio.run(local.judge(text))
+    assert answer_at_once(Strict(), text) is None
 
 
 def test_texts_stay_behind():
