@@ -1,4 +1,4 @@
-"""The Milvus shell against a real Milvus Lite server."""
+"""The Milvus shell against a real Milvus Lite server, and in part the standalone one."""
 
 import secrets
 from collections.abc import Iterator
@@ -12,14 +12,17 @@ from schemas import milvus as basics
 from schemas.collection import MAX_TEXT_BYTES, Build, cut
 from schemas.errors import CannotGoOn, MilvusUnavailable
 from schemas.settings import Settings
+from tests.servers import on_both
 
 DIMENSION = 8
 AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["]
 
 
 @pytest.fixture
-def only_milvus(milvus: str) -> Settings:
-    return Settings(milvus_uri=milvus, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT")
+def only_milvus(milvus_uri: str) -> Settings:
+    return Settings(
+        milvus_uri=milvus_uri, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT"
+    )
 
 
 @pytest.fixture
@@ -41,11 +44,13 @@ def row(doc_id: str, text: str = "text", found: str = "hash") -> Row:
     return Row(doc_id, "title", text, found, vector / np.linalg.norm(vector))
 
 
+@on_both
 def test_a_build_is_read_back_from_its_collection(shell: Milvus, build: Build) -> None:
     assert shell.builds() == (build,)
     assert shell.exists(build)
 
 
+@on_both
 def test_creating_twice_keeps_the_first(shell: Milvus, build: Build) -> None:
     shell.create(Build(build.collection, 1, "other", "folder", "0" * 64), DIMENSION)
     assert shell.builds() == (build,)
