@@ -165,6 +165,8 @@ class Milvus:
             build.collection,
             schema=schema,
             properties=build.properties(),
+            # For `hashes`; every other call names a level of its own.
+            consistency_level="Strong",
         )
 
     def drop(self, build: Build) -> None:
@@ -207,6 +209,7 @@ class Milvus:
                 output_fields=[ID_FIELD, HASH_FIELD],
                 limit=PAGE,
                 # In the order of ids, as pymilvus' own iterator asks; that one breaks on quotes.
+                # pymilvus then leaves the consistency to the collection, which is Strong.
                 iterator="True",
             )
             found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
@@ -219,18 +222,21 @@ class Milvus:
     def make_searchable(self, build: Build) -> None:
         """Write everything to disk, build the vector index if there is none, and load."""
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
-        if not self._call(self._client.list_indexes, build.collection):
-            self._create_index(build)
+        self._ensure_index(build)
         self.load(build)
 
     def load(self, build: Build) -> None:
-        """Load the collection, unless it is loaded; an index that cannot be read is built again."""
+        """Load the collection, unless it is loaded; with an index, without which none loads.
+
+        An index that cannot be read is built again.
+        """
         state = self._call(self._client.get_load_state, build.collection)["state"]
         if state.name == "NotExist":
             raise CollectionLost(f"{build.collection} is gone")
         if state.name == "Loaded":
             return
         load = self._client.load_collection
+        self._ensure_index(build)
         try:
             self._call(load, build.collection, timeout=LONG_CALL, repeat_refused=False)
         except _Refused as error:
@@ -314,6 +320,10 @@ class Milvus:
             except _NotLoaded:
                 self.load(build)
         raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
+
+    def _ensure_index(self, build: Build) -> None:
+        if not self._call(self._client.list_indexes, build.collection):
+            self._create_index(build)
 
     def _create_index(self, build: Build) -> None:
         self._call(

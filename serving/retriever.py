@@ -27,6 +27,8 @@ PATIENCE = 30.0
 """Seconds that a search is repeated while Milvus restarts or an index changes under it."""
 CALL_TIMEOUT = 10.0
 """Seconds for one call."""
+CONSISTENCY = "Bounded"
+"""A search does not wait for writes of this moment, although the collection's default is Strong."""
 MAX_HITS = 16_384
 """Most hits that Milvus gives for one query."""
 MAX_QUERIES = 1_000
@@ -126,6 +128,7 @@ class Retriever:
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
+                consistency_level=CONSISTENCY,
                 timeout=CALL_TIMEOUT,
             )
             if not rows:
@@ -171,6 +174,7 @@ class Retriever:
                     limit=k,
                     search_params={"metric_type": METRIC},
                     output_fields=[ID_FIELD, TITLE_FIELD, TEXT_FIELD],
+                    consistency_level=CONSISTENCY,
                     timeout=CALL_TIMEOUT,
                 )
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]

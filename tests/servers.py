@@ -4,3 +4,10 @@ import pytest
 
 on_both = pytest.mark.parametrize("milvus_uri", ["milvus", "standalone"], indirect=True)
 """On Milvus Lite's server and on the standalone one."""
+
+standalone_in_faults = pytest.mark.parametrize(
+    "milvus_uri",
+    ["milvus", pytest.param("standalone", marks=pytest.mark.faults)],
+    indirect=True,
+)
+"""On Milvus Lite's server, and in the long campaigns on the standalone one."""

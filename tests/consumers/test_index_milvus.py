@@ -12,7 +12,7 @@ from schemas import milvus as basics
 from schemas.collection import MAX_TEXT_BYTES, Build, cut
 from schemas.errors import CannotGoOn, MilvusUnavailable
 from schemas.settings import Settings
-from tests.servers import on_both
+from tests.servers import on_both, standalone_in_faults
 
 DIMENSION = 8
 AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["]
@@ -56,6 +56,7 @@ def test_creating_twice_keeps_the_first(shell: Milvus, build: Build) -> None:
     assert shell.builds() == (build,)
 
 
+@on_both
 def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row(doc_id) for doc_id in AWKWARD]) == len(AWKWARD)
     assert shell.hashes(build) == dict.fromkeys(AWKWARD, "hash")
@@ -64,11 +65,13 @@ def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build
     assert shell.count(build) == 1
 
 
+@standalone_in_faults
 def test_the_last_row_of_an_id_counts(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row("a", found="1"), row("b"), row("a", found="2")]) == 2
     assert shell.hashes(build) == {"a": "2", "b": "hash"}
 
 
+@standalone_in_faults
 def test_hashes_are_read_page_by_page(
     shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,14 +80,20 @@ def test_hashes_are_read_page_by_page(
     assert shell.hashes(build).keys() == set(AWKWARD)
 
 
+@standalone_in_faults
 def test_a_text_is_cut_to_what_a_collection_holds(shell: Milvus, build: Build) -> None:
     shell.upsert(build, [row("long", text="é" * MAX_TEXT_BYTES)])
+    shell.make_searchable(build)
     stored = basics.connect(shell._settings).query(
-        build.collection, filter=basics.ids_filter(["long"]), output_fields=["text"]
+        build.collection,
+        filter=basics.ids_filter(["long"]),
+        output_fields=["text"],
+        consistency_level="Strong",
     )
     assert stored[0]["text"] == "é" * (MAX_TEXT_BYTES // 2)
 
 
+@standalone_in_faults
 def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: Build) -> None:
     shell.make_searchable(build)
     assert shell.probe(build)
@@ -95,6 +104,7 @@ def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: 
     shell.make_searchable(build)
 
 
+@on_both
 def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert shell.aliased() is None
     other = Build(f"{shell._settings.retriever}_v2", 2, secrets.token_hex(4), "folder", "1" * 64)
@@ -107,6 +117,7 @@ def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert shell.aliased() == build.collection
 
 
+@on_both
 def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: Build) -> None:
     shell._client.drop_collection(build.collection)
     for call in (
@@ -121,10 +132,22 @@ def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: 
     assert not shell.exists(build)
 
 
+@on_both
 def test_a_build_made_again_is_not_dropped_in_place_of_the_old(shell: Milvus, build: Build) -> None:
     old = Build(build.collection, 1, "old", "folder", "0" * 64)
     shell.drop(old)
     assert shell.exists(build)
+
+
+@on_both
+def test_what_was_just_written_is_read(shell: Milvus, build: Build) -> None:
+    shell.make_searchable(build)
+    for number in range(3):
+        shell.upsert(build, [row("a", found=str(number))])
+        assert shell.hashes(build) == {"a": str(number)}
+        shell.delete(build, ["a"])
+        assert shell.hashes(build) == {}
+        assert shell.count(build) == 0
 
 
 def test_no_milvus_at_the_start_says_what_to_do() -> None:
