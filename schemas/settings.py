@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         300.0, description="how long the collection before a swap is kept for searches and rollback"
     )
     compare_seconds: PositiveFloat = Field(180.0, description="between two comparisons of ids")
+    vector_store_mb: int = Field(
+        2048,
+        ge=0,
+        description="disk under the data dir for vectors of texts encoded before; 0 for none",
+    )
 
     # -- Serving (`retrail serve`, `retrail mcp`) --------------------------------------------
     serve_token: SecretStr | None = Field(
