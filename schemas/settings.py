@@ -47,6 +47,16 @@ class Settings(BaseSettings):
     # -- Milvus -----------------------------------------------------------------------------
     milvus_uri: str = "http://127.0.0.1:19530"
     milvus_token: SecretStr | None = None
+    milvus_tls_cafile: Path | None = Field(
+        None, description="certificates that an https:// Milvus is checked against"
+    )
+    milvus_tls_certfile: Path | None = Field(
+        None, description="certificate of this client, if Milvus asks for one"
+    )
+    milvus_tls_keyfile: Path | None = None
+    milvus_tls_server_name: str = Field(
+        "", description="name in the server's certificate, where that is not the URI's"
+    )
     milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
         "AUTOINDEX", description="vector index of a collection; FLAT is exact"
     )
