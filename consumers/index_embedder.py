@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,8 +33,18 @@ class DocumentEncoder(Protocol):
         """One L2-normalised vector a text."""
 
 
+class KnownVectors(Protocol):
+    """Vectors of one model that outlive the process."""
+
+    def get(self, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Those that are there, by content hash."""
+
+    def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keep vectors."""
+
+
 class Embedder:
-    """Rows of one model. Equal texts are encoded once while they are remembered.
+    """Rows of one model. Equal texts are encoded once while they are remembered, here or on disk.
 
     Safe to share between threads.
     """
@@ -46,12 +56,14 @@ class Embedder:
         *,
         batch: int = 64,
         remembered: int = REMEMBERED,
+        store: KnownVectors | None = None,
     ) -> None:
         self.version = version
         self.dimension = encoder.dimension
         self._encoder = encoder
         self._batch = batch
         self._remembered = remembered
+        self._store = store
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -76,6 +88,8 @@ class Embedder:
             fresh = dict(zip(missing, encoded, strict=True))
             vectors |= fresh
             self._remember(fresh)
+            if self._store is not None:
+                self._store.put(fresh)
         version = str(self.version)
         metrics.DOCUMENTS_ENCODED.labels(version).inc(len(missing))
         metrics.DOCUMENTS_REUSED.labels(version).inc(len(documents) - len(missing))
@@ -89,7 +103,12 @@ class Embedder:
             found = {name: self._vectors[name] for name in hashes if name in self._vectors}
             for name in found:
                 self._vectors.move_to_end(name)
-            return found
+        others = [name for name in dict.fromkeys(hashes) if name not in found]
+        if others and self._store is not None:
+            stored = self._store.get(others)
+            self._remember(stored)
+            found |= stored
+        return found
 
     def _remember(self, fresh: dict[str, NDArray[np.float32]]) -> None:
         with self._lock:

@@ -170,6 +170,8 @@ class Milvus:
             build.collection,
             schema=index_schema.schema(build.search, dimension),
             properties=build.properties(),
+            # For `hashes`; every other call names a level of its own.
+            consistency_level="Strong",
         )
 
     def drop(self, build: Build) -> None:
@@ -212,6 +214,7 @@ class Milvus:
                 output_fields=[ID_FIELD, HASH_FIELD],
                 limit=PAGE,
                 # In the order of ids, as pymilvus' own iterator asks; that one breaks on quotes.
+                # pymilvus then leaves the consistency to the collection, which is Strong.
                 iterator="True",
             )
             found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
@@ -224,24 +227,28 @@ class Milvus:
     def make_searchable(self, build: Build) -> None:
         """Write everything to disk, build the indexes that are not there, and load."""
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
-        self._create_indexes(build)
+        self._ensure_indexes(build)
         self.load(build)
 
     def load(self, build: Build) -> None:
-        """Load the collection, unless it is loaded; an index that cannot be read is built again."""
+        """Load the collection, unless it is loaded; with an index, without which none loads.
+
+        An index that cannot be read is built again.
+        """
         state = self._call(self._client.get_load_state, build.collection)["state"]
         if state.name == "NotExist":
             raise CollectionLost(f"{build.collection} is gone")
         if state.name == "Loaded":
             return
         load = self._client.load_collection
+        self._ensure_indexes(build)
         try:
             self._call(load, build.collection, timeout=LONG_CALL, repeat_refused=False)
         except _Refused as error:
             log.warning("building the index again", collection=build.collection, why=str(error))
             self._call(self._client.release_collection, build.collection)
             self._drop_indexes(build)
-            self._create_indexes(build)
+            self._ensure_indexes(build)
             self._call(load, build.collection, timeout=LONG_CALL)
         log.info("collection loaded", collection=build.collection)
 
@@ -320,7 +327,7 @@ class Milvus:
                 self.load(build)
         raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
 
-    def _create_indexes(self, build: Build) -> None:
+    def _ensure_indexes(self, build: Build) -> None:
         """One at a time: a kill in between leaves the rest to the next call."""
         for field in index_schema.INDEXED[build.search]:
             if not self._indexes(build, field):

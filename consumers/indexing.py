@@ -24,6 +24,7 @@ from consumers.index_groups import Groups
 from consumers.index_ingest import Ingest
 from consumers.index_leadership import Leadership
 from consumers.index_milvus import Milvus
+from consumers.index_vectors import open_store
 from consumers.index_watch import ReleaseWatch
 from consumers.releases import Releases
 from consumers.stopping import stopped_by_signals
@@ -72,6 +73,7 @@ class IndexWorker:
         self._ending: list[Ingest] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
+        self._vectors = open_store(settings)
         self._live_build: Build | None = None
         self._model_failed_at: float | None = None
         self._groups = Groups(settings)
@@ -217,7 +219,14 @@ class IndexWorker:
             if found is None:
                 model = Model(location=build.location, digest=build.digest)
                 encoder = Registry(self._settings.registry_dir).load(model)
-                found = Embedder(encoder, build.version, batch=self._settings.encode_batch)
+                found = Embedder(
+                    encoder,
+                    build.version,
+                    batch=self._settings.encode_batch,
+                    store=(
+                        self._vectors.of(build.digest, encoder.dimension) if self._vectors else None
+                    ),
+                )
                 self._embedders[build.build_id] = found
             return found
 
@@ -244,3 +253,5 @@ class IndexWorker:
         for thread in threads:
             if thread.is_alive():
                 thread.join()
+        if self._vectors is not None:
+            self._vectors.close()

@@ -87,10 +87,14 @@ def java_major(banner: str) -> int | None:
     return int(found[2]) if major == 1 and found[2] else major
 
 
+def cache_base() -> Path:
+    """Where what is fetched once is kept: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
+
+
 def cache_folder() -> Path:
-    """Where the jars are kept: ``$XDG_CACHE_HOME/retrail/kafka-…`` or ``~/.cache/retrail/…``."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "retrail" / f"kafka-{KAFKA_VERSION}"
+    """Where the jars are kept."""
+    return cache_base() / f"kafka-{KAFKA_VERSION}"
 
 
 def kafka_jars() -> Path:

@@ -45,7 +45,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
 
     Raises:
         MilvusUnavailable: nothing answers within ``timeout`` seconds, or the token is refused.
+        ConfigurationError: the TLS settings cannot be used.
     """
+    tls = _tls(settings)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
     try:
@@ -54,6 +56,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             token=token,
             timeout=timeout,
             grpc_options=_grpc_options(settings.milvus_uri),
+            **tls,
         )
         client.list_collections(timeout=timeout)
     except FAILURES as error:
@@ -120,6 +123,47 @@ def ids_filter(ids: Iterable[str]) -> str:
 def _code(error: Exception) -> Any:
     found = getattr(error, "code", None)
     return found() if callable(found) else found
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    """How to reach a Milvus behind TLS, as pymilvus wants it.
+
+    Raises:
+        ConfigurationError: a file is missing, or not all are given that belong together.
+    """
+    files = {
+        "RETRAIL_MILVUS_TLS_CAFILE": settings.milvus_tls_cafile,
+        "RETRAIL_MILVUS_TLS_CERTFILE": settings.milvus_tls_certfile,
+        "RETRAIL_MILVUS_TLS_KEYFILE": settings.milvus_tls_keyfile,
+    }
+    given = {name: path for name, path in files.items() if path is not None}
+    if urlsplit(settings.milvus_uri).scheme != "https":
+        if given:
+            raise ConfigurationError(
+                f"{next(iter(given))} is set, but {settings.milvus_uri} is not reached by TLS. Let "
+                "RETRAIL_MILVUS_URI begin with https://."
+            )
+        return {}
+    for name, path in given.items():
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{name} names {path}, which cannot be read: {error.strerror}."
+            ) from error
+    answer: dict[str, Any] = {"secure": True, "server_name": settings.milvus_tls_server_name}
+    authority, certificate, key = files.values()
+    if certificate is not None or key is not None:
+        if len(given) != len(files):
+            raise ConfigurationError(
+                f"A certificate of this client needs all of {', '.join(files)}."
+            )
+        return answer | {
+            "ca_pem_path": str(authority),
+            "client_pem_path": str(certificate),
+            "client_key_path": str(key),
+        }
+    return answer | ({"server_pem_path": str(authority)} if authority is not None else {})
 
 
 def _grpc_options(uri: str) -> dict[str, int]:

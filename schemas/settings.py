@@ -49,6 +49,16 @@ class Settings(BaseSettings):
     # -- Milvus -----------------------------------------------------------------------------
     milvus_uri: str = "http://127.0.0.1:19530"
     milvus_token: SecretStr | None = None
+    milvus_tls_cafile: Path | None = Field(
+        None, description="certificates that an https:// Milvus is checked against"
+    )
+    milvus_tls_certfile: Path | None = Field(
+        None, description="certificate of this client, if Milvus asks for one"
+    )
+    milvus_tls_keyfile: Path | None = None
+    milvus_tls_server_name: str = Field(
+        "", description="name in the server's certificate, where that is not the URI's"
+    )
     milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
         "AUTOINDEX", description="vector index of a collection; FLAT is exact"
     )
@@ -122,6 +132,11 @@ class Settings(BaseSettings):
         300.0, description="how long the collection before a swap is kept for searches and rollback"
     )
     compare_seconds: PositiveFloat = Field(180.0, description="between two comparisons of ids")
+    vector_store_mb: int = Field(
+        2048,
+        ge=0,
+        description="disk under the data dir for vectors of texts encoded before; 0 for none",
+    )
 
     # -- Serving (`retrail serve`, `retrail mcp`) --------------------------------------------
     serve_token: SecretStr | None = Field(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT = 10.0
 """Seconds for one call."""
+CONSISTENCY = "Bounded"
+"""A search does not wait for writes of this moment, although the collection's default is Strong."""
 RRF_K = 60
 """Of Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion", SIGIR 2009."""
 LEAST_CANDIDATES = 20
@@ -60,6 +62,7 @@ def ask(
                 limit=k,
                 search_params={"metric_type": METRIC},
                 output_fields=_SHOWN,
+                consistency_level=CONSISTENCY,
                 timeout=CALL_TIMEOUT,
             )
         )
@@ -76,6 +79,7 @@ def ask(
             RRFRanker(RRF_K),
             limit=k,
             output_fields=_SHOWN,
+            consistency_level=CONSISTENCY,
             timeout=CALL_TIMEOUT,
         )
     )

@@ -15,7 +15,7 @@ from schemas.documents import Document
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
-from serving.queries import CALL_TIMEOUT, ask
+from serving.queries import CALL_TIMEOUT, CONSISTENCY, ask
 from serving.target import QueryEncoder, Target
 
 log = structlog.get_logger(__name__)
@@ -129,6 +129,7 @@ class Retriever:
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
+                consistency_level=CONSISTENCY,
                 timeout=CALL_TIMEOUT,
             )
             if not rows:

@@ -1,7 +1,8 @@
-"""Real servers for integration tests: Apache Kafka and Milvus Lite, started when first asked for.
+"""Real servers for integration tests: Apache Kafka and Milvus, started when first asked for.
 
-Each is one child of the test session, on a free loopback port over a temporary folder; it stops at
-the end of the session, and the kernel kills it if the session itself is killed.
+Milvus is Lite's server; tests marked by ``tests.servers`` run on the standalone one too. Each
+server is one child of the test session, on a free loopback port over a temporary folder; it stops
+at the end of the session, and the kernel kills it if the session itself is killed.
 """
 
 import os
@@ -13,7 +14,10 @@ import pytest
 
 from deploy import topics as topics_module
 from deploy.broker import KafkaBroker
+from deploy.errors import ToolMissing
 from deploy.milvus import MilvusLite
+from deploy.milvus_standalone import MilvusStandalone
+from deploy.milvus_wheel import require_platform
 from deploy.server import Server
 from schemas.errors import RetrailError
 from schemas.settings import Settings
@@ -43,13 +47,35 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from _running(server)
 
 
+@pytest.fixture(scope="session")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real standalone Milvus; the test is skipped where that does not run."""
+    try:
+        require_platform()
+    except ToolMissing as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("standalone")
+    server = MilvusStandalone(folder, folder / "milvus.log")
+    for uri in _running(server):
+        yield uri
+        # Its data is thrown away: stopping in good order would take it up to 20 s.
+        server.kill()
+
+
 @pytest.fixture
-def settings(kafka: str, milvus: str, tmp_path: Path) -> Settings:
+def milvus_uri(request: pytest.FixtureRequest) -> str:
+    """The Milvus of this test: Lite's server, unless ``tests.servers`` chooses."""
+    uri: str = request.getfixturevalue(getattr(request, "param", "milvus"))
+    return uri
+
+
+@pytest.fixture
+def settings(kafka: str, milvus_uri: str, tmp_path: Path) -> Settings:
     """Settings of an installation of its own on both servers: nothing is shared between tests."""
     name = f"t{secrets.token_hex(4)}_"
     return Settings(
         kafka_bootstrap=kafka,
-        milvus_uri=milvus,
+        milvus_uri=milvus_uri,
         topic_prefix=name,
         retriever=f"{name}retriever",
         data_dir=tmp_path / "data",

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from schemas.documents import Document
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.retriever import Hit
+from serving.retriever import Hit, Retriever
 from tests.tiny_model import write_tiny_model
 from trainer.encoder import Encoder
 from trainer.registry import Registry
@@ -144,6 +145,59 @@ class Reference:
         encoder = Registry(self._settings.registry_dir).load(model)
         products = encoder.encode_queries(queries) @ encoder.encode_documents(self._texts).T
         return [dict(zip(self._ids, row.tolist(), strict=True)) for row in products]
+
+
+@dataclass
+class Searches:
+    """What threads that search all the time met.
+
+    Attributes:
+        versions: of the answers, in about their order.
+        wrong: answers that are not those of brute force with the model that they name.
+        failures: what searches raised; a thread ends with its first.
+    """
+
+    versions: list[int] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def answered_by(self, version: int) -> bool:
+        """Whether the last answer is a version's; also once a search has failed."""
+        return bool(self.failures) or self.versions[-1:] == [version]
+
+
+@contextmanager
+def searching(
+    retriever: Retriever,
+    queries: Sequence[str],
+    expected: Mapping[int, Sequence[Mapping[str, float]]],
+    threads: int = 3,
+) -> Iterator[Searches]:
+    """Search meanwhile; ``expected`` holds for each version the scores of each query."""
+    found = Searches()
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                results = retriever.search_many(queries, k=10)
+                version = results[0].retriever_version
+                for result, scores in zip(results, expected[version], strict=True):
+                    if not is_exact(result.hits, scores) or len(result.hits) != 10:
+                        found.wrong.append(f"v{version}: {result.hits}")
+                found.versions.append(version)
+        except BaseException as error:
+            found.failures.append(error)
+
+    running = [threading.Thread(target=search) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        for thread in running:
+            thread.join()
 
 
 def is_exact(hits: Sequence[Hit], scores: Mapping[str, float]) -> bool:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import ModelError
+from schemas.errors import CannotGoOn, ModelError
 from trainer import layout as layouts
 from trainer import metrics
 from trainer.layout import Layout
@@ -73,6 +73,7 @@ class Encoder:
         self._precision: Precision = precision
         self._lock = lock or threading.Lock()
         self._working_copy: Any = None
+        self._fitting_tokens: int | None = None
 
     @classmethod
     def load(
@@ -213,14 +214,56 @@ class Encoder:
         done = 0
         with metrics.ENCODING_SECONDS.time():
             for indices in _batches([len(row) for row in rows], batch, self.max_tokens):
-                with self._lock, torch.inference_mode():
-                    encoded = self.forward([rows[i] for i in indices], model=self._fast_model())
-                    vectors[indices] = encoded.cpu().numpy()
+                vectors[indices] = self._in_memory([rows[i] for i in indices])
                 done += len(indices)
                 if progress is not None:
                     progress(done * len(texts) // len(distinct), len(texts))
         position = {text: index for index, text in enumerate(distinct)}
         return vectors[[position[text] for text in texts]]
+
+    def _in_memory(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """Vectors of rows of one padded length, in smaller batches where memory ends.
+
+        Raises:
+            CannotGoOn: one row alone does not fit.
+        """
+        length = padded(max(map(len, rows)), self.max_tokens)
+        parts: list[Vectors] = []
+        start = 0
+        while start < len(rows):
+            size = len(rows) - start
+            if self._fitting_tokens is not None:
+                size = min(size, max(1, self._fitting_tokens // length))
+            part = self._forward_unless_full(rows[start : start + size])
+            if part is not None:
+                parts.append(part)
+                start += size
+                continue
+            self._forget_unused_memory()
+            if size == 1:
+                raise CannotGoOn(
+                    f"Memory does not suffice to encode one text of {length} tokens on "
+                    f"{self.device}. Leave it more (other processes, a smaller model), or set "
+                    "RETRAIL_MAX_TOKENS lower for a first model."
+                )
+            self._fitting_tokens = size // 2 * length
+            log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
+        return np.concatenate(parts)
+
+    def _forward_unless_full(self, rows: Sequence[Sequence[int]]) -> Vectors | None:
+        """``None``: out of memory. The exception, which keeps tensors alive, ends here."""
+        try:
+            with self._lock, torch.inference_mode():
+                encoded: Vectors = self.forward(rows, model=self._fast_model()).cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return encoded
+
+    def _forget_unused_memory(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _fast_model(self) -> Any:
         dtype = _dtype_of(self._precision, self.device)
@@ -236,6 +279,17 @@ class Encoder:
             if token is not None:
                 return int(token)
         return 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory; on a CPU torch says so in words alone.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
+    True
+    """
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "can't allocate memory" in str(error)
 
 
 def padded(length: int, longest: int) -> int:

@@ -1,12 +1,14 @@
 """Rows from documents, with an encoder that counts."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from consumers.index_embedder import Embedder
+from consumers.index_vectors import VectorStore
 from schemas.documents import Document, content_hash
 
 
@@ -60,6 +62,18 @@ def test_the_texts_used_last_are_remembered() -> None:
     for text in ("x", "y", "x", "z", "x", "y"):
         embedder.rows([document("a", text)])
     assert encoder.read == ["x", "y", "z", "y"]
+
+
+def test_what_is_on_disk_is_not_encoded_again(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path / "v.sqlite", 1024 * 1024)
+    first, again, other = Counting(), Counting(), Counting()
+    Embedder(first, 1, store=store.of("model", 2)).rows([document("a", "x"), document("b", "yy")])
+    rows = Embedder(again, 2, store=store.of("model", 2)).rows(
+        [document("c", "yy"), document("d", "zzz"), document("e", "yy")]
+    )
+    Embedder(other, 3, store=store.of("another model", 2)).rows([document("a", "x")])
+    assert (first.read, again.read, other.read) == (["x", "yy"], ["zzz"], ["x"])
+    assert [row.vector[0] for row in rows] == [2, 3, 2]
 
 
 def test_a_caller_can_give_up() -> None:

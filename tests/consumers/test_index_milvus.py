@@ -1,4 +1,4 @@
-"""The Milvus shell against a real Milvus Lite server."""
+"""The Milvus shell against a real Milvus Lite server, and in part the standalone one."""
 
 import secrets
 from collections.abc import Iterator
@@ -22,14 +22,17 @@ from schemas.collection import (
 )
 from schemas.errors import CannotGoOn, MilvusUnavailable
 from schemas.settings import Settings
+from tests.servers import on_both, standalone_in_faults
 
 DIMENSION = 8
 AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["]
 
 
 @pytest.fixture
-def only_milvus(milvus: str) -> Settings:
-    return Settings(milvus_uri=milvus, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT")
+def only_milvus(milvus_uri: str) -> Settings:
+    return Settings(
+        milvus_uri=milvus_uri, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT"
+    )
 
 
 @pytest.fixture
@@ -51,16 +54,19 @@ def row(doc_id: str, text: str = "text", found: str = "hash") -> Row:
     return Row(doc_id, "title", text, found, vector / np.linalg.norm(vector))
 
 
+@on_both
 def test_a_build_is_read_back_from_its_collection(shell: Milvus, build: Build) -> None:
     assert shell.builds() == (build,)
     assert shell.exists(build)
 
 
+@on_both
 def test_creating_twice_keeps_the_first(shell: Milvus, build: Build) -> None:
     shell.create(Build(build.collection, 1, "other", "folder", "0" * 64), DIMENSION)
     assert shell.builds() == (build,)
 
 
+@on_both
 def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row(doc_id) for doc_id in AWKWARD]) == len(AWKWARD)
     assert shell.hashes(build) == dict.fromkeys(AWKWARD, "hash")
@@ -69,11 +75,13 @@ def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build
     assert shell.count(build) == 1
 
 
+@standalone_in_faults
 def test_the_last_row_of_an_id_counts(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row("a", found="1"), row("b"), row("a", found="2")]) == 2
     assert shell.hashes(build) == {"a": "2", "b": "hash"}
 
 
+@standalone_in_faults
 def test_hashes_are_read_page_by_page(
     shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,14 +90,20 @@ def test_hashes_are_read_page_by_page(
     assert shell.hashes(build).keys() == set(AWKWARD)
 
 
+@standalone_in_faults
 def test_a_text_is_cut_to_what_a_collection_holds(shell: Milvus, build: Build) -> None:
     shell.upsert(build, [row("long", text="é" * MAX_TEXT_BYTES)])
+    shell.make_searchable(build)
     stored = basics.connect(shell._settings).query(
-        build.collection, filter=basics.ids_filter(["long"]), output_fields=["text"]
+        build.collection,
+        filter=basics.ids_filter(["long"]),
+        output_fields=["text"],
+        consistency_level="Strong",
     )
     assert stored[0]["text"] == "é" * (MAX_TEXT_BYTES // 2)
 
 
+@standalone_in_faults
 def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: Build) -> None:
     shell.make_searchable(build)
     assert shell.probe(build)
@@ -168,6 +182,7 @@ def test_both_indexes_of_a_hybrid_build_are_built_again_when_it_does_not_load(
     assert by_words(shell, hybrid, "stone") == ["a"]
 
 
+@on_both
 def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert shell.aliased() is None
     other = Build(f"{shell._settings.retriever}_v2", 2, secrets.token_hex(4), "folder", "1" * 64)
@@ -180,6 +195,7 @@ def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert shell.aliased() == build.collection
 
 
+@on_both
 def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: Build) -> None:
     shell._client.drop_collection(build.collection)
     for call in (
@@ -194,10 +210,22 @@ def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: 
     assert not shell.exists(build)
 
 
+@on_both
 def test_a_build_made_again_is_not_dropped_in_place_of_the_old(shell: Milvus, build: Build) -> None:
     old = Build(build.collection, 1, "old", "folder", "0" * 64)
     shell.drop(old)
     assert shell.exists(build)
+
+
+@on_both
+def test_what_was_just_written_is_read(shell: Milvus, build: Build) -> None:
+    shell.make_searchable(build)
+    for number in range(3):
+        shell.upsert(build, [row("a", found=str(number))])
+        assert shell.hashes(build) == {"a": str(number)}
+        shell.delete(build, ["a"])
+        assert shell.hashes(build) == {}
+        assert shell.count(build) == 0
 
 
 def test_no_milvus_at_the_start_says_what_to_do() -> None:

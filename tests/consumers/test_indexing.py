@@ -1,4 +1,4 @@
-"""The index worker on real Apache Kafka and Milvus Lite: builds, live changes, swaps."""
+"""The index worker on real Apache Kafka and Milvus: builds, live changes, swaps."""
 
 import itertools
 import signal
@@ -15,6 +15,7 @@ from pymilvus import MilvusClient
 
 from consumers import indexing, kafka
 from consumers.index_embedder import Embedder
+from consumers.index_metrics import DOCUMENTS_ENCODED
 from consumers.index_milvus import Milvus, Row
 from schemas.collection import Build
 from schemas.errors import ConfigurationError, MilvusUnavailable, ModelError, NoIndexYet
@@ -24,6 +25,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Retriever
 from tests import index_harness as harness
+from tests.servers import on_both, standalone_in_faults
 from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 
@@ -50,6 +52,7 @@ def serves(settings: Settings, version: int, timeout: float = 60) -> None:
     eventually(lambda: milvus.aliased() == name, timeout, f"alias on version {version}")
 
 
+@standalone_in_faults
 def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings) -> None:
     texts = harness.documents(50)
     harness.publish(small, texts)
@@ -72,6 +75,7 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
             eventually(lambda: retriever.open("d8").text == "changed", what="the change")
 
 
+@standalone_in_faults
 def test_poison_is_set_aside_once_and_blocks_nothing(small: Settings, topics: Topics) -> None:
     harness.publish(small, {"a": "first text", "b": "second text"})
     producer = kafka.producer(small)
@@ -97,56 +101,32 @@ def test_poison_is_set_aside_once_and_blocks_nothing(small: Settings, topics: To
     assert DeadLetter.read(letter.headers).stage == "index"
 
 
+@standalone_in_faults
 def test_searches_across_swaps_never_fail_nor_mix_models(small: Settings, tmp_path: Path) -> None:
     """The must-show: every answer is that of brute force with the model that it names."""
     texts = harness.documents(120)
     queries = [texts[name] for name in ("d3", "d50", "d99")] + ["warm river", "glass"]
     harness.publish(small, texts)
     reference = harness.Reference(small, texts)
-    expected: dict[int, list[dict[str, float]]] = {}
-    versions: list[int] = []
-    wrong: list[str] = []
-    failures: list[BaseException] = []
-    done = threading.Event()
-
-    def search() -> None:
-        try:
-            while not done.is_set():
-                results = retriever.search_many(queries, k=10)
-                versions.append(results[0].retriever_version)
-                for result, scores in zip(results, expected[versions[-1]], strict=True):
-                    if not harness.is_exact(result.hits, scores) or len(result.hits) != 10:
-                        wrong.append(f"v{result.retriever_version}: {result.hits}")
-        except BaseException as error:
-            failures.append(error)
-
     with harness.working(small), Retriever(small) as retriever:
         serves(small, 1)
         build = Milvus(small).builds()[0]
         models = {1: Model(location=build.location, digest=build.digest)}
         for version in (2, 3):
             models[version] = harness.release(small, version, version, tmp_path).model
-        expected |= {v: reference.scores(model, queries) for v, model in models.items()}
+        expected = {v: reference.scores(model, queries) for v, model in models.items()}
         assert not harness.is_exact(retriever.search(queries[0]).hits, expected[2][0])
-        threads = [threading.Thread(target=search) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
+        with harness.searching(retriever, queries, expected) as searches:
             for version in (2, 3, 1):
                 harness.make_live(small, version)
                 serves(small, version)
-                eventually(
-                    lambda v=version: failures or versions[-1:] == [v], what="searches of the new"
-                )
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join()
-        assert not failures
-        assert not wrong
-        assert set(versions) == {1, 2, 3}
+                eventually(lambda v=version: searches.answered_by(v), what="searches of the new")
+    assert not searches.failures
+    assert not searches.wrong
+    assert set(searches.versions) == {1, 2, 3}
 
 
+@standalone_in_faults
 def test_a_swap_waits_for_the_whole_build_also_under_steady_writes(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +174,7 @@ def test_a_swap_waits_for_the_whole_build_also_under_steady_writes(
     assert at_swap[2] >= texts.keys()
 
 
+@on_both
 def test_a_rollback_is_a_swap_and_changes_have_reached_the_build_kept(
     small: Settings, tmp_path: Path
 ) -> None:
@@ -216,6 +197,7 @@ def test_a_rollback_is_a_swap_and_changes_have_reached_the_build_kept(
         assert "d0" not in rows
 
 
+@standalone_in_faults
 def test_after_the_grace_time_collection_and_group_are_dropped(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +220,7 @@ def test_after_the_grace_time_collection_and_group_are_dropped(
         assert f"_v2-{Milvus(brief).builds()[0].build_id}" in groups().pop()
 
 
+@standalone_in_faults
 def test_a_release_superseded_during_its_build_is_abandoned(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +251,30 @@ def test_a_release_superseded_during_its_build_is_abandoned(
         assert hashes(small, 3).keys() == texts.keys()
 
 
+def test_texts_are_not_encoded_again_after_a_restart(small: Settings) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+
+    def encoded() -> float:
+        return DOCUMENTS_ENCODED.labels("1")._value.get()
+
+    with harness.working(small):
+        serves(small, 1)
+    milvus = Milvus(small)
+    lost = milvus.builds()[0]
+    milvus.drop(lost)
+    before = encoded()
+    with harness.working(small):
+        serves(small, 1)
+        assert hashes(small, 1).keys() == texts.keys()
+        assert milvus.builds()[0].build_id != lost.build_id
+        assert encoded() == before
+        harness.publish(small, {"new": "a text that is new", "d3": texts["d4"]})
+        eventually(lambda: "new" in hashes(small, 1), what="the new row")
+    assert encoded() == before + 1
+
+
+@on_both
 def test_a_dropped_collection_is_built_anew(small: Settings) -> None:
     texts = harness.documents(30)
     harness.publish(small, texts)
@@ -286,6 +293,7 @@ def test_a_dropped_collection_is_built_anew(small: Settings) -> None:
         assert retriever.search(texts["d3"], k=1).hits[0].doc_id == "d3"
 
 
+@standalone_in_faults
 def test_the_comparison_repairs_what_was_overwritten(small: Settings) -> None:
     often = small.model_copy(update={"compare_seconds": 0.5})
     texts = harness.documents(20)
@@ -366,6 +374,7 @@ def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
         indexing.run(small.model_copy(update={"search": "hybrid"}))
 
 
+@standalone_in_faults
 def test_two_workers_share_a_build(small: Settings) -> None:
     texts = harness.documents(400)
     harness.publish(small, {"only": "one document"})
@@ -386,6 +395,7 @@ def test_two_workers_share_a_build(small: Settings) -> None:
         eventually(lambda: len(hashes(small, 1)) == 401, what="all rows")
 
 
+@standalone_in_faults
 def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
     texts = harness.documents(1500)
     harness.publish(small, texts)

@@ -2,16 +2,19 @@ import json
 import random
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
-from schemas.errors import ModelError
+from schemas.errors import CannotGoOn, ModelError
 from trainer.encoder import PAD_TO, Encoder, Precision, padded
 from trainer.pooling import Pooling
 from trainer.registry import digest_of
@@ -41,6 +44,69 @@ def test_a_vector_does_not_depend_on_the_other_texts(
 
     for text, vector in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
+
+
+class Full:
+    """A model in a memory that holds ``room`` tokens at once."""
+
+    def __init__(self, encoder: Encoder, room: int, error: Exception) -> None:
+        self.encoder, self.room, self.error = encoder, room, error
+        self.sizes: list[int] = []
+        self._forward = encoder.forward
+
+    def forward(self, rows: Sequence[Sequence[int]], *, model: object = None) -> Tensor:
+        self.sizes.append(len(rows))
+        if len(rows) * padded(max(map(len, rows)), self.encoder.max_tokens) > self.room:
+            raise self.error
+        return self._forward(rows, model=model)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory."),
+    MemoryError(),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+    ),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_batches_shrink_until_memory_suffices_and_stay_so(
+    tiny: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny, device="cpu")
+    expected = encoder.encode_documents(TEXTS)
+    longest = encoder.max_tokens
+    full = Full(encoder, 5 * longest, error)
+    monkeypatch.setattr(encoder, "forward", full.forward)
+
+    np.testing.assert_array_equal(encoder.encode_documents(TEXTS), expected)
+    failed = len(full.sizes)
+    full.sizes.clear()
+    np.testing.assert_array_equal(encoder.encode_documents(TEXTS), expected)
+    assert len(full.sizes) < failed
+    assert len(encoder.encode_documents(["word " * longest] * 1)) == 1
+
+
+def test_a_text_that_does_not_fit_alone_is_a_clear_error(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny, device="cpu")
+    monkeypatch.setattr(encoder, "forward", Full(encoder, 16, MemoryError()).forward)
+    assert encoder.encode_documents(["a", "b", "c"]).shape == (3, 32)
+    with pytest.raises(CannotGoOn, match=r"one text of 64 tokens on cpu.*RETRAIL_MAX_TOKENS"):
+        encoder.encode_documents(["word " * 100])
+
+
+def test_another_failure_of_the_model_is_not_taken_for_memory(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny, device="cpu")
+    full = Full(encoder, 0, RuntimeError("shapes cannot be multiplied"))
+    monkeypatch.setattr(encoder, "forward", full.forward)
+    with pytest.raises(RuntimeError, match="shapes"):
+        encoder.encode_documents(["a", "b"])
+    assert full.sizes == [2]
 
 
 def test_minilm_in_bfloat16_is_near_float32_and_alone_as_in_a_batch() -> None:

@@ -1,0 +1,103 @@
+"""Milvus killed under an index worker and searches: nothing is lost, and no models are mixed."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.index_milvus import Milvus
+from deploy.errors import ToolMissing
+from deploy.milvus import MilvusLite
+from deploy.milvus_standalone import MilvusStandalone
+from deploy.milvus_wheel import require_platform
+from schemas.collection import Build
+from schemas.releases import Model
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving.retriever import Retriever
+from tests import index_harness as harness
+from tests.tiny_model import write_tiny_model
+from tests.waiting import eventually
+
+MOMENTS = {2: "upsert", 3: "make_searchable", 4: "swap"}
+"""During what call of the building of each version the server is killed."""
+
+
+@pytest.fixture(
+    params=[MilvusLite, pytest.param(MilvusStandalone, marks=pytest.mark.faults)],
+    ids=["milvus", "standalone"],
+)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MilvusLite]:
+    """A Milvus of this test alone."""
+    if request.param is MilvusStandalone:
+        try:
+            require_platform()
+        except ToolMissing as error:
+            pytest.skip(str(error))
+    made: MilvusLite = request.param(tmp_path / "milvus", tmp_path / "milvus.log")
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def milvus_uri(server: MilvusLite) -> str:
+    return server.client_address
+
+
+@pytest.fixture
+def small(settings: Settings, topics: Topics, tmp_path: Path) -> Settings:
+    model = write_tiny_model(tmp_path / "first", seed=1)
+    return settings.model_copy(update={"model": str(model), "max_tokens": 64})
+
+
+def serves(settings: Settings, version: int) -> None:
+    milvus = Milvus(settings)
+    name = f"{settings.retriever}_v{version}"
+    eventually(lambda: milvus.aliased() == name, 90, f"alias on version {version}")
+
+
+def announce(monkeypatch: pytest.MonkeyPatch, call: str, version: int) -> threading.Event:
+    """Set when a worker is about to make a call for a version."""
+    reached = threading.Event()
+    original = getattr(Milvus, call)
+
+    def announcing(self: Milvus, build: Build, *arguments: Any) -> Any:
+        if build.version == version:
+            reached.set()
+        return original(self, build, *arguments)
+
+    monkeypatch.setattr(Milvus, call, announcing)
+    return reached
+
+
+def test_a_kill_during_builds_and_swaps_loses_and_mixes_nothing(
+    server: MilvusLite, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(600)
+    queries = [texts["d3"], texts["d500"], "warm river"]
+    harness.publish(small, texts)
+    reference = harness.Reference(small, texts)
+    with harness.working(small), Retriever(small) as retriever:
+        serves(small, 1)
+        build = Milvus(small).builds()[0]
+        models = {1: Model(location=build.location, digest=build.digest)}
+        for version in MOMENTS:
+            models[version] = harness.release(small, version, version, tmp_path).model
+        expected = {v: reference.scores(model, queries) for v, model in models.items()}
+        with harness.searching(retriever, queries, expected) as searches:
+            for version, moment in MOMENTS.items():
+                reached = announce(monkeypatch, moment, version)
+                harness.make_live(small, version)
+                assert reached.wait(60)
+                server.kill()
+                server.start()
+                serves(small, version)
+                eventually(lambda v=version: searches.answered_by(v), what="searches of the new")
+        assert not searches.failures
+        assert not searches.wrong
+        milvus = Milvus(small)
+        for build in milvus.builds():
+            assert milvus.hashes(build).keys() == texts.keys()
