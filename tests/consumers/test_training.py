@@ -11,6 +11,7 @@ import pytest
 
 from consumers import kafka, releases, training_run
 from consumers.training import Trainer, train_now
+from consumers.training_repeat import repeat
 from consumers.training_run import Bench
 from deploy import topics as topics_module
 from retrail import Publisher
@@ -40,6 +41,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
                 "train_epochs": 1,
                 "train_batch": 4,
                 "gate_margin": 1.0,
+                "train_cap_document": 1.0,
             }
         )
     )
@@ -413,3 +415,35 @@ def test_an_outcome_that_became_known_later_decides_what_trains(world: World) ->
     )
     assert manifest.left_out["outcome"] == len(trains) - len(manifest.pair_ids) > 0
     assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25
+
+
+def test_a_run_repeated_from_its_manifest_gives_the_released_model_and_writes_nothing(
+    world: World,
+) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    world.pairs(20)
+    assert train_now(world.settings) is not None
+    before = world.manifests(), world.releases()
+    assert release.run_id is not None
+    for wanted in (release.run_id, release.run_id[:8]):
+        repeated = repeat(world.settings, wanted)
+        assert (repeated.released, repeated.equal) == (release, True)
+        assert Encoder.load(repeated.folder).dimension == 32
+    assert (repeated.folder / "training-curve.png").exists()
+    assert (world.manifests(), world.releases()) == before
+    with pytest.raises(InputError, match=f"no run 'f00'.*{release.run_id} .release 2"):
+        repeat(world.settings, "f00")
+
+
+def test_a_run_without_its_training_file_cannot_be_repeated(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    [manifest] = world.manifests()
+    (world.settings.registry_dir / manifest.training_file.location).unlink()
+    with pytest.raises(InputError, match="cannot be repeated: Cannot read the training file"):
+        repeat(world.settings, manifest.run_id)
+    assert world.releases().by_version[2] == release
