@@ -1,8 +1,8 @@
 """Which pairs a run takes: the arithmetic of offset ranges along the live lineage.
 
 The lineage of a release is its chain of parents. Its runs' ranges are what its model has learned
-from; what lies behind them is new, whatever runs were held or rejected meanwhile. A rollback
-quarantines a run: its ranges are skipped for good.
+from; all else is new, whatever runs were held or rejected meanwhile. A rollback quarantines a run:
+its ranges are skipped until a release of that run is promoted.
 """
 
 import hashlib
@@ -78,8 +78,10 @@ def quarantined(history: History) -> list[Range]:
 def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[Range, ...]:
     """What the next run takes of ``topic``.
 
-    From the live lineage's ends (0 where it has none, as on the topic of a new revision) to
-    ``ends``, without quarantined ranges; in order of partition and offset, none empty.
+    All up to ``ends`` but what the live lineage has learned from and what is quarantined; in order
+    of partition and offset, none empty. That is mostly one range a partition, behind the lineage's
+    end. It is more where an operator went from one branch of releases to another: what only the
+    branch that was left had learned is new again, though it lies before the end of the live one.
 
     Raises:
         ValueError: there is no live release.
@@ -87,13 +89,14 @@ def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[R
     live = history.releases.live
     if live is None:
         raise ValueError("no run without a live release")
-    starts = ends_of(trained(history, live.version), topic)
-    skipped = [span for span in quarantined(history) if span.topic == topic]
+    taken = [*trained(history, live.version), *quarantined(history)]
     found: list[Range] = []
     for partition, end in sorted(ends.items()):
-        start = starts.get(partition, 0)
+        start = 0
         for hole in sorted(
-            (span.start, span.end) for span in skipped if span.partition == partition
+            (span.start, span.end)
+            for span in taken
+            if (span.topic, span.partition) == (topic, partition)
         ):
             if start < min(hole[0], end):
                 found.append(
