@@ -6,9 +6,8 @@ all else; beyond it pairs are left out, drawn by the seed, and counted.
 - A share is one of the pairs that are left, not of those that came. So a flood does not raise its
   own limit: ten thousand pairs of one agent beside a thousand of others are cut to a thousand
   under a cap of one half.
-- A share is taken of :attr:`Caps.run` pairs at least, the size of an ordinary run
-  (``RETRAIL_TRAIN_MIN_PAIRS``). So a small run, which a person or the age of its pairs started,
-  loses little or nothing.
+- A share is taken of :data:`ORDINARY_RUN` pairs at least. So a small run, of a small corpus or
+  started by a person or by the age of its pairs, loses little or nothing.
 - Of k groups each may have 1/k, whatever the cap. So a single agent or tenant is not capped at all
   (there is nobody whose pairs it would crowd out), and no run is emptied.
 - What one cap leaves out raises the shares of what is left, so all are applied until none binds.
@@ -32,6 +31,9 @@ GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "tenant": lambda pair: pair.tenant,
 }
 """What is capped, the finest first; each name is a field of :class:`Caps`."""
+
+ORDINARY_RUN = 512
+"""Pairs that a share is taken of at least (:attr:`Caps.run`)."""
 
 _ROUNDING = 1e-9
 

@@ -52,7 +52,7 @@ def rules_of(settings: Settings) -> SelectionRules:
             trajectory=settings.train_cap_trajectory,
             query=settings.train_cap_query,
             document=settings.train_cap_document,
-            run=settings.train_min_pairs,
+            run=training_caps.ORDINARY_RUN,
         ),
         max_staleness=settings.train_max_staleness,
         replay=settings.train_replay,

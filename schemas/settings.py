@@ -107,8 +107,9 @@ class Settings(BaseSettings):
         description="releases between the retriever that a pair was mined under and the parent "
         "of a run, beyond which the pair is left out; by default none is",
     )
-    train_cap_agent: Share = Field(0.5, description="of a run's pairs, one agent's; 1: no cap")
-    train_cap_tenant: Share = Field(0.5, description="of a run's pairs, one tenant's; 1: no cap")
+    # Off by default: beside a small agent a large one would be cut to nearly as little.
+    train_cap_agent: Share = Field(1.0, description="of a run's pairs, one agent's; 1: no cap")
+    train_cap_tenant: Share = Field(1.0, description="of a run's pairs, one tenant's; 1: no cap")
     train_cap_trajectory: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_query: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_document: Share = Field(

@@ -41,7 +41,6 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
                 "train_epochs": 1,
                 "train_batch": 4,
                 "gate_margin": 1.0,
-                "train_cap_document": 1.0,
             }
         )
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from consumers.training_caps import ORDINARY_RUN
 from consumers.training_gate import relevance
 from consumers.training_selection import (
     OVER,
@@ -77,15 +78,18 @@ def choose(
     new: list[LabelledPair],
     earlier: list[LabelledPair],
     missing: set[str] | None = None,
+    cap_run: int = ORDINARY_RUN,
     **changes: Any,
 ) -> Selection:
     own = Selector.__dataclass_fields__.keys()
     rules = {name: value for name, value in changes.items() if name not in own}
     values = {"ancestors": [1], "seed": 0} | {n: v for n, v in changes.items() if n in own}
+    chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
+    caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
         Pairs(new, earlier),  # type: ignore[arg-type]
         Texts(missing or set()),  # type: ignore[arg-type]
-        rules_of(Settings(**{"train_replay": 0.5} | rules)),
+        chosen_by.model_copy(update={"caps": caps}),
         **values,
     )
     return selector.select([NEW], [EARLIER])
@@ -180,8 +184,9 @@ def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counte
     chosen = choose(
         [*loud, *quiet],
         [*earlier_loud, *earlier_quiet],
+        cap_run=1,
         train_cap_document=1.0,
-        train_min_pairs=1,
+        train_cap_tenant=0.5,
         train_replay=1.0,
     )
     assert chosen.left_out == {"tenant cap": 40}
@@ -191,10 +196,20 @@ def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counte
     assert 0 < len(replayed_loud) == len(chosen.replayed) - len(replayed_loud)
 
 
+def test_small_corpora_and_small_runs_lose_nothing_to_the_caps_that_are_on_by_default() -> None:
+    assert choose(made(200), []).left_out == {}
+    assert choose(made(20, query="one query", positive="1", negatives=("0",)), []).left_out == {}
+
+
 def test_caps_count_only_what_would_train() -> None:
     gone = made(30, positive="gone", negatives=("0",), tenant="other")
     chosen = choose(
-        [*gone, *made(30, 100)], [], missing={"gone"}, train_min_pairs=1, train_cap_document=1.0
+        [*gone, *made(30, 100)],
+        [],
+        missing={"gone"},
+        cap_run=1,
+        train_cap_document=1.0,
+        train_cap_tenant=0.5,
     )
     assert chosen.left_out == {"no text": 30}
 
