@@ -218,7 +218,10 @@ def _watermarks(consumer: Consumer, partition: TopicPartition, timeout: float) -
 
 
 def read_to_end(
-    settings: Settings, topic: str, start: Mapping[int, int] | None = None
+    settings: Settings,
+    topic: str,
+    start: Mapping[int, int] | None = None,
+    end: Mapping[int, int] | None = None,
 ) -> Iterator[Record]:
     """Every record up to the end offsets at the call, each partition in order, then stop.
 
@@ -226,6 +229,8 @@ def read_to_end(
 
     Args:
         start: first offset wanted of a partition; by default the earliest that is kept.
+        end: offset behind the last one wanted of a partition, of which no other is read; by
+            default all are, to their ends.
 
     Raises:
         BrokerUnavailable: the brokers do not answer.
@@ -237,13 +242,14 @@ def read_to_end(
         assignment = []
         for partition, (low, high) in offsets(reader, topic).items():
             first = max(low, (start or {}).get(partition, low))
+            high = high if end is None else min(high, end.get(partition, 0))
             if first < high:
                 ends[partition] = high
                 assignment.append(TopicPartition(topic, partition, first))
         if ends:
             reader.assign(assignment)
             # A record more than asked for is no harm, a record less is.
-            yield from _until(reader, topic, ends, past_ends=_is_tansu(reader))
+            yield from _until(reader, topic, ends, past_ends=end is None and _is_tansu(reader))
     finally:
         reader.close()
 

@@ -7,7 +7,7 @@ its ranges are skipped until a release of that run is promoted.
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,8 +143,13 @@ def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]
 
     Drawn by hash, so that one id more or less changes one choice and not all.
     """
+    return sorted(heapq.nsmallest(max(0, count), set(ids), key=_rank(seed, parent)))
 
-    def rank(pair_id: str) -> bytes:
-        return hashlib.sha256(canonical([seed, parent, pair_id])).digest()
 
-    return sorted(heapq.nsmallest(max(0, count), set(ids), key=rank))
+def shuffled(ids: Iterable[str], *, seed: int, parent: int) -> list[str]:
+    """All of ``ids`` in the order in which :func:`draw` takes them."""
+    return sorted(set(ids), key=_rank(seed, parent))
+
+
+def _rank(seed: int, parent: int) -> Callable[[str], bytes]:
+    return lambda pair_id: hashlib.sha256(canonical([seed, parent, pair_id])).digest()

@@ -47,6 +47,21 @@ class TextStore(Follower):
                     found[doc_id] = Document(doc_id=doc_id, title=title, text=text)
         return found
 
+    def known(self, doc_ids: Iterable[str]) -> set[str]:
+        """Those of ``doc_ids`` that exist (still)."""
+        wanted, found = list(dict.fromkeys(doc_ids)), set[str]()
+        with self.reading() as db:
+            for start in range(0, len(wanted), CHUNK):
+                chunk = wanted[start : start + CHUNK]
+                marks = ",".join("?" * len(chunk))
+                found.update(
+                    row[0]
+                    for row in db.execute(
+                        f"SELECT doc_id FROM documents WHERE doc_id IN ({marks})", chunk
+                    )
+                )
+        return found
+
     def all_ids(self) -> list[str]:
         """Every id, sorted."""
         with self.reading() as db:

@@ -19,10 +19,11 @@ from consumers.lineage import Run
 from consumers.outcome_store import OutcomeStore
 from consumers.stopping import stopped_by_signals
 from consumers.text_store import TextStore
+from consumers.training_child import OnStep
 from consumers.training_ledger import Ledger
 from consumers.training_ownership import Ownership, Role, someone_trains
 from consumers.training_pairs import PairStore
-from consumers.training_run import Bench, OnStep, finish, train_new
+from consumers.training_run import Bench, Interrupted, finish, train_new
 from consumers.training_task import Task
 from schemas import data_dir, metrics_server
 from schemas.broker import require_broker
@@ -291,6 +292,10 @@ class Trainer:
             return "working"
         self._task = None
         self._enter("deciding")
+        if isinstance(task.error, Interrupted):
+            # The partition was lost and came back before the work noticed: the run is still ours.
+            metrics.RUNS.labels(result="interrupted").inc()
+            return "deciding"
         if task.error is not None:
             metrics.RUNS.labels(result="failed").inc()
             raise _shown(task.error)

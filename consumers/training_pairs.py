@@ -14,7 +14,7 @@ from consumers.kafka import Record
 from consumers.releases import complaint
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
-from schemas.settings import Settings
+from schemas.settings import Settings, TrainVariant
 from schemas.topics import Topics
 from trainer.heldout import is_held_out
 
@@ -23,7 +23,11 @@ log = structlog.get_logger(__name__)
 CHUNK = 500
 """Ids in one SQL statement."""
 
-_TRAINS = "relevant AND NOT held_out"
+_TRAINS: dict[TrainVariant, str] = {
+    "naive": "NOT held_out",
+    "filter": "relevant AND NOT held_out",
+    "reweight": "relevant AND NOT held_out",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class PairStore(Follower):
             for partition in self.next:
                 some, first = db.execute(
                     "SELECT count(*), min(timestamp) FROM pairs "
-                    f"WHERE partition = ? AND offset >= ? AND {_TRAINS}",
+                    f"WHERE partition = ? AND offset >= ? AND {_TRAINS['reweight']}",
                     (partition, since.get(partition, 0)),
                 ).fetchone()
                 count += some
@@ -126,11 +130,15 @@ class PairStore(Follower):
         """The relevant pairs of held-out queries in ``ranges``."""
         return self.within(ranges, "relevant AND held_out")
 
-    def trainable(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
+    def trainable(
+        self, ranges: Iterable[Range], variant: TrainVariant = "reweight"
+    ) -> Iterator[LabelledPair]:
         """The pairs in ``ranges`` that could train."""
-        return self.within(ranges, _TRAINS)
+        return self.within(ranges, _TRAINS[variant])
 
-    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
+    def trainable_ids(
+        self, ranges: Iterable[Range], variant: TrainVariant = "reweight"
+    ) -> list[str]:
         """Ids of the pairs in ``ranges`` that could train."""
         ids: list[str] = []
         with self.reading() as db:
@@ -139,7 +147,7 @@ class PairStore(Follower):
                     row[0]
                     for row in db.execute(
                         "SELECT pair_id FROM pairs WHERE partition = ? AND offset >= ? "
-                        f"AND offset < ? AND {_TRAINS}",
+                        f"AND offset < ? AND {_TRAINS[variant]}",
                         (wanted.partition, wanted.start, wanted.end),
                     )
                 )

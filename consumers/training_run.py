@@ -1,10 +1,10 @@
 """One training run, from new pairs to a release."""
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from confluent_kafka import Producer
@@ -14,37 +14,28 @@ from consumers.lineage import History, Run
 from consumers.outcome_policy import apply
 from consumers.outcome_store import KnownOutcomes, OutcomeStore
 from consumers.text_store import TextStore
+from consumers.training_child import OnStep, TrainingFileLost, train_child, write_child
 from consumers.training_gate import compare
 from consumers.training_ledger import Ledger
 from consumers.training_pairs import PairStore
-from consumers.training_selection import FactorOf, select
+from consumers.training_progress import reporting
+from consumers.training_selection import FactorOf, Selector, rules_of
 from schemas.base import canonical
-from schemas.errors import InputError, ModelError
 from schemas.pairs import LabelledPair
 from schemas.releases import Model, Release
-from schemas.runs import Range, RunManifest, run_id
+from schemas.runs import Range, RunManifest, SelectionRules, run_id
 from schemas.settings import Settings
 from trainer import finetune
 from trainer.card import card
-from trainer.examples import TrainingExample
-from trainer.finetune import NothingToLearn, Step, TrainingDiverged
+from trainer.finetune import NothingToLearn, TrainingDiverged
 from trainer.gate import GateDecision
 from trainer.registry import Registry
 
 log = structlog.get_logger(__name__)
 
-PROGRESS_SECONDS = 5.0
-"""Between two lines about the progress of a run in the log."""
-
-OnStep = Callable[[Step], None]
-
 
 class Interrupted(Exception):
     """The run was told to stop; whoever is active next repeats it from its manifest."""
-
-
-class TrainingFileLost(Exception):
-    """The registry has no longer what a manifest froze, so its run cannot be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +67,11 @@ class Bench:
 def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
     """Make a run of the pairs before ``ends`` that are new to the live lineage.
 
-    1. Choose ranges: from the live lineage's ends to ``ends``, without quarantined ones. The run's
-       id is the hash of parent and ranges.
-    2. Choose pairs: each id once, relevant, not held out, with a text, and of a trajectory whose
-       outcome (the last reported, else its own) the policy takes; what is left out is counted. A
-       seeded sample of the lineage's earlier pairs joins them. Measure intensity.
+    1. Choose ranges: up to ``ends``, what neither the live lineage has learned from nor a rollback
+       has quarantined. The run's id is the hash of parent and ranges.
+    2. Choose pairs (:mod:`consumers.training_selection`): each id once, relevant, not held out,
+       within the caps; what is left out is counted by reason. A seeded sample of the lineage's
+       earlier pairs joins them. Measure intensity.
     3. Freeze the training file into the registry.
        *A crash before 4*: nothing has happened, but for a file that nobody names.
     4. Get the manifest acknowledged; its offset is the version.
@@ -154,18 +145,18 @@ def _freeze(
 ) -> RunManifest | None:
     """Steps 2 and 3; ``None`` if no step could be trained."""
     settings = bench.settings
-    config = finetune.config_of(settings)
+    config, rules = finetune.config_of(settings), rules_of(settings)
     with bench.outcomes.snapshot() as known:
-        chosen = select(
+        selector = Selector(
             bench.pairs,
             bench.texts,
-            ranges,
-            lineage.trained(history, parent),
-            replay=settings.train_replay,
-            seed=config.seed,
-            parent=parent,
-            factor_of=_factor_of(settings, known),
+            rules,
+            history.releases.lineage(parent),
+            config.seed,
+            config.variant,
+            _factor_of(rules, known),
         )
+        chosen = selector.select(ranges, lineage.trained(history, parent))
         outcome_ranges = known.ranges
     for reason, count in chosen.left_out.items():
         metrics.LEFT_OUT.labels(reason=reason).inc(count)
@@ -188,14 +179,15 @@ def _freeze(
         config=config,
         training_file=bench.registry.store_training_file(settings.retriever, chosen.examples),
         outcome_ranges=outcome_ranges,
+        rules=rules,
     )
 
 
-def _factor_of(settings: Settings, known: KnownOutcomes) -> FactorOf | None:
-    """The outcome policy over what is known; ``None`` if it lets every pair count fully."""
-    policy, factor = settings.outcome_policy, settings.outcome_factor
+def _factor_of(rules: SelectionRules, known: KnownOutcomes) -> FactorOf:
+    """The outcome policy over what is known."""
+    policy, factor = rules.outcome_policy, rules.outcome_factor
     if policy == "all":
-        return None
+        return lambda pair: 1.0
 
     def factor_of(pair: LabelledPair) -> float:
         return apply(policy, known.of(pair.trajectory_id) or pair.outcome, factor)
@@ -217,7 +209,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
             bench.registry.load(parent.model),
             bench.registry.load(model),
             bench.pairs.held_out(ranges),
-            bench.pairs.trainable(ranges),
+            bench.pairs.trainable(ranges, manifest.config.variant),
             bench.texts,
             settings=bench.settings,
             progress=lambda done, of: bench.check(),
@@ -264,19 +256,15 @@ def _child(bench: Bench, parent: Release, run: Run, manifest: RunManifest) -> Mo
     registry = bench.registry
     published = registry.published(home, run.version)
     if published is None:
-        frozen = _frozen(registry, manifest)
-        encoder = registry.load(parent.model)
-        bench.check()
-        report = finetune.finetune(encoder, frozen, manifest.config, on_step=_reporting(bench))
-        published = registry.publish(home, run.version, report.encoder.save)
+        report = train_child(
+            registry,
+            parent.model,
+            manifest,
+            check=bench.check,
+            on_step=reporting(bench.check, bench.on_step),
+        )
+        published = registry.publish(home, run.version, partial(write_child, report))
     return published.model
-
-
-def _frozen(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
-    try:
-        return registry.load_training_file(manifest.training_file)
-    except (InputError, ModelError) as error:
-        raise TrainingFileLost(str(error)) from error
 
 
 def _go_live(bench: Bench, release: Release) -> None:
@@ -294,25 +282,3 @@ def _go_live(bench: Bench, release: Release) -> None:
             version=release.version,
             live=known.live.version,
         )
-
-
-def _reporting(bench: Bench) -> OnStep:
-    said = time.monotonic()
-
-    def on_step(step: Step) -> None:
-        nonlocal said
-        bench.check()
-        if bench.on_step is not None:
-            bench.on_step(step)
-        if time.monotonic() - said >= PROGRESS_SECONDS or step.step == step.steps:
-            said = time.monotonic()
-            log.info(
-                "training",
-                step=step.step,
-                steps=step.steps,
-                loss=round(step.loss, 4),
-                pairs_per_second=round(step.pairs_per_second, 1),
-                seconds_left=round(step.eta_seconds),
-            )
-
-    return on_step

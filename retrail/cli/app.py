@@ -17,6 +17,7 @@ from retrail.cli import (
     search,
     serve,
     topics,
+    train,
     up,
     worker,
 )
@@ -66,7 +67,7 @@ app.command()(pairs.pairs)
 app.command()(search.search)
 app.command()(serve.serve)
 app.command()(mcp.mcp)
-app.command()(releases.train)
+app.command()(train.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)
 app.command()(releases.rollback)

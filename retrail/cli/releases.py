@@ -1,4 +1,4 @@
-"""``retrail train``, ``retrail releases``, ``retrail promote``, ``retrail rollback``."""
+"""``retrail releases``, ``retrail promote``, ``retrail rollback``."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -10,35 +10,6 @@ if TYPE_CHECKING:
 
     from consumers.release_listing import Listed
     from schemas.releases import Live, Metrics
-
-
-def train() -> None:
-    """Train now on the pairs that are new.
-
-    A trainer worker waits until enough have come; this does not. The run is measured on held-out
-    queries; a release that passes the gate goes live. A trainer worker that runs meanwhile goes on
-    afterwards.
-
-    \b
-    Example:
-      retrail train
-    """
-    from consumers.training import train_now
-    from retrail.cli.progress import bar
-    from schemas.logging import configure
-    from schemas.settings import load
-
-    settings = load()
-    with bar("training") as advance:
-        # Inside, so that its lines appear above the bar.
-        configure("INFO")
-        release = train_now(
-            settings, on_step=lambda step: advance(1, f"training, loss {step.loss:.3f}", step.steps)
-        )
-    if release is None:
-        typer.echo("No new release: there was nothing new to learn from.")
-        return
-    typer.echo(f"Release {release.version}: {release.decision} ({release.reason}).")
 
 
 def show(

@@ -11,6 +11,8 @@ import pytest
 
 from consumers import kafka, releases, training_run
 from consumers.training import Trainer, train_now
+from consumers.training_ownership import Ownership
+from consumers.training_repeat import repeat
 from consumers.training_run import Bench
 from deploy import topics as topics_module
 from retrail import Publisher
@@ -456,3 +458,61 @@ def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: Wo
     assert (failed.decision, failed.model) == ("reject", release.model)
     assert home.with_name("v2.md").read_text() == text
     assert [path.name for path in world.settings.registry_dir.rglob("*.md")] == ["v2.md"]
+
+
+def test_a_run_repeated_from_its_manifest_gives_the_released_model_and_writes_nothing(
+    world: World,
+) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    world.pairs(20)
+    assert train_now(world.settings) is not None
+    before = world.manifests(), world.releases()
+    assert release.run_id is not None
+    for wanted in (release.run_id, release.run_id[:8]):
+        repeated = repeat(world.settings, wanted)
+        assert (repeated.released, repeated.equal) == (release, True)
+        assert Encoder.load(repeated.folder).dimension == 32
+    assert (repeated.folder / "training-curve.png").exists()
+    assert (world.manifests(), world.releases()) == before
+    with pytest.raises(InputError, match=f"no run 'f00'.*{release.run_id} .release 2"):
+        repeat(world.settings, "f00")
+
+
+def test_a_run_without_its_training_file_cannot_be_repeated(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    [manifest] = world.manifests()
+    (world.settings.registry_dir / manifest.training_file.location).unlink()
+    with pytest.raises(InputError, match="cannot be repeated: Cannot read the training file"):
+        repeat(world.settings, manifest.run_id)
+    assert world.releases().by_version[2] == release
+
+
+def test_a_partition_that_is_lost_and_comes_back_at_once_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    world.pairs(20)
+    training, lost = threading.Event(), threading.Event()
+    poll = Ownership.poll
+
+    def flickering(ownership: Ownership, seconds: float) -> bool:
+        owned = poll(ownership, seconds)
+        if training.is_set() and not lost.is_set():
+            lost.set()
+            return False
+        return owned
+
+    def on_step(_: object) -> None:
+        training.set()
+        lost.wait(30)
+
+    monkeypatch.setattr(Ownership, "poll", flickering)
+    release = train_now(world.settings, on_step=on_step)
+    assert release is not None
+    assert len(world.manifests()) == 1
+    assert world.live() == release.version == 2

@@ -2,8 +2,16 @@
 
 from typing import Any
 
+from consumers.training_caps import ORDINARY_RUN
 from consumers.training_gate import relevance
-from consumers.training_selection import OVER, Selection, select
+from consumers.training_selection import (
+    OVER,
+    STALE,
+    Selection,
+    Selector,
+    is_stale,
+    rules_of,
+)
 from schemas.documents import Document
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
@@ -24,11 +32,12 @@ class Pairs:
     def within(self, ranges: list[Range]) -> list[LabelledPair]:
         return [pair for span in ranges for pair in self.by_range[span]]
 
-    def trainable(self, ranges: list[Range]) -> list[LabelledPair]:
-        return [p for p in self.within(ranges) if not is_held_out(p.query)]
-
-    def trainable_ids(self, ranges: list[Range]) -> list[str]:
-        return [p.pair_id for p in self.trainable(ranges)]
+    def trainable_ids(self, ranges: list[Range], variant: str) -> list[str]:
+        return [
+            pair.pair_id
+            for pair in self.within(ranges)
+            if not is_held_out(pair.query) and (variant == "naive" or pair.verdict == "relevant")
+        ]
 
     def get(self, pair_ids: list[str]) -> list[LabelledPair]:
         every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
@@ -43,6 +52,9 @@ class Texts:
 
     def __init__(self, missing: set[str]) -> None:
         self.missing = missing
+
+    def known(self, doc_ids: Any) -> set[str]:
+        return set(doc_ids) - self.missing
 
     def get(self, doc_ids: Any) -> dict[str, Document]:
         return {
@@ -66,16 +78,21 @@ def choose(
     new: list[LabelledPair],
     earlier: list[LabelledPair],
     missing: set[str] | None = None,
+    cap_run: int = ORDINARY_RUN,
     **changes: Any,
 ) -> Selection:
-    values: dict[str, Any] = {"replay": 0.5, "seed": 0, "parent": 1} | changes
-    return select(
+    own = Selector.__dataclass_fields__.keys()
+    rules = {name: value for name, value in changes.items() if name not in own}
+    values = {"ancestors": [1], "seed": 0} | {n: v for n, v in changes.items() if n in own}
+    chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
+    caps = chosen_by.caps.model_copy(update={"run": cap_run})
+    selector = Selector(
         Pairs(new, earlier),  # type: ignore[arg-type]
         Texts(missing or set()),  # type: ignore[arg-type]
-        [NEW],
-        [EARLIER],
+        chosen_by.model_copy(update={"caps": caps}),
         **values,
     )
+    return selector.select([NEW], [EARLIER])
 
 
 def test_a_replay_joins_the_new_pairs() -> None:
@@ -138,3 +155,85 @@ def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> Non
     outcomes = {pair.pair_id: pair.outcome for pair in [*new, *earlier]}
     for example, full in zip(chosen.examples, plain.examples, strict=True):
         assert example.weight == full.weight * factors[outcomes[example.pair_id]]
+
+
+def test_the_naive_variant_takes_every_browsed_document_and_weighs_none() -> None:
+    relevant = [*made(8, reasoning_tokens=10), *made(8, 50, reasoning_tokens=100)]
+    irrelevant = made(6, 100, verdict="irrelevant")
+    every = [*relevant, *irrelevant]
+    reweight = choose(every, made(8, 1000))
+    assert reweight.pair_ids == tuple(sorted(pair.pair_id for pair in relevant))
+    assert reweight.left_out == {"irrelevant": 6}
+    assert len({example.weight for example in reweight.examples}) > 2
+
+    filtered = choose(every, made(8, 1000), variant="filter")
+    assert (filtered.pair_ids, filtered.replayed) == (reweight.pair_ids, reweight.replayed)
+    assert {example.weight for example in filtered.examples} == {1.0}
+
+    naive = choose(every, made(20, 1000, verdict="irrelevant"), variant="naive")
+    assert naive.pair_ids == tuple(sorted(pair.pair_id for pair in every))
+    assert len(naive.replayed) == 11
+    assert naive.left_out == {}
+    assert {example.weight for example in naive.examples} == {1.0}
+
+
+def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counted() -> None:
+    loud = made(60, positive="loud", negatives=("0",), tenant="loud")
+    earlier_loud = made(60, 1000, positive="loud", negatives=("0",), tenant="loud")
+    quiet, earlier_quiet = made(20, 200), made(20, 1200)
+    chosen = choose(
+        [*loud, *quiet],
+        [*earlier_loud, *earlier_quiet],
+        cap_run=1,
+        train_cap_document=1.0,
+        train_cap_tenant=0.5,
+        train_replay=1.0,
+    )
+    assert chosen.left_out == {"tenant cap": 40}
+    of_loud = {pair.pair_id for pair in loud} & set(chosen.pair_ids)
+    assert len(of_loud) == 20 == len(chosen.pair_ids) - len(of_loud)
+    replayed_loud = {pair.pair_id for pair in earlier_loud} & set(chosen.replayed)
+    assert 0 < len(replayed_loud) == len(chosen.replayed) - len(replayed_loud)
+
+
+def test_small_corpora_and_small_runs_lose_nothing_to_the_caps_that_are_on_by_default() -> None:
+    assert choose(made(200), []).left_out == {}
+    assert choose(made(20, query="one query", positive="1", negatives=("0",)), []).left_out == {}
+
+
+def test_caps_count_only_what_would_train() -> None:
+    gone = made(30, positive="gone", negatives=("0",), tenant="other")
+    chosen = choose(
+        [*gone, *made(30, 100)],
+        [],
+        missing={"gone"},
+        cap_run=1,
+        train_cap_document=1.0,
+        train_cap_tenant=0.5,
+    )
+    assert chosen.left_out == {"no text": 30}
+
+
+def test_pairs_of_an_old_retriever_are_left_out_if_a_bound_is_set() -> None:
+    old, recent, untold = (
+        made(5, retriever_version=2),
+        made(5, 100, retriever_version=5),
+        made(5, 200),
+    )
+    every = [*old, *recent, *untold]
+    lineage = [9, 7, 5, 2, 1]
+    assert choose(every, [], ancestors=lineage).left_out == {}
+    chosen = choose(every, every, ancestors=lineage, train_max_staleness=2)
+    assert chosen.left_out == {STALE: 5}
+    assert not {pair.pair_id for pair in old} & {*chosen.pair_ids, *chosen.replayed}
+
+
+def test_staleness_counts_the_releases_of_the_parents_line_that_are_newer() -> None:
+    [of_five] = made(1, retriever_version=5)
+    assert not is_stale(of_five, [9, 7, 5, 1], 2)
+    assert is_stale(of_five, [9, 7, 5, 1], 1)
+    # Of a line that was rolled back: 9 and 7 came after it all the same.
+    assert is_stale(of_five, [9, 7, 4, 1], 1)
+    # The parent is older than the pair's retriever.
+    assert not is_stale(of_five, [4, 1], 0)
+    assert not is_stale(*made(1), [9, 7, 5, 1], 0)

@@ -16,7 +16,7 @@ def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.Monk
 
     def train_now(settings: Any, *, on_step: Any) -> Any:
         for step in (1, 2):
-            on_step(SimpleNamespace(step=step, steps=2, loss=0.5))
+            on_step(SimpleNamespace(step=step, steps=2, loss=0.5, pairs_per_second=9.0))
         return release
 
     monkeypatch.setattr(consumers.training, "train_now", train_now)

@@ -1,0 +1,52 @@
+"""How far a run is: in the log, as metrics, and to whoever looks on."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from consumers.training_child import OnStep
+from trainer import metrics
+from trainer.finetune import Step
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_SECONDS = 5.0
+"""Between two lines about the progress of a run in the log."""
+
+
+def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
+    """What to do after every step.
+
+    Args:
+        check: called first; what it raises ends the training.
+        on_step: told about every step.
+    """
+    said = time.monotonic()
+
+    def report(step: Step) -> None:
+        nonlocal said
+        check()
+        _show(step)
+        if on_step is not None:
+            on_step(step)
+        if time.monotonic() - said >= PROGRESS_SECONDS or step.step == step.steps:
+            said = time.monotonic()
+            log.info(
+                "training",
+                step=step.step,
+                steps=step.steps,
+                loss=round(step.loss, 4),
+                pairs_per_second=round(step.pairs_per_second, 1),
+                seconds_left=round(step.eta_seconds),
+            )
+
+    return report
+
+
+def _show(step: Step) -> None:
+    metrics.RUN_STEP.set(step.step)
+    metrics.RUN_STEPS.set(step.steps)
+    metrics.RUN_LEARNING_RATE.set(step.learning_rate)
+    metrics.RUN_PAIRS_PER_SECOND.set(step.pairs_per_second)
+    metrics.RUN_SECONDS_LEFT.set(step.eta_seconds)

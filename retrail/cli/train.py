@@ -1,0 +1,160 @@
+"""``retrail train``."""
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from consumers.training_child import OnStep
+    from consumers.training_verify import Kind, Verified
+    from trainer.finetune import Step
+
+SHOWN = 5
+"""Documents or pairs that are named for each kind of difference."""
+
+
+def train(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Repeat this run from its frozen training file; releases nothing."
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="With --run: rebuild its training file from the topics and compare; trains "
+            "nothing.",
+        ),
+    ] = False,
+) -> None:
+    """Train now on the pairs that are new.
+
+    A trainer worker waits until enough have come; this does not. The run is measured on held-out
+    queries; a release that passes the gate goes live. A trainer worker that runs meanwhile goes on
+    afterwards.
+
+    With --run an earlier run is trained again: on the machine that trained it the model is the
+    same, file by file. Exit status 1 if it is another one.
+
+    With --run and --verify the file that the run was trained on is rebuilt from the topics and
+    compared: the pairs by the manifest's offsets and ids, the texts from the documents as they are
+    now. Exit status 1 if it differs; what differs is named. A document that changed or was deleted
+    since is an expected difference.
+
+    \b
+    Examples:
+      retrail train
+      retrail train --run 3f2a
+      retrail train --run 3f2a --verify
+    """
+    if verify and run is None:
+        raise typer.BadParameter("say which run: --run ID", param_hint="--verify")
+    if run is not None:
+        (_verify if verify else _repeat)(run)
+        return
+    from consumers.training import train_now
+    from schemas.settings import load
+
+    settings = load()
+    with _shown() as on_step:
+        release = train_now(settings, on_step=on_step)
+    if release is None:
+        typer.echo("No new release: there was nothing new to learn from.")
+        return
+    typer.echo(f"Release {release.version}: {release.decision} ({release.reason}).")
+
+
+def _repeat(run: str) -> None:
+    from consumers.training_repeat import repeat
+    from schemas.settings import load
+
+    settings = load()
+    with _shown() as on_step:
+        repeated = repeat(settings, run, on_step=on_step)
+    version = repeated.released.version
+    typer.echo(f"The model lies in {repeated.folder}.")
+    if not repeated.equal:
+        typer.echo(
+            f"It is not release {version}: its digest is {repeated.digest}, the released one's "
+            f"{repeated.released.model.digest}. Another machine, version of torch or number of "
+            "threads gives other weights."
+        )
+        raise typer.Exit(1)
+    typer.echo(f"It is release {version}: the digests are equal.")
+
+
+def _verify(run: str) -> None:
+    from consumers.training_verify import verify
+    from retrail.cli.progress import bar
+    from schemas.settings import load
+
+    settings = load()
+    with bar("reading") as advance:
+        found = verify(
+            settings, run, progress=lambda topic, count: advance(count, f"reading {topic}")
+        )
+    _tell(found)
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def _tell(found: "Verified") -> None:
+    from consumers.training_verify import EXPECTED
+
+    manifest = found.manifest
+    of = f"of run {manifest.run_id} (release {found.version}, {manifest.training_file.examples:,} "
+    of += "examples)"
+    if found.equal:
+        typer.echo(f"The training file {of} is what the topics give, byte for byte.")
+        return
+    typer.echo(f"The training file {of} is not what the topics give now:")
+    for kind, subjects in found.by_kind().items():
+        more = ", …" if len(subjects) > SHOWN else ""
+        typer.echo(f"  {_phrase(kind)}: {len(subjects):,} ({', '.join(subjects[:SHOWN])}{more})")
+    if set(found.by_kind()) <= EXPECTED:
+        typer.echo(
+            "That is what happens to documents in time. The run can be repeated all the same: "
+            "the frozen file holds the texts that it was trained on."
+        )
+    else:
+        typer.echo(
+            "Not all of that comes of documents that changed: a topic lost records or was "
+            "recreated, or the file was made by other code."
+        )
+
+
+def _phrase(kind: "Kind") -> str:
+    phrases: dict[Kind, str] = {
+        "document changed": "documents whose text changed since",
+        "document deleted": "documents deleted since",
+        "document added": "documents that had no text of their own then",
+        "pair lost": "pairs that the topic no longer holds",
+        "pair differs": "pairs of another query, positive or negatives",
+        "weight differs": "pairs of another weight (a report of their outcome may be replaced)",
+        "intensity differs": "lengths of reasonings measured otherwise, run",
+    }
+    return phrases[kind]
+
+
+@contextmanager
+def _shown() -> "Iterator[OnStep]":
+    """Steps, loss and speed on a bar, and the log above it."""
+    from retrail.cli.progress import bar
+    from schemas.logging import configure
+
+    with bar("training") as advance:
+        # Inside, so that its lines appear above the bar.
+        configure("INFO")
+
+        def on_step(step: "Step") -> None:
+            last = step.step == step.steps
+            doing = "last step done" if last else "training"
+            speed = f"{step.pairs_per_second:.0f} pairs/s"
+            advance(1, f"{doing}, loss {step.loss:.3f}, {speed}", step.steps)
+
+        yield on_step

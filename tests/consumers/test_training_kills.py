@@ -1,0 +1,148 @@
+"""A trainer killed with SIGKILL after each step of a run, on real Kafka.
+
+Whatever the step, the run is repeated: never half-shipped, no pair lost, none new twice.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from consumers.training_repeat import repeat
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.consumers.killed_trainer import AFTER, work
+from tests.consumers.training_world import World
+from tests.tiny_model import write_tiny_model
+from tests.waiting import eventually
+from trainer.heldout import is_held_out
+from trainer.registry import Registry
+
+Start = Callable[[str | None], BaseProcess]
+
+TIMEOUT = 120.0
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
+    changes = {
+        "model": str(write_tiny_model(tmp_path / "model")),
+        "max_tokens": 32,
+        "kafka_session_timeout": 1.5,
+        "train_min_pairs": 16,
+        "train_epochs": 1,
+        "train_batch": 8,
+        "gate_margin": 1.0,
+    }
+    world = World(settings.model_copy(update=changes))
+    world.open()
+    return world
+
+
+@pytest.fixture
+def start(world: World) -> Iterator[Start]:
+    """Starts a trainer; the imports are made once, in a server that all are forked from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.consumers.killed_trainer"])
+    started: list[BaseProcess] = []
+
+    def _start(after: str | None) -> BaseProcess:
+        process = context.Process(target=work, args=(world.settings, after))
+        process.start()
+        started.append(process)
+        return process
+
+    yield _start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def kill_after(step: str, start: Start) -> None:
+    """Run a trainer until it has killed itself."""
+    process = start(step)
+    process.join(TIMEOUT)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def trainable(pairs: list[LabelledPair]) -> list[str]:
+    return sorted(pair.pair_id for pair in pairs if not is_held_out(pair.query))
+
+
+def taken(world: World) -> list[str]:
+    """New pairs of all manifests, each as often as it is new."""
+    return sorted(pair_id for manifest in world.manifests() for pair_id in manifest.pair_ids)
+
+
+def check(world: World) -> None:
+    """What holds at any moment, whoever was killed."""
+    runs = [manifest.run_id for manifest in world.manifests()]
+    assert len(set(runs)) == len(runs)
+    found = world.releases()
+    assert sorted(found.by_version) == list(range(1, 1 + len(found.by_version)))
+    assert found.live is not None
+    for version, release in found.by_version.items():
+        assert (release.run_id is None) == (version == 1)
+        assert release.run_id is None or runs[version - 2] == release.run_id
+        Registry(world.settings.registry_dir).open(release.model)
+    assert found.by_version[found.live.version].decision in ("first", "ship")
+
+
+def all_learned(world: World, pairs: list[LabelledPair]) -> None:
+    """Wait until the live lineage has learned from all pairs; check that from each as new once."""
+
+    def learned() -> bool:
+        found = world.releases()
+        return (
+            world.live() == 1 + len(world.manifests())
+            and len(found.by_version) == world.live()
+            and taken(world) == trainable(pairs)
+        )
+
+    eventually(learned, TIMEOUT, "release of all pairs", interval=0.3)
+    check(world)
+    for manifest in world.manifests():
+        repeated = repeat(world.settings, manifest.run_id)
+        assert repeated.equal, "a repeated run gave another model than an undisturbed one"
+
+
+def test_a_trainer_that_is_killed_after_every_step_in_turn_loses_and_doubles_nothing(
+    world: World, start: Start
+) -> None:
+    pairs = world.pairs(30)
+    for step in AFTER:
+        kill_after(step, start)
+        check(world)
+        number = int(step[0])
+        assert len(world.manifests()) == (number >= 4)
+        assert len(world.releases().by_version) == 1 + (number >= 8)
+        assert world.live() == 1 + (number >= 9)
+    pairs += world.pairs(30)
+    start(None)
+    all_learned(world, pairs)
+    assert len(world.manifests()) == 2
+
+
+@pytest.mark.parametrize("step", AFTER)
+def test_pairs_that_come_while_a_killed_trainer_is_replaced_are_learned_once(
+    world: World, start: Start, step: str
+) -> None:
+    pairs = world.pairs(30)
+    both = start(step), start(step)
+    for dead in (1, 2):
+        eventually(
+            lambda: sum(not p.is_alive() for p in both) == dead,  # noqa: B023
+            TIMEOUT,
+            "death of a trainer",
+        )
+        check(world)
+        pairs += world.pairs(20)
+    assert [process.exitcode for process in both] == [-signal.SIGKILL] * 2
+    start(None)
+    all_learned(world, pairs)
