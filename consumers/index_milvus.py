@@ -296,7 +296,8 @@ class Milvus:
         for _ in range(SWAP_ATTEMPTS):
             if self.aliased() is None:
                 self._attempt(self._client.create_alias, build.collection, alias)
-            else:
+            if self.aliased() != build.collection:
+                # Milvus 2.3 keeps the alias of a dropped collection, and yet does not know it.
                 self._attempt(self._client.alter_alias, build.collection, alias)
             if self.aliased() == build.collection:
                 return

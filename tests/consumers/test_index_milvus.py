@@ -196,6 +196,15 @@ def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
 
 
 @on_both
+def test_the_alias_of_a_dropped_collection_is_set_again(shell: Milvus, build: Build) -> None:
+    shell.swap(build)
+    shell.drop(build)
+    shell.create(build, DIMENSION)
+    shell.swap(build)
+    assert shell.aliased() == build.collection
+
+
+@on_both
 def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: Build) -> None:
     shell._client.drop_collection(build.collection)
     for call in (
