@@ -24,6 +24,8 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 LOOPBACK = "127.0.0.1"
 PIECE = 256 * 1024
+TETHER = Path(__file__).with_name("tether.py")
+"""The program must not outlive this process: nothing else knows its pid."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,7 +68,8 @@ def _unshare(flags: int) -> None:
 
 
 async def _serve(door: socket.socket, inner_port: int, command: Sequence[str]) -> int:
-    program = await asyncio.create_subprocess_exec(*command)
+    tethered = (sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command)
+    program = await asyncio.create_subprocess_exec(*tethered)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, program.terminate)
     connections: set[asyncio.Task[None]] = set()
