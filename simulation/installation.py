@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
     "max_tokens": 128,
+    # The miner remembers a closed trajectory so long, and a turn waits until it has nothing open.
+    "gap_seconds": 1.0,
     "gate_margin": 0.05,
     "gate_min_queries": 20,
 }

@@ -87,7 +87,8 @@ def behind_tls(milvus: str, certificate: tuple[Path, Path]) -> Iterator[str]:
     open_still = asyncio.all_tasks(loop)
     for task in open_still:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*open_still, return_exceptions=True))
+    if open_still:
+        loop.run_until_complete(asyncio.wait(open_still))
     loop.close()
 
 

@@ -23,6 +23,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
         "max_tokens": 32,
         "train_epochs": 1,
         "gate_margin": 1.0,
+        "gate_min_queries": 1,
         "outcome_policy": "weight",
     }
     return World(settings.model_copy(update=changes))
