@@ -44,7 +44,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(corpus: Path, folder: Path, **environment: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "retrail.cli", "demo", "--corpus", str(corpus)]
-    command += ["--turns", "1", "--agents", str(2 * NEEDS), "--seed", "3"]
+    command += ["--turns", "1", "--agents", str(2 * NEEDS), "--seed", "2"]
     command += ["--report", str(folder / "report.json"), "--chart", str(folder / "chart.png")]
     mine = {
         "TMPDIR": str(folder),
