@@ -8,8 +8,6 @@ gate as well.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 from schemas import events
 from schemas.documents import Document
@@ -18,8 +16,9 @@ from simulation import wording
 from simulation.agents import Hit
 from simulation.corpus import Need
 from simulation.draws import digest, draw
+from simulation.in_memory import Recorder
 
-TENANT = AGENT = "stranger"
+TENANT = "stranger"
 
 PUSHED = Document(
     doc_id="pushed",
@@ -33,8 +32,6 @@ TOKENS = 5000
 IN_VAIN = 2
 """Searches before the one that finds."""
 
-WHEN = datetime(2026, 11, 1, tzinfo=UTC)
-
 
 def trajectory(need: Need, hits: Sequence[Hit], *seed: object, version: int = 1) -> list[Event]:
     """What it publishes for a need.
@@ -43,33 +40,22 @@ def trajectory(need: Need, hits: Sequence[Hit], *seed: object, version: int = 1)
         hits: of an honest search for the need.
         seed: names the trajectory and decides the wording of its queries.
     """
-    found: list[Event] = []
-    name = digest(*seed, "stranger", need.need_id)
-
-    def add(kind: type[Any], **fields: Any) -> None:
-        found.append(
-            kind(
-                event_id=f"{name}-{len(found)}",
-                trajectory_id=name,
-                seq=len(found),
-                occurred_at=WHEN,
-                agent=events.Agent(name=AGENT, model="stranger"),
-                tenant=TENANT,
-                retriever_version=version,
-                **fields,
-            )
-        )
-
+    recorder = Recorder(
+        digest(*seed, "stranger", need.need_id),
+        events.Agent(name=TENANT, model=TENANT),
+        TENANT,
+        version,
+    )
     shown = [PUSHED.doc_id, *sorted(need.relevant)]
     shown += [hit.doc_id for hit in hits if hit.doc_id not in shown]
     for number in range(IN_VAIN + 1):
         query = wording.first_query(need.text, draw(*seed, need.need_id, number))
         ranked = (events.Hit(doc_id=d, rank=rank) for rank, d in enumerate(shown[:10], start=1))
-        add(events.Search, query=query, hits=tuple(ranked))
+        recorder.append(events.Search, query=query, hits=tuple(ranked))
     for doc_id in sorted(need.relevant):
-        add(events.Browse, doc_id=doc_id)
-        add(events.Reasoning, about=doc_id, tokens=TOKENS, verdict="irrelevant")
-    add(events.Browse, doc_id=PUSHED.doc_id)
-    add(events.Reasoning, about=PUSHED.doc_id, tokens=TOKENS, verdict="relevant")
-    add(events.End, outcome="correct")
-    return found
+        recorder.append(events.Browse, doc_id=doc_id)
+        recorder.append(events.Reasoning, about=doc_id, tokens=TOKENS, verdict="irrelevant")
+    recorder.append(events.Browse, doc_id=PUSHED.doc_id)
+    recorder.append(events.Reasoning, about=PUSHED.doc_id, tokens=TOKENS, verdict="relevant")
+    recorder.append(events.End, outcome="correct")
+    return recorder.events

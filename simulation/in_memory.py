@@ -27,7 +27,6 @@ from simulation.agents import (
     Browsed,
     Ended,
     Hit,
-    Mind,
     Step,
     Thought,
     act,
@@ -80,46 +79,43 @@ class ExactIndex:
 
 
 class Recorder:
-    """The events of one agent, as its client would publish them."""
+    """The events of one trajectory, as a client would publish them."""
 
-    def __init__(self, mind: Mind, tenant: str, version: int) -> None:
+    def __init__(self, name: str, agent: events.Agent, tenant: str, version: int) -> None:
         self.events: list[Event] = []
-        self._mind, self._tenant, self._version = mind, tenant, version
+        self._envelope = {
+            "trajectory_id": name,
+            "occurred_at": WHEN,
+            "agent": agent,
+            "tenant": tenant,
+            "retriever_version": version,
+        }
         self._about: str | None = None
 
     def add(self, step: Step, hits: Sequence[Hit]) -> None:
-        """One step as the event that tells it."""
+        """One step of a scripted agent as the event that tells it."""
         about, self._about = self._about, None
         match step:
             case Asked(query):
                 found = tuple(
                     events.Hit(doc_id=hit.doc_id, rank=hit.rank, score=hit.score) for hit in hits
                 )
-                self._append(events.Search, query=query, hits=found)
+                self.append(events.Search, query=query, hits=found)
             case Browsed(doc_id):
                 self._about = doc_id
-                self._append(events.Browse, doc_id=doc_id)
+                self.append(events.Browse, doc_id=doc_id)
             case Thought(text):
-                self._append(events.Reasoning, text=text, about=about)
+                self.append(events.Reasoning, text=text, about=about)
             case Answered(text):
-                self._append(events.Answer, text=text)
+                self.append(events.Answer, text=text)
             case Ended(outcome):
-                self._append(events.End, outcome=outcome)
+                self.append(events.End, outcome=outcome)
 
-    def _append(self, kind: type[Any], **fields: Any) -> None:
-        name = self._mind.trajectory_id
-        self.events.append(
-            kind(
-                event_id=f"{name}-{len(self.events)}",
-                trajectory_id=name,
-                seq=len(self.events),
-                occurred_at=WHEN,
-                agent=events.Agent(name=AGENT_NAME, model=self._mind.persona.model),
-                tenant=self._tenant,
-                retriever_version=self._version,
-                **fields,
-            )
-        )
+    def append(self, kind: type[Any], **fields: Any) -> None:
+        """One event, numbered behind those before it."""
+        seq = len(self.events)
+        event_id = f"{self._envelope['trajectory_id']}-{seq}"
+        self.events.append(kind(event_id=event_id, seq=seq, **self._envelope, **fields))
 
 
 def watch(
@@ -135,7 +131,15 @@ def watch(
     Raises:
         Whatever ``search_many`` raises.
     """
-    recorders = {task.mind.trajectory_id: Recorder(task.mind, tenant, version) for task in todo}
+    recorders = {
+        task.mind.trajectory_id: Recorder(
+            task.mind.trajectory_id,
+            events.Agent(name=AGENT_NAME, model=task.mind.persona.model),
+            tenant,
+            version,
+        )
+        for task in todo
+    }
     agents = ((task.mind.trajectory_id, act(task.need, task.mind)) for task in todo)
     rounds.work(
         agents,
