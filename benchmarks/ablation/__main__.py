@@ -27,11 +27,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
-from benchmarks import kept
-from benchmarks.ablation import tables
+from benchmarks import campaign, kept
+from benchmarks.ablation import chart, tables
 from benchmarks.ablation.runs import VARIANTS, Run, World, runs
 from schemas import logging
-from simulation import beir, stdlib_corpus
 
 ROWS = ("parent", "reweight", "oracle", "filter", "naive")
 
@@ -48,15 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in tables.markdown(found):
         print(line)
     if options.chart:
-        from benchmarks.ablation.chart import draw
-
-        draw(found, options.chart)
+        campaign.panels(tables.comparisons(found), chart.panel, options.chart)
         print(f"written: {options.chart}")
 
 
 def _run(options: argparse.Namespace) -> None:
-    corpus = beir.load(options.corpus) if options.corpus else stdlib_corpus.load()
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    corpus = campaign.corpus_of(options)
+    seeds = campaign.seeds_of(options)
     done = {(run.seed, run.variant) for run in read(options.runs) if run.corpus == corpus.name}
     left = [(s, v) for s in seeds for v in options.variants if (s, v) not in done]
     print(f"{corpus.name}: {len(left)} runs to do", flush=True)
@@ -85,23 +82,11 @@ def _say(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablation",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument(
-        "--runs", type=Path, required=True, help="file of finished runs, one JSON line each"
-    )
-    parser.add_argument("--corpus", type=Path, help="a BEIR folder; by default the demo's corpus")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser = campaign.parser("ablation", __doc__)
     parser.add_argument(
         "--variants", nargs="+", default=list(ROWS), choices=[*ROWS, *(set(VARIANTS) - set(ROWS))]
     )
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
-    parser.add_argument("--table-only", action="store_true", help="run nothing")
-    parser.add_argument("--chart", type=Path, help="write the table as a PNG, too")
     return parser
 
 

@@ -22,12 +22,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks import kept
-from benchmarks.learning import tables
+from benchmarks import campaign, kept
+from benchmarks.learning import chart, tables
 from benchmarks.learning.runs import Run, Turn, run
 from schemas import logging
 from schemas.errors import RetrailError
-from simulation import beir, stdlib_corpus
 from simulation.documents import require_fitting
 
 
@@ -44,22 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in tables.markdown(found):
         print(line)
     if options.chart:
-        from benchmarks.learning.chart import draw
-
-        draw(found, options.chart)
+        campaign.panels(tables.learned(found), chart.panel, options.chart)
         print(f"written: {options.chart}")
 
 
 def _run(options: argparse.Namespace) -> None:
-    corpus = beir.load(options.corpus) if options.corpus else stdlib_corpus.load()
+    corpus = campaign.corpus_of(options)
     require_fitting(corpus.documents)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     done = {
         found.seed
         for found in read(options.runs)
         if (found.corpus, len(found.turns)) == (corpus.name, options.turns + 1)
     }
-    for seed in seeds:
+    for seed in campaign.seeds_of(options):
         if seed not in done:
             found = run(corpus, options.turns, seed, options.agents, _say)
             kept.append(options.runs, asdict(found))
@@ -81,21 +77,9 @@ def _say(text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.learning",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument(
-        "--runs", type=Path, required=True, help="file of finished seeds, one JSON line each"
-    )
-    parser.add_argument("--corpus", type=Path, help="a BEIR folder; by default the demo's corpus")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser = campaign.parser("learning", __doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--agents", type=int, help="of each turn; by default two for every need")
-    parser.add_argument("--table-only", action="store_true", help="run nothing")
-    parser.add_argument("--chart", type=Path, help="write the table as a PNG, too")
     return parser
 
 
