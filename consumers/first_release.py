@@ -52,7 +52,7 @@ def _first(settings: Settings) -> Release:
         pooling=settings.pooling,
         max_tokens=settings.max_tokens,
     )
-    published = Registry(settings.registry_dir).publish(settings.retriever, FIRST, encoder.save)
+    published = Registry.of(settings).publish(settings.retriever, FIRST, encoder.save)
     return Release(
         version=FIRST,
         retriever=settings.retriever,

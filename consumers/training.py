@@ -31,6 +31,7 @@ from schemas.errors import BrokerUnavailable, CannotGoOn, InputError, RetrailErr
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +52,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         BrokerUnavailable, TopicMismatch: at the start.
-        ModelError: the parent's model cannot be loaded.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
         CannotGoOn: a restart is the remedy.
     """
     _require(settings)
@@ -77,7 +78,7 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
     Raises:
         InputError: there is no first release yet.
         BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
-        ModelError: the parent's model cannot be loaded.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
         CannotGoOn: trying again is the remedy.
     """
     _require(settings)
@@ -334,6 +335,7 @@ def _require(settings: Settings) -> None:
             topics.retriever_releases,
         ],
     )
+    Registry.of(settings).require(writing=True)
 
 
 def _wait_for_others(settings: Settings) -> None:

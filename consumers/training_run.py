@@ -61,7 +61,7 @@ class Bench:
     @property
     def registry(self) -> Registry:
         """Where models and training files lie."""
-        return Registry(self.settings.registry_dir)
+        return Registry.of(self.settings)
 
 
 def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:

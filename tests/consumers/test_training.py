@@ -92,7 +92,7 @@ def test_count_starts_a_run_and_the_next_one_takes_only_new_pairs(
     assert release.decision == "ship"
     assert release.queries > 0
     assert release.child_metrics is not None
-    assert Registry(world.settings.registry_dir).load(release.model).dimension == 32
+    assert Registry.of(world.settings).load(release.model).dimension == 32
 
 
 def test_too_few_pairs_start_a_run_by_age(world: World, trainer: Callable[[], Trainer]) -> None:
@@ -393,7 +393,7 @@ def test_the_first_release_is_registered_once(world: World) -> None:
     after = world.releases()
     assert after.by_version == before.by_version
     assert after.live == before.live
-    encoder = Registry(world.settings.registry_dir).load(after.by_version[1].model)
+    encoder = Registry.of(world.settings).load(after.by_version[1].model)
     original = Encoder.load(world.settings.model, max_tokens=32)
     assert (encoder.encode_queries(["amber"]) == original.encode_queries(["amber"])).all()
 
