@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from schemas.releases import Metrics, Release
 from schemas.runs import RunManifest
+from trainer.layout import Layout
 
 _HEAD = """\
 ---
@@ -75,6 +76,44 @@ def card(release: Release, manifest: RunManifest) -> str:
         "\n## Limits\n",
         "It was measured on questions that agents asked of this installation's own documents; on "
         "others it may be worse than its parent. What agents find useful is not what is true.\n",
+    ]
+    return "\n".join(parts)
+
+
+def first_card(release: Release, model: str, layout: Layout) -> str:
+    """Markdown of the first release, which nothing was trained for.
+
+    Args:
+        model: what it was made of: RETRAIL_MODEL.
+        layout: how it reads its texts.
+    """
+    parts = [
+        f"{_HEAD}# {release.retriever}, version {release.version}\n",
+        f"A dense retriever in sentence-transformers format: `{model}` as it came, the parent of "
+        "all that is trained here. Queries and documents are compared by the cosine of their "
+        "vectors.\n",
+        "## Origin\n",
+        _table(
+            {
+                "made": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
+                "from": f"`{model}`, under whose licence it is",
+                "digest of the model's files": f"`{release.model.digest}`",
+            }
+        ),
+        "\n## Texts\n",
+        _table(
+            {
+                "pooling": layout.pooling,
+                "longest input, in tokens": str(layout.max_tokens or "the model's own limit"),
+                "before a query": f"`{layout.query_prefix}`" if layout.query_prefix else "nothing",
+                "before a document": (
+                    f"`{layout.document_prefix}`" if layout.document_prefix else "nothing"
+                ),
+            }
+        ),
+        "\n## Evaluation\n",
+        "It was not measured: there was nothing to compare it with. The card of every child of it "
+        "says how it fares on held-out queries.\n",
     ]
     return "\n".join(parts)
 

@@ -457,7 +457,8 @@ def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: Wo
     assert failed is not None
     assert (failed.decision, failed.model) == ("reject", release.model)
     assert home.with_name("v2.md").read_text() == text
-    assert [path.name for path in world.settings.registry_dir.rglob("*.md")] == ["v2.md"]
+    cards = sorted(path.name for path in world.settings.registry_dir.rglob("*.md"))
+    assert cards == ["v1.md", "v2.md"]
 
 
 def test_a_run_repeated_from_its_manifest_gives_the_released_model_and_writes_nothing(

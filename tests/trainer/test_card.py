@@ -5,7 +5,8 @@ import pytest
 from schemas.releases import Metrics, Release
 from schemas.runs import Range
 from tests.trained import a_manifest, a_release
-from trainer.card import card
+from trainer.card import card, first_card
+from trainer.layout import Layout
 
 MANIFEST = a_manifest(
     4,
@@ -55,3 +56,20 @@ def test_a_card_of_a_release_that_was_not_compared(gone: str) -> None:
     text = card(compared(**{gone: None}), MANIFEST)
     assert "not compared with its parent" in text
     assert "0.4500" not in text
+
+
+def test_the_card_of_the_first_release_tells_what_it_is() -> None:
+    layout = Layout(pooling="mean", max_tokens=256, query_prefix="query: ")
+
+    text = first_card(a_release(1, None, "first", queries=0), "org/model", layout)
+
+    assert "library_name: sentence-transformers" in text
+    for line in (
+        "# r, version 1",
+        "| from | `org/model`, under whose licence it is |",
+        f"| digest of the model's files | `{'d' * 64}` |",
+        "| longest input, in tokens | 256 |",
+        "| before a query | `query: ` |",
+        "| before a document | nothing |",
+    ):
+        assert line in text.splitlines()
