@@ -153,6 +153,12 @@ class Settings(BaseSettings):
         100, description="held-out queries below which every child is held"
     )
 
+    gate_regression: Path | None = Field(
+        None,
+        description="folder of your own queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) "
+        "on which no child may get worse by the margin",
+    )
+
     # -- Refresh ----------------------------------------------------------------------------
     grace_seconds: PositiveFloat = Field(
         300.0, description="how long the collection before a swap is kept for searches and rollback"
@@ -195,10 +201,10 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "gate_regression")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @field_validator("registry")
     @classmethod

@@ -6,7 +6,7 @@ records on the topics are the truth; the card is for whoever meets the model wit
 
 from collections.abc import Iterable, Mapping
 
-from schemas.releases import Metrics, Release
+from schemas.releases import Metrics, Regression, Release
 from schemas.runs import RunManifest
 from trainer.layout import Layout
 
@@ -135,7 +135,25 @@ def _evaluation(release: Release) -> list[str]:
             f"\nDifference in nDCG@10: {release.difference:+.4f}, one-sided 95% bounds "
             f"{low:+.4f} and {high:+.4f} (paired bootstrap)."
         )
+    if release.regression is not None:
+        found += _regression(release.regression)
     return found
+
+
+def _regression(measured: Regression) -> list[str]:
+    low, high = measured.interval
+    return [
+        f"\nOn {measured.queries:,} queries of the regression set, which was not mined:\n",
+        _rows(
+            ("", "nDCG@10", "recall@10", "MRR"),
+            (
+                _measured("parent", measured.parent_metrics),
+                _measured("this", measured.child_metrics),
+            ),
+        ),
+        f"\nDifference in nDCG@10: {measured.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
+        f"{high:+.4f}.",
+    ]
 
 
 def _measured(name: str, metrics: Metrics) -> tuple[str, ...]:
