@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 PROGRESS_SECONDS = 10.0
 """Between two log lines of a long transfer."""
 
+CONNECT_SECONDS = 5.0
+"""For a connection to S3, each of several times; a search waits for it. Its own default is 60."""
+
 _VERSION = re.compile(r"v([1-9]\d*)\.json")
 
 _exclusive: dict[str, bool] = {}
@@ -79,11 +82,9 @@ class ObjectStorage:
         self._url = url.rstrip("/")
         self._copies = ModelCopies(copies)
         try:
-            # What another process has published must be seen at once.
-            found = fsspec.core.url_to_fs(self._url, use_listings_cache=False)
+            found = fsspec.core.url_to_fs(self._url, **_options(self._url))
         except (ImportError, ValueError) as error:
-            protocol = self._url.partition("://")[0]
-            extra = " Run: pip install 'retrail[s3]'." if protocol in ("s3", "s3a") else ""
+            extra = " Run: pip install 'retrail[s3]'." if _is_s3(self._url) else ""
             raise ConfigurationError(
                 f"RETRAIL_REGISTRY is {self._url}, which cannot be used: {error}.{extra}"
             ) from error
@@ -189,7 +190,7 @@ class ObjectStorage:
 
     def _list(self, path: str) -> list[str]:
         """Names right below a path, of objects and of prefixes."""
-        with self._asking("list it"):
+        with self._asking("list models"):
             try:
                 found = self._files.ls(path, detail=False)
             except FileNotFoundError as error:
@@ -320,13 +321,13 @@ class ObjectStorage:
             )
         if isinstance(error, PermissionError):
             return (
-                f"The registry {self._url} refuses to {what}: {error}. Check the credentials "
-                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the role of this "
-                "machine) and what they may do in the bucket: list, get and put; a trainer also "
-                "deletes what it could not finish."
+                f"The registry {self._url} denies the right to {what}: {error}. Check the "
+                "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the "
+                "role of this machine) and what they may do in the bucket: list, get and put; a "
+                "trainer also deletes what it could not finish."
             )
         return (
-            f"The registry {self._url} failed to {what}: {error} ({type(error).__name__}). Check "
+            f"Cannot {what} in the registry {self._url}: {error} ({type(error).__name__}). Check "
             "that it can be reached (RETRAIL_REGISTRY, AWS_ENDPOINT_URL, the network) and the "
             "credentials, then start again."
         )
@@ -361,6 +362,20 @@ class _Progress(Callback):  # type: ignore[misc]
             of_mb=round(self._bytes / 1e6, 1),
             seconds=round(self._told - self._began, 1),
         )
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Of the file system, on top of fsspec's own configuration."""
+    # What another process has published must be seen at once.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if _is_s3(url):
+        configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"connect_timeout": CONNECT_SECONDS, **configured}
+    return options
+
+
+def _is_s3(url: str) -> bool:
+    return url.startswith(("s3://", "s3a://"))
 
 
 def _objects(location: str, digest: str) -> str:

@@ -179,7 +179,9 @@ def test_a_refused_access_says_what_is_needed(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
-    with pytest.raises(RegistryUnavailable, match=r"refuses to list it: .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        RegistryUnavailable, match=r"denies the right to list models: .*AWS_ACCESS_KEY_ID"
+    ):
         Registry.of(settings).require(writing=False)
 
 
@@ -189,7 +191,9 @@ def test_a_server_that_does_not_answer_is_named(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
-    with pytest.raises(RegistryUnavailable, match=r"failed to list it: .*127\.0\.0\.1:9") as error:
+    with pytest.raises(
+        RegistryUnavailable, match=r"Cannot list models in the registry .*127\.0\.0\.1:9"
+    ) as error:
         Registry.of(settings).require(writing=False)
     assert error.value.exit_status == 75
 
