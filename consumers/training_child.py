@@ -8,7 +8,7 @@ somebody asks (:mod:`consumers.training_repeat`).
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.errors import InputError, ModelError
+from schemas.errors import InputError, ModelError, RegistryUnavailable
 from schemas.releases import Model
 from schemas.runs import RunManifest
 from trainer import curve, finetune
@@ -55,9 +55,12 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 
     Raises:
         TrainingFileLost: it is gone, or not what was frozen.
+        RegistryUnavailable: nobody knows; it may be read later.
     """
     try:
         return registry.load_training_file(manifest.training_file)
+    except RegistryUnavailable:
+        raise
     except (InputError, ModelError) as error:
         raise TrainingFileLost(str(error)) from error
 

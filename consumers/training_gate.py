@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 import structlog
 
@@ -12,9 +13,9 @@ from schemas.base import canonical
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from schemas.settings import Settings
-from trainer import evaluation, gate
+from trainer import evaluation, gate, regression_set
 from trainer import metrics as trainer_metrics
-from trainer.encoder import Encoder, Progress
+from trainer.encoder import Encoder
 from trainer.gate import GateDecision, Rule
 from trainer.heldout import folded
 
@@ -25,6 +26,9 @@ UNCAPPED = Caps(agent=1.0, tenant=1.0, trajectory=1.0, query=1.0, document=1.0, 
 _LEAST = 1e-6
 """A share is above 0; of any number of queries this is one."""
 
+StageProgress = Callable[[str, int, int], None]
+"""Called with what is done, and how many documents of how many."""
+
 
 def compare(
     parent: Encoder,
@@ -34,7 +38,7 @@ def compare(
     texts: TextSource,
     *,
     settings: Settings,
-    progress: Progress,
+    progress: StageProgress,
 ) -> GateDecision:
     """Evaluate both over the same pool, and decide.
 
@@ -44,7 +48,11 @@ def compare(
             asked here, whoever asked them too.
         texts: the corpus.
         progress: called while documents are encoded; the evaluation ends with what it raises.
+
+    Raises:
+        InputError: the regression set (RETRAIL_GATE_REGRESSION) cannot be read.
     """
+    own = regression_set.load(settings.gate_regression) if settings.gate_regression else {}
     queries = relevance(
         held_out,
         {folded(pair.query) for pair in trained},
@@ -54,14 +62,36 @@ def compare(
     documents = {
         doc_id: document.embedded_text() for doc_id, document in texts.get(texts.all_ids()).items()
     }
-    pool = evaluation.choose_pool(documents, queries, [parent, child], seed=settings.train_seed)
-    log.info("evaluating", queries=len(queries), documents=len(pool))
-    found = [
-        evaluation.evaluate(encoder, queries, pool, progress=progress)
-        for encoder in (parent, child)
-    ]
+    asked = {query: {*queries.get(query, ()), *own.get(query, ())} for query in {**queries, **own}}
+    pool = evaluation.choose_pool(
+        documents,
+        asked,
+        [parent, child],
+        seed=settings.train_seed,
+        progress=partial(progress, "choosing documents"),
+    )
+    log.info("evaluating", queries=len(queries), regression=len(own), documents=len(pool))
+    ids = sorted(pool)
+    found, found_own = [], []
+    for name, encoder in (("parent", parent), ("child", child)):
+        vectors = encoder.encode_documents(
+            [pool[doc_id] for doc_id in ids], progress=partial(progress, f"evaluating the {name}")
+        )
+        found.append(evaluation.evaluate_vectors(encoder, queries, ids, vectors))
+        found_own.append(evaluation.evaluate_vectors(encoder, own, ids, vectors))
     rule = Rule(settings.gate_margin, settings.gate_min_queries, settings.train_seed)
     decision = gate.decide(found[0], found[1], rule, relevant=queries)
+    if own:
+        relevant = {query: [d for d, grade in some.items() if grade] for query, some in own.items()}
+        decision = gate.without_regression(
+            decision, found_own[0], found_own[1], rule, relevant=relevant
+        )
+        if len(found_own[0]) < len(own):
+            log.warning(
+                "queries of the regression set have no relevant document in the corpus",
+                left_out=len(own) - len(found_own[0]),
+                queries=len(own),
+            )
     if settings.gate == "manual":
         decision = gate.awaiting_approval(decision)
     trainer_metrics.GATE_DECISIONS.labels(decision.decision).inc()

@@ -72,7 +72,7 @@ def repeat(settings: Settings, wanted: str, *, on_step: OnStep | None = None) ->
             f"Run {run.run_id} has no release yet, so there is nothing to compare a repetition "
             "with. The active trainer finishes it; `retrail train` does so at once."
         )
-    registry = Registry(settings.registry_dir)
+    registry = Registry.of(settings)
     try:
         report = train_child(
             registry,

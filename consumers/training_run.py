@@ -18,7 +18,7 @@ from consumers.training_child import OnStep, TrainingFileLost, train_child, writ
 from consumers.training_gate import compare
 from consumers.training_ledger import Ledger
 from consumers.training_pairs import PairStore
-from consumers.training_progress import reporting
+from consumers.training_progress import comparing, reporting
 from consumers.training_selection import FactorOf, Selector, rules_of
 from schemas.base import canonical
 from schemas.pairs import LabelledPair
@@ -61,7 +61,7 @@ class Bench:
     @property
     def registry(self) -> Registry:
         """Where models and training files lie."""
-        return Registry(self.settings.registry_dir)
+        return Registry.of(self.settings)
 
 
 def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
@@ -212,7 +212,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
             bench.pairs.trainable(ranges, manifest.config.variant),
             bench.texts,
             settings=bench.settings,
-            progress=lambda done, of: bench.check(),
+            progress=comparing(bench.check),
         )
     except (TrainingDiverged, TrainingFileLost) as failure:
         model = parent.model
@@ -237,6 +237,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
         difference=gate.difference,
         interval=gate.interval,
         margin=gate.margin,
+        regression=gate.regression,
         decision=gate.decision,
         reason=gate.reason,
     )

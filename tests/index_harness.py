@@ -53,7 +53,7 @@ def publish(settings: Settings, texts: Mapping[str, str | None]) -> None:
 def release(settings: Settings, version: int, seed: int, folder: Path) -> Release:
     """Publish a tiny random model as a release, not live yet."""
     encoder = Encoder.load(write_tiny_model(folder / f"seed-{seed}", seed=seed), max_tokens=64)
-    published = Registry(settings.registry_dir).publish(settings.retriever, version, encoder.save)
+    published = Registry.of(settings).publish(settings.retriever, version, encoder.save)
     made = Release(
         version=version,
         retriever=settings.retriever,
@@ -142,7 +142,7 @@ class Reference:
 
     def scores(self, model: Model, queries: Sequence[str]) -> list[dict[str, float]]:
         """For each query the score of every document."""
-        encoder = Registry(self._settings.registry_dir).load(model)
+        encoder = Registry.of(self._settings).load(model)
         products = encoder.encode_queries(queries) @ encoder.encode_documents(self._texts).T
         return [dict(zip(self._ids, row.tolist(), strict=True)) for row in products]
 

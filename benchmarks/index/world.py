@@ -49,7 +49,7 @@ class World:
     def release(self) -> int:
         """Publish the first model again as the next release, not live yet; returns its version."""
         self.version += 1
-        registry = Registry(self.settings.registry_dir)
+        registry = Registry.of(self.settings)
         first = registry.published(self.settings.retriever, 1)
         assert first is not None
         encoder = Encoder.load(registry.open(first.model))

