@@ -15,7 +15,7 @@ import structlog
 
 from schemas.broker import require_broker
 from schemas.events import Reasoning, Verdict
-from schemas.judged import TICK, JudgedReasoning
+from schemas.judged import JudgedReasoning, Tick
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams import life, metrics
@@ -161,10 +161,11 @@ class JudgeTask:
         oldest = (self._judged.oldest, self._dead.oldest)
         return [position for position in oldest if position is not None]
 
-    def caught_up(self) -> None:
+    def caught_up(self, as_of: int) -> None:
         """All is read; if all is acknowledged too, say on the log that time has passed."""
         if not self._unacknowledged():
-            self._judged.put(self._next, Output(None, TICK), len(TICK))
+            tick = Tick(as_of=as_of).to_json()
+            self._judged.put(self._next, Output(None, tick), len(tick))
             metrics.TICKS.inc()
 
     async def finish(self, patience: float) -> Committed | None:

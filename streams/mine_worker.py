@@ -89,7 +89,7 @@ class MineTask:
         await self._outbox.acknowledged()
         return Committed(point.offset, point.metadata())
 
-    def caught_up(self) -> None:
+    def caught_up(self, as_of: int) -> None:
         """Nothing to do: time passes on the log, by the judge's ticks."""
 
     async def finish(self, patience: float) -> Committed | None:

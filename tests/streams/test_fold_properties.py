@@ -5,10 +5,11 @@ import random
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from schemas.judged import TICK
+from schemas.judged import Tick
 from streams.fold import Fold, Limits, Resume
 from tests.streams.judged_log import (
     LIMITS,
+    TICK,
     LogRecord,
     contents,
     disturbed,
@@ -31,6 +32,19 @@ def test_interleaving_repetition_and_reordering_change_nothing(events, rng):
     in_order = folded(written([event for one in events for event in one]))
     shuffled = folded(written(disturbed(interleaved(events, rng), rng)))
     assert contents(shuffled) == contents(in_order)
+
+
+@given(trajectories, seeds)
+@settings(max_examples=100, deadline=None)
+def test_ticks_change_nothing_however_late_they_reach_the_log(events, rng):
+    in_order = folded(written([event for one in events for event in one]))
+    log = []
+    for now, event in enumerate(disturbed(interleaved(events, rng), rng)):
+        log.append(judged_record(len(log), event, source=now, time=now))
+        if rng.random() < 0.3:
+            late = rng.choice([0, 1, LIMITS.gap_ms, 10 * LIMITS.age_ms])
+            log.append(LogRecord(len(log), now + late, Tick(as_of=now).to_json()))
+    assert contents(folded(log)) == contents(in_order)
 
 
 @given(trajectories, seeds)
