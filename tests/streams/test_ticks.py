@@ -4,11 +4,11 @@ import asyncio
 import time
 
 from schemas.judged import Tick, adapter
-from streams.faust_batches import Committed
 from streams.fold import Fold, Limits
 from streams.judge_worker import JudgeTask
 from streams.judging import NoJudge
 from streams.worker import Worker
+from tests.streams.fakes import Source, Tape
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=60_000)
@@ -49,43 +49,10 @@ def test_a_tick_without_its_time_counts_from_its_append():
     assert fold.clock == 500
 
 
-class Tape:
-    """A channel that keeps what is sent."""
-
-    def __init__(self):
-        self.values = []
-        self.written = asyncio.Event()
-
-    def new_batch(self):
-        return self
-
-    def append(self, output):
-        self.values.append(output.value)
-        return True
-
-    async def send(self, batch):
-        self.written.set()
-
-
-class Source:
-    """A broker that takes its time to tell the end of an empty partition."""
-
-    def __init__(self):
-        self.answered = []
-
-    async def ends(self, partitions):
-        await asyncio.sleep(0.05)
-        self.answered.append(time.time() * 1000)
-        return dict.fromkeys(partitions, 0)
-
-    async def committed(self, partitions):
-        return dict.fromkeys(partitions, Committed(0))
-
-
 def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
     """Not when it had looked: what is appended between the two may not have been seen."""
     monkeypatch.setattr("streams.worker.CHECKPOINT_SECONDS", 0.01)
-    tape, source = Tape(), Source()
+    tape, source = Tape(), Source(seconds=0.05)
 
     def make_task(app, partition, start, on_failure):
         return JudgeTask(NoJudge(), ("source", partition), start, tape, Tape(), on_failure)
