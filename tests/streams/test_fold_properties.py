@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.judged import Tick
 from streams.fold import Fold, Limits, Resume
+from tests.effort import examples
 from tests.streams.judged_log import (
     LIMITS,
     TICK,
@@ -27,7 +28,7 @@ seeds = st.integers(0, 2**32).map(random.Random)
 
 
 @given(trajectories, seeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_interleaving_repetition_and_reordering_change_nothing(events, rng):
     in_order = folded(written([event for one in events for event in one]))
     shuffled = folded(written(disturbed(interleaved(events, rng), rng)))
@@ -35,7 +36,7 @@ def test_interleaving_repetition_and_reordering_change_nothing(events, rng):
 
 
 @given(trajectories, seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_ticks_change_nothing_however_late_they_reach_the_log(events, rng):
     in_order = folded(written([event for one in events for event in one]))
     log = []
@@ -48,7 +49,7 @@ def test_ticks_change_nothing_however_late_they_reach_the_log(events, rng):
 
 
 @given(trajectories, seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_trajectories_published_whole_again_at_any_time_change_nothing(events, rng):
     first = interleaved(events, rng)
     again = interleaved(rng.sample(events, rng.randrange(1, len(events) + 1)), rng)
@@ -136,7 +137,7 @@ class Miner:
 
 
 @given(seeds)
-@settings(max_examples=1_000, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(1_000), deadline=None, phases=[Phase.generate])
 def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
     """Also from a checkpoint before the newest, as after a crash between acknowledgement and
     commit; also while it still folds again what was done before.
@@ -159,7 +160,7 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
 
 
 @given(trajectories, seeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(events, rng):
     log = _troubled(interleaved(events, rng), rng)
     fold, earlier = Fold(limits=TIGHT), 0
@@ -172,7 +173,7 @@ def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(e
 
 
 @given(trajectory_steps, seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_rejudged_second_changes_nothing(steps, rng):
     log = written(numbered("t", steps))
     cut = rng.randrange(len(log) + 1)
@@ -183,6 +184,7 @@ def test_a_rejudged_second_changes_nothing(steps, rng):
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
+@settings(max_examples=examples(100), deadline=None)
 def test_foreign_bytes_are_counted_and_skipped(values):
     fold = Fold(limits=LIMITS)
     for offset, value in enumerate(values):
