@@ -10,7 +10,6 @@ from streams.fold import Fold, Limits, Resume
 from tests.effort import examples
 from tests.streams.judged_log import (
     LIMITS,
-    TICK,
     LogRecord,
     contents,
     disturbed,
@@ -69,8 +68,8 @@ TIGHT = Limits(gap_ms=30, idle_ms=100, age_ms=300, events=12, remembered_records
 def _troubled(events, rng):
     """A log with every trouble at once.
 
-    Repeats (of openings, too), reordering, lost events, silences, clocks that step back, ticks, and
-    a judge that repeats its last second.
+    Repeats (of openings, too), reordering, lost events, silences, clocks that step back, ticks
+    (late ones, too), and a judge that repeats its last second.
     """
     kept = [event for event in disturbed(events, rng) if rng.random() > 0.1]
     log, now, source = [], 0, 0
@@ -84,11 +83,11 @@ def _troubled(events, rng):
                 log.append((time, source, repeat))
                 source += 1
         if rng.random() < 0.1:
-            log.append((now, None, None))
+            log.append((now + rng.choice([0, 0, 50]), now, None))
         if rng.random() < 0.1:
             log += log[-rng.randrange(1, 4) :]
     return [
-        LogRecord(offset, time, TICK)
+        LogRecord(offset, time, Tick(as_of=source).to_json())
         if event is None
         else judged_record(offset, event, source, time)
         for offset, (time, source, event) in enumerate(log)
