@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from streams import life, metrics
 from streams.dead_letters import Rejected, dead_letter, fits, read
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.judging import (
     Event,
     Judge,
@@ -33,6 +33,7 @@ from streams.judging import (
 )
 from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 

@@ -19,9 +19,10 @@ from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import life, metrics
 from streams.dead_letters import fits
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.fold import Fold, Limits, Resume
 from streams.outbox import Channel, Outbox, Output
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 

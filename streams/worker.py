@@ -45,8 +45,9 @@ from schemas.metrics import LAG_EVENTS
 from schemas.metrics_server import Health
 from streams import health, metrics
 from streams.continuity import Continuity
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.health import Observation, PartitionState
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +107,7 @@ MakeTask = Callable[[BatchApp, int, Committed, Callable[[BaseException], None]],
 
 
 class Worker:
-    """Runs partition tasks over one source topic; a :class:`streams.faust_batches.Handler`."""
+    """Runs partition tasks over one source topic; a :class:`streams.source.Handler`."""
 
     def __init__(self, source: str, session_seconds: float, make_task: MakeTask) -> None:
         """Must be created within the running loop.

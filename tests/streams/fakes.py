@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from streams.faust_batches import Committed
+from streams.source import Committed
 
 
 @dataclass

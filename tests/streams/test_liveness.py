@@ -47,7 +47,7 @@ worker.ANSWER_SECONDS = 1.0
 assigned = worker.Worker.assigned
 async def and_then(self, partitions):
     await assigned(self, partitions)
-    loop = self.app._consumer_thread.thread_loop
+    loop = self.app.consumer_thread.thread_loop
     {what}
 worker.Worker.assigned = and_then
 """

@@ -10,10 +10,10 @@ from schemas.events import Agent
 from schemas.judged import Tick
 from schemas.settings import Settings
 from schemas.tokens import count_tokens
-from streams.faust_batches import Committed
 from streams.judge_worker import JudgeTask
 from streams.local_judge import LocalJudge
 from streams.mine_worker import MineTask, show
+from streams.source import Committed
 from streams.worker import Worker
 from tests.streams.fakes import FakeRecord, Source, Tape
 from tests.streams.fleet import trajectory
