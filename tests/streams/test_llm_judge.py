@@ -9,21 +9,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from streams.judging import judge_named
 from streams.llm_judge import LlmJudge, read_answer
-from tests.streams.chat_server import ChatServer
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(reply, port=0):
-        servers.append(ChatServer(reply, port))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def judge_at(url, **options):
