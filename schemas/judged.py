@@ -62,10 +62,20 @@ class JudgedOther(Source, Other):
 class Tick(Contract):
     """Time passes: written once a second (null key) while the judge has nothing left to read.
 
-    Its time is its own append time, so a miner closes idle trajectories without a clock of its own.
+    So a miner closes idle trajectories without a clock of its own. A tick may reach the log late (a
+    slow broker, a judge that was stopped and woken up), behind which stand events that came to the
+    source meanwhile; so its time is ``as_of``, but no later than its append, lest a judge whose
+    clock is ahead lets time pass too early. One without ``as_of`` counts from its append.
     """
 
     type: Literal["tick"] = "tick"
+    as_of: Annotated[
+        int | None,
+        Field(
+            description="until when all that was appended to the source had been judged, by the "
+            "judge's clock, ms epoch"
+        ),
+    ] = None
 
 
 Judged = JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther
@@ -74,5 +84,3 @@ Judged = JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEn
 adapter: TypeAdapter[Judged | Tick] = TypeAdapter(
     Annotated[Judged | Tick, Field(discriminator="type")]
 )
-
-TICK = Tick().to_json()

@@ -5,8 +5,8 @@ from typing import Literal
 from schemas.events import InvalidEvent, InvalidReason, Parsed, parse
 from schemas.headers import DeadLetter
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
-from streams.faust_batches import Record
 from streams.outbox import Output
+from streams.source import Record
 
 STAGE = "judge"
 

@@ -139,7 +139,7 @@ class Fold:
 
         Args:
             offset: of the record on judged-events; above all earlier ones.
-            timestamp: the record's own, in milliseconds; counts for ticks only.
+            timestamp: the record's own, in milliseconds; counts for ticks only, as a bound.
             value: a judged event.
             silent: the pairs are known to be on the topic, so they are neither made nor counted.
 
@@ -153,7 +153,8 @@ class Fold:
             self._count("undecodable", silent)
             return []
         if isinstance(record, TickRecord):
-            return self.advance(timestamp, silent=silent)
+            as_of = timestamp if record.as_of is None else min(record.as_of, timestamp)
+            return self.advance(as_of, silent=silent)
         if record.source_offset <= self._last_source:
             self._count("rejudged", silent)
             return []

@@ -15,12 +15,12 @@ import structlog
 
 from schemas.broker import require_broker
 from schemas.events import Reasoning, Verdict
-from schemas.judged import TICK, JudgedReasoning
+from schemas.judged import JudgedReasoning, Tick
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams import life, metrics
 from streams.dead_letters import Rejected, dead_letter, fits, read
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.judging import (
     Event,
     Judge,
@@ -33,6 +33,7 @@ from streams.judging import (
 )
 from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 
@@ -161,10 +162,11 @@ class JudgeTask:
         oldest = (self._judged.oldest, self._dead.oldest)
         return [position for position in oldest if position is not None]
 
-    def caught_up(self) -> None:
+    def caught_up(self, as_of: int) -> None:
         """All is read; if all is acknowledged too, say on the log that time has passed."""
         if not self._unacknowledged():
-            self._judged.put(self._next, Output(None, TICK), len(TICK))
+            tick = Tick(as_of=as_of).to_json()
+            self._judged.put(self._next, Output(None, tick), len(tick))
             metrics.TICKS.inc()
 
     async def finish(self, patience: float) -> Committed | None:

@@ -19,6 +19,7 @@ from schemas.errors import ConfigurationError
 from schemas.events import Verdict
 from schemas.settings import Settings
 from streams import metrics
+from streams.shared_answers import SharedAnswers
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class Unavailable(Exception):
 
 
 class LlmJudge:
-    """Asks about each text once; see the module's docstring."""
+    """Asks about each text once, also if it comes twice at once; see the module's docstring."""
 
     name = "llm"
 
@@ -101,6 +102,7 @@ class LlmJudge:
             limits=httpx.Limits(max_connections=concurrency),
         )
         self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._under_way = SharedAnswers[bytes, Verdict]()
         self._answers = 0
         self._outage = 0
         self._probe = asyncio.Lock()
@@ -143,6 +145,11 @@ class LlmJudge:
             self._cache.move_to_end(digest)
             metrics.JUDGE_REQUESTS.labels("cached").inc()
             return known
+        if digest in self._under_way:
+            metrics.JUDGE_REQUESTS.labels("shared").inc()
+        return await self._under_way.get(digest, lambda: self._ask_and_keep(digest, text))
+
+    async def _ask_and_keep(self, digest: bytes, text: str) -> Verdict:
         async with self._slots:
             verdict = await self._ask(text)
         if verdict != "unknown":

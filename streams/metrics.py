@@ -42,7 +42,8 @@ JUDGE_SECONDS = Histogram(
 )
 JUDGE_REQUESTS = Counter(
     "retrail_judge_requests_total",
-    "Questions to a judging server, by result (answered, cached, unusable, retried).",
+    "Questions to a judging server, by result (answered, cached, shared: with one under way, "
+    "unusable, retried).",
     ["result"],
 )
 JUDGE_TOKENS = Counter(

@@ -19,9 +19,10 @@ from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import life, metrics
 from streams.dead_letters import fits
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.fold import Fold, Limits, Resume
 from streams.outbox import Channel, Outbox, Output
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class MineTask:
         await self._outbox.acknowledged()
         return Committed(point.offset, point.metadata())
 
-    def caught_up(self) -> None:
+    def caught_up(self, as_of: int) -> None:
         """Nothing to do: time passes on the log, by the judge's ticks."""
 
     async def finish(self, patience: float) -> Committed | None:

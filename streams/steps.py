@@ -80,6 +80,8 @@ class EndRecord(_Record, tag="end", kw_only=True, gc=False):
 class TickRecord(msgspec.Struct, tag_field="type", tag="tick", gc=False):
     """Time passes."""
 
+    as_of: int | None = None
+
 
 EventRecord = SearchRecord | BrowseRecord | ReasoningRecord | AnswerRecord | OtherRecord | EndRecord
 

@@ -27,7 +27,7 @@ acknowledged, none leaves a hole. Repeats are recognised by what they carry:
 - judged events by source offset: the miner drops what is not above the last one. They need not be
   equal, because judge ``llm`` may answer differently when asked again: the first on the log counts;
 - dead letters by the source's topic, partition and offset, in their headers;
-- ticks are not repeated: each says what time it is when it is written.
+- ticks are not repeated: each says until when all was judged.
 """
 
 import asyncio
@@ -45,8 +45,9 @@ from schemas.metrics import LAG_EVENTS
 from schemas.metrics_server import Health
 from streams import health, metrics
 from streams.continuity import Continuity
-from streams.faust_batches import BatchApp, Committed, Record
+from streams.faust_batches import BatchApp
 from streams.health import Observation, PartitionState
+from streams.source import Committed, Record
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +80,11 @@ class PartitionTask(Protocol):
     async def commit_point(self) -> Committed:
         """Steps 1 and 2 of a checkpoint."""
 
-    def caught_up(self) -> None:
-        """Called once a second while there is nothing left to read."""
+    def caught_up(self, as_of: int) -> None:
+        """Called once a second while nothing is left to read of what was appended by ``as_of``.
+
+        That is a time of this machine's clock, in ms since the epoch.
+        """
 
     async def finish(self, patience: float) -> Committed | None:
         """Stop, within ``patience`` seconds; the last commit point, if it could be reached."""
@@ -103,7 +107,7 @@ MakeTask = Callable[[BatchApp, int, Committed, Callable[[BaseException], None]],
 
 
 class Worker:
-    """Runs partition tasks over one source topic; a :class:`streams.faust_batches.Handler`."""
+    """Runs partition tasks over one source topic; a :class:`streams.source.Handler`."""
 
     def __init__(self, source: str, session_seconds: float, make_task: MakeTask) -> None:
         """Must be created within the running loop.
@@ -278,7 +282,7 @@ class Worker:
         """Every second: lag, ticks of tasks that caught up, and whether records still come."""
         while True:
             await asyncio.sleep(CHECKPOINT_SECONDS)
-            slots = dict(self._slots)
+            slots, as_of = dict(self._slots), int(time.time() * 1000)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     ends = await self._look(frozenset(slots))
@@ -291,7 +295,7 @@ class Worker:
                 self._heard_at = time.monotonic()
                 for partition, slot in slots.items():
                     if self._slots.get(partition) is slot:
-                        self._watch(partition, slot, ends[partition])
+                        self._watch(partition, slot, ends[partition], as_of)
             self._observe()
 
     async def _look(self, partitions: frozenset[int]) -> Mapping[int, int]:
@@ -313,13 +317,13 @@ class Worker:
         self._heard_at = time.monotonic()
         return True
 
-    def _watch(self, partition: int, slot: Slot, end: int) -> None:
+    def _watch(self, partition: int, slot: Slot, end: int, as_of: int) -> None:
         slot.lag = lag = max(0, end - slot.guard.next)
         behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
         LAG_EVENTS.labels(self.source, partition).set(lag)
         metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
         if not lag:
-            slot.task.caught_up()
+            slot.task.caught_up(as_of)
         if not lag or not slot.task.room:
             slot.moved_at = time.monotonic()
 

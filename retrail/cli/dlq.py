@@ -115,9 +115,15 @@ def replay(
 ) -> None:
     """Send dead letters back to their topic, as they came: what was set aside can be read now.
 
+    That helps where their reader has learned to read them. What is wrong itself is set aside again:
+    mend it (`retrail dlq show 2:17 > event.json`), and publish that (`retrail publish event.json
+    --format events`, or `retrail documents load`).
+
     They stay in the queue. A replayed event is a new record at the end of the topic: it counts if
     its trajectory is still open, or if it is the seq 0 that opens it. One that stands behind its
-    trajectory's close counts in no revision (RETRAIL_REVISION): each reads the log in its order.
+    trajectory's close counts only in a new revision (RETRAIL_REVISION), and only if that waits for
+    it: RETRAIL_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS of its miner must reach from the
+    trajectory to the replay.
 
     \b
     Examples:

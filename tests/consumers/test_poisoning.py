@@ -92,7 +92,7 @@ class Town:
             [pair for pair in relevant if not is_held_out(pair.query)],
             Texts(self.corpus.documents),
             settings=settings,
-            progress=lambda done, of: None,
+            progress=lambda stage, done, of: None,
         )
 
     def quality(self, index: ExactIndex) -> float:

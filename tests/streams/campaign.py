@@ -1,18 +1,19 @@
 """A fault campaign: a stream of trajectories while workers are killed at random moments."""
 
+import itertools
 import os
 import random
 import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from schemas.events import Envelope
 from schemas.pairs import LabelledPair
-from tests.streams.fleet import Fleet, Worker, pairs_of, publish
+from tests.streams.fleet import Fleet, Worker, pairs_of, publish, trajectory
 from tests.waiting import eventually
 
 REPORTS: list["Report"] = []
@@ -59,7 +60,12 @@ class Clock:
     began: float = field(default_factory=time.monotonic)
 
     def close(self, fleet: Fleet, expected: dict[str, LabelledPair], events: int) -> Report:
-        """Compare every pair on the topic with the expected ones; assert that all are right."""
+        """Wait for the expected pairs, let the workers finish, and compare every pair.
+
+        Asserts that all of these are there, no others, and that all repeats are equal.
+        """
+        fleet.until_pairs(expected, 120)
+        fleet.finish()
         found = pairs_of(fleet.settings)
         ids = {pair.pair_id for pair in found}
         report = Report(
@@ -82,47 +88,78 @@ class Clock:
         return report
 
 
-@contextmanager
-def publishing(
-    fleet: Fleet, events: Sequence[Envelope], rate: float, patience: float = 30
-) -> Iterator[None]:
-    """Publish at ``rate`` events a second meanwhile; at the end what is left at once.
+class Agents:
+    """Agents that work side by side, each on one trajectory after another."""
 
-    An event that is not acknowledged within ``patience`` seconds fails the test.
+    def __init__(self, number: int = 10) -> None:
+        self._names = (f"t{count}" for count in itertools.count())
+        self._left: list[list[Envelope]] = [[] for _ in range(number)]
+
+    def events(self, rounds: int) -> list[Envelope]:
+        """What they do next; each does ``rounds`` steps."""
+        done = []
+        for _ in range(rounds):
+            for place, left in enumerate(self._left):
+                if not left:
+                    self._left[place] = left = trajectory(next(self._names))[::-1]
+                done.append(left.pop())
+        return done
+
+    def rest(self) -> list[Envelope]:
+        """What they need to end what they began."""
+        return [event for left in self._left for event in reversed(left)]
+
+
+@contextmanager
+def publishing(fleet: Fleet, rate: int, patience: float = 30) -> Iterator[list[Envelope]]:
+    """Publish about ``rate`` events a second meanwhile; at the end, until every trajectory ends.
+
+    Gives what was published, which is complete after it. An event that is not acknowledged within
+    ``patience`` seconds fails the test.
     """
-    hurry, failures = threading.Event(), list[BaseException]()
-    slice_ = max(1, int(rate / 5))
+    over, published, failures = threading.Event(), list[Envelope](), list[BaseException]()
+    agents = Agents()
+
+    def send(events: list[Envelope]) -> None:
+        publish(fleet.settings, events, patience)
+        published.extend(events)
 
     def work() -> None:
         try:
-            for start in range(0, len(events), slice_):
-                publish(fleet.settings, events[start : start + slice_], patience)
-                hurry.wait(0.2)
+            while not over.wait(0.5):
+                send(agents.events(rate // 20))
+            send(agents.rest())
         except BaseException as failure:
             failures.append(failure)
 
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield
+        yield published
     finally:
-        hurry.set()
+        over.set()
         thread.join()
     assert not failures, failures
 
 
 EARLY = 0.2
-"""The share of kills that may hit a worker which has no partitions yet."""
+"""The share of kills that may hit a worker which does not work yet."""
 
 
 def kill_at_random(
-    fleet: Fleet, clock: Clock, rng: random.Random, kills: int, each: int = 1, longest: float = 6.0
+    fleet: Fleet,
+    clock: Clock,
+    rng: random.Random,
+    kills: int,
+    each: int = 1,
+    longest: float = 6.0,
 ) -> None:
-    """Kill -9 workers that own partitions at random moments, ``kills`` times; replace them.
+    """Kill -9 working workers at random moments, ``kills`` times; replace them.
 
-    Others are killed while they wait for partitions, mostly at their start; they are counted beside
-    these. With ``each`` > 1, now and then one is asked to leave instead, so that the group
-    rebalances without a dead member, and its heir comes only later.
+    One works once it has handled records (more are coming all the time). Others are killed while
+    they start, wait for partitions or fold again; they are counted beside these. With ``each`` > 1,
+    now and then one is asked to leave instead, so that the group rebalances without a dead member,
+    and its heir comes only later.
     """
     workers: list[Worker] = [fleet.start(role) for _ in range(each) for role in ("judge", "mine")]
     done = 0
@@ -130,17 +167,17 @@ def kill_at_random(
         place = rng.randrange(len(workers))
         victim = workers[place]
         if rng.random() >= EARLY:
-            eventually(lambda victim=victim: victim.working, 60, f"partitions of {victim.role}")
+            eventually(lambda victim=victim: victim.working, 60, f"work of {victim.role}")
         time.sleep(rng.uniform(0.1, longest))
         assert victim.process.poll() is None, victim.log[-3000:]
         if each > 1 and rng.random() < 0.2:
-            working, status = victim.working, victim.stop()
-            assert status == 0 or not working, victim.log[-3000:]
+            victim.leave()
             clock.faults[f"{victim.role} asked to leave"] += 1
             time.sleep(rng.uniform(0, 2))
         else:
-            state = "working" if victim.working else "waiting"
+            working = victim.working
             victim.kill()
+            state = "working" if working else "waiting"
             clock.faults[f"kill -9 of a {state} {victim.role}"] += 1
-            done += state == "working"
+            done += working
         workers[place] = fleet.start(victim.role)

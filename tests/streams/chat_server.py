@@ -71,6 +71,16 @@ class ChatServer:
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
+    @property
+    def variables(self):
+        """Settings of a judge that asks this server."""
+        return {
+            "RETRAIL_JUDGE": "llm",
+            "RETRAIL_JUDGE_URL": self.url,
+            "RETRAIL_JUDGE_MODEL": "judge-7b",
+            "RETRAIL_JUDGE_TIMEOUT": "1",
+        }
+
     def close(self):
         self.server.shutdown()
         self.server.server_close()

@@ -1,18 +1,17 @@
 """Workers as processes over a real broker."""
 
 import os
-import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy import topics as topics_module
 from deploy.broker import KafkaBroker
 from schemas.settings import Settings
 from tests.streams.campaign import REPORTS
-from tests.streams.fleet import Fleet
+from tests.streams.chat_server import ChatServer
+from tests.streams.fleet import Fleet, installation
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -26,15 +25,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture
 def settings(kafka: str, tmp_path: Path) -> Settings:
     """An installation of its own, without Milvus, whose topics exist."""
-    made = Settings(
-        kafka_bootstrap=kafka,
-        topic_prefix=f"t{secrets.token_hex(4)}_",
-        data_dir=tmp_path / "data",
-        partitions=2,
-        kafka_session_timeout=6.0,
-    )
-    topics_module.ensure(made)
-    return made
+    return installation(kafka, tmp_path)
 
 
 @pytest.fixture
@@ -43,6 +34,20 @@ def fleet(settings: Settings, tmp_path: Path) -> Iterator[Fleet]:
     workers = Fleet(settings, tmp_path)
     yield workers
     workers.kill_all()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ChatServer]]:
+    """Starts judging servers that answer as ``reply(body, number)`` says."""
+    servers: list[ChatServer] = []
+
+    def start(reply: Callable[..., object], port: int = 0) -> ChatServer:
+        servers.append(ChatServer(reply, port))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture
@@ -59,13 +64,6 @@ def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
 @pytest.fixture
 def own_fleet(broker: KafkaBroker, tmp_path: Path) -> Iterator[Fleet]:
     """Worker processes on that broker."""
-    settings = Settings(
-        kafka_bootstrap=broker.client_address,
-        data_dir=tmp_path / "data",
-        partitions=2,
-        kafka_session_timeout=6.0,
-    )
-    topics_module.ensure(settings)
-    workers = Fleet(settings, tmp_path)
+    workers = Fleet(installation(broker.client_address, tmp_path), tmp_path)
     yield workers
     workers.kill_all()

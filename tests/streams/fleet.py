@@ -3,23 +3,29 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
+from deploy import topics as topics_module
 from schemas.events import Agent, Answer, Browse, End, Envelope, Hit, Other, Reasoning, Search
 from schemas.judged import Judged, adapter
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.fold import Fold, Limits
+from streams.fold import Fold, Limits, Resume
 from streams.judging import judge_event, judge_named
 from tests.waiting import eventually
 
@@ -45,6 +51,19 @@ REASONINGS = (
     "It is about the right company, and lists its owners; now find the director.",
     "",
 )
+
+
+def installation(kafka: str, folder: Path) -> Settings:
+    """One of the test's own, without Milvus, whose topics exist."""
+    settings = Settings(
+        kafka_bootstrap=kafka,
+        topic_prefix=f"t{secrets.token_hex(4)}_",
+        data_dir=folder / "data",
+        partitions=2,
+        kafka_session_timeout=6.0,
+    )
+    topics_module.ensure(settings)
+    return settings
 
 
 def trajectory(name: str, needs: int = 3, hits: int = 6) -> list[Envelope]:
@@ -117,7 +136,10 @@ def send(
     topic = topic or Topics.of(settings).trajectory_events
     producer = Producer(
         settings.kafka(
-            partitioner="murmur2_random", linger_ms=5, message_max_bytes=20_000_000, acks="all"
+            partitioner="murmur2_random",
+            linger_ms=5,
+            message_max_bytes=20_000_000,
+            enable_idempotence=True,
         )
     )
     failures = []
@@ -189,6 +211,25 @@ def assert_judged_completely(settings: Settings) -> None:
         ]
 
 
+def mined_up_to(settings: Settings) -> dict[int, int]:
+    """Partition of judged-events → offset up to which the miners committed all pairs."""
+
+    async def ask() -> dict[int, int]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+        await admin.start()
+        try:
+            group = settings.group("mine", revised=True)
+            found = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return {
+            place.partition: Resume.parse(commit.offset, commit.metadata).acknowledged
+            for place, commit in found.items()
+        }
+
+    return asyncio.run(ask())
+
+
 def judged_offline(settings: Settings) -> dict[str, LabelledPair]:
     """A fold done here over the judged events as they stand on the log, by pair id."""
     found: dict[str, LabelledPair] = {}
@@ -255,9 +296,35 @@ class Worker:
 
     @property
     def working(self) -> bool:
-        """Whether it owned partitions when it last said so."""
-        assignments = [line for line in self.log.splitlines() if "partitions assigned" in line]
-        return bool(assignments) and '"starts": {}' not in assignments[-1]
+        """Whether it has handled records; those that a miner folds again do not count."""
+        counter = {"judge": "retrail_events_total", "mine": "retrail_mined_events_total"}[self.role]
+        try:
+            return bool(self.ports) and self.sample(counter) > 0
+        except OSError:
+            return False
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of one of its pages; nothing before it serves any.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        [port] = self.ports
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode().strip()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode().strip()
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels, as its page shows them now."""
+        _, text = self.page("/metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and sample.labels.items() >= labels.items()
+        )
 
     def wait(self, seconds: float = 20) -> int:
         """Its exit status."""
@@ -277,6 +344,11 @@ class Worker:
         """Ask it to end; its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
+
+    def leave(self) -> None:
+        """Ask it to end; asserts that it does so in good order, unless it was only starting."""
+        working, status = self.working, self.stop()
+        assert status == 0 or (status == -signal.SIGTERM and not working), self.log[-3000:]
 
 
 class Fleet:
@@ -312,6 +384,31 @@ class Fleet:
             )
         self.workers.append(Worker(role, process, log_file, self.settings.data_dir))
         return self.workers[-1]
+
+    @property
+    def living(self) -> list[Worker]:
+        """The workers that run."""
+        return [worker for worker in self.workers if worker.process.poll() is None]
+
+    def finish(self) -> None:
+        """Stop judges, let the miners come to the end of what these wrote, and stop them too.
+
+        After this nothing more comes. Asserts that all end well.
+        """
+        self._stop(worker for worker in self.living if worker.role == "judge")
+        judged = read(self.settings, Topics.of(self.settings).judged_events)
+        ends = {message.partition(): message.offset() + 1 for message in judged}
+
+        def all_mined() -> bool:
+            mined = mined_up_to(self.settings)
+            return all(mined.get(partition, 0) >= end for partition, end in ends.items())
+
+        eventually(all_mined, 60, f"commits of the miners up to {ends}", interval=0.2)
+        self._stop(self.living)
+
+    def _stop(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            worker.leave()
 
     def kill_all(self) -> None:
         """Leave no process behind."""

@@ -8,11 +8,14 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from schemas.judged import TICK
+from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from streams.fold import Fold, Limits
 
 LIMITS = Limits(gap_ms=1_000, idle_ms=60_000, age_ms=600_000, events=200)
+
+TICK = Tick().to_json()
+"""Time passes up to its append."""
 
 DOC_IDS = [f"d{number}" for number in range(8)]
 

@@ -5,7 +5,6 @@ import time
 
 from schemas.judged import adapter
 from schemas.topics import Topics
-from tests.streams.chat_server import ChatServer
 from tests.streams.fleet import (
     assert_same_pairs,
     judged_offline,
@@ -42,7 +41,9 @@ def unknown_verdicts(settings):
     return [event for event in events if event.type == "reasoning" and event.verdict == "unknown"]
 
 
-def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(settings, fleet):
+def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(
+    settings, fleet, serve
+):
     """It fails in several ways, and answers by chance: asked again, it may change its mind.
 
     The judge is killed meanwhile, so that texts are asked about again.
@@ -53,14 +54,8 @@ def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(set
     def reply(body, number):
         return failing[0] if failing else chance.choice(("RELEVANT", "NOT_RELEVANT"))
 
-    server = ChatServer(reply)
-    variables = {
-        "RETRAIL_JUDGE": "llm",
-        "RETRAIL_JUDGE_URL": server.url,
-        "RETRAIL_JUDGE_MODEL": "judge-7b",
-        "RETRAIL_JUDGE_TIMEOUT": "1",
-    }
-    judge = fleet.start("judge", **variables)
+    server = serve(reply)
+    judge = fleet.start("judge", **server.variables)
     fleet.start("mine")
     events = some_events(30)
     third = len(events) // 3
@@ -70,7 +65,7 @@ def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(set
         publish(settings, events[number * third : (number + 1) * third])
         eventually(lambda asked=asked: len(server.requests) > asked + 3, 40, "failing questions")
         judge.kill()
-        judge = fleet.start("judge", **variables)
+        judge = fleet.start("judge", **server.variables)
         asked = len(server.requests)
         eventually(lambda asked=asked: len(server.requests) > asked + 3, 40, "failing questions")
         failing.clear()
@@ -82,7 +77,6 @@ def test_a_judging_server_that_fails_makes_the_judge_lag_and_poisons_nothing(set
     fleet.until_pairs(expected)
     assert_same_pairs(settings, expected)
     assert all(event.tokens == 0 for event in unknown_verdicts(settings))
-    server.close()
 
 
 def ends_judged(settings):

@@ -3,9 +3,8 @@
 import orjson
 import pytest
 
-from schemas.judged import TICK
 from streams.fold import Fold, Limits, Resume
-from tests.streams.judged_log import browse, contents, end, numbered, reasoning, search
+from tests.streams.judged_log import TICK, browse, contents, end, numbered, reasoning, search
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=1_800_000, age_ms=21_600_000, events=2_000)
 

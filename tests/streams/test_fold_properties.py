@@ -5,8 +5,9 @@ import random
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from schemas.judged import TICK
+from schemas.judged import Tick
 from streams.fold import Fold, Limits, Resume
+from tests.effort import examples
 from tests.streams.judged_log import (
     LIMITS,
     LogRecord,
@@ -26,7 +27,7 @@ seeds = st.integers(0, 2**32).map(random.Random)
 
 
 @given(trajectories, seeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_interleaving_repetition_and_reordering_change_nothing(events, rng):
     in_order = folded(written([event for one in events for event in one]))
     shuffled = folded(written(disturbed(interleaved(events, rng), rng)))
@@ -34,7 +35,20 @@ def test_interleaving_repetition_and_reordering_change_nothing(events, rng):
 
 
 @given(trajectories, seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
+def test_ticks_change_nothing_however_late_they_reach_the_log(events, rng):
+    in_order = folded(written([event for one in events for event in one]))
+    log = []
+    for now, event in enumerate(disturbed(interleaved(events, rng), rng)):
+        log.append(judged_record(len(log), event, source=now, time=now))
+        if rng.random() < 0.3:
+            late = rng.choice([0, 1, LIMITS.gap_ms, 10 * LIMITS.age_ms])
+            log.append(LogRecord(len(log), now + late, Tick(as_of=now).to_json()))
+    assert contents(folded(log)) == contents(in_order)
+
+
+@given(trajectories, seeds)
+@settings(max_examples=examples(100), deadline=None)
 def test_trajectories_published_whole_again_at_any_time_change_nothing(events, rng):
     first = interleaved(events, rng)
     again = interleaved(rng.sample(events, rng.randrange(1, len(events) + 1)), rng)
@@ -54,8 +68,8 @@ TIGHT = Limits(gap_ms=30, idle_ms=100, age_ms=300, events=12, remembered_records
 def _troubled(events, rng):
     """A log with every trouble at once.
 
-    Repeats (of openings, too), reordering, lost events, silences, clocks that step back, ticks, and
-    a judge that repeats its last second.
+    Repeats (of openings, too), reordering, lost events, silences, clocks that step back, ticks
+    (late ones, too), and a judge that repeats its last second.
     """
     kept = [event for event in disturbed(events, rng) if rng.random() > 0.1]
     log, now, source = [], 0, 0
@@ -69,11 +83,11 @@ def _troubled(events, rng):
                 log.append((time, source, repeat))
                 source += 1
         if rng.random() < 0.1:
-            log.append((now, None, None))
+            log.append((now + rng.choice([0, 0, 50]), now, None))
         if rng.random() < 0.1:
             log += log[-rng.randrange(1, 4) :]
     return [
-        LogRecord(offset, time, TICK)
+        LogRecord(offset, time, Tick(as_of=source).to_json())
         if event is None
         else judged_record(offset, event, source, time)
         for offset, (time, source, event) in enumerate(log)
@@ -122,7 +136,7 @@ class Miner:
 
 
 @given(seeds)
-@settings(max_examples=1_000, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(1_000), deadline=None, phases=[Phase.generate])
 def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
     """Also from a checkpoint before the newest, as after a crash between acknowledgement and
     commit; also while it still folds again what was done before.
@@ -145,7 +159,7 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
 
 
 @given(trajectories, seeds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(events, rng):
     log = _troubled(interleaved(events, rng), rng)
     fold, earlier = Fold(limits=TIGHT), 0
@@ -158,7 +172,7 @@ def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(e
 
 
 @given(trajectory_steps, seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_rejudged_second_changes_nothing(steps, rng):
     log = written(numbered("t", steps))
     cut = rng.randrange(len(log) + 1)
@@ -169,6 +183,7 @@ def test_a_rejudged_second_changes_nothing(steps, rng):
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))
+@settings(max_examples=examples(100), deadline=None)
 def test_foreign_bytes_are_counted_and_skipped(values):
     fold = Fold(limits=LIMITS)
     for offset, value in enumerate(values):

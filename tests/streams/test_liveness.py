@@ -1,8 +1,6 @@
 """Worker processes tell whether they live and are ready, and leave when they stall."""
 
 import re
-import urllib.error
-import urllib.request
 
 import pytest
 
@@ -47,20 +45,10 @@ worker.ANSWER_SECONDS = 1.0
 assigned = worker.Worker.assigned
 async def and_then(self, partitions):
     await assigned(self, partitions)
-    loop = self.app._consumer_thread.thread_loop
+    loop = self.app.consumer_thread.thread_loop
     {what}
 worker.Worker.assigned = and_then
 """
-
-
-def page(worker, path):
-    """Status and text of a page of a worker; nothing before it serves any."""
-    [port] = worker.ports
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode().strip()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode().strip()
 
 
 def test_a_worker_is_ready_once_it_has_folded_again(settings, fleet):
@@ -71,7 +59,7 @@ def test_a_worker_is_ready_once_it_has_folded_again(settings, fleet):
     expected = mined_offline(interleaved(trajectories), settings)
     publish(settings, opened + closed)
     judge, first = fleet.start("judge"), fleet.start("mine")
-    eventually(lambda: judge.ports and page(judge, "/readyz")[0] == 200, 30, "ready judge")
+    eventually(lambda: judge.ports and judge.page("/readyz")[0] == 200, 30, "ready judge")
     eventually(lambda: len(pairs_of(settings)) > 20, 30, "pairs of closed trajectories")
     assert first.stop() == 0
     second = fleet.start("mine", SLOW_TO_RECOVER)
@@ -79,12 +67,12 @@ def test_a_worker_is_ready_once_it_has_folded_again(settings, fleet):
 
     def ready():
         if second.ports:
-            states.add(page(second, "/readyz"))
+            states.add(second.page("/readyz"))
         return (200, "working") in states
 
     eventually(ready, 40, "ready miner", interval=0.05)
     assert (503, "reading again what open trajectories need") in states
-    assert page(second, "/healthz") == (200, "working")
+    assert second.page("/healthz") == (200, "working")
     publish(settings, [events[-1] for events in trajectories[15:]])
     fleet.until_pairs(expected)
     assert assert_same_pairs(settings, expected) == 0

@@ -9,20 +9,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from streams.judging import judge_named
 from streams.llm_judge import LlmJudge, read_answer
-from tests.streams.chat_server import ChatServer
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(reply, port=0):
-        servers.append(ChatServer(reply, port))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+from tests.waiting import eventually
 
 
 def judge_at(url, **options):
@@ -84,6 +71,66 @@ def test_a_text_is_asked_about_once(serve):
         return [await judge.judge("same"), await judge.judge("same"), await judge.judge("other")]
 
     assert asyncio.run(scenario()) == ["relevant"] * 3
+    assert len(server.requests) == 2
+
+
+def test_a_text_that_is_asked_about_twice_at_once_goes_to_the_server_once(serve):
+    server = serve(lambda body, number: 0.1)
+    assert ask(server.url, "same", "same", "other", "same") == ["relevant"] * 4
+    assert len(server.requests) == 2
+
+
+def test_one_who_gives_up_takes_the_answer_from_nobody_else(serve):
+    server = serve(lambda body, number: 0.3)
+
+    async def scenario():
+        judge = judge_at(server.url)
+        first, second, third = (asyncio.create_task(judge.judge("same")) for _ in range(3))
+        await asyncio.to_thread(eventually, lambda: server.requests, 10, "question")
+        first.cancel()
+        third.cancel()
+        verdict = await second
+        assert first.cancelled()
+        assert third.cancelled()
+        await judge.aclose()
+        return verdict
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == "relevant"
+    assert len(server.requests) == 1
+
+
+def test_when_all_have_given_up_the_question_is_dropped_and_can_be_asked_again(serve):
+    server = serve(lambda body, number: (503, {}) if number <= 2 else "NOT_RELEVANT")
+
+    async def scenario():
+        judge = judge_at(server.url, concurrency=1)
+        waiting = [asyncio.create_task(judge.judge("same")) for _ in range(2)]
+        await asyncio.to_thread(eventually, lambda: server.requests, 10, "question")
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        # The one slot is free again.
+        verdict = await judge.judge("same")
+        await judge.aclose()
+        return verdict
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == "irrelevant"
+
+
+def test_a_question_that_fails_fails_for_all_who_wait_and_is_asked_anew_later(serve):
+    server = serve(lambda body, number: (401, {}) if number == 1 else "RELEVANT")
+
+    async def scenario():
+        judge = judge_at(server.url)
+        failed = await asyncio.gather(
+            judge.judge("same"), judge.judge("same"), return_exceptions=True
+        )
+        assert [type(failure) for failure in failed] == [ConfigurationError] * 2
+        verdict = await judge.judge("same")
+        await judge.aclose()
+        return verdict
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 20)) == "relevant"
     assert len(server.requests) == 2
 
 

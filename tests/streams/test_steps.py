@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Agent, Hit
-from schemas.judged import TICK, JudgedBrowse, JudgedReasoning, JudgedSearch, adapter
+from schemas.judged import JudgedBrowse, JudgedReasoning, JudgedSearch, Tick, adapter
 from streams import steps
 
 ENVELOPE = {
@@ -22,7 +22,8 @@ ENVELOPE = {
 
 
 def test_a_tick_is_read():
-    assert isinstance(steps.decode(TICK), steps.TickRecord)
+    assert steps.decode(Tick(as_of=5).to_json()) == steps.TickRecord(as_of=5)
+    assert steps.decode(Tick().to_json()) == steps.TickRecord()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Dead letters that are sent back to running workers, on Apache Kafka."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import topics as deploy_topics
+from schemas.topics import Topics
+from tests.streams.fleet import (
+    Fleet,
+    assert_same_pairs,
+    installation,
+    mined_offline,
+    pairs_of,
+    publish,
+    read,
+    send,
+    trajectory,
+)
+from tests.waiting import eventually
+
+OLDER_JUDGE = """
+from schemas.events import InvalidEvent
+from streams import dead_letters
+parse = dead_letters.parse
+def of_an_older_version(value):
+    if b'"event_id":"open-1"' in value or b'"event_id":"closed-1"' in value:
+        raise InvalidEvent("invalid_field", "doc_id: this version knows no such documents")
+    return parse(value)
+dead_letters.parse = of_an_older_version
+"""
+
+MINUTES, SECOND = "600", "1"
+
+
+@pytest.fixture
+def fleet(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Workers of an installation of the test's own, which the command line finds too."""
+    settings = installation(kafka, tmp_path)
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    workers = Fleet(settings, tmp_path)
+    yield workers
+    workers.kill_all()
+
+
+def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new_revision(
+    retrail: Any, fleet: Fleet, tmp_path: Path
+) -> None:
+    """Three trajectories lack their first browse, which was set aside for a wrong field.
+
+    ``open`` and ``closed`` were right, and their judge too old; ``mended`` was wrong.
+    """
+    settings = fleet.settings
+    opened, closed, mended = (trajectory(name) for name in ("open", "closed", "mended"))
+    wrong = json.loads(mended[1].to_json()) | {"doc_id": 7}
+    judge = fleet.start("judge", OLDER_JUDGE)
+    miner = fleet.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
+    publish(settings, [*opened[:-1], *closed, mended[0]])
+    send(settings, [(b"mended", json.dumps(wrong).encode(), [])])
+    publish(settings, mended[2:-1])
+
+    def places() -> dict[bytes, str] | None:
+        letters = read(settings, Topics.of(settings).trajectory_events_dlq)
+        found = {letter.key(): f"{letter.partition()}:{letter.offset()}" for letter in letters}
+        return found if len(found) == 3 else None
+
+    letters = eventually(places, 90, "three dead letters")
+    assert "3 invalid_field" in retrail("dlq", "list").out
+    assert judge.stop() == 0
+    fleet.start("judge")
+
+    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"open"]).out
+    shown = retrail("dlq", "show", letters[b"mended"]).out
+    file = tmp_path / "mended.json"
+    file.write_text(json.dumps(json.loads(shown) | {"doc_id": mended[1].model_dump()["doc_id"]}))
+    assert retrail("publish", file, "--format", "events").status == 0
+    publish(settings, [opened[-1], mended[-1]])
+    expected = mined_offline([*opened, *mended], settings)
+    assert {1} < {pair.browse_seq for pair in expected.values()}
+    fleet.until_pairs(expected)
+
+    assert miner.stop() == 0
+    miner = fleet.start("mine", RETRAIL_GAP_SECONDS=SECOND)
+    without = mined_offline([closed[0], *closed[2:]], settings)
+    assert without
+    assert not any(pair.browse_seq == 1 for pair in without.values())
+    fleet.until_pairs(expected | without)
+    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"closed"]).out
+    eventually(
+        lambda: miner.sample("retrail_mined_events_total", result="late") == 1, 30, "late event"
+    )
+    fleet.finish()
+    assert assert_same_pairs(settings, expected | without) == 0
+    assert {pair.gaps for pair in pairs_of(settings) if pair.trajectory_id == "closed"} == {1}
+
+    revised = settings.model_copy(update={"revision": "r2"})
+    deploy_topics.ensure(revised)
+    (tmp_path / "r2").mkdir()
+    patient = Fleet(revised, tmp_path / "r2")
+    try:
+        patient.start("judge")
+        patient.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
+        whole = mined_offline([*opened, *closed, *mended], revised)
+        patient.until_pairs(whole)
+        patient.finish()
+    finally:
+        patient.kill_all()
+    assert assert_same_pairs(revised, whole) == 0

@@ -1,0 +1,72 @@
+"""A tick says until when everything was judged, however late it reaches the log."""
+
+import asyncio
+import time
+
+from schemas.judged import Tick, adapter
+from streams.fold import Fold, Limits
+from streams.judge_worker import JudgeTask
+from streams.judging import NoJudge
+from streams.worker import Worker
+from tests.streams.fakes import Source, Tape
+from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
+
+LIMITS = Limits(gap_ms=30_000, idle_ms=60_000)
+EVENTS = numbered("t", [search("q", "a"), browse("a"), reasoning("a", "relevant"), end()])
+
+
+def test_a_tick_that_was_held_up_passes_no_gap_whose_event_came_in_time():
+    """Decided at 10 s, appended at 90 s; the missing event was on the source's log at 20 s."""
+    fold = Fold(limits=LIMITS)
+    first, missing, *ahead = EVENTS
+    for offset, event in enumerate([first, *ahead]):
+        record = judged_record(offset, event, source=offset, time=0)
+        fold.apply(offset, record.timestamp, record.value)
+    assert fold.apply(3, 90_000, Tick(as_of=10_000).to_json()) == []
+    record = judged_record(4, missing, source=3, time=20_000)
+    (pair,) = fold.apply(4, 90_001, record.value)
+    assert (pair.closed_by, pair.gaps, pair.positive) == ("end", 0, "a")
+
+
+def test_a_tick_that_was_held_up_closes_no_trajectory_that_goes_on():
+    fold = Fold(limits=LIMITS)
+    for event in EVENTS[:2]:
+        fold.apply(event["seq"], 0, judged_record(0, event, source=event["seq"], time=0).value)
+    fold.apply(2, 600_000, Tick(as_of=10_000).to_json())
+    assert fold.open_trajectories == 1
+    assert fold.resume(3, 3).offset == 0
+
+
+def test_a_tick_of_a_clock_that_is_ahead_counts_from_its_append():
+    fold = Fold(limits=LIMITS)
+    fold.apply(0, 500, Tick(as_of=90_000).to_json())
+    assert fold.clock == 500
+
+
+def test_a_tick_without_its_time_counts_from_its_append():
+    fold = Fold(limits=LIMITS)
+    fold.apply(0, 500, Tick().to_json())
+    assert fold.clock == 500
+
+
+def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
+    """Not when it had looked: what is appended between the two may not have been seen."""
+    monkeypatch.setattr("streams.worker.CHECKPOINT_SECONDS", 0.01)
+    tape, source = Tape(), Source(seconds=0.05)
+
+    def make_task(app, partition, start, on_failure):
+        return JudgeTask(NoJudge(), ("source", partition), start, tape, Tape(), on_failure)
+
+    async def scenario():
+        worker = Worker("source", 6, make_task)
+        worker.app = source
+        await worker.assigned(frozenset([0]))
+        watching = asyncio.create_task(worker.keep_watching())
+        await asyncio.wait_for(tape.written.wait(), 10)
+        watching.cancel()
+        await worker._slots[0].task.finish(1)
+
+    began = time.time() * 1000
+    asyncio.run(scenario())
+    tick = adapter.validate_json(tape.values[0])
+    assert began - 1 <= tick.as_of <= source.answered[0] - 45
