@@ -11,7 +11,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumers.index_embedder import Embedder
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from schemas.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings

@@ -9,7 +9,8 @@ from pymilvus import MilvusClient
 
 from consumers import indexing, kafka
 from consumers.index_metrics import DOCUMENTS_ENCODED
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from schemas.errors import ConfigurationError, MilvusUnavailable, ModelError, NoIndexYet
 from schemas.headers import DeadLetter
 from schemas.settings import Settings
