@@ -19,7 +19,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from consumers import kafka as consumers_kafka
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from deploy.environment import variables
 from schemas.collection import Build
 from schemas.events import Browse, End, Reasoning, Search, parse
