@@ -167,12 +167,17 @@ def judged_json(
         isinstance(event, Browse) and judgement.verdict is None
     )
     if whole and not parsed.unknown_fields and b"null" not in value:
-        source = b',"source_offset":%d,"source_time":%d}' % (source_offset, source_time)
-        with_source = value.rstrip()[:-1] + source
+        added = with_source(value, source_offset, source_time)
         # A field given twice, first with a value of another type, passes the contract and no miner.
-        if readable(with_source):
-            return with_source
+        if readable(added):
+            return added
     return judged(event, source_offset, source_time, judgement).to_json()
+
+
+def with_source(value: bytes, source_offset: int, source_time: int) -> bytes:
+    """The bytes of an event, which has fields, and two more."""
+    source = b',"source_offset":%d,"source_time":%d}' % (source_offset, source_time)
+    return value.rstrip()[:-1] + source
 
 
 def _construct(model: type[Judged], fields: dict[str, Any]) -> Judged:
