@@ -130,7 +130,7 @@ def test_hostile_text_takes_no_time(text):
 
 @pytest.mark.parametrize(
     ("part", "irrelevant", "relevant"),
-    [("tuning", 0.98, 0.98), ("voices", 0.98, 0.98), ("held-out-2", 0.70, 0.80)],
+    [("tuning", 0.98, 0.98), ("voices", 0.98, 0.98), ("held-out-2", 0.78, 0.88)],
 )
 def test_labelled_reasonings_are_read_as_a_person_reads_them(part, irrelevant, relevant):
     """No weight was fitted to ``held-out-2``: it is what to expect of other texts."""
