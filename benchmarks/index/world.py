@@ -69,7 +69,7 @@ class World:
 
     def encoder(self, version: int) -> Encoder:
         """The model of a version."""
-        registry = Registry(self.settings.registry_dir)
+        registry = Registry.of(self.settings)
         found = registry.published(self.settings.retriever, version)
         assert found is not None
         return registry.load(found.model)

@@ -85,7 +85,7 @@ def run(corpus: Corpus, turns: int, seed: int, agents: int | None, say: Say) -> 
 
 def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[Turn, ...]:
     """Steps 2 to 4."""
-    registry = Registry(stack.settings.registry_dir)
+    registry = Registry.of(stack.settings)
     _, releases = release_listing.read(stack.settings)
     first, *made = sorted(releases, key=lambda listed: listed.release.version)
     school = School(plan, _events(stack), registry.load(first.release.model))
