@@ -1,4 +1,4 @@
-"""Loss and gradients of one batch, in bounded memory.
+"""Loss and gradients of one step, in bounded memory, in one process or several.
 
 A batch's texts are encoded in groups of like length, which wastes little on padding and changes
 nothing in the mathematics. What the backward pass needs of them is kept if it is little. Else
@@ -6,6 +6,9 @@ nothing in the mathematics. What the backward pass needs of them is kept if it i
 Setup") the vectors are computed first without it, the loss gives each vector's gradient, and then
 each group is encoded again and takes its share back through the model: a third more work for a
 memory that does not grow with the batch. Without dropout both ways give the same gradients.
+
+Of several processes each encodes its share of the texts, and all see all vectors
+(:mod:`trainer.processes`).
 """
 
 from collections.abc import Sequence
@@ -18,49 +21,84 @@ from schemas.runs import TrainingConfig
 from trainer.batching import Batch
 from trainer.encoder import Encoder, computes_in_bfloat16, padded
 from trainer.loss import weighted_info_nce
-
-TOKENS_AT_ONCE = 4096
-"""Padded tokens of one group, at most (or one text)."""
-
-TOKENS_KEPT = 12_288
-"""Padded tokens of a batch up to which everything is kept; MiniLM then takes about 2 GiB."""
+from trainer.processes import ALONE, Processes
 
 
-def backward(encoder: Encoder, batch: Batch, config: TrainingConfig) -> float:
-    """Add the gradients of a batch to the encoder's parameters.
+def accumulate(
+    encoder: Encoder,
+    batches: Sequence[Batch],
+    config: TrainingConfig,
+    processes: Processes = ALONE,
+) -> float:
+    """Add the gradients of one step's batches to the encoder's parameters.
+
+    Every pair counts alike, in whichever batch it is: the loss is that of one batch with all pairs,
+    in which no query stands against another batch's documents.
 
     Returns:
-        The loss.
+        The loss, the same in all processes.
+    """
+    pairs = sum(len(batch.queries) for batch in batches)
+    loss = sum(
+        backward(encoder, batch, config, share=len(batch.queries) / pairs, processes=processes)
+        for batch in batches
+    )
+    processes.add_up(encoder.model.parameters())
+    return loss
+
+
+def backward(
+    encoder: Encoder,
+    batch: Batch,
+    config: TrainingConfig,
+    *,
+    share: float = 1.0,
+    processes: Processes = ALONE,
+) -> float:
+    """Add ``share`` of the gradients of a batch to the encoder's parameters.
+
+    In several processes each adds the part of its own texts: summed, they are the gradients.
+
+    Returns:
+        ``share`` of the loss.
     """
     prefixes = encoder.layout
     texts = [prefixes.query_prefix + text for text in batch.queries]
     texts += [prefixes.document_prefix + text for text in batch.documents]
     rows = encoder.tokens(texts, config.max_tokens)
-    groups = group_by_length([padded(len(row), encoder.max_tokens) for row in rows])
-    if _tokens(rows, groups) <= TOKENS_KEPT:
-        vectors = _embed(encoder, rows, groups)
-        return _backward(vectors, batch, config)
-    with torch.no_grad():
-        vectors = _embed(encoder, rows, groups)
-    vectors.requires_grad_()
-    loss = _backward(vectors, batch, config)
+    lengths = [padded(len(row), encoder.max_tokens) for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: lengths[index])
+    groups = group_by_length(processes.dealt(order), lengths, config.tokens_at_once)
+    kept = _tokens(rows, groups) <= config.tokens_kept
+    with torch.set_grad_enabled(kept):
+        own = _embed(encoder, rows, groups)
+    vectors = processes.gathered(own.detach(), len(rows))
+    back = torch.tensor(order).argsort().to(vectors.device)
+    vectors = vectors[back].requires_grad_()
+    loss = _loss(vectors, batch, config) * share
+    loss.backward()  # type: ignore[no-untyped-call]
     gradient = vectors.grad
     assert gradient is not None
-    for group in groups:
-        with _autocast(encoder):
-            again = encoder.forward([rows[index] for index in group])
-        again.backward(gradient[group])  # type: ignore[no-untyped-call]
-    return loss
+    if kept and groups:
+        own.backward(gradient[[index for group in groups for index in group]])  # type: ignore[no-untyped-call]
+    elif not kept:
+        for group in groups:
+            with _autocast(encoder):
+                again = encoder.forward([rows[index] for index in group])
+            again.backward(gradient[group])  # type: ignore[no-untyped-call]
+    return float(loss.detach())
 
 
-def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of ``lengths`` in groups of like length, shortest first.
+def group_by_length(
+    order: Sequence[int], lengths: Sequence[int], tokens_at_once: int
+) -> list[list[int]]:
+    """Cut ``order``, indices of ``lengths`` from short to long, into groups of like length.
 
-    Padded to its longest member, a group has at most :data:`TOKENS_AT_ONCE` tokens.
+    Padded to its longest member, a group has at most ``tokens_at_once`` tokens, or one member.
     """
     groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if groups and lengths[index] * (len(groups[-1]) + 1) <= TOKENS_AT_ONCE:
+    for index in order:
+        if groups and lengths[index] * (len(groups[-1]) + 1) <= tokens_at_once:
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -74,29 +112,27 @@ def _tokens(rows: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> i
 def _embed(
     encoder: Encoder, rows: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Vectors in the order of ``rows``."""
+    """Vectors in the order of ``groups``; more processes than texts leave one without any."""
+    if not groups:
+        return torch.zeros(0, encoder.dimension, device=encoder.device)
     with _autocast(encoder):
-        vectors = torch.cat([encoder.forward([rows[i] for i in group]) for group in groups])
-    order = torch.tensor([index for group in groups for index in group])
-    return vectors[order.argsort().to(vectors.device)]
+        return torch.cat([encoder.forward([rows[i] for i in group]) for group in groups])
 
 
-def _backward(vectors: Tensor, batch: Batch, config: TrainingConfig) -> float:
+def _loss(vectors: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
     """From the vectors of queries and documents on."""
     device, n = vectors.device, len(batch.queries)
     masked = torch.zeros(n, len(batch.documents), dtype=torch.bool)
     for row, columns in enumerate(batch.masked):
         masked[row, list(columns)] = True
-    loss = weighted_info_nce(
+    return weighted_info_nce(
         vectors[:n],
         vectors[n:],
         torch.tensor(batch.positive, device=device),
         masked.to(device),
-        torch.tensor(batch.weights, device=device),
+        torch.tensor(batch.weights, dtype=vectors.dtype, device=device),
         config.temperature,
     )
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
 
 
 def _autocast(encoder: Encoder) -> AbstractContextManager[object]:
