@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     train_tokens_kept: int = Field(
         12_288,
         ge=0,
-        description="padded tokens of a batch up to which activations are kept; beyond, texts are "
-        "encoded twice (GradCache), in a memory that does not grow with the batch",
+        description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
+        "twice (GradCache), so memory does not grow with the batch",
     )
     train_checkpointing: bool = Field(
         False, description="keep no activations inside of layers: less memory, a third slower"

@@ -1,16 +1,17 @@
 """Loss and gradients of one step, in bounded memory, in one process or several.
 
 A batch's texts are encoded in groups of like length, which wastes little on padding and changes
-nothing in the mathematics. What the backward pass needs of them is kept if it is little. Else
-(GradCache: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-Setup") the vectors are computed first without it, the loss gives each vector's gradient, and then
-each group is encoded again and takes its share back through the model: a third more work for a
-memory that does not grow with the batch. Without dropout both ways give the same gradients.
+nothing in the mathematics. The loss gives each vector's gradient, and each group takes its share
+back through the model. What that needs is kept of as many groups as there shall be memory for; the
+others are encoded again (GradCache: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
+under Memory Limited Setup"): up to a third more work, for a memory that does not grow with the
+batch. Without dropout both ways give the same gradients.
 
 Of several processes each encodes its share of the texts, and all see all vectors
 (:mod:`trainer.processes`).
 """
 
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -69,23 +70,21 @@ def backward(
     lengths = [padded(len(row), encoder.max_tokens) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: lengths[index])
     groups = group_by_length(processes.dealt(order), lengths, config.tokens_at_once)
-    kept = _tokens(rows, groups) <= config.tokens_kept
-    with torch.set_grad_enabled(kept):
-        own = _embed(encoder, rows, groups)
-    vectors = processes.gathered(own.detach(), len(rows))
+    kept, others = _split(groups, lengths, config.tokens_kept)
+    with_graph = _embed(encoder, rows, kept)
+    with torch.no_grad():
+        own = torch.cat([with_graph.detach(), _embed(encoder, rows, others)])
+    vectors = processes.gathered(own, len(rows))
     back = torch.tensor(order).argsort().to(vectors.device)
     vectors = vectors[back].requires_grad_()
     loss = _loss(vectors, batch, config) * share
     loss.backward()  # type: ignore[no-untyped-call]
     gradient = vectors.grad
     assert gradient is not None
-    if kept and groups:
-        own.backward(gradient[[index for group in groups for index in group]])  # type: ignore[no-untyped-call]
-    elif not kept:
-        for group in groups:
-            with _autocast(encoder):
-                again = encoder.forward([rows[index] for index in group])
-            again.backward(gradient[group])  # type: ignore[no-untyped-call]
+    if kept:
+        with_graph.backward(gradient[[index for group in kept for index in group]])  # type: ignore[no-untyped-call]
+    for group in others:
+        _embed(encoder, rows, [group]).backward(gradient[group])  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
@@ -105,14 +104,19 @@ def group_by_length(
     return groups
 
 
-def _tokens(rows: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> int:
-    return sum(len(group) * max(len(rows[index]) for index in group) for group in groups)
+def _split(
+    groups: Sequence[list[int]], lengths: Sequence[int], tokens: int
+) -> tuple[Sequence[list[int]], Sequence[list[int]]]:
+    """The first groups, of at most so many padded tokens together, and the others."""
+    sizes = itertools.accumulate(len(group) * lengths[group[-1]] for group in groups)
+    count = sum(size <= tokens for size in sizes)
+    return groups[:count], groups[count:]
 
 
 def _embed(
     encoder: Encoder, rows: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Vectors in the order of ``groups``; more processes than texts leave one without any."""
+    """Vectors in the order of ``groups``; there may be none."""
     if not groups:
         return torch.zeros(0, encoder.dimension, device=encoder.device)
     with _autocast(encoder):

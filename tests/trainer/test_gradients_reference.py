@@ -49,9 +49,14 @@ EXAMPLES = [
 WAYS: dict[str, dict[str, Any]] = {
     "kept": {},
     "encoded twice": {"tokens_kept": 0, "tokens_at_once": 96},
+    "in part kept": {"tokens_kept": 200, "tokens_at_once": 96},
     "checkpointed": {"checkpointing": True},
     "encoded twice, checkpointed": {"tokens_kept": 0, "tokens_at_once": 96, "checkpointing": True},
 }
+
+
+GROUPS = 4
+"""In which the batch is encoded at 96 tokens at once."""
 
 
 @pytest.fixture(params=WAYS)
@@ -135,10 +140,10 @@ def test_loss_and_gradients_are_those_of_the_reference(
 ) -> None:
     loss = gradients.backward(exact, batch, config)
     found = gradient(exact)
-    # Encoded twice and computed again in the backward pass, or neither.
-    times = (1 + (config.tokens_kept == 0)) + config.checkpointing
-    assert len(layers) % (2 * times) == 0
-    assert layers
+    # Of each group: without gradients unless kept, with them, and once more if checkpointed.
+    groups = 1 if config.tokens_at_once > 96 else GROUPS
+    kept = {0: 0, 200: 2}.get(config.tokens_kept, groups)
+    assert len(layers) == 2 * (groups + (groups - kept) + groups * config.checkpointing)
 
     exact.model.zero_grad()
     expected = reference(exact, batch) / len(batch.queries)
