@@ -30,6 +30,7 @@ from trainer import metrics
 from trainer.layout import Layout
 from trainer.models import locate
 from trainer.pooling import Pooling, pool
+from trainer.precision import computes_in_bfloat16
 from trainer.presets import Preset, prepare
 
 log = structlog.get_logger(__name__)
@@ -372,16 +373,6 @@ def _dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there, and not merely emulated."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ kernel cannot be used; and over the few steps of a run, from a trained parent, i
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from schemas.errors import RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
-from trainer import adapters, batching, checkpointing, gradients, metrics
+from trainer import adapters, attention, batching, checkpointing, gradients, metrics
 from trainer.batching import Batch
 from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
@@ -121,11 +121,24 @@ def finetune(
     """
     steps = plan(examples, config)
     child = encoder.copy()
-    _prepare(child, config)
+    with attention.for_training(child.model):
+        _prepare(child, config)
+        started = time.perf_counter()
+        curve = tuple(_train(child, steps, config, started, on_step, processes))
+        _finish(child, config)
+    return TrainingReport(child, curve, time.perf_counter() - started)
+
+
+def _train(
+    child: Encoder,
+    steps: Sequence[Sequence[Batch]],
+    config: TrainingConfig,
+    started: float,
+    on_step: Callable[[Step], None] | None,
+    processes: Processes,
+) -> Iterator[Step]:
     optimizer = _optimizer(child.model, config.learning_rate)
-    curve: list[Step] = []
     trained = 0
-    started = time.perf_counter()
     for number, batches in enumerate(steps, start=1):
         began = time.perf_counter()
         learning_rate = config.learning_rate * learning_rate_factor(number, len(steps))
@@ -150,11 +163,9 @@ def finetune(
             eta_seconds=(now - started) / number * (len(steps) - number),
         )
         _count(step, now - began)
-        curve.append(step)
         if on_step is not None:
             on_step(step)
-    _finish(child, config)
-    return TrainingReport(child, tuple(curve), time.perf_counter() - started)
+        yield step
 
 
 def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[list[Batch]]:
