@@ -7,8 +7,10 @@ import structlog
 from consumers import kafka, releases
 from schemas.releases import Live, Release
 from schemas.settings import Settings
+from trainer import presets
 from trainer.card import first_card
 from trainer.encoder import Encoder
+from trainer.models import locate
 from trainer.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -47,8 +49,10 @@ def register(settings: Settings) -> Release:
 
 
 def _first(settings: Settings) -> Release:
+    preset = presets.preset(settings.preset, locate(settings.model), settings.model)
     encoder = Encoder.load(
         settings.model,
+        preset=preset,
         query_prefix=settings.query_prefix,
         document_prefix=settings.document_prefix,
         pooling=settings.pooling,

