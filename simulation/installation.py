@@ -28,7 +28,7 @@ WORKERS = ("judge", "mine", "index")
 
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
-    "train_epochs": 1,
+    "train_epochs": 2,
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
     "max_tokens": 128,
