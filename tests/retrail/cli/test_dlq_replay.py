@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deploy import topics as deploy_topics
+from schemas.pairs import LabelledPair
 from schemas.topics import Topics
 from tests.streams.fleet import (
     Fleet,
@@ -27,7 +28,7 @@ from schemas.events import InvalidEvent
 from streams import dead_letters
 parse = dead_letters.parse
 def of_an_older_version(value):
-    if b'"event_id":"open-1"' in value or b'"event_id":"closed-1"' in value:
+    if b'"event_id":"opened-1"' in value or b'"event_id":"ended-1"' in value:
         raise InvalidEvent("invalid_field", "doc_id: this version knows no such documents")
     return parse(value)
 dead_letters.parse = of_an_older_version
@@ -47,19 +48,24 @@ def fleet(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     workers.kill_all()
 
 
+def of_the_first_browse(pairs: dict[str, LabelledPair]) -> set[str]:
+    """The trajectories whose first browse gave a pair."""
+    return {pair.trajectory_id for pair in pairs.values() if pair.browse_seq == 1}
+
+
 def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new_revision(
     retrail: Any, fleet: Fleet, tmp_path: Path
 ) -> None:
     """Three trajectories lack their first browse, which was set aside for a wrong field.
 
-    ``open`` and ``closed`` were right, and their judge too old; ``mended`` was wrong.
+    ``opened`` and ``ended`` were right, and their judge too old; ``mended`` was wrong.
     """
     settings = fleet.settings
-    opened, closed, mended = (trajectory(name) for name in ("open", "closed", "mended"))
+    opened, ended, mended = (trajectory(name) for name in ("opened", "ended", "mended"))
     wrong = json.loads(mended[1].to_json()) | {"doc_id": 7}
     judge = fleet.start("judge", OLDER_JUDGE)
     miner = fleet.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
-    publish(settings, [*opened[:-1], *closed, mended[0]])
+    publish(settings, [*opened[:-1], *ended, mended[0]])
     send(settings, [(b"mended", json.dumps(wrong).encode(), [])])
     publish(settings, mended[2:-1])
 
@@ -73,29 +79,29 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     assert judge.stop() == 0
     fleet.start("judge")
 
-    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"open"]).out
+    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"opened"]).out
     shown = retrail("dlq", "show", letters[b"mended"]).out
     file = tmp_path / "mended.json"
     file.write_text(json.dumps(json.loads(shown) | {"doc_id": mended[1].model_dump()["doc_id"]}))
     assert retrail("publish", file, "--format", "events").status == 0
     publish(settings, [opened[-1], mended[-1]])
     expected = mined_offline([*opened, *mended], settings)
-    assert {1} < {pair.browse_seq for pair in expected.values()}
+    assert {"opened", "mended"} == of_the_first_browse(expected)
     fleet.until_pairs(expected)
 
     assert miner.stop() == 0
     miner = fleet.start("mine", RETRAIL_GAP_SECONDS=SECOND)
-    without = mined_offline([closed[0], *closed[2:]], settings)
+    without = mined_offline([ended[0], *ended[2:]], settings)
     assert without
-    assert not any(pair.browse_seq == 1 for pair in without.values())
+    assert not of_the_first_browse(without)
     fleet.until_pairs(expected | without)
-    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"closed"]).out
+    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"ended"]).out
     eventually(
         lambda: miner.sample("retrail_mined_events_total", result="late") == 1, 30, "late event"
     )
     fleet.finish()
     assert assert_same_pairs(settings, expected | without) == 0
-    assert {pair.gaps for pair in pairs_of(settings) if pair.trajectory_id == "closed"} == {1}
+    assert {pair.gaps for pair in pairs_of(settings) if pair.trajectory_id == "ended"} == {1}
 
     revised = settings.model_copy(update={"revision": "r2"})
     deploy_topics.ensure(revised)
@@ -104,7 +110,8 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     try:
         patient.start("judge")
         patient.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
-        whole = mined_offline([*opened, *closed, *mended], revised)
+        whole = mined_offline([*opened, *ended, *mended], revised)
+        assert {"opened", "ended", "mended"} == of_the_first_browse(whole)
         patient.until_pairs(whole)
         patient.finish()
     finally:
