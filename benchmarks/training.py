@@ -250,7 +250,8 @@ def _started(python: Path, script: str, arguments: Sequence[str], who: str) -> d
     )
     if done.returncode:
         raise SystemExit(f"{script} failed:\n{done.stderr[-4000:]}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, float] = json.loads(lines[-1])
     return found
 
 

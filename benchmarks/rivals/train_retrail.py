@@ -1,21 +1,16 @@
-"""A job of ``benchmarks.training`` on our own trainer; JOB as for the rivals."""
+"""A job of ``benchmarks.training`` on our own trainer. ARGUMENT: the job's file."""
 
-import json
-import resource
-import sys
 import time
 from pathlib import Path
 
-import torch
+from training_job import load, report
 
 from schemas.runs import TrainingConfig
 from trainer import finetune
 from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
 
-job = json.loads(Path(sys.argv[1]).read_text())
-torch.set_num_threads(job["threads"])
-
+job, lines = load()
 examples = [
     TrainingExample(
         pair_id=f"{number:032x}",
@@ -26,22 +21,12 @@ examples = [
         rejected=0,
         weight=1.0,
     )
-    for number, line in enumerate(map(json.loads, Path(job["data"]).read_text().splitlines()))
+    for number, line in enumerate(lines)
 ]
-config = TrainingConfig(
-    epochs=job["epochs"],
-    batch=job["batch"],
-    negatives=job["negatives"],
-    learning_rate=job["learning_rate"],
-    temperature=job["temperature"],
-    max_tokens=job["max_tokens"],
-    seed=job["seed"],
-)
+names = ("epochs", "batch", "negatives", "learning_rate", "temperature", "max_tokens", "seed")
+config = TrainingConfig(**{name: job[name] for name in names})
 encoder = Encoder.load(job["model"], max_tokens=job["max_tokens"], device="cpu")
 began = time.perf_counter()
-report = finetune.finetune(encoder, examples, config)
-seconds = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-report.encoder.save(Path(job["output"]))
-pairs = sum(step.pairs for step in report.steps)
-print(json.dumps({"pairs": pairs, "seconds": seconds, "peak_mb": peak / 1024}))
+trained = finetune.finetune(encoder, examples, config)
+report(sum(step.pairs for step in trained.steps), time.perf_counter() - began)
+trained.encoder.save(Path(job["output"]))
