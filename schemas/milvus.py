@@ -62,6 +62,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             token=token,
             timeout=timeout,
             grpc_options=_grpc_options(settings.milvus_uri),
+            # Else it takes over any connection of this process to the same address with the same
+            # token, closed ones too, whatever its certificates.
+            dedicated=bool(tls),
             **tls,
         )
         client.list_collections(timeout=timeout)

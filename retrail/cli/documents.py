@@ -115,7 +115,7 @@ def load(
     _send(settings, topic, loading, plan)
     names = ", ".join(source.name for source in sources)
     are_there = counted(loading.documents, f"document of {names} is", f"documents of {names} are")
-    typer.echo(f"{are_there} on {topic}: {loading}.", err=True)
+    typer.echo(f"{are_there} on the topic {topic}: {loading}.", err=True)
     if loading.repeated:
         have = counted(loading.repeated, "of them has", "of them have")
         typer.echo(
@@ -169,7 +169,8 @@ def delete(
                 else "there is no such document",
             )
     sent = send_all(settings, topic, (Outgoing(doc_id.encode(), None) for doc_id in found))
-    typer.echo(f"{counted(sent, 'document is', 'documents are')} deleted from {topic}.", err=True)
+    are_gone = counted(sent, "document is deleted", "documents are deleted")
+    typer.echo(f"{are_gone} from the topic {topic}.", err=True)
     if complaints.count:
         raise typer.Exit(1)
 
