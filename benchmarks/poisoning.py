@@ -32,6 +32,7 @@ from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from trainer import evaluation, examples, finetune, gate
 from trainer.encoder import Encoder
 from trainer.heldout import folded, is_held_out
+from trainer.presets import PRESETS
 
 WAYS = ("caps", "no caps", "no stranger")
 TURNS = 2
@@ -113,7 +114,9 @@ def _run(
         pairs, Texts(corpus.documents), rules_of(chosen_by), [1], settings.train_seed
     )
     chosen = selector.select([pairs.add(mined_pairs)], []).examples
-    report = finetune.finetune(parent.encoder, chosen, finetune.config_of(settings))
+    report = finetune.finetune(
+        parent.encoder, chosen, finetune.config_of(settings, PRESETS["minilm"])
+    )
     child = ExactIndex(report.encoder, corpus.documents)
     caps = training_gate.UNCAPPED if way == "no caps" else training_gate.caps_of(settings)
     decision = _gate(parent, child, mined_pairs, settings, caps)

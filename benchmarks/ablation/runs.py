@@ -21,6 +21,7 @@ from trainer.encoder import Encoder
 from trainer.evaluation import QueryMetrics
 from trainer.examples import TrainingExample
 from trainer.heldout import folded, is_held_out
+from trainer.presets import PRESETS
 
 VARIANTS: dict[str, TrainVariant] = {
     "naive": "naive",
@@ -183,7 +184,7 @@ def run(turn: Turn, variant: str) -> Run:
         def on_step(step: finetune.Step) -> None:
             world.report(f"{name}: step {step.step}/{step.steps}, loss {step.loss:.3f}")
 
-        config = finetune.config_of(turn.settings)
+        config = finetune.config_of(turn.settings, PRESETS["minilm"])
         report = finetune.finetune(world.parent.encoder, examples, config, on_step=on_step)
         steps = len(report.steps)
         world.report(f"{name}: measuring on {len(world.corpus.unseen):,} needs never seen")

@@ -21,6 +21,7 @@ from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
 from trainer.gate import GateDecision
 from trainer.heldout import is_held_out
+from trainer.presets import PRESETS
 
 NEEDS = 200
 """Of the agents, and as many that nobody has; two agents have each."""
@@ -81,7 +82,9 @@ class Town:
         return selector.select([pairs.add(self.pairs)], []).examples
 
     def child(self, examples: Sequence[TrainingExample]) -> Encoder:
-        return finetune.finetune(parent(), examples, finetune.config_of(SETTINGS)).encoder
+        return finetune.finetune(
+            parent(), examples, finetune.config_of(SETTINGS, PRESETS["minilm"])
+        ).encoder
 
     def gate(self, child: Encoder, settings: Settings) -> GateDecision:
         relevant = [pair for pair in self.pairs if pair.verdict == "relevant"]
