@@ -8,7 +8,7 @@ all of them take equal steps.
 
 Started by torchrun, on one machine or several::
 
-    torchrun --nproc-per-node 2 -m retrail train --run 3f2a
+    torchrun --nproc-per-node 2 -m retrail train --run-id 3f2a
 """
 
 import os

@@ -24,7 +24,11 @@ def train(
     run: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Repeat this run from its frozen training file; releases nothing."
+            "--run",
+            # torchrun takes --run for the beginning of an option of its own, and refuses.
+            "--run-id",
+            metavar="ID",
+            help="Repeat this run from its frozen training file; releases nothing.",
         ),
     ] = None,
     verify: Annotated[
@@ -57,11 +61,11 @@ def train(
       retrail train
       retrail train --run 3f2a
       retrail train --run 3f2a --verify
-      torchrun --nproc-per-node 2 -m retrail train --run 3f2a
+      torchrun --nproc-per-node 2 -m retrail train --run-id 3f2a
     """
     if "TORCHELASTIC_RUN_ID" in os.environ and (verify or run is None):
         raise typer.BadParameter(
-            "under torchrun a run that exists is repeated: say --run ID, without --verify"
+            "under torchrun a run that exists is repeated: say --run-id ID, without --verify"
         )
     if verify and run is None:
         raise typer.BadParameter("say which run: --run ID", param_hint="--verify")

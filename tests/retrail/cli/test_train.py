@@ -102,7 +102,7 @@ def test_torchrun_repeats_a_run_in_two_processes(world: World) -> None:
 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
-    command += ["-m", "retrail", "train", "--run", manifest.run_id[:8]]
+    command += ["-m", "retrail", "train", "--run-id", manifest.run_id[:8]]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -134,7 +134,7 @@ def test_torchrun_is_for_repetitions(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     done = retrail("train", *arguments)
     assert done.status == 2
-    assert "say --run ID" in done.err
+    assert "say --run-id ID" in done.err
 
 
 def test_verify_wants_a_run(retrail: Any) -> None:
