@@ -22,6 +22,8 @@ from pathlib import Path
 
 # Before torch: threads that wait must not keep the servers from the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Each process encodes with half of the cores, the bare loop too: a second worker finds some.
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
 
 from benchmarks.index import refresh, searching, swapping
 from benchmarks.index.world import Figures, World, world
