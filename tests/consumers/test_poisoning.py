@@ -108,7 +108,7 @@ class Town:
 @pytest.fixture(
     scope="module",
     params=[(0, FEW), *(pytest.param((n, MANY), marks=pytest.mark.faults) for n in range(1, 6))],
-    ids=lambda param: f"seed {param[0]}",
+    ids=lambda param: f"seed-{param[0]}",
 )
 def town(request: pytest.FixtureRequest) -> Town:
     return Town.of(*request.param)
