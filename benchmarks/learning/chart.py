@@ -11,10 +11,10 @@ def panel(axes: Any, found: Learned) -> None:
     head(
         axes,
         found.corpus,
-        f"gain in nDCG@10 over {found.untrained:.3f}, mean of {found.seeds} seeds, 95% intervals; "
-        f"{found.share.value:.0%} of the oracle's",
+        f"gain in nDCG@10 over {found.untrained:.3f}; {found.seeds} seeds, 95% intervals",
     )
-    for who, colour, name in (("oracle", GREEN, "true labels"), ("system", BLUE, "retrail")):
+    reached = f"what agents do: {found.share.value:.0%} of that"
+    for who, colour, name in (("oracle", GREEN, "true labels"), ("system", BLUE, reached)):
         gains = found.gains[who]
         places = range(len(gains) + 1)
         values = [0.0, *(gain.value for gain in gains)]
