@@ -92,6 +92,7 @@ def test_a_run_is_verified_against_the_topics(
         verify(world.settings, second.run_id)
 
 
+@pytest.mark.faults
 def test_torchrun_repeats_a_run_in_two_processes(world: World) -> None:
     world.open()
     world.pairs(20)
