@@ -29,7 +29,7 @@ WORKERS = ("judge", "mine", "index")
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
     "train_epochs": 1,
-    # Half of a turn's lesson are earlier pairs: with fewer, a second turn forgot the first.
+    # Half of what a later turn trains on are earlier pairs: with fewer, it forgot the first turn.
     "train_replay": 1.0,
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
