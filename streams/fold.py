@@ -9,7 +9,7 @@ the same pairs; ``docs/decisions/`` says why there is no state store.
 import heapq
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -49,7 +49,7 @@ class Limits:
         )
 
 
-_METADATA = re.compile(r"1;(\d+);(-?\d+);(\d+)")
+_METADATA = re.compile(r"[12];(\d+);(-?\d+);(\d+)(?:;(\d+(?:,\d+){4}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,30 @@ class Resume:
         acknowledged: the pairs of records below this offset are on the topic: fold silently.
         last_source: source offset of the last record before ``offset``; -1 without one.
         clock: log time before ``offset``, in milliseconds.
+        limits: under which the pairs below ``acknowledged`` were made; None if that is not known.
     """
 
     offset: int
     acknowledged: int
     last_source: int = -1
     clock: int = 0
+    limits: Limits | None = None
+
+    def under(self, limits: Limits) -> "Resume":
+        """The same start for a fold with these limits.
+
+        Under other ones it closes trajectories at other records, so that it may know of pairs below
+        ``acknowledged`` which nobody wrote: none of them is silent.
+        """
+        if self.limits in (None, limits):
+            return self
+        return replace(self, acknowledged=self.offset, limits=limits)
 
     def metadata(self) -> str:
         """The commit's metadata; its first field is the version of the format."""
-        return f"1;{self.acknowledged};{self.last_source};{self.clock}"
+        fields = [2 if self.limits else 1, self.acknowledged, self.last_source, self.clock]
+        limits = [",".join(map(str, astuple(self.limits)))] if self.limits else []
+        return ";".join([*map(str, fields), *limits])
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Resume":
@@ -81,8 +95,10 @@ class Resume:
         match = _METADATA.fullmatch(metadata or "")
         if match is None:
             return cls(offset, offset)
-        acknowledged, last_source, clock = map(int, match.groups())
-        return cls(offset, acknowledged, last_source, clock)
+        *numbers, limits = match.groups()
+        acknowledged, last_source, clock = map(int, numbers)
+        known = Limits(*map(int, limits.split(","))) if limits else None
+        return cls(offset, acknowledged, last_source, clock, known)
 
 
 def _start_of(trajectory: OpenTrajectory) -> Start:
@@ -222,7 +238,7 @@ class Fold:
         now = Start(next_offset, self._last_source, self.clock)
         wanted = now if oldest is None else _start_of(oldest)
         start = self._closed.start(wanted, next_offset, self.clock)
-        return Resume(start.offset, acknowledged, start.last_source, start.clock)
+        return Resume(start.offset, acknowledged, start.last_source, start.clock, self._limits)
 
     def _start(
         self, record: EventRecord, offset: int, source_before: int, clock_before: int

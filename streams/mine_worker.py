@@ -41,14 +41,18 @@ class MineTask:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         """Goes on from the checkpoint ``start``; pairs leave through the channel ``pairs``."""
-        resume = Resume.parse(start.offset, start.metadata)
+        limits = Limits.of(settings)
+        committed = Resume.parse(start.offset, start.metadata)
+        resume = committed.under(limits)
+        if resume != committed:
+            log.info("other limits than at the last commit: writing again", partition=partition)
         self._partition = partition
         self._next = resume.offset
         self._acknowledged = resume.acknowledged
         self._fold = Fold(
             revision=settings.revision,
             profile=settings.profile,
-            limits=Limits.of(settings),
+            limits=limits,
             last_source=resume.last_source,
             clock=resume.clock,
         )
