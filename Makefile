@@ -7,18 +7,18 @@ READY = $(VENV)/.ready
 TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
-.PHONY: demo test test-faults check schemas clean help
+.PHONY: demo test test-faults check schemas s3-server clean help
 
 help:  ## show the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(READY)  ## the whole loop on this machine: scripted agents, Kafka, training, Milvus
 	$(BIN)/retrail demo $(DEMO_FLAGS)
 
-test: $(READY)  ## all tests, with the short form of the fault campaigns
+test: $(READY) s3-server  ## all tests, with the short form of the fault campaigns
 	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadfile
 
-test-faults: $(READY)  ## the long fault campaigns
+test-faults: $(READY) s3-server  ## the long fault campaigns
 	$(BIN)/python -m pytest -m faults
 
 check: $(READY)  ## lint, format and types
@@ -28,6 +28,10 @@ check: $(READY)  ## lint, format and types
 
 schemas: $(READY)  ## write schemas/generated from the contracts
 	$(BIN)/python -m schemas.generate
+
+# Not within a test, which would run out of its time. Without it, its tests say why they fail.
+s3-server: $(READY)  ## build the S3 server of the tests, once, where there is Go
+	-@! command -v go >/dev/null || $(BIN)/python -m deploy.s3_gateway
 
 clean:  ## remove the virtual environment and the reports
 	rm -rf $(VENV) demo-report.json demo-report.png

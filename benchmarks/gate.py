@@ -1,15 +1,19 @@
 """How often the gate errs, by margin and number of queries: ``python -m benchmarks.gate``.
 
-1. A child of the default model is trained on half the needs of the demo's corpus, and both answer
-   the other half: real differences in nDCG@10, most of them 0. ``--differences FILE`` keeps them,
-   and takes them from there the next time.
+1. Real differences in nDCG@10 between a child and its parent, most of them 0. By default a child of
+   the default model is trained on half the needs of the demo's corpus, and both answer the other
+   half; ``--differences FILE`` keeps these, and takes them from there the next time. With ``--runs
+   FILE`` they are those that the gate saw in the runs of ``benchmarks.ablation``: queries that
+   agents asked, in the clusters that share a document.
 2. Worlds in which the child is worse by .02, just as good, or better by .03 are made of them by
    weights (exponential tilting: the world closest to the measured one that has this mean). So the
    differences keep their values, and many stay exactly 0.
-3. From each world so many queries are drawn, again and again, and the gate decides on each draw.
+3. From each world clusters are drawn until there are n queries, again and again, and the gate
+   decides on each draw.
 """
 
 import argparse
+import itertools
 import json
 import math
 from collections import Counter
@@ -19,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import kept
 from schemas.runs import TrainingConfig
 from simulation import stdlib_corpus
 from trainer import evaluation, finetune
@@ -34,6 +39,10 @@ RESAMPLES = 1000
 """Of one draw; the gate itself takes more, which only smooths its bounds."""
 
 Values = NDArray[np.float64]
+Clusters = Sequence[Sequence[float]]
+"""Differences of queries, those that share a document together."""
+
+Sample = tuple[list[float], list[int]]
 
 
 def measured_differences(epochs: int) -> list[float]:
@@ -95,32 +104,51 @@ def tilted(values: Values, mean: float) -> Values:
     return weights((low + high) / 2)
 
 
+def world(clusters: Clusters, mean: float) -> Values:
+    """Weights of clusters under which the mean over queries is ``mean``."""
+    return tilted(np.asarray([math.fsum(some) - mean * len(some) for some in clusters]), 0.0)
+
+
+def drawn(clusters: Clusters, weights: Values, queries: int, rng: np.random.Generator) -> Sample:
+    """So many queries of clusters drawn by weight, and the cluster of each."""
+    differences: list[float] = []
+    members: list[int] = []
+    # Every cluster has at least one query.
+    for number, index in enumerate(rng.choice(len(clusters), size=queries, p=weights)):
+        some = clusters[index][: queries - len(differences)]
+        differences += some
+        members += [number] * len(some)
+        if len(differences) == queries:
+            break
+    return differences, members
+
+
 def decisions(
-    values: Values, weights: Values, queries: int, draws: int, seed: int
+    clusters: Clusters, weights: Values, queries: int, draws: int, seed: int
 ) -> dict[float, Counter[Decision]]:
     """How often the gate decides what, by margin."""
     rng = np.random.default_rng([seed, queries])
     found: dict[float, Counter[Decision]] = {margin: Counter() for margin in MARGINS}
     for number in range(draws):
-        some = rng.choice(values, size=queries, p=weights)
-        difference = math.fsum(some) / queries
-        interval = bounds(some.tolist(), seed=number, resamples=RESAMPLES)
+        differences, members = drawn(clusters, weights, queries, rng)
+        difference = math.fsum(differences) / queries
+        interval = bounds(differences, members, seed=number, resamples=RESAMPLES)
         for margin in MARGINS:
             found[margin][verdict(difference, interval, queries, Rule(margin, 1))[0]] += 1
     return found
 
 
-def rows(values: Values, draws: int, seed: int) -> Iterator[str]:
+def rows(clusters: Clusters, draws: int, seed: int) -> Iterator[str]:
     """The table as Markdown, in per cent."""
     yield (
         "| n | margin | "
-        + " | ".join(f"{world:+.2f}: ships | held | rejected" for world in WORLDS)
+        + " | ".join(f"{mean:+.2f}: ships | held | rejected" for mean in WORLDS)
         + " |"
     )
     yield "|" + "---:|" * (2 + 3 * len(WORLDS))
     for queries in QUERIES:
         by_world = [
-            decisions(values, tilted(values, world), queries, draws, seed) for world in WORLDS
+            decisions(clusters, world(clusters, mean), queries, draws, seed) for mean in WORLDS
         ]
         for margin in MARGINS:
             cells = [
@@ -131,35 +159,52 @@ def rows(values: Values, draws: int, seed: int) -> Iterator[str]:
             yield f"| {queries} | {margin:g} | " + " | ".join(cells) + " |"
 
 
+def of_runs(path: Path) -> list[list[float]]:
+    """The clusters of every run of the ablation that went before the gate."""
+    return [list(some) for run in kept.read(path) for some in run["held_out"]]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or read what was measured, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gate",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--differences", type=Path, help="file to keep the differences in")
+    parser.add_argument("--runs", type=Path, help="runs of benchmarks.ablation to take instead")
     parser.add_argument("--draws", type=int, default=2000, help="of each world and n")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    kept: Path | None = options.differences
-    if kept is not None and kept.exists():
-        found = json.loads(kept.read_text())
-    else:
-        found = measured_differences(options.epochs)
-        if kept is not None:
-            kept.write_text(json.dumps(found))
-    values = np.asarray(found)
+    clusters = of_runs(options.runs) if options.runs else _independent(options)
+    values = np.asarray(list(itertools.chain.from_iterable(clusters)))
     print(
-        f"{len(values)} queries, mean difference {values.mean():+.4f}, standard deviation "
-        f"{values.std():.3f}, exactly 0: {np.mean(values == 0):.0%}"
+        f"{len(values)} queries in {len(clusters)} clusters, mean difference {values.mean():+.4f}, "
+        f"standard deviation {values.std():.3f}, exactly 0: {np.mean(values == 0):.0%}"
     )
-    for world in WORLDS:
-        weights = tilted(values, world)
-        deviation = math.sqrt(weights @ (values - world) ** 2)
+    for mean in WORLDS:
+        weights = np.repeat(world(clusters, mean), [len(some) for some in clusters])
+        weights /= weights.sum()
+        deviation = math.sqrt(weights @ (values - mean) ** 2)
         print(
-            f"world {world:+.2f}: standard deviation {deviation:.3f}, exactly 0: "
+            f"world {mean:+.2f}: standard deviation {deviation:.3f}, exactly 0: "
             f"{weights[values == 0].sum():.0%}"
         )
-    for line in rows(values, options.draws, options.seed):
+    for line in rows(clusters, options.draws, options.seed):
         print(line, flush=True)
+
+
+def _independent(options: argparse.Namespace) -> list[list[float]]:
+    """The differences of the file, measured if there is none; each its own cluster."""
+    path: Path | None = options.differences
+    if path is not None and path.exists():
+        found = json.loads(path.read_text())
+    else:
+        found = measured_differences(options.epochs)
+        if path is not None:
+            path.write_text(json.dumps(found))
+    return [[difference] for difference in found]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import structlog
 from consumers import kafka, releases
 from schemas.releases import Live, Release
 from schemas.settings import Settings
+from trainer import presets
+from trainer.card import first_card
 from trainer.encoder import Encoder
+from trainer.models import locate
 from trainer.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -18,7 +21,8 @@ FIRST = 1
 def register(settings: Settings) -> Release:
     """Make ``RETRAIL_MODEL`` version 1 and live, as far as that has not happened yet.
 
-    1. The model is published into the registry. *A crash here*: published again, the same files.
+    1. The model is published into the registry, and its card written. *A crash here*: again, with
+       the same files.
     2. The release is acknowledged. *A crash here*: found, and only 3 is done.
     3. ``live`` is acknowledged.
 
@@ -45,15 +49,18 @@ def register(settings: Settings) -> Release:
 
 
 def _first(settings: Settings) -> Release:
+    preset = presets.preset(settings.preset, locate(settings.model), settings.model)
     encoder = Encoder.load(
         settings.model,
+        preset=preset,
         query_prefix=settings.query_prefix,
         document_prefix=settings.document_prefix,
         pooling=settings.pooling,
         max_tokens=settings.max_tokens,
     )
-    published = Registry(settings.registry_dir).publish(settings.retriever, FIRST, encoder.save)
-    return Release(
+    registry = Registry.of(settings)
+    published = registry.publish(settings.retriever, FIRST, encoder.save)
+    release = Release(
         version=FIRST,
         retriever=settings.retriever,
         model=published.model,
@@ -62,3 +69,5 @@ def _first(settings: Settings) -> Release:
         decision="first",
         reason=f"the untrained model {settings.model}",
     )
+    registry.write_card(release.model, first_card(release, settings.model, encoder.layout))
+    return release

@@ -18,7 +18,8 @@ from consumers import index_metrics as metrics
 from consumers.index_build import Difference
 from consumers.index_embedder import Embedder
 from consumers.index_ledger import Ledger
-from consumers.index_milvus import CollectionLost, Milvus
+from consumers.index_milvus import Milvus
+from consumers.milvus_calls import CollectionLost
 from schemas.collection import Build
 from schemas.errors import CannotGoOn
 from schemas.settings import Settings

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers import index_metrics as metrics
-from consumers.index_milvus import Row
+from consumers.index_rows import Row
 from schemas.documents import Document, content_hash
 
 REMEMBERED = 20_000

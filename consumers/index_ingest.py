@@ -15,7 +15,8 @@ from consumers import kafka
 from consumers.index_dead_letters import DeadLetters
 from consumers.index_documents import Change, Poison, read_change
 from consumers.index_embedder import Embedder
-from consumers.index_milvus import CollectionLost, Milvus
+from consumers.index_milvus import Milvus
+from consumers.milvus_calls import CollectionLost
 from schemas.collection import Build
 from schemas.errors import CannotGoOn
 from schemas.settings import Settings
@@ -88,7 +89,7 @@ class Ingest(threading.Thread):
                 on_lost=self._on_revoke,
             )
             while not self._stopping.is_set():
-                messages = _ready(reader)
+                messages = kafka.ready(reader, POLL_SECONDS, CHUNK)
                 if messages:
                     self._take_in(reader, messages, embedder, letters)
         except Stopped:
@@ -186,9 +187,3 @@ class Ingest(threading.Thread):
     def _unless_stopped(self, _done: int, _total: int) -> None:
         if self._stopping.is_set():
             raise Stopped
-
-
-def _ready(reader: Consumer) -> list[Message]:
-    """What has arrived, at most a chunk; waits a moment for the first record."""
-    first = reader.poll(POLL_SECONDS)
-    return [] if first is None else [first, *reader.consume(CHUNK - 1, timeout=0)]

@@ -16,91 +16,42 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (seen by trying; :mod:`schemas.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from pymilvus import MilvusClient
-from pymilvus.exceptions import ParamError
 
 from consumers import index_schema
+from consumers.index_rows import BATCH_ROWS, Row, batches
+from consumers.milvus_calls import PATIENCE, Calls, CollectionLost, NotLoaded, Refused
 from schemas import milvus
 from schemas.collection import (
     HASH_FIELD,
     ID_FIELD,
-    LEXICAL_FIELD,
     METRIC,
     SERVED_PROPERTY,
-    TEXT_FIELD,
-    TITLE_FIELD,
     VECTOR_FIELD,
     Build,
-    SearchMode,
-    cut,
     version_of,
 )
-from schemas.documents import embedded_text
-from schemas.errors import CannotGoOn, RetrailError
+from schemas.errors import CannotGoOn
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
-PATIENCE = 30.0
-"""Seconds that a call is repeated while Milvus does not answer."""
 LONG_CALL = 3600.0
 """Seconds for building an index or loading a collection."""
-BATCH_BYTES = 32 * 1024 * 1024
-"""Milvus takes messages of up to 64 MiB."""
-BATCH_ROWS = 1000
 PAGE = 10_000
 """Rows asked for at once; Milvus gives up to 16,384."""
 SWAP_ATTEMPTS = 50
 
 
-class CollectionLost(RetrailError):
-    """The collection of a build is not there any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A document as a collection holds it; ``vector`` is L2-normalised."""
-
-    doc_id: str
-    title: str
-    text: str
-    content_hash: str
-    vector: NDArray[np.float32]
-
-    def fields(self, search: SearchMode = "dense") -> dict[str, Any]:
-        """As Milvus takes it; title and text cut to what it can hold."""
-        fields = {
-            ID_FIELD: self.doc_id,
-            TITLE_FIELD: cut(self.title),
-            TEXT_FIELD: cut(self.text),
-            HASH_FIELD: self.content_hash,
-            VECTOR_FIELD: self.vector,
-        }
-        if search == "hybrid":
-            fields[LEXICAL_FIELD] = cut(embedded_text(self.title, self.text))
-        return fields
-
-    def size(self, search: SearchMode = "dense") -> int:
-        """Bytes in a message, about: at most that many."""
-        texts = (len(self.title) + len(self.text)) * (2 if search == "hybrid" else 1)
-        return 4 * (len(self.doc_id) + texts) + self.vector.nbytes + 200
-
-
 class Milvus:
     """Milvus for one process; safe to share between its threads.
 
-    Every method repeats a call for up to :data:`PATIENCE` seconds while Milvus does not answer.
+    Every method repeats a call for up to ``patience`` seconds while Milvus does not answer.
 
     Raises:
         CannotGoOn: it did not answer in all that time, or refused.
@@ -123,7 +74,7 @@ class Milvus:
         self._settings = settings
         self._stop = stop or threading.Event()
         self._client = client or milvus.connect(settings)
-        self._patience = patience
+        self._calls = Calls(settings, self._stop, patience)
 
     def close(self) -> None:
         """Leave Milvus."""
@@ -135,14 +86,14 @@ class Milvus:
         Raises:
             ConfigurationError: it is too old.
         """
-        milvus.require_search(self._settings, self._call(self._client.get_server_version))
+        milvus.require_search(self._settings, self._calls(self._client.get_server_version))
 
     # -- Builds -----------------------------------------------------------------------------
 
     def builds(self) -> tuple[Build, ...]:
         """Every build of the retriever, by version."""
         found = []
-        for name in self._call(self._client.list_collections):
+        for name in self._calls(self._client.list_collections):
             if version_of(self._settings.retriever, name) is None:
                 continue
             try:
@@ -163,9 +114,9 @@ class Milvus:
 
     def create(self, build: Build, dimension: int) -> None:
         """Create the collection of a build, unless somebody did so already."""
-        if self._call(self._client.has_collection, build.collection):
+        if self._calls(self._client.has_collection, build.collection):
             return
-        self._call(
+        self._calls(
             self._client.create_collection,
             build.collection,
             schema=index_schema.schema(build.search, dimension),
@@ -177,7 +128,7 @@ class Milvus:
     def drop(self, build: Build) -> None:
         """Drop the collection of this very build; nothing if it is gone or another's."""
         if self.exists(build):
-            self._call(self._client.drop_collection, build.collection, timeout=LONG_CALL)
+            self._calls(self._client.drop_collection, build.collection, timeout=LONG_CALL)
 
     # -- Rows -------------------------------------------------------------------------------
 
@@ -186,7 +137,7 @@ class Milvus:
         distinct = list({row.doc_id: row for row in rows}.values())
         for batch in batches(distinct, search=build.search):
             fields = [row.fields(build.search) for row in batch]
-            self._call(self._client.upsert, build.collection, fields)
+            self._calls(self._client.upsert, build.collection, fields)
         return len(distinct)
 
     def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
@@ -194,7 +145,7 @@ class Milvus:
         remaining = iter(dict.fromkeys(doc_ids))
         count = 0
         while some := list(islice(remaining, BATCH_ROWS)):
-            self._call(self._client.delete, build.collection, filter=milvus.ids_filter(some))
+            self._calls(self._client.delete, build.collection, filter=milvus.ids_filter(some))
             count += len(some)
         return count
 
@@ -226,31 +177,19 @@ class Milvus:
 
     def make_searchable(self, build: Build) -> None:
         """Write everything to disk, build the indexes that are not there, and load."""
-        self._call(self._client.flush, build.collection, timeout=LONG_CALL)
+        self._calls(self._client.flush, build.collection, timeout=LONG_CALL)
         self._ensure_indexes(build)
-        self.load(build)
+        if not self._is_loaded(build):
+            self._load(build)
 
     def load(self, build: Build) -> None:
         """Load the collection, unless it is loaded; with an index, without which none loads.
 
         An index that cannot be read is built again.
         """
-        state = self._call(self._client.get_load_state, build.collection)["state"]
-        if state.name == "NotExist":
-            raise CollectionLost(f"{build.collection} is gone")
-        if state.name == "Loaded":
-            return
-        load = self._client.load_collection
-        self._ensure_indexes(build)
-        try:
-            self._call(load, build.collection, timeout=LONG_CALL, repeat_refused=False)
-        except _Refused as error:
-            log.warning("building the index again", collection=build.collection, why=str(error))
-            self._call(self._client.release_collection, build.collection)
-            self._drop_indexes(build)
+        if not self._is_loaded(build):
             self._ensure_indexes(build)
-            self._call(load, build.collection, timeout=LONG_CALL)
-        log.info("collection loaded", collection=build.collection)
+            self._load(build)
 
     def probe(self, build: Build) -> bool:
         """Whether a search for a stored vector finds something; so it does in an empty collection.
@@ -260,7 +199,7 @@ class Milvus:
         stored = self._query(build, f'{ID_FIELD} != ""', output_fields=[VECTOR_FIELD], limit=1)
         if not stored:
             return True
-        answer = self._call(
+        answer = self._calls(
             self._client.search,
             build.collection,
             data=[stored[0][VECTOR_FIELD]],
@@ -277,7 +216,7 @@ class Milvus:
     def aliased(self) -> str | None:
         """The collection that the retriever's alias points at."""
         try:
-            answer = self._call(self._client.describe_alias, self._settings.retriever)
+            answer = self._calls(self._client.describe_alias, self._settings.retriever)
         except CollectionLost:
             return None
         return str(answer["collection_name"])
@@ -287,7 +226,7 @@ class Milvus:
 
         The build is marked as having served first, so that a crash in between keeps it.
         """
-        self._call(
+        self._calls(
             self._client.alter_collection_properties,
             build.collection,
             properties={SERVED_PROPERTY: "true"},
@@ -295,10 +234,10 @@ class Milvus:
         alias = self._settings.retriever
         for _ in range(SWAP_ATTEMPTS):
             if self.aliased() is None:
-                self._attempt(self._client.create_alias, build.collection, alias)
+                self._calls.attempt(self._client.create_alias, build.collection, alias)
             if self.aliased() != build.collection:
                 # Milvus 2.3 keeps the alias of a dropped collection, and yet does not know it.
-                self._attempt(self._client.alter_alias, build.collection, alias)
+                self._calls.attempt(self._client.alter_alias, build.collection, alias)
             if self.aliased() == build.collection:
                 return
             self._stop.wait(0.1)
@@ -310,103 +249,53 @@ class Milvus:
     # -- Calls ------------------------------------------------------------------------------
 
     def _describe(self, collection: str) -> Build | None:
-        found = self._call(self._client.describe_collection, collection)
+        found = self._calls(self._client.describe_collection, collection)
         return Build.read(collection, found.get("properties") or {})
 
     def _query(self, build: Build, expression: str, **options: Any) -> Any:
         """Query a collection that may have been released by a restart of the server."""
         for _ in range(2):
             try:
-                return self._call(
+                return self._calls(
                     self._client.query,
                     build.collection,
                     filter=expression,
                     consistency_level="Strong",
                     **options,
                 )
-            except _NotLoaded:
+            except NotLoaded:
                 self.load(build)
         raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
+
+    def _is_loaded(self, build: Build) -> bool:
+        state = self._calls(self._client.get_load_state, build.collection)["state"]
+        if state.name == "NotExist":
+            raise CollectionLost(f"{build.collection} is gone")
+        return bool(state.name == "Loaded")
+
+    def _load(self, build: Build) -> None:
+        load = self._client.load_collection
+        try:
+            self._calls(load, build.collection, timeout=LONG_CALL, repeat_refused=False)
+        except Refused as error:
+            log.warning("building the index again", collection=build.collection, why=str(error))
+            self._calls(self._client.release_collection, build.collection)
+            self._drop_indexes(build)
+            self._ensure_indexes(build)
+            self._calls(load, build.collection, timeout=LONG_CALL)
+        log.info("collection loaded", collection=build.collection)
 
     def _ensure_indexes(self, build: Build) -> None:
         """One at a time: a kill in between leaves the rest to the next call."""
         for field in index_schema.INDEXED[build.search]:
             if not self._indexes(build, field):
                 params = index_schema.index_params(field, self._settings.milvus_index)
-                self._call(self._client.create_index, build.collection, params, timeout=LONG_CALL)
+                self._calls(self._client.create_index, build.collection, params, timeout=LONG_CALL)
 
     def _drop_indexes(self, build: Build) -> None:
         for field in index_schema.INDEXED[build.search]:
             for name in self._indexes(build, field):
-                self._call(self._client.drop_index, build.collection, name)
+                self._calls(self._client.drop_index, build.collection, name)
 
     def _indexes(self, build: Build, field: str) -> list[str]:
-        return self._call(self._client.list_indexes, build.collection, field)
-
-    def _attempt(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Another worker may have done it meanwhile: the caller looks at what came of it."""
-        try:
-            function(*arguments, timeout=milvus.CALL_TIMEOUT)
-        except milvus.FAILURES as error:
-            log.debug("alias not changed", error=milvus.said(error))
-
-    def _call(
-        self,
-        function: Callable[..., T],
-        *arguments: Any,
-        repeat_refused: bool = True,
-        **options: Any,
-    ) -> T:
-        """Call Milvus; again while it does not answer, or refuses for now (a full quota)."""
-        options.setdefault("timeout", milvus.CALL_TIMEOUT)
-        deadline = time.monotonic() + self._patience
-        delay = 0.1
-        while True:
-            try:
-                return function(*arguments, **options)
-            except ParamError:
-                raise
-            except milvus.FAILURES as error:
-                said = milvus.said(error)
-                if milvus.is_missing(error):
-                    raise CollectionLost(said) from error
-                if milvus.is_not_loaded(error):
-                    raise _NotLoaded(said) from error
-                if not repeat_refused and not milvus.is_down(error):
-                    raise _Refused(said) from error
-                if time.monotonic() > deadline or self._stop.is_set():
-                    raise CannotGoOn(
-                        f"Milvus at {self._settings.milvus_uri} does not do what it is asked to "
-                        f"({function.__name__}: {said}). Is it still running, and has "
-                        "its disk room?"
-                    ) from error
-                log.warning("milvus failed, trying again", call=function.__name__, error=said)
-            self._stop.wait(delay)
-            delay = min(2 * delay, 2.0)
-
-
-class _Refused(CannotGoOn):
-    """Milvus answered, and it was an error."""
-
-
-class _NotLoaded(CannotGoOn):
-    """The collection has to be loaded first."""
-
-
-def batches(
-    rows: Sequence[Row],
-    max_rows: int = BATCH_ROWS,
-    max_bytes: int = BATCH_BYTES,
-    search: SearchMode = "dense",
-) -> Iterable[list[Row]]:
-    """Split rows so that each batch keeps to both limits; a row above them stands alone."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        if batch and (len(batch) >= max_rows or size + row.size(search) > max_bytes):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row.size(search)
-    if batch:
-        yield batch
+        return self._calls(self._client.list_indexes, build.collection, field)

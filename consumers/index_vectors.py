@@ -7,15 +7,15 @@ be had again: whatever is wrong with it, the worker goes on without it and says 
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from consumers.sqlite_keys import rows_of
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -24,8 +24,6 @@ Vectors = dict[str, NDArray[np.float32]]
 
 WAIT_SECONDS = 5.0
 """For another worker that writes."""
-ASKED_AT_ONCE = 500
-"""SQLite takes 999 parameters everywhere."""
 DROPPED_AT_ONCE = 1000
 
 _TABLE = """
@@ -35,6 +33,7 @@ CREATE TABLE IF NOT EXISTS vectors (
     vector BLOB NOT NULL
 )
 """
+_SELECT = "SELECT name, vector FROM vectors WHERE name"
 
 
 class VectorStore:
@@ -72,11 +71,7 @@ class VectorStore:
             if self._connection is None:
                 return found
             try:
-                for some in _pieces(names):
-                    marks = ",".join("?" * len(some))
-                    found |= self._connection.execute(
-                        f"SELECT name, vector FROM vectors WHERE name IN ({marks})", some
-                    ).fetchall()
+                found.update(rows_of(self._connection, _SELECT, names))
             except sqlite3.Error as error:
                 self._give_up(error)
         return found
@@ -185,9 +180,3 @@ def _used(connection: sqlite3.Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
-
-
-def _pieces(names: Sequence[bytes]) -> Iterator[list[bytes]]:
-    remaining = iter(names)
-    while some := list(islice(remaining, ASKED_AT_ONCE)):
-        yield some

@@ -218,7 +218,7 @@ class IndexWorker:
             found = self._embedders.get(build.build_id)
             if found is None:
                 model = Model(location=build.location, digest=build.digest)
-                encoder = Registry(self._settings.registry_dir).load(model)
+                encoder = Registry.of(self._settings).load(model)
                 found = Embedder(
                     encoder,
                     build.version,

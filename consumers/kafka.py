@@ -289,13 +289,13 @@ def _until(
             heard = time.monotonic()
 
 
-def ready(reader: Consumer, timeout: float) -> list[Message]:
+def ready(reader: Consumer, timeout: float, most: int = BATCH) -> list[Message]:
     """What has arrived, after waiting ``timeout`` seconds at most for the first message.
 
     (``Consumer.consume`` alone waits for a full batch.)
     """
     first = reader.poll(timeout)
-    return [] if first is None else [first, *reader.consume(BATCH, timeout=0)]
+    return [] if first is None else [first, *reader.consume(most - 1, timeout=0)]
 
 
 def place(message: Message) -> tuple[int, int]:

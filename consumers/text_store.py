@@ -11,12 +11,10 @@ from consumers import metrics
 from consumers.following import Follower
 from consumers.kafka import Record
 from consumers.releases import complaint
+from consumers.sqlite_keys import rows_of
 from schemas.documents import Document, content_hash
 from schemas.settings import Settings
 from schemas.topics import Topics
-
-CHUNK = 500
-"""Ids in one SQL statement."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,31 +34,18 @@ class TextStore(Follower):
 
     def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
         """The documents with these ids, without those that do not exist (any more)."""
-        wanted, found = list(dict.fromkeys(doc_ids)), {}
+        select = "SELECT doc_id, title, text FROM documents WHERE doc_id"
         with self.reading() as db:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                marks = ",".join("?" * len(chunk))
-                for doc_id, title, text in db.execute(
-                    f"SELECT doc_id, title, text FROM documents WHERE doc_id IN ({marks})", chunk
-                ):
-                    found[doc_id] = Document(doc_id=doc_id, title=title, text=text)
-        return found
+            return {
+                doc_id: Document(doc_id=doc_id, title=title, text=text)
+                for doc_id, title, text in rows_of(db, select, doc_ids)
+            }
 
     def known(self, doc_ids: Iterable[str]) -> set[str]:
         """Those of ``doc_ids`` that exist (still)."""
-        wanted, found = list(dict.fromkeys(doc_ids)), set[str]()
+        select = "SELECT doc_id FROM documents WHERE doc_id"
         with self.reading() as db:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                marks = ",".join("?" * len(chunk))
-                found.update(
-                    row[0]
-                    for row in db.execute(
-                        f"SELECT doc_id FROM documents WHERE doc_id IN ({marks})", chunk
-                    )
-                )
-        return found
+            return {doc_id for (doc_id,) in rows_of(db, select, doc_ids)}
 
     def all_ids(self) -> list[str]:
         """Every id, sorted."""

@@ -31,6 +31,8 @@ from schemas.errors import BrokerUnavailable, CannotGoOn, InputError, RetrailErr
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer import regression_set
+from trainer.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +53,8 @@ def run(settings: Settings) -> None:
 
     Raises:
         BrokerUnavailable, TopicMismatch: at the start.
-        ModelError: the parent's model cannot be loaded.
+        InputError: the regression set of the gate cannot be read.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
         CannotGoOn: a restart is the remedy.
     """
     _require(settings)
@@ -75,9 +78,9 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
         The release; ``None`` if no pair was new, or none could train (the log says why).
 
     Raises:
-        InputError: there is no first release yet.
+        InputError: there is no first release yet, or the gate's regression set cannot be read.
         BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
-        ModelError: the parent's model cannot be loaded.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
         CannotGoOn: trying again is the remedy.
     """
     _require(settings)
@@ -334,6 +337,9 @@ def _require(settings: Settings) -> None:
             topics.retriever_releases,
         ],
     )
+    Registry.of(settings).require(writing=True)
+    if settings.gate_regression is not None:
+        regression_set.load(settings.gate_regression)
 
 
 def _wait_for_others(settings: Settings) -> None:

@@ -6,8 +6,9 @@ all else; beyond it pairs are left out, drawn by the seed, and counted.
 - A share is one of the pairs that are left, not of those that came. So a flood does not raise its
   own limit: ten thousand pairs of one agent beside a thousand of others are cut to a thousand
   under a cap of one half.
-- A share is taken of :data:`ORDINARY_RUN` pairs at least. So a small run, of a small corpus or
-  started by a person or by the age of its pairs, loses little or nothing.
+- A share is taken of :data:`ORDINARY_RUN` pairs at least, so that two pairs of a document, a query
+  or a trajectory are never too many. It is no larger, because a small run, started by a person or
+  by the age of its pairs, is the one that a stranger could fill.
 - Of k groups each may have 1/k, whatever the cap. So a single agent or tenant is not capped at all
   (there is nobody whose pairs it would crowd out), and no run is emptied.
 - What one cap leaves out raises the shares of what is left, so all are applied until none binds.
@@ -32,7 +33,7 @@ GROUPS: dict[str, Callable[[LabelledPair], str]] = {
 }
 """What is capped, the finest first; each name is a field of :class:`Caps`."""
 
-ORDINARY_RUN = 512
+ORDINARY_RUN = 100
 """Pairs that a share is taken of at least (:attr:`Caps.run`)."""
 
 _ROUNDING = 1e-9

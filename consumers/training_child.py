@@ -8,12 +8,13 @@ somebody asks (:mod:`consumers.training_repeat`).
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.errors import InputError, ModelError
+from schemas.errors import InputError, ModelError, RegistryUnavailable
 from schemas.releases import Model
 from schemas.runs import RunManifest
 from trainer import curve, finetune
 from trainer.examples import TrainingExample
 from trainer.finetune import Step, TrainingReport
+from trainer.processes import ALONE, Processes
 from trainer.registry import Registry
 
 OnStep = Callable[[Step], None]
@@ -30,6 +31,7 @@ def train_child(
     *,
     check: Callable[[], None] = lambda: None,
     on_step: OnStep | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingReport:
     """Train what ``manifest`` describes; nothing is written.
 
@@ -37,6 +39,7 @@ def train_child(
         registry: holds the parent's model and the training file.
         check: ends the work with what it raises; called between long steps.
         on_step: called after every optimiser step; training ends with what it raises.
+        processes: that train it together, each of which makes this call.
 
     Raises:
         TrainingFileLost: the training file is gone, or not the one that was frozen.
@@ -47,7 +50,7 @@ def train_child(
     check()
     encoder = registry.load(parent)
     check()
-    return finetune.finetune(encoder, frozen, manifest.config, on_step=on_step)
+    return finetune.finetune(encoder, frozen, manifest.config, on_step=on_step, processes=processes)
 
 
 def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
@@ -55,9 +58,12 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 
     Raises:
         TrainingFileLost: it is gone, or not what was frozen.
+        RegistryUnavailable: nobody knows; it may be read later.
     """
     try:
         return registry.load_training_file(manifest.training_file)
+    except RegistryUnavailable:
+        raise
     except (InputError, ModelError) as error:
         raise TrainingFileLost(str(error)) from error
 

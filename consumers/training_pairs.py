@@ -12,6 +12,7 @@ from consumers import metrics
 from consumers.following import Follower
 from consumers.kafka import Record
 from consumers.releases import complaint
+from consumers.sqlite_keys import rows_of
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings, TrainVariant
@@ -21,7 +22,7 @@ from trainer.heldout import is_held_out
 log = structlog.get_logger(__name__)
 
 CHUNK = 500
-"""Ids in one SQL statement."""
+"""Pairs in memory at once, where there may be many."""
 
 _TRAINS: dict[TrainVariant, str] = {
     "naive": "NOT held_out",
@@ -155,18 +156,12 @@ class PairStore(Follower):
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         """The pairs with these ids, in any order, without those that were never seen."""
-        found: list[LabelledPair] = []
+        select = "SELECT value FROM pairs WHERE pair_id"
         with self.reading() as db:
-            for start in range(0, len(pair_ids), CHUNK):
-                chunk = pair_ids[start : start + CHUNK]
-                marks = ",".join("?" * len(chunk))
-                found += (
-                    LabelledPair.model_validate_json(value)
-                    for (value,) in db.execute(
-                        f"SELECT value FROM pairs WHERE pair_id IN ({marks})", chunk
-                    )
-                )
-        return found
+            return [
+                LabelledPair.model_validate_json(value)
+                for (value,) in rows_of(db, select, pair_ids)
+            ]
 
     def repeats(self, ranges: Iterable[Range]) -> int:
         """How many records in ``ranges`` repeat a pair that lies before them."""

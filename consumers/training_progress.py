@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from consumers.training_child import OnStep
+from consumers.training_gate import StageProgress
 from trainer import metrics
 from trainer.finetune import Step
 
@@ -40,6 +41,29 @@ def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
                 pairs_per_second=round(step.pairs_per_second, 1),
                 seconds_left=round(step.eta_seconds),
             )
+
+    return report
+
+
+def comparing(check: Callable[[], None]) -> StageProgress:
+    """What to do while the gate's documents are encoded, which takes minutes on a large corpus.
+
+    Args:
+        check: called first; what it raises ends the comparison.
+    """
+    said = began = time.monotonic()
+    stage = ""
+
+    def report(doing: str, done: int, of: int) -> None:
+        nonlocal said, began, stage
+        check()
+        now = time.monotonic()
+        if doing != stage:
+            stage, began = doing, now
+        if now - said >= PROGRESS_SECONDS:
+            said = now
+            left = (now - began) / done * (of - done) if done else 0.0
+            log.info(doing, documents=done, of=of, seconds_left=round(left))
 
     return report
 

@@ -2,17 +2,25 @@
 
 Nothing is written to a topic or to the registry. The model is a function of the parent's model, the
 frozen file and the configuration, so on the same machine it has the digest of the released one.
+Several processes, started by torchrun, sum gradients in another order than one, and Adam amplifies
+that; their model is compared by the vectors that it gives.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from consumers.lineage import History, Run
-from consumers.training_child import OnStep, TrainingFileLost, train_child, write_child
+from consumers.training_child import (
+    OnStep,
+    TrainingFileLost,
+    frozen_examples,
+    train_child,
+    write_child,
+)
 from consumers.training_ledger import Ledger
 from consumers.training_progress import reporting
 from schemas.broker import require_broker
@@ -20,9 +28,14 @@ from schemas.errors import InputError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.encoder import Encoder
+from trainer.processes import ALONE, Processes
 from trainer.registry import Registry, digest_of
 
 log = structlog.get_logger(__name__)
+
+COMPARED = 256
+"""Queries that a model of other files is compared by."""
 
 SHOWN = 5
 """Runs that an unknown id is answered with, the newest."""
@@ -36,11 +49,14 @@ class Repeated:
         folder: where the model lies.
         digest: over its files.
         released: what the run was released as.
+        similarity: the smallest cosine between the vectors of both models, over queries of the
+            run; 1 if the files are equal.
     """
 
     folder: Path
     digest: str
     released: Release
+    similarity: float
 
     @property
     def equal(self) -> bool:
@@ -48,12 +64,22 @@ class Repeated:
         return self.digest == self.released.model.digest
 
 
-def repeat(settings: Settings, wanted: str, *, on_step: OnStep | None = None) -> Repeated:
+def repeat(
+    settings: Settings,
+    wanted: str,
+    *,
+    on_step: OnStep | None = None,
+    processes: Processes = ALONE,
+) -> Repeated | None:
     """Train the child of a run again, into ``<data dir>/repeats/<run id>``.
 
     Args:
         wanted: a run's id, or the beginning of one.
         on_step: called after every optimiser step.
+        processes: that train it together, each of which makes this call.
+
+    Returns:
+        What it gave, in the first process; nothing in the others, which write nothing.
 
     Raises:
         InputError: there is no such run, it has no release yet, or its training file is lost.
@@ -72,21 +98,35 @@ def repeat(settings: Settings, wanted: str, *, on_step: OnStep | None = None) ->
             f"Run {run.run_id} has no release yet, so there is nothing to compare a repetition "
             "with. The active trainer finishes it; `retrail train` does so at once."
         )
-    registry = Registry(settings.registry_dir)
+    registry = Registry.of(settings)
+    manifest = ledger.manifest(run)
     try:
         report = train_child(
             registry,
             known[run.parent].model,
-            ledger.manifest(run),
+            manifest,
             on_step=reporting(_never, on_step),
+            processes=processes,
         )
     except TrainingFileLost as error:
         raise InputError(f"Run {run.run_id} cannot be repeated: {error}") from error
+    if not processes.first:
+        return None
     folder = settings.data_dir / "repeats" / run.run_id
     _write(folder, lambda fresh: write_child(report, fresh))
-    repeated = Repeated(folder, digest_of(folder), released)
+    digest = digest_of(folder)
+    similarity = 1.0
+    if digest != released.model.digest:
+        queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]
+        similarity = smallest_cosine(report.encoder, registry.load(released.model), queries)
+    repeated = Repeated(folder, digest, released, similarity)
     log.info("run repeated", run=run.run_id, folder=str(folder), equal=repeated.equal)
     return repeated
+
+
+def smallest_cosine(one: Encoder, two: Encoder, queries: Sequence[str]) -> float:
+    """Between the vectors that both give a query."""
+    return float((one.encode_queries(queries) * two.encode_queries(queries)).sum(axis=1).min())
 
 
 def find(history: History, wanted: str) -> Run:

@@ -18,14 +18,14 @@ from consumers.training_child import OnStep, TrainingFileLost, train_child, writ
 from consumers.training_gate import compare
 from consumers.training_ledger import Ledger
 from consumers.training_pairs import PairStore
-from consumers.training_progress import reporting
+from consumers.training_progress import comparing, reporting
 from consumers.training_selection import FactorOf, Selector, rules_of
 from schemas.base import canonical
 from schemas.pairs import LabelledPair
 from schemas.releases import Model, Release
 from schemas.runs import Range, RunManifest, SelectionRules, run_id
 from schemas.settings import Settings
-from trainer import finetune
+from trainer import finetune, presets
 from trainer.card import card
 from trainer.finetune import NothingToLearn, TrainingDiverged
 from trainer.gate import GateDecision
@@ -61,7 +61,7 @@ class Bench:
     @property
     def registry(self) -> Registry:
         """Where models and training files lie."""
-        return Registry(self.settings.registry_dir)
+        return Registry.of(self.settings)
 
 
 def train_new(bench: Bench, ends: Mapping[int, int]) -> Release | None:
@@ -145,7 +145,9 @@ def _freeze(
 ) -> RunManifest | None:
     """Steps 2 and 3; ``None`` if no step could be trained."""
     settings = bench.settings
-    config, rules = finetune.config_of(settings), rules_of(settings)
+    folder = bench.registry.open(history.releases.by_version[parent].model)
+    config = finetune.config_of(settings, presets.preset(settings.preset, folder))
+    rules = rules_of(settings)
     with bench.outcomes.snapshot() as known:
         selector = Selector(
             bench.pairs,
@@ -212,7 +214,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
             bench.pairs.trainable(ranges, manifest.config.variant),
             bench.texts,
             settings=bench.settings,
-            progress=lambda done, of: bench.check(),
+            progress=comparing(bench.check),
         )
     except (TrainingDiverged, TrainingFileLost) as failure:
         model = parent.model
@@ -237,6 +239,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
         difference=gate.difference,
         interval=gate.interval,
         margin=gate.margin,
+        regression=gate.regression,
         decision=gate.decision,
         reason=gate.reason,
     )

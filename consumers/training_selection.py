@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from consumers import training_caps
 from consumers.lineage import draw, shuffled
-from consumers.text_store import TextStore
-from consumers.training_pairs import CHUNK, PairStore
+from consumers.training_pairs import CHUNK
+from schemas.documents import Document
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps, Intensity, Range, SelectionRules
 from schemas.settings import Settings, TrainVariant
@@ -25,6 +26,23 @@ REPEATED = "repeated"
 
 FactorOf = Callable[[LabelledPair], float]
 """What the outcome policy makes of a pair's weight; 0 leaves it out."""
+
+
+class PairSource(Protocol):
+    """What a selection reads of a :class:`~consumers.training_pairs.PairStore`."""
+
+    def within(self, ranges: Iterable[Range]) -> Iterable[LabelledPair]: ...
+    def trainable_ids(self, ranges: Iterable[Range], variant: TrainVariant) -> Sequence[str]: ...
+    def get(self, pair_ids: Sequence[str]) -> Sequence[LabelledPair]: ...
+    def repeats(self, ranges: Iterable[Range]) -> int: ...
+
+
+class TextSource(Protocol):
+    """What a selection and the gate read of a :class:`~consumers.text_store.TextStore`."""
+
+    def known(self, doc_ids: Iterable[str]) -> set[str]: ...
+    def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
+    def all_ids(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +90,8 @@ class Selector:
         limit: new pairs at most; of more, so many are drawn.
     """
 
-    pairs: PairStore
-    texts: TextStore
+    pairs: PairSource
+    texts: TextSource
     rules: SelectionRules
     ancestors: Sequence[int]
     seed: int

@@ -108,7 +108,7 @@ def verify(
     run = find(history, wanted)
     manifest = ledger.manifest(run)
     try:
-        frozen = frozen_examples(Registry(settings.registry_dir), manifest)
+        frozen = frozen_examples(Registry.of(settings), manifest)
     except TrainingFileLost as error:
         raise InputError(
             f"The training file of run {run.run_id} cannot be verified: {error}"

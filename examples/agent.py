@@ -15,6 +15,8 @@ from schemas.logging import configure
 from schemas.settings import load
 from serving.retriever import Retriever
 
+QUESTION = "how do I open a gzip file"
+
 
 def words(text: str) -> set[str]:
     return set(re.findall(r"\w{3,}", text.lower()))
@@ -39,4 +41,4 @@ def work(question: str, retriever: Retriever, publisher: Publisher) -> str:
 if __name__ == "__main__":
     configure("WARNING")
     with Publisher(agent="example", model="none") as publisher, Retriever(load()) as retriever:
-        print(work(" ".join(sys.argv[1:]), retriever, publisher))
+        print(work(" ".join(sys.argv[1:]) or QUESTION, retriever, publisher))

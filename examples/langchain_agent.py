@@ -18,6 +18,8 @@ from schemas.settings import load
 from serving.adapters.langchain import RetrailRetriever
 from serving.retriever import Retriever
 
+QUESTION = "how do I open a gzip file"
+
 
 def words(text: str) -> set[str]:
     return set(re.findall(r"\w{3,}", text.lower()))
@@ -46,4 +48,4 @@ def work(question: str, retriever: Retriever, publisher: Publisher) -> str:
 
 if __name__ == "__main__":
     with Publisher(agent="langchain-example") as publisher, Retriever(load()) as retriever:
-        print(work(" ".join(sys.argv[1:]), retriever, publisher))
+        print(work(" ".join(sys.argv[1:]) or QUESTION, retriever, publisher))

@@ -18,6 +18,8 @@ from schemas.settings import load
 from serving.adapters.openai_tools import RetrailTools
 from serving.retriever import Retriever
 
+QUESTION = "how do I open a gzip file"
+
 Message = dict[str, Any]
 
 
@@ -56,4 +58,4 @@ def work(question: str, retriever: Retriever, publisher: Publisher) -> str:
 
 if __name__ == "__main__":
     with Publisher(agent="openai-example") as publisher, Retriever(load()) as retriever:
-        print(work(" ".join(sys.argv[1:]), retriever, publisher))
+        print(work(" ".join(sys.argv[1:]) or QUESTION, retriever, publisher))

@@ -9,6 +9,7 @@
     ├── TopicMismatch             a topic exists with other partitions, retention or compaction
     ├── InputError                a file that the user named is unreadable or malformed
     ├── ModelError                a model cannot be loaded, or is not the one that a record names
+    │   └── RegistryUnavailable   its object storage does not answer or refuses (exit 75)
     ├── NoIndexYet                nothing can be searched: no release has been built
     └── CannotGoOn                a worker lost what it needs and wants a restart (exit 75)
 """
@@ -45,6 +46,12 @@ class InputError(RetrailError):
 
 class ModelError(RetrailError):
     """A model cannot be loaded, or its digest is not the one that a record names."""
+
+
+class RegistryUnavailable(ModelError):
+    """The object storage of the registry does not answer, refuses, or has no such bucket."""
+
+    exit_status = EXIT_CANNOT_GO_ON
 
 
 class NoIndexYet(RetrailError):

@@ -5,7 +5,10 @@ import sys
 
 import structlog
 
-QUIET_LOGGERS = ("aiokafka", "faust", "mode", "httpx", "httpcore", "pymilvus", "urllib3", "asyncio")
+QUIET_LOGGERS = (
+    *("aiokafka", "faust", "mode", "httpx", "httpcore", "pymilvus", "urllib3", "asyncio"),
+    *("aiobotocore", "botocore", "s3fs", "fsspec"),
+)
 """Libraries whose DEBUG and INFO lines cost throughput (10% in Faust) and tell operators little."""
 
 

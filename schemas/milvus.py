@@ -34,6 +34,12 @@ HYBRID_SINCE = (2, 5)
 """The first Milvus that computes BM25. Milvus Lite has numbers of its own, and does it from 3.2 on
 (the least that is installed) at the latest."""
 
+_TLS_ADVICE = (
+    " A handshake that fails looks the same: RETRAIL_MILVUS_TLS_CAFILE must have signed the "
+    "server's certificate, RETRAIL_MILVUS_TLS_SERVER_NAME be a name in it, and a server that asks "
+    "its clients for certificates needs RETRAIL_MILVUS_TLS_CERTFILE and RETRAIL_MILVUS_TLS_KEYFILE."
+)
+
 _MISSING = (4, 100, 1600)
 _NOT_LOADED = (101, 103, 106)
 _DOWN = (2, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -56,6 +62,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             token=token,
             timeout=timeout,
             grpc_options=_grpc_options(settings.milvus_uri),
+            # Else it takes over any connection of this process to the same address with the same
+            # token, closed ones too, whatever its certificates.
+            dedicated=bool(tls),
             **tls,
         )
         client.list_collections(timeout=timeout)
@@ -63,7 +72,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         raise MilvusUnavailable(
             f"Milvus does not answer at {settings.milvus_uri} ({said(error)}). Start a local "
             "stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it "
-            "asks for one) to a Milvus that runs."
+            f"asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
         ) from error
     return client
 

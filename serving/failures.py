@@ -38,4 +38,4 @@ def failure_of(error: RetrailError) -> Failure:
     >>> failure_of(NoIndexYet("Milvus at http://10.0.0.7:19530 has no alias")).message
     'There is no index yet; it is being built. Try again later.'
     """
-    return _KNOWN.get(type(error), _OTHER)
+    return next((_KNOWN[kind] for kind in type(error).__mro__ if kind in _KNOWN), _OTHER)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from schemas.base import DocId
-from schemas.errors import MilvusUnavailable, RetrailError
+from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving.failures import failure_of
 from serving.guards import PROBLEM, problem
@@ -281,15 +281,17 @@ async def _healthz() -> Health:
 
 @_probes.get(
     "/readyz",
+    response_model=Health,
     summary="Whether searches are answered",
     operation_id="readyz",
     responses=_problems(503),
 )
-async def _readyz(service: _Service) -> Health:
+async def _readyz(service: _Service) -> Any:
     try:
         return Health(status="ok", retriever_version=await service.ready())
-    except TimeoutError as error:
-        raise MilvusUnavailable("The index does not answer now.") from error
+    except RetrailError as error:
+        # The service has logged it, once.
+        return _failure(error)
 
 
 @_probes.get("/metrics", include_in_schema=False)
@@ -339,8 +341,12 @@ def _unknown(_request: Request, error: Exception) -> Response:
 
 def _failed(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RetrailError)
+    log.warning("cannot answer", error=str(error))
+    return _failure(error)
+
+
+def _failure(error: RetrailError) -> Response:
     told = failure_of(error)
-    log.warning("cannot answer", status=told.status, error=str(error))
     headers = {} if told.retry_after is None else {"Retry-After": str(told.retry_after)}
     return _answer(told.status, told.title, told.message, headers=headers)
 

@@ -157,7 +157,7 @@ def create_http_app(
     async def readyz(_request: Request) -> Response:
         try:
             version = await current[0].ready()
-        except (RetrailError, TimeoutError, IndexError):
+        except (RetrailError, IndexError):
             return JSONResponse({"status": "not ready"}, 503, {"Retry-After": "5"})
         return JSONResponse({"status": "ok", "retriever_version": version})
 

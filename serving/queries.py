@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALL_TIMEOUT = 10.0
-"""Seconds for one call."""
+"""Seconds for one call. Less than a worker's (:data:`schemas.milvus.CALL_TIMEOUT`): an agent waits,
+and a search that hangs is to be asked again while its caller is still there."""
 CONSISTENCY = "Bounded"
 """A search does not wait for writes of this moment, although the collection's default is Strong."""
 RRF_K = 60

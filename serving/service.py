@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel, Field
 
 from schemas.base import DocId, Version
-from schemas.errors import RetrailError
+from schemas.errors import MilvusUnavailable, RetrailError
 from schemas.settings import Settings
 from serving import server_metrics as metrics
 from serving.async_retriever import AsyncRetriever
@@ -87,6 +87,7 @@ class SearchService:
         self._retriever = retriever
         self._snippet_chars = settings.serve_snippet_chars
         self._probe: asyncio.Task[int] | None = None
+        self._told_ready: bool | None = None
         self.sessions = Sessions(
             publisher,
             idle_seconds=settings.serve_idle_seconds,
@@ -139,35 +140,55 @@ class SearchService:
     async def ready(self) -> int:
         """The version that searches are answered by; loads its model if need be.
 
+        Logs when the answer changes, not each time: probes come every few seconds.
+
         Raises:
-            TimeoutError: there is no answer within :data:`PROBE_SECONDS`.
-            NoIndexYet, MilvusUnavailable, ModelError: nothing can be searched now.
+            MilvusUnavailable: nothing can be searched now, or there is no answer within
+                :data:`PROBE_SECONDS`.
+            NoIndexYet, ModelError: nothing can be searched now.
         """
         # One question at a time, however many ask: a hanging one must not use up the threads.
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._retriever.version())
-        return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
+            self._probe = self._asked()
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
+        except TimeoutError as error:
+            raise MilvusUnavailable(
+                "The index does not answer now, or its model is being loaded."
+            ) from error
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Load the model, and end silent trajectories, meanwhile; at the end, all of them."""
-        tasks = [asyncio.create_task(self._warm_up()), asyncio.create_task(self._sweep())]
+        self._probe = self._asked()
+        sweep = asyncio.create_task(self._sweep())
         try:
             yield self
         finally:
-            for task in [*tasks, *([self._probe] if self._probe else [])]:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            sweep.cancel()
+            self._probe.cancel()
+            await asyncio.gather(sweep, self._probe, return_exceptions=True)
             await self._retriever.aclose()
             self.sessions.end_all()
 
-    async def _warm_up(self) -> None:
+    def _asked(self) -> asyncio.Task[int]:
+        task = asyncio.create_task(self._version())
+        # Nobody may be waiting any more when it fails.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+    async def _version(self) -> int:
         try:
             version = await self._retriever.version()
         except RetrailError as error:
-            log.warning("nothing can be searched yet", reason=str(error))
-        else:
+            if self._told_ready is not False:
+                log.warning("nothing can be searched now", reason=str(error))
+            self._told_ready = False
+            raise
+        if not self._told_ready:
             log.info("ready to search", version=version)
+        self._told_ready = True
+        return version
 
     async def _sweep(self) -> None:
         while True:

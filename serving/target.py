@@ -43,7 +43,7 @@ def load_encoder(settings: Settings, build: Build) -> QueryEncoder:
     from trainer.registry import Registry
 
     model = Model(location=build.location, digest=build.digest)
-    return Registry(settings.registry_dir).load(model)
+    return Registry.of(settings).load(model)
 
 
 def resolve(client: MilvusClient, settings: Settings) -> Build:

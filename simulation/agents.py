@@ -28,7 +28,7 @@ BROWSES = {1: 0.3, 2: 0.4, 3: 0.3}
 OVERLOOKS = 0.12
 """How often a document that serves the need is taken for one that does not."""
 
-IS_FOOLED = 0.04
+IS_FOOLED = 0.02
 """How often a document that does not serve the need is taken for one that does."""
 
 READS_ON = 0.25

@@ -101,7 +101,7 @@ def _footer(figure: Any, report: Report) -> None:
 
 def _found(axes: Any, turns: Sequence[Turn]) -> None:
     """What the retriever finds: nDCG@10 and recall@10, above what it found untrained."""
-    _head(axes, "What the retriever finds", "dashed: before it learned anything")
+    head(axes, "What the retriever finds", "dashed: before it learned anything")
     for values, colour, name, above in (
         ([turn.recall_at_10 for turn in turns], AMBER, "recall@10", True),
         ([turn.ndcg_at_10 for turn in turns], BLUE, "nDCG@10", False),
@@ -132,7 +132,7 @@ def _found(axes: Any, turns: Sequence[Turn]) -> None:
 def _agents(axes: Any, turns: Sequence[Turn]) -> None:
     """What that means to agents: success, and steps."""
     steps = f"searches and browses of each: {turns[0].mean_steps:.2f} → {turns[-1].mean_steps:.2f}"
-    _head(axes, "Agents with the right answer", steps)
+    head(axes, "Agents with the right answer", steps)
     rates = [turn.success_rate for turn in turns]
     colours = [GREY if turn.turn == 0 else GREEN for turn in turns]
     axes.bar(range(len(turns)), rates, width=0.58, color=colours)
@@ -152,7 +152,7 @@ def _agents(axes: Any, turns: Sequence[Turn]) -> None:
 
 def _losses(axes: Any, turns: Sequence[Turn]) -> None:
     """Training loss over the optimiser steps, turn after turn."""
-    _head(axes, "Training", "loss at each optimiser step")
+    head(axes, "Training", "loss at each optimiser step")
     start = 1
     for turn, colour in zip(turns[1:], _cycle(len(turns)), strict=False):
         steps = range(start, start + len(turn.losses))
@@ -176,7 +176,7 @@ def _losses(axes: Any, turns: Sequence[Turn]) -> None:
 
 def _times(axes: Any, turns: Sequence[Turn]) -> None:
     """Where the time went."""
-    _head(axes, "Where the time went", "seconds")
+    head(axes, "Where the time went", "seconds")
     stages = ("agents", "mining", "training", "refresh", "measuring")
     colours = (BLUE, AMBER, RED, GREEN, GREY)
     for row, turn in enumerate(turns):
@@ -202,7 +202,8 @@ def _times(axes: Any, turns: Sequence[Turn]) -> None:
     )
 
 
-def _head(axes: Any, title: str, explained: str) -> None:
+def head(axes: Any, title: str, explained: str) -> None:
+    """Title of a part of a picture, and below it what it shows."""
     axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=INK, pad=24)
     axes.annotate(
         explained,

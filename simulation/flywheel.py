@@ -10,6 +10,7 @@ from deploy.stack import LocalStack
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
 from schemas.releases import Release
+from schemas.settings import Settings
 from serving.retriever import Retriever
 from simulation import fleet, measure, mined
 from simulation.corpus import Corpus, Need
@@ -165,7 +166,7 @@ class Flywheel:
             mining.note = f"{len(pairs):,} pairs, {relevant:,} of them positive"
         losses: list[float] = []
         with view.stage("training", "weighted by how long agents reasoned") as training:
-            release = self._train(training, losses)
+            release = self._train(training, losses, first=number == 1)
         with view.stage("refresh", "a new index, then the alias swaps") as refresh:
             version = self._refresh(release, before, retriever, refresh)
         measured = self._measure(retriever)
@@ -212,7 +213,7 @@ class Flywheel:
             )
         return pairs
 
-    def _train(self, stage: Stage, losses: list[float]) -> Release:
+    def _train(self, stage: Stage, losses: list[float], *, first: bool) -> Release:
         def on_step(step: Step) -> None:
             losses.append(step.loss)
             last = step.step == step.steps
@@ -221,7 +222,9 @@ class Flywheel:
 
         every_core()
         try:
-            release = train_now(self._settings, on_step=on_step)
+            release = train_now(
+                for_first_turn(self._settings) if first else self._settings, on_step=on_step
+            )
         finally:
             one_core()
         if release is None:
@@ -263,6 +266,15 @@ class Flywheel:
         """Whenever there is a moment: look after the stack, show how far things are."""
         self._stack.check()
         self._view.progress(stage, done, of)
+
+
+def for_first_turn(settings: Settings) -> Settings:
+    """The first turn has no earlier pairs to replay and goes over its own instead.
+
+    So turns have about as many steps.
+    """
+    epochs = round((settings.train_epochs or 1) * (1.0 + settings.train_replay))
+    return settings.model_copy(update={"train_epochs": epochs})
 
 
 def gate_of(release: Release) -> Gate:

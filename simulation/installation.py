@@ -29,6 +29,8 @@ WORKERS = ("judge", "mine", "index")
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
     "train_epochs": 1,
+    # Half of what a later turn trains on are earlier pairs: with fewer, it forgot the first turn.
+    "train_replay": 1.0,
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
     "max_tokens": 128,

@@ -5,21 +5,16 @@ it is published: nobody learns from these needs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from simulation.agents import Agent, Asked, Browsed, Ended, Hit, Mind, act
+from simulation import rounds
+from simulation.agents import Asked, Browsed, Ended, Hit, Mind, Step, act
 from simulation.corpus import Need
+from simulation.rounds import AT_ONCE, Progress, SearchMany
 
 CUTOFF = 10
-AT_ONCE = 64
-"""Queries of one search call."""
-
-SearchMany = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
-"""The hits of each query, in rank order, ten of each."""
-
-Progress = Callable[[int, int], None]
-"""Called with how much is done and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +41,27 @@ def quality(
     Raises:
         Whatever ``search_many`` raises.
     """
-    gains, recalls = [], []
+    found = [*by_need(needs, search_many, progress=progress)]
+    return Quality(
+        math.fsum(each.ndcg_at_10 for each in found) / len(needs),
+        math.fsum(each.recall_at_10 for each in found) / len(needs),
+    )
+
+
+def by_need(
+    needs: Sequence[Need], search_many: SearchMany, *, progress: Progress = lambda done, of: None
+) -> Iterator[Quality]:
+    """The figures of each need alone, in order.
+
+    Raises:
+        Whatever ``search_many`` raises.
+    """
     for start in range(0, len(needs), AT_ONCE):
         some = needs[start : start + AT_ONCE]
         for need, hits in zip(some, search_many([need.text for need in some]), strict=True):
             found = [hit.doc_id for hit in hits]
-            gains.append(ndcg(found, need.relevant))
-            recalls.append(recall(found, need.relevant))
-        progress(len(gains), len(needs))
-    return Quality(math.fsum(gains) / len(needs), math.fsum(recalls) / len(needs))
+            yield Quality(ndcg(found, need.relevant), recall(found, need.relevant))
+        progress(start + len(some), len(needs))
 
 
 def behaviour(
@@ -69,30 +76,15 @@ def behaviour(
     Raises:
         Whatever ``search_many`` raises.
     """
-    steps, correct = 0, 0
-    waiting: list[tuple[Agent, str]] = []
+    counts: Counter[str] = Counter()
 
-    def advance(agent: Agent, hits: Sequence[Hit] | None) -> None:
-        nonlocal steps, correct
-        step = next(agent) if hits is None else agent.send(hits)
-        while not isinstance(step, Asked | Ended):
-            steps += isinstance(step, Browsed)
-            step = next(agent)
-        if isinstance(step, Asked):
-            steps += 1
-            waiting.append((agent, step.query))
-        else:
-            correct += step.outcome == "correct"
+    def count(_: Need, step: Step, hits: Sequence[Hit]) -> None:
+        counts["steps"] += isinstance(step, Asked | Browsed)
+        counts["correct"] += isinstance(step, Ended) and step.outcome == "correct"
 
-    for need in needs:
-        advance(act(need, Mind.of(seed, "measured", need.need_id)), None)
-    while waiting:
-        some = waiting[:AT_ONCE]
-        del waiting[:AT_ONCE]
-        for (agent, _), hits in zip(some, search_many([query for _, query in some]), strict=True):
-            advance(agent, hits)
-        progress(len(needs) - len(waiting), len(needs))
-    return Behaviour(correct / len(needs), steps / len(needs))
+    agents = ((need, act(need, Mind.of(seed, "measured", need.need_id))) for need in needs)
+    rounds.work(agents, search_many, count, progress=progress)
+    return Behaviour(counts["correct"] / len(needs), counts["steps"] / len(needs))
 
 
 def ndcg(found: Sequence[str], relevant: Mapping[str, float]) -> float:

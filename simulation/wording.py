@@ -8,7 +8,7 @@ from simulation.lexical import content_words, stem
 Rewording = Callable[[str, random.Random], str]
 
 MOST_KEYWORDS = 8
-HINTS = 2
+HINTS = 1
 QUESTIONS = ("how do I", "what can be used to", "how to", "which one will", "help with")
 
 
@@ -32,9 +32,7 @@ def keywords(need: str, draw: random.Random) -> str:
 
 def question(need: str, draw: random.Random) -> str:
     """As a question, or what passes for one."""
-    start = draw.choice(
-        ("how do I", "what can be used to", "how to", "which one will", "help with")
-    )
+    start = draw.choice(QUESTIONS)
     text = plain(need)
     return f"{start} {text[:1].lower()}{text[1:]}"
 
@@ -52,12 +50,12 @@ def ending(need: str, draw: random.Random) -> str:
 
 
 FIRST: Sequence[tuple[float, Rewording]] = (
-    (0.45, lambda need, draw: plain(need)),
-    (0.25, keywords),
-    (0.20, question),
-    (0.10, beginning),
+    (0.6, lambda need, draw: plain(need)),
+    (0.1, keywords),
+    (0.2, question),
+    (0.1, beginning),
 )
-"""What a first query looks like, and how often."""
+"""What a first query looks like, and how often: language models ask in sentences."""
 
 LATER: Sequence[Rewording] = (keywords, question, beginning, ending)
 
@@ -70,7 +68,7 @@ def first_query(need: str, draw: random.Random) -> str:
 
 
 def next_query(need: str, asked: Sequence[str], seen: Sequence[str], draw: random.Random) -> str:
-    """Another query: the whole need if it was not tried, else other words and a hint or two.
+    """Another query: the whole need if it was not tried, else other words and a hint.
 
     Args:
         need: in words.

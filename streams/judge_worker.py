@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from schemas.broker import require_broker
-from schemas.events import Reasoning, Verdict
+from schemas.events import Parsed, Reasoning, Verdict
 from schemas.judged import JudgedReasoning, Tick
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -22,7 +22,6 @@ from streams import life, metrics
 from streams.dead_letters import Rejected, dead_letter, fits, read
 from streams.faust_batches import BatchApp
 from streams.judging import (
-    Event,
     Judge,
     answer_at_once,
     judge_named,
@@ -30,10 +29,12 @@ from streams.judging import (
     judged_json,
     judgement,
     question,
+    with_source,
 )
 from streams.labels import BoundedLabel
 from streams.outbox import Channel, Outbox, Output
 from streams.source import Committed, Record
+from streams.whole_search import trajectory_of
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,20 @@ class JudgeTask:
         self._accepted.clear()
 
     def _judged_output(self, record: Record) -> Output | asyncio.Future[Output]:
+        return self._whole_search(record) or self._read_and_judged(record)
+
+    def _whole_search(self, record: Record) -> Output | None:
+        """The quick way of a search event with which all is well."""
+        trajectory_id, value = trajectory_of(record.value), record.value
+        if trajectory_id is None or value is None or record.key != trajectory_id.encode():
+            return None
+        output = Output(record.key, with_source(value, record.offset, record.timestamp))
+        if not fits(output):
+            return None
+        self._accepted["search"] += 1
+        return output
+
+    def _read_and_judged(self, record: Record) -> Output | asyncio.Future[Output]:
         parsed = read(record)
         event = parsed.event
         if parsed.unknown_fields:
@@ -107,12 +122,12 @@ class JudgeTask:
         answer = None if text is None else answer_at_once(self._judge, text)
         if text is not None and answer is None:
             output: Output | asyncio.Future[Output] = asyncio.create_task(
-                self._ask(event, text, record)
+                self._ask(parsed, text, record)
             )
         else:
             if answer is not None:
                 self._judge_seconds.observe(time.perf_counter() - began)
-            output = self._write(event, answer, record)
+            output = self._write(parsed, answer, record)
             if not fits(output):
                 raise Rejected(
                     "too_large", f"the judged event has {len(output.value or b'')} bytes"
@@ -120,19 +135,22 @@ class JudgeTask:
         self._accepted[event.type] += 1
         return output
 
-    async def _ask(self, event: Event, text: str, record: Record) -> Output:
+    async def _ask(self, parsed: Parsed, text: str, record: Record) -> Output:
         began = time.perf_counter()
         answer = await self._judge.judge(text)
         self._judge_seconds.observe(time.perf_counter() - began)
-        return self._write(event, answer, record)
+        return self._write(parsed, answer, record)
 
-    def _write(self, event: Event, answer: Verdict | None, record: Record) -> Output:
+    def _write(self, parsed: Parsed, answer: Verdict | None, record: Record) -> Output:
+        event = parsed.event
         found = judgement(event, self._judge, answer)
         if found.verdict is not None:
             metrics.VERDICTS.labels(found.verdict, found.judge).inc()
         if not isinstance(event, Reasoning):
-            value = judged_json(event, record.offset, record.timestamp, found)
-            return Output(record.key, value)
+            value = record.value or b""
+            return Output(
+                record.key, judged_json(parsed, value, record.offset, record.timestamp, found)
+            )
         written = judged(event, record.offset, record.timestamp, found)
         if isinstance(written, JudgedReasoning) and written.tokens is not None:
             model = _agent_models.of(event.agent.model)

@@ -8,19 +8,31 @@ Its features are in ``streams/reasoning_features.py``, its weights in ``streams/
 import json
 from collections.abc import Mapping
 from functools import cache
-from itertools import repeat
+from itertools import pairwise, repeat
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.events import Verdict
-from streams.reasoning_features import ZONES, Zones, read
+from streams.reasoning_features import ALL_ZONES, CLASS, Zone, read
 
-VERSION = "4"
+VERSION = "5"
 """Raised whenever the features or the weights change."""
 
-BIAS: Zones = ()
-Tables = Mapping[Zones, Mapping[str, float]]
-
 WEIGHTS_FILE = Path(__file__).with_name("local_judge.json")
+
+
+class Table(NamedTuple):
+    """What the features of one zone weigh; a word's weight includes that of its class."""
+
+    words: Mapping[str, float]
+    pairs: Mapping[tuple[str, str], float]
+
+
+class Tables(NamedTuple):
+    """Log odds without any feature, and the table of each zone."""
+
+    bias: float
+    zones: tuple[Table, ...]
 
 
 class LocalJudge:
@@ -56,27 +68,34 @@ def verdict_of(text: str) -> Verdict:
 
 def score(text: str, tables: Tables) -> float:
     """Log odds that the document did not help: the weighted sum of the text's features."""
-    return tables[BIAS].get("", 0.0) + sum(
-        sum(map(tables[zones].get, grams, repeat(0.0))) for zones, grams in read(text)
-    )
+    total = tables.bias
+    for number, words, classes in read(text):
+        table = tables.zones[number]
+        total += sum(map(table.words.get, words, repeat(0.0)))
+        total += sum(map(table.pairs.get, pairwise(classes), repeat(0.0)))
+    return total
 
 
 def tables_of(weights: Mapping[str, float]) -> Tables:
-    """For each combination of zones, feature to the sum of its weights in them.
+    """The weights, summed up so that each word and each pair of classes is looked up once.
 
     Args:
         weights: by zone and feature; positive speaks for "irrelevant", the empty name is the bias.
     """
-    tables: dict[Zones, dict[str, float]] = {BIAS: {"": weights.get("", 0.0)}}
-    for zones in ZONES:
-        table: dict[str, float] = {}
-        for zone, factor in zones:
-            for name, weight in weights.items():
-                prefix, bar, gram = name.rpartition("|")
-                if prefix + bar == zone:
-                    table[gram] = table.get(gram, 0.0) + factor * weight
-        tables[zones] = table
-    return tables
+    return Tables(weights.get("", 0.0), tuple(_table(zone, weights) for zone in ALL_ZONES))
+
+
+def _table(zone: Zone, weights: Mapping[str, float]) -> Table:
+    summed: dict[str, float] = {}
+    for name, weight in weights.items():
+        before, bar, feature = name.rpartition("|")
+        if before + bar in zone.prefixes:
+            summed[feature] = summed.get(feature, 0.0) + zone.factor * weight
+    words = {name: weight for name, weight in summed.items() if " " not in name}
+    for word, of_class in CLASS.items():
+        words[word] = summed.get(word, 0.0) + summed.get(of_class, 0.0)
+    pairs = {(a, b): w for name, w in summed.items() for a, _, b in [name.partition(" ")] if b}
+    return Table(words, pairs)
 
 
 @cache

@@ -89,6 +89,15 @@ decode = msgspec.json.Decoder(EventRecord | TickRecord).decode
 """Read the value of a judged-events record; raises ``msgspec.MsgspecError`` for foreign bytes."""
 
 
+def readable(value: bytes) -> bool:
+    """Whether :data:`decode` can read the value."""
+    try:
+        decode(value)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
 class SearchStep(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
     """A query and its hits in rank order; ``ranks`` only where they are not 1, 2, 3, …"""
 

@@ -1,4 +1,4 @@
-"""Real servers for integration tests: Apache Kafka and Milvus, started when first asked for.
+"""Real servers for integration tests: Apache Kafka, Milvus and S3, started when first asked for.
 
 Milvus is Lite's server; tests marked by ``tests.servers`` run on the standalone one too. Each
 server is one child of the test session, on a free loopback port over a temporary folder; it stops
@@ -18,6 +18,7 @@ from deploy.errors import ToolMissing
 from deploy.milvus import MilvusLite
 from deploy.milvus_standalone import MilvusStandalone
 from deploy.milvus_wheel import require_platform
+from deploy.s3_gateway import S3Gateway, require_tools
 from deploy.server import Server
 from schemas.errors import RetrailError
 from schemas.settings import Settings
@@ -60,6 +61,29 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
         # Its data is thrown away: stopping in good order would take it up to 20 s.
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
+    """A real S3 server; the test is skipped where there is no Go to build it with."""
+    try:
+        require_tools()
+    except ToolMissing as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("s3")
+    gateway = S3Gateway(folder, folder / "s3.log")
+    for _ in _running(gateway):
+        yield gateway
+
+
+@pytest.fixture
+def s3_url(s3_gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a prefix in an empty bucket of its own; the AWS variables say how to reach it."""
+    for name, value in s3_gateway.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{secrets.token_hex(4)}"
+    s3_gateway.make_bucket(bucket)
+    return f"s3://{bucket}/models"
 
 
 @pytest.fixture

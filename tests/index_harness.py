@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ import httpx
 from consumers import kafka, releases
 from consumers.index_milvus import Milvus
 from consumers.indexing import IndexWorker
-from schemas.documents import Document
+from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
 from tests.tiny_model import write_tiny_model
+from tests.waiting import eventually
 from trainer.encoder import Encoder
 from trainer.registry import Registry
 
@@ -40,20 +41,56 @@ def documents(count: int, *, start: int = 0) -> dict[str, str]:
 
 def publish(settings: Settings, texts: Mapping[str, str | None]) -> None:
     """Write documents; ``None`` deletes."""
-    kafka.publish_all(
-        kafka.producer(settings),
-        Topics.of(settings).documents,
-        (
-            (name.encode(), Document(doc_id=name, text=text).to_json() if text else None)
-            for name, text in texts.items()
-        ),
-    )
+    kafka.publish_all(kafka.producer(settings), Topics.of(settings).documents, records(texts))
+
+
+def publish_into(settings: Settings, partition: int, texts: Mapping[str, str | None]) -> None:
+    """As :func:`publish`, all into one partition."""
+    producer, topic = kafka.producer(settings), Topics.of(settings).documents
+    for key, value in records(texts):
+        producer.produce(topic, key=key, value=value, partition=partition)
+    assert producer.flush(30) == 0
+
+
+def records(texts: Mapping[str, str | None]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Keys and values as they stand on the topic."""
+    for name, text in texts.items():
+        yield name.encode(), Document(doc_id=name, text=text).to_json() if text else None
+
+
+def expected_hashes(texts: Mapping[str, str | None]) -> dict[str, str]:
+    """What :func:`hashes` of a complete build is."""
+    return {
+        name: content_hash(Document(doc_id=name, text=text).embedded_text())
+        for name, text in texts.items()
+        if text
+    }
+
+
+def hashes(settings: Settings, version: int) -> dict[str, str]:
+    """Content hash by document id of the rows of a version; empty without a collection."""
+    with closing(Milvus(settings)) as milvus:
+        found = [build for build in milvus.builds() if build.version == version]
+        return milvus.hashes(found[0]) if found else {}
+
+
+def aliased(settings: Settings) -> str | None:
+    """The collection that the alias points at."""
+    with closing(Milvus(settings)) as milvus:
+        return milvus.aliased()
+
+
+def serves(settings: Settings, version: int, timeout: float = 60) -> None:
+    """Wait until the alias points at a version."""
+    name = f"{settings.retriever}_v{version}"
+    with closing(Milvus(settings)) as milvus:
+        eventually(lambda: milvus.aliased() == name, timeout, f"alias on version {version}")
 
 
 def release(settings: Settings, version: int, seed: int, folder: Path) -> Release:
     """Publish a tiny random model as a release, not live yet."""
     encoder = Encoder.load(write_tiny_model(folder / f"seed-{seed}", seed=seed), max_tokens=64)
-    published = Registry(settings.registry_dir).publish(settings.retriever, version, encoder.save)
+    published = Registry.of(settings).publish(settings.retriever, version, encoder.save)
     made = Release(
         version=version,
         retriever=settings.retriever,
@@ -142,7 +179,7 @@ class Reference:
 
     def scores(self, model: Model, queries: Sequence[str]) -> list[dict[str, float]]:
         """For each query the score of every document."""
-        encoder = Registry(self._settings.registry_dir).load(model)
+        encoder = Registry.of(self._settings).load(model)
         products = encoder.encode_queries(queries) @ encoder.encode_documents(self._texts).T
         return [dict(zip(self._ids, row.tolist(), strict=True)) for row in products]
 

@@ -11,3 +11,6 @@ standalone_in_faults = pytest.mark.parametrize(
     indirect=True,
 )
 """On Milvus Lite's server, and in the long campaigns on the standalone one."""
+
+on_s3 = pytest.mark.timeout(1800)
+"""On the S3 server, which its first test builds if nobody has: that takes minutes."""

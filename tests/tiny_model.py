@@ -1,10 +1,18 @@
-"""A BERT of a few thousand random weights, so that encoding and training take milliseconds."""
+"""Models of a few thousand random weights, so that encoding and training take milliseconds."""
 
 import string
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 
 def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
@@ -26,6 +34,43 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
             max_position_embeddings=64,
         ),
         add_pooling_layer=False,
+    )
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_tiny_qwen3(folder: Path, *, ends_with_eos: bool = True) -> Path:
+    """Write a two-layer Qwen3 with a tokenizer of bytes into ``folder``; returns ``folder``.
+
+    As in Qwen3-Embedding, the tokenizer pads with ``<|endoftext|>`` and, unless told otherwise,
+    puts one at the end of each text; there is no sentence-transformers file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = ["<|endoftext|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({mark: index for index, mark in enumerate(marks)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    if ends_with_eos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+    )
+    torch.manual_seed(0)
+    model = Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(marks),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=256,
+        )
     )
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)

@@ -7,6 +7,7 @@ from schemas.releases import Model, Release
 from schemas.runs import Intensity, Range, RunManifest, TrainingFile
 from schemas.settings import Settings
 from trainer.finetune import config_of
+from trainer.presets import PRESETS
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -23,7 +24,7 @@ def a_manifest(version: int, **changes: Any) -> RunManifest:
         "replayed": ("3" * 32,),
         "left_out": {"held out": 4},
         "intensity": Intensity(overall=None, by_agent_model={}),
-        "config": config_of(Settings()),
+        "config": config_of(Settings(), PRESETS["minilm"]),
         "training_file": TrainingFile(location="t", digest="c" * 64, examples=3),
     }
     return RunManifest(**(values | changes))

@@ -6,8 +6,9 @@ records on the topics are the truth; the card is for whoever meets the model wit
 
 from collections.abc import Iterable, Mapping
 
-from schemas.releases import Metrics, Release
+from schemas.releases import Metrics, Regression, Release
 from schemas.runs import RunManifest
+from trainer.layout import Layout
 
 _HEAD = """\
 ---
@@ -79,6 +80,44 @@ def card(release: Release, manifest: RunManifest) -> str:
     return "\n".join(parts)
 
 
+def first_card(release: Release, model: str, layout: Layout) -> str:
+    """Markdown of the first release, which nothing was trained for.
+
+    Args:
+        model: what it was made of: RETRAIL_MODEL.
+        layout: how it reads its texts.
+    """
+    parts = [
+        f"{_HEAD}# {release.retriever}, version {release.version}\n",
+        f"A dense retriever in sentence-transformers format: `{model}` as it came, the parent of "
+        "all that is trained here. Queries and documents are compared by the cosine of their "
+        "vectors.\n",
+        "## Origin\n",
+        _table(
+            {
+                "made": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
+                "from": f"`{model}`, under whose licence it is",
+                "digest of the model's files": f"`{release.model.digest}`",
+            }
+        ),
+        "\n## Texts\n",
+        _table(
+            {
+                "pooling": layout.pooling,
+                "longest input, in tokens": str(layout.max_tokens or "the model's own limit"),
+                "before a query": f"`{layout.query_prefix}`" if layout.query_prefix else "nothing",
+                "before a document": (
+                    f"`{layout.document_prefix}`" if layout.document_prefix else "nothing"
+                ),
+            }
+        ),
+        "\n## Evaluation\n",
+        "It was not measured: there was nothing to compare it with. The card of every child of it "
+        "says how it fares on held-out queries.\n",
+    ]
+    return "\n".join(parts)
+
+
 def _evaluation(release: Release) -> list[str]:
     if release.parent_metrics is None or release.child_metrics is None:
         return ["It was not compared with its parent.\n"]
@@ -96,7 +135,25 @@ def _evaluation(release: Release) -> list[str]:
             f"\nDifference in nDCG@10: {release.difference:+.4f}, one-sided 95% bounds "
             f"{low:+.4f} and {high:+.4f} (paired bootstrap)."
         )
+    if release.regression is not None:
+        found += _regression(release.regression)
     return found
+
+
+def _regression(measured: Regression) -> list[str]:
+    low, high = measured.interval
+    return [
+        f"\nOn {measured.queries:,} queries of the regression set, which was not mined:\n",
+        _rows(
+            ("", "nDCG@10", "recall@10", "MRR"),
+            (
+                _measured("parent", measured.parent_metrics),
+                _measured("this", measured.child_metrics),
+            ),
+        ),
+        f"\nDifference in nDCG@10: {measured.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
+        f"{high:+.4f}.",
+    ]
 
 
 def _measured(name: str, metrics: Metrics) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ the precision of bfloat16 (cosine > 0.999).
 """
 
 import copy
+import inspect
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from trainer import metrics
 from trainer.layout import Layout
 from trainer.models import locate
 from trainer.pooling import Pooling, pool
+from trainer.precision import computes_in_bfloat16
+from trainer.presets import Preset, prepare
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +77,9 @@ class Encoder:
         self._lock = lock or threading.Lock()
         self._working_copy: Any = None
         self._fitting_tokens: int | None = None
+        # A decoder would keep all keys and values for a next token, which never comes.
+        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self._options = {"use_cache": False} if takes_cache else {}
 
     @classmethod
     def load(
@@ -84,6 +90,7 @@ class Encoder:
         document_prefix: str = "",
         pooling: Pooling | Literal["auto"] = "auto",
         max_tokens: int | None = 256,
+        preset: Preset | None = None,
         precision: Precision = "auto",
         device: str | None = None,
     ) -> "Encoder":
@@ -93,9 +100,11 @@ class Encoder:
             model: ``minilm``, a folder, or a name on the Hugging Face Hub.
             query_prefix: put before every query; empty: what the model's prompts say.
             document_prefix: put before every document; likewise.
-            pooling: ``auto`` reads the model's sentence-transformers files, else mean.
+            pooling: ``auto`` reads the model's sentence-transformers files, else the preset's.
             max_tokens: longer texts are cut; the model's own limit holds if it is lower, or alone
                 if this is ``None``.
+            preset: holds where neither these arguments nor the model's files say; by default mean
+                pooling without prefixes. What a release saved needs none.
             precision: to encode in; ``auto`` is bfloat16 where the machine computes in it.
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
 
@@ -104,8 +113,10 @@ class Encoder:
                 of its own.
         """
         folder = locate(str(model))
-        found = layouts.read(folder, pooling)
+        found = layouts.read(folder, pooling, preset.layout if preset else Layout())
         loaded, tokenizer = _read(folder)
+        if preset is not None:
+            prepare(tokenizer, preset)
         limits = [max_tokens, found.max_tokens, *_limits(loaded.config, tokenizer)]
         longest = min((limit for limit in limits if limit is not None), default=_FALLBACK_TOKENS)
         if max_tokens is not None and longest < max_tokens:
@@ -189,7 +200,8 @@ class Encoder:
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
-        states = (model or self.model)(input_ids=ids, attention_mask=mask).last_hidden_state
+        model = model or self.model
+        states = model(input_ids=ids, attention_mask=mask, **self._options).last_hidden_state
         return pool(states, mask, self.layout.pooling)
 
     def save(self, path: Path) -> None:
@@ -361,16 +373,6 @@ def _dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there, and not merely emulated."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ kernel cannot be used; and over the few steps of a run, from a trained parent, i
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,12 @@ import torch
 from schemas.errors import RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
-from trainer import batching, gradients, metrics
+from trainer import adapters, attention, batching, checkpointing, gradients, metrics
 from trainer.batching import Batch
 from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
+from trainer.presets import Preset
+from trainer.processes import ALONE, Processes
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Step:
 
     Attributes:
         step: 1 to ``steps``.
-        pairs: in the step's batch.
+        pairs: in the step's batches.
         pairs_per_second: since training began.
         eta_seconds: until the last step, at that speed.
     """
@@ -72,17 +74,27 @@ class TrainingReport:
     seconds: float
 
 
-def config_of(settings: Settings) -> TrainingConfig:
-    """The hyper-parameters that the settings ask for."""
+def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
+    """The hyper-parameters that the settings ask for, and the preset's where they do not."""
+
+    def chosen(name: str) -> Any:
+        wanted = getattr(settings, f"train_{name}")
+        return getattr(preset, name) if wanted is None else wanted
+
     return TrainingConfig(
-        epochs=settings.train_epochs,
-        batch=settings.train_batch,
-        negatives=settings.train_negatives,
-        learning_rate=settings.train_learning_rate,
-        temperature=settings.train_temperature,
+        epochs=chosen("epochs"),
+        batch=chosen("batch"),
+        negatives=chosen("negatives"),
+        learning_rate=chosen("learning_rate"),
+        temperature=chosen("temperature"),
         max_tokens=settings.max_tokens,
         seed=settings.train_seed,
         variant=settings.train_variant,
+        accumulate=settings.train_accumulate,
+        tokens_at_once=settings.train_tokens_at_once,
+        tokens_kept=settings.train_tokens_kept,
+        checkpointing=settings.train_checkpointing,
+        lora_rank=settings.train_lora_rank,
     )
 
 
@@ -92,6 +104,7 @@ def finetune(
     config: TrainingConfig,
     *,
     on_step: Callable[[Step], None] | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingReport:
     """Train a child of ``encoder``, which stays as it is and may go on encoding meanwhile.
 
@@ -100,70 +113,84 @@ def finetune(
         examples: in any order.
         config: hyper-parameters.
         on_step: called after every step; training stops with whatever it raises.
+        processes: that train it together, each with equal arguments; each gets the child.
 
     Raises:
         NothingToLearn: the examples give no step.
         TrainingDiverged: the loss or its gradient is not finite.
     """
-    batches = plan(examples, config)
+    steps = plan(examples, config)
     child = encoder.copy()
+    with attention.for_training(child.model):
+        _prepare(child, config)
+        started = time.perf_counter()
+        curve = tuple(_train(child, steps, config, started, on_step, processes))
+        _finish(child, config)
+    return TrainingReport(child, curve, time.perf_counter() - started)
+
+
+def _train(
+    child: Encoder,
+    steps: Sequence[Sequence[Batch]],
+    config: TrainingConfig,
+    started: float,
+    on_step: Callable[[Step], None] | None,
+    processes: Processes,
+) -> Iterator[Step]:
     optimizer = _optimizer(child.model, config.learning_rate)
-    curve: list[Step] = []
     trained = 0
-    started = time.perf_counter()
-    for number, batch in enumerate(batches, start=1):
+    for number, batches in enumerate(steps, start=1):
         began = time.perf_counter()
-        learning_rate = config.learning_rate * learning_rate_factor(number, len(batches))
+        learning_rate = config.learning_rate * learning_rate_factor(number, len(steps))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = gradients.backward(child, batch, config)
-        _check(loss, number, len(batches))
+        loss = gradients.accumulate(child, batches, config, processes)
+        _check(loss, number, len(steps))
         norm = torch.nn.utils.clip_grad_norm_(child.model.parameters(), MAX_GRADIENT_NORM)
-        _check(float(norm), number, len(batches))
+        _check(float(norm), number, len(steps))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        trained += len(batch.queries)
+        pairs = sum(len(batch.queries) for batch in batches)
+        trained += pairs
         now = time.perf_counter()
         step = Step(
             step=number,
-            steps=len(batches),
+            steps=len(steps),
             loss=loss,
             learning_rate=learning_rate,
-            pairs=len(batch.queries),
+            pairs=pairs,
             pairs_per_second=trained / (now - started),
-            eta_seconds=(now - started) / number * (len(batches) - number),
+            eta_seconds=(now - started) / number * (len(steps) - number),
         )
         _count(step, now - began)
-        curve.append(step)
         if on_step is not None:
             on_step(step)
-    child.model.requires_grad_(False)
-    return TrainingReport(child, tuple(curve), time.perf_counter() - started)
+        yield step
 
 
-def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Batch]:
-    """The batches of all epochs, in order.
+def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[list[Batch]]:
+    """The batches of each step of all epochs, in order.
 
     Raises:
         NothingToLearn: there is none.
     """
-    batches = [
-        batch
-        for number in range(config.epochs)
-        for batch in batching.epoch(
+    steps: list[list[Batch]] = []
+    for number in range(config.epochs):
+        batches = batching.epoch(
             examples,
             size=config.batch,
             negatives=config.negatives,
             seed=config.seed,
             number=number,
         )
-    ]
-    if not batches:
+        starts = range(0, len(batches), config.accumulate)
+        steps += [batches[start : start + config.accumulate] for start in starts]
+    if not steps:
         raise NothingToLearn(
             f"The {len(examples)} pairs of this run give no training step: that takes two "
             "queries, or one with a negative. Wait until there are more pairs."
         )
-    return batches
+    return steps
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -174,9 +201,24 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return (steps + 1 - step) / (steps - warm_up)
 
 
+def _prepare(child: Encoder, config: TrainingConfig) -> None:
+    child.model.requires_grad_(True)
+    if config.checkpointing:
+        checkpointing.enable(child.model)
+    if config.lora_rank:
+        child.model = adapters.adapted(child.model, config.lora_rank, config.seed)
+
+
+def _finish(child: Encoder, config: TrainingConfig) -> None:
+    if config.lora_rank:
+        child.model = adapters.merged(child.model)
+    if config.checkpointing:
+        checkpointing.disable(child.model)
+    child.model.requires_grad_(False)
+
+
 def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
-    model.requires_grad_(True)
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},

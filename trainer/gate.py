@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from schemas.releases import Metrics
+from schemas.releases import Metrics, Regression
 from trainer import evaluation
 from trainer.evaluation import QueryMetrics
 
@@ -54,6 +54,7 @@ class GateDecision:
         reason: in words.
         interval: bounds of the difference; absent without any query.
         margin: that the rule had.
+        regression: the comparison on the user's own queries; absent without any.
     """
 
     decision: Decision
@@ -64,6 +65,7 @@ class GateDecision:
     reason: str
     interval: Interval | None = None
     margin: float | None = None
+    regression: Regression | None = None
 
 
 def decide(
@@ -100,14 +102,11 @@ def decide(
             "compared; its pairs enter the next run",
             margin=rule.margin,
         )
-    queries = sorted(parent)
-    differences = [child[query].ndcg_at_10 - parent[query].ndcg_at_10 for query in queries]
-    difference = math.fsum(differences) / len(queries)
-    interval = bounds(differences, clusters(queries, relevant or {}), seed=rule.seed)
-    decision, reason = verdict(difference, interval, len(queries), rule)
+    difference, interval = _compared(parent, child, relevant or {}, rule.seed)
+    decision, reason = verdict(difference, interval, len(parent), rule)
     return GateDecision(
         decision=decision,
-        queries=len(queries),
+        queries=len(parent),
         parent=evaluation.mean(parent),
         child=evaluation.mean(child),
         difference=difference,
@@ -150,6 +149,79 @@ def verdict(
     if difference >= 0:
         return "hold", f"{change}; the lower bound would have to be above {allowed}"
     return "hold", f"{change}; it falls, but that may be chance"
+
+
+def without_regression(
+    found: GateDecision,
+    parent: Mapping[str, QueryMetrics],
+    child: Mapping[str, QueryMetrics],
+    rule: Rule,
+    *,
+    relevant: Mapping[str, Collection[str]] | None = None,
+) -> GateDecision:
+    """The decision after the user's own queries were asked, which can only make it stricter.
+
+    ============================================================ ==========
+    what the regression set shows                                decision
+    ============================================================ ==========
+    the lower bound of the mean is above −margin                 as found
+    the upper bound is below −margin                             reject
+    else, or none of its documents is in the corpus              hold, if it was ship
+    ============================================================ ==========
+
+    Args:
+        found: on the held-out queries.
+        parent, child, rule, relevant: as of :func:`decide`, on the regression set.
+
+    Raises:
+        ValueError: they were not measured on the same queries.
+    """
+    if parent.keys() != child.keys():
+        raise ValueError("parent and child were measured on different queries")
+    if not parent:
+        return _stricter(
+            found, "hold", "no document of the regression set is in the corpus, so it says nothing"
+        )
+    difference, (low, high) = _compared(parent, child, relevant or {}, rule.seed)
+    measured = replace(
+        found,
+        regression=Regression(
+            queries=len(parent),
+            parent_metrics=evaluation.mean(parent),
+            child_metrics=evaluation.mean(child),
+            difference=difference,
+            interval=(low, high),
+        ),
+    )
+    change = (
+        f"on the regression set it changes by {difference:+.4f} ({low:+.4f} to {high:+.4f}) over "
+        f"{len(parent):,} queries"
+    )
+    fall = f"a fall by {rule.margin:g} or more"
+    if low > -rule.margin:
+        return replace(measured, reason=f"{found.reason}; {change}")
+    if high < -rule.margin:
+        return _stricter(measured, "reject", f"{change}; that is {fall}, beyond chance")
+    return _stricter(measured, "hold", f"{change}; {fall} is not ruled out")
+
+
+def _compared(
+    parent: Mapping[str, QueryMetrics],
+    child: Mapping[str, QueryMetrics],
+    relevant: Mapping[str, Collection[str]],
+    seed: int,
+) -> tuple[float, Interval]:
+    """The mean difference in nDCG@10, and its bounds."""
+    queries = sorted(parent)
+    differences = [child[query].ndcg_at_10 - parent[query].ndcg_at_10 for query in queries]
+    mean = math.fsum(differences) / len(queries)
+    return mean, bounds(differences, clusters(queries, relevant), seed=seed)
+
+
+def _stricter(found: GateDecision, decision: Literal["hold", "reject"], why: str) -> GateDecision:
+    order = ("ship", "hold", "reject")
+    strictest = max(found.decision, decision, key=order.index)
+    return replace(found, decision=strictest, reason=f"{found.reason}; {why}")
 
 
 def awaiting_approval(found: GateDecision) -> GateDecision:

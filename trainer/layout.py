@@ -12,7 +12,7 @@ and that of 6 (``pooling_mode: "mean"``). Written is the former, which every ver
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,21 +53,27 @@ class Layout:
     document_prefix: str = ""
 
 
-def read(folder: Path, pooling: Pooling | Literal["auto"] = "auto") -> Layout:
-    """Read a model folder; one without these files is read as mean pooling without prompts.
+_PLAIN = Layout()
+
+
+def read(
+    folder: Path, pooling: Pooling | Literal["auto"] = "auto", fallback: Layout = _PLAIN
+) -> Layout:
+    """Read a model folder.
 
     Args:
         folder: of the model.
         pooling: overrules what the files say, unless ``auto``.
+        fallback: holds where the files say nothing; its prefixes, where they name no prompt at all.
 
     Raises:
         ModelError: a file is malformed, or asks for something that would give other vectors than
             sentence-transformers gives (a Dense module, max pooling, an excluded prompt).
     """
     modules = _json(folder / "modules.json")
-    chosen: Pooling = "mean" if pooling == "auto" else pooling
+    chosen: Pooling = fallback.pooling if pooling == "auto" else pooling
     if modules is None:
-        return Layout(chosen)
+        return replace(fallback, pooling=chosen)
     include_prompt = True
     for module in modules:
         kind = str(module["type"]).rsplit(".", 1)[-1]
@@ -88,11 +94,15 @@ def read(folder: Path, pooling: Pooling | Literal["auto"] = "auto") -> Layout:
         )
     prompts = (_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
     document_prompts = [prompts[name] for name in _DOCUMENT_PROMPTS if prompts.get(name)]
+    query_prefix = prompts.get("query", "")
+    document_prefix = document_prompts[0] if document_prompts else ""
+    if not (query_prefix or document_prefix):
+        query_prefix, document_prefix = fallback.query_prefix, fallback.document_prefix
     layout = Layout(
         pooling=chosen,
-        max_tokens=sizes.get("max_seq_length"),
-        query_prefix=prompts.get("query", ""),
-        document_prefix=document_prompts[0] if document_prompts else "",
+        max_tokens=sizes.get("max_seq_length", fallback.max_tokens),
+        query_prefix=query_prefix,
+        document_prefix=document_prefix,
     )
     if not include_prompt and (layout.query_prefix or layout.document_prefix):
         raise ModelError(

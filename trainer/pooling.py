@@ -18,12 +18,13 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
         pooling: how.
 
     Returns:
-        (n, dim) in float32, L2-normalised.
+        (n, dim), L2-normalised, in float32, or in float64 if the states are.
     """
     match pooling:
         case "mean":
-            weights = mask.unsqueeze(-1).to(torch.float32)
-            pooled = (states.float() * weights).sum(1) / weights.sum(1)
+            states = _exact(states)
+            weights = mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * weights).sum(1) / weights.sum(1)
         case "cls":
             pooled = _take(states, mask.long().argmax(1))
         case "last":
@@ -35,4 +36,8 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 def _take(states: Tensor, position: Tensor) -> Tensor:
     rows = torch.arange(states.shape[0], device=states.device)
-    return states[rows, position].float()
+    return _exact(states[rows, position])
+
+
+def _exact(states: Tensor) -> Tensor:
+    return states.to(torch.promote_types(states.dtype, torch.float32))

@@ -1,42 +1,29 @@
-"""The registry of models and training files: a folder, published into whole or not at all.
+"""The registry of models and training files, published into whole or not at all.
 
-::
-
-    <root>/<retriever>/v3/                  a model in sentence-transformers format
-    <root>/<retriever>/v3.md                its model card, no part of its digest
-    <root>/<retriever>/training/<digest>.jsonl
-    <root>/<retriever>/.<name>.<random>     being written; left behind only by a killed process
-
-Locations in records are relative to the root, so a registry can be moved or mounted elsewhere.
+It is a folder (:mod:`trainer.registry_folder`) or object storage (:mod:`trainer.registry_objects`).
+Locations in records are relative to it, so a registry can be moved or mounted elsewhere.
 """
 
-import hashlib
-import os
-import re
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import structlog
 
-from schemas.base import canonical
-from schemas.errors import ModelError
+from schemas.errors import InputError, ModelError
 from schemas.releases import Model
 from schemas.runs import TrainingFile
+from schemas.settings import Settings
 from trainer import training_file
 from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
+from trainer.model_files import digest_of, inside
+from trainer.registry_folder import FolderStorage
+from trainer.registry_storage import Storage
+
+__all__ = ["Published", "Registry", "digest_of"]
 
 log = structlog.get_logger(__name__)
-
-ABANDONED_SECONDS = 24 * 3600.0
-"""A half-written entry of this age belongs to a process that was killed."""
-
-_VERSION = re.compile(r"v([1-9]\d*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +35,48 @@ class Published:
 
 
 class Registry:
-    """Models and training files of the retrievers under one folder.
+    """Models and training files of the retrievers in one place.
 
-    Any number of processes may share it: what is published never changes.
+    Any number of processes may share it: what is published never changes. Where object storage
+    cannot be reached, every method raises :class:`schemas.errors.RegistryUnavailable`.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, storage: Storage | Path) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            storage: where things lie; a path is a folder.
+        """
+        self._storage = FolderStorage(storage) if isinstance(storage, Path) else storage
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Registry":
+        """The registry of an installation: ``RETRAIL_REGISTRY``.
+
+        Raises:
+            ConfigurationError: no installed library speaks the protocol of its URL.
+        """
+        if settings.registry_url is None:
+            return cls(settings.registry_dir)
+        # What speaks to S3 takes seconds to import.
+        from trainer.registry_objects import ObjectStorage
+
+        return cls(ObjectStorage(settings.registry_url, settings.registry_dir))
+
+    @property
+    def name(self) -> str:
+        """The folder or URL, for messages."""
+        return self._storage.name
+
+    def require(self, *, writing: bool) -> None:
+        """Fail now, and not after an hour's training, if it cannot be read, or written to."""
+        self._storage.require(writing=writing)
 
     def publish(self, retriever: str, version: int, write: Callable[[Path], None]) -> Published:
-        """Publish a model: it appears whole, on the disk, or not at all.
+        """Publish a model: it appears whole, durably, or not at all.
 
-        To publish what is there already, with the same files, changes nothing.
+        To publish what is there already, with the same files, changes nothing. Of two processes
+        that publish different files as one version, one succeeds.
 
         Args:
             retriever: the family.
@@ -69,65 +86,46 @@ class Registry:
         Raises:
             ModelError: the version exists with other files, or the folder cannot be written.
         """
-        home = self._home(retriever)
-        target = home / f"v{version}"
+        location = f"{retriever}/v{version}"
         try:
-            with _being_written(target) as folder:
-                folder.mkdir()
+            with self._storage.writing(location) as folder:
                 write(folder)
                 digest = digest_of(folder)
-                _sync_tree(folder)
-                if _move(folder, target):
-                    _sync(home)
+                if self._storage.add(location, folder):
                     log.info("model published", retriever=retriever, version=version)
         except OSError as error:
             raise ModelError(
-                f"Cannot publish version {version} of {retriever} into {home}: {error}. Nothing "
-                "was published; free space or permissions and try again."
+                f"Cannot publish version {version} of {retriever} into {self.name}: {error}. "
+                "Nothing was published; free space or permissions and try again."
             ) from error
         found = self.published(retriever, version)
-        assert found is not None
-        if found.model.digest != digest:
+        if found is None or found.model.digest != digest:
             raise ModelError(
                 f"Version {version} of {retriever} is in the registry already, with other files "
-                f"({target}). Versions never change: use the published one, or another registry."
+                f"({self.name}, {location}). Versions never change: use the published one, or "
+                "another registry."
             )
         return found
 
     def published(self, retriever: str, version: int) -> Published | None:
         """What is published as this version, or nothing: a repeated run need not train again."""
         location = f"{retriever}/v{version}"
-        folder = self.root / location
-        if not folder.is_dir():
+        digest = self._storage.digest(location)
+        if digest is None:
             return None
-        return Published(version, Model(location=location, digest=digest_of(folder)))
+        return Published(version, Model(location=location, digest=digest))
 
     def versions(self, retriever: str) -> list[int]:
         """Versions that are published, ascending."""
-        home = self.root / retriever
-        if not home.is_dir():
-            return []
-        found = (_VERSION.fullmatch(path.name) for path in home.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        return sorted(self._storage.versions(retriever))
 
     def open(self, model: Model) -> Path:
-        """The folder of a model, its digest verified.
+        """A folder on this machine with the files of a model, their digests verified.
 
         Raises:
             ModelError: it is not there, or its files are not those that were published.
         """
-        folder = self._path(model.location)
-        if not folder.is_dir():
-            raise ModelError(
-                f"The registry {self.root} has no model {model.location}. Point RETRAIL_DATA_DIR "
-                "to the registry that the release was published in."
-            )
-        if digest_of(folder) != model.digest:
-            raise ModelError(
-                f"The files in {folder} are not those that were published: their digest is not "
-                f"{model.digest}. Restore the folder from a copy, or roll back."
-            )
-        return folder
+        return self._storage.open(Model(location=_inside(model.location), digest=model.digest))
 
     def load(self, model: Model) -> Encoder:
         """The encoder of a release; its prefixes, pooling and length limit lie with the model.
@@ -137,31 +135,25 @@ class Registry:
         """
         return Encoder.load(self.open(model), max_tokens=None)
 
-    def write_card(self, model: Model, text: str) -> Path:
+    def write_card(self, model: Model, text: str) -> str:
         """Put the model card beside a published model, in the place of an earlier one.
 
         The gate's decision is in it, which comes after the model: so it is no file of the model.
 
+        Returns:
+            Where it lies: a path or a URL.
+
         Raises:
             ModelError: it cannot be written.
         """
-        folder = self._path(model.location)
-        target = folder.with_name(f"{folder.name}.md")
+        location = f"{_inside(model.location)}.md"
         try:
-            with _being_written(target) as path:
-                with path.open("w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                path.chmod(0o644)
-                path.replace(target)
-                _sync(target.parent)
+            return self._storage.write(location, text.encode())
         except OSError as error:
             raise ModelError(
-                f"Cannot write the model card {target}: {error}. Free space or permissions and "
-                "try again."
+                f"Cannot write the model card {location} into {self.name}: {error}. Free space or "
+                "permissions and try again."
             ) from error
-        return target
 
     def store_training_file(
         self, retriever: str, examples: tuple[TrainingExample, ...]
@@ -170,16 +162,8 @@ class Registry:
         content = training_file.dump(examples)
         digest = training_file.digest(content)
         location = f"{retriever}/training/{digest}.jsonl"
-        target = self._home(retriever) / "training" / f"{digest}.jsonl"
-        if not target.exists():
-            target.parent.mkdir(exist_ok=True)
-            with _being_written(target) as path:
-                with path.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                path.rename(target)
-                _sync(target.parent)
+        if not self._storage.has(location):
+            self._storage.write(location, content)
         return TrainingFile(location=location, digest=digest, examples=len(examples))
 
     def load_training_file(self, frozen: TrainingFile) -> tuple[TrainingExample, ...]:
@@ -189,94 +173,21 @@ class Registry:
             InputError: the file is missing or malformed.
             ModelError: it is not the file that the manifest names.
         """
-        path = self._path(frozen.location)
-        examples = training_file.load(path)
-        if training_file.digest(path.read_bytes()) != frozen.digest:
+        name = f"{self.name}/{_inside(frozen.location)}"
+        try:
+            content = self._storage.read(frozen.location)
+        except OSError as error:
+            raise InputError(f"Cannot read the training file {name}: {error}.") from error
+        if training_file.digest(content) != frozen.digest:
             raise ModelError(
-                f"The training file {path} is not the one that the manifest names: its digest is "
+                f"The training file {name} is not the one that the manifest names: its digest is "
                 f"not {frozen.digest}. Restore it from a copy of the registry."
             )
-        return examples
-
-    def _home(self, retriever: str) -> Path:
-        home = self.root / retriever
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ModelError(
-                f"Cannot write the registry {self.root}: {error.strerror}. Set RETRAIL_DATA_DIR "
-                "to a folder that this user can write."
-            ) from error
-        return home
-
-    def _path(self, location: str) -> Path:
-        parts = PurePosixPath(location)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise ModelError(f"The location {location!r} lies outside the registry.")
-        return self.root / parts
+        return training_file.parse(content, name)
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256, 64 hex digits, over the sorted relative paths, sizes and digests of all files.
-
-    Raises:
-        ModelError: something in the folder is no plain file, or cannot be read.
-    """
-    rows = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ModelError(f"{path} is no plain file; a published model has no links.")
-        if path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            rows.append([path.relative_to(folder).as_posix(), path.stat().st_size, content])
-    return hashlib.sha256(canonical(sorted(rows))).hexdigest()
-
-
-@contextmanager
-def _being_written(target: Path) -> Iterator[Path]:
-    """A fresh path beside ``target`` that is gone afterwards, unless it was renamed."""
-    for old in target.parent.glob(f".{target.name}.*"):
-        if time.time() - old.stat().st_mtime > ABANDONED_SECONDS:
-            _remove(old)
-    path = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+def _inside(location: str) -> str:
     try:
-        yield path
-    finally:
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _move(folder: Path, target: Path) -> bool:
-    """Rename, unless ``target`` exists: of two processes that race, one gets true."""
-    if target.exists():
-        return False
-    try:
-        folder.rename(target)
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        # safetensors writes for its own user alone, while other users' workers read the registry.
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return inside(location)
+    except ValueError as error:
+        raise ModelError(f"The location {location!r} lies outside the registry.") from error

@@ -68,9 +68,22 @@ def load(path: Path) -> tuple[TrainingExample, ...]:
         InputError: it is missing, malformed or cut short; the message names the line.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read the training file {path}: {error.strerror}.") from error
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str) -> tuple[TrainingExample, ...]:
+    """Read the bytes of a training file.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        InputError: it is malformed or cut short; the message names the line.
+    """
+    lines = content.splitlines()
     number = 1
     try:
         header: dict[str, Any] = orjson.loads(lines[0])
@@ -89,7 +102,7 @@ def load(path: Path) -> tuple[TrainingExample, ...]:
                 examples.append(_example(row, texts))
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}, line {number}, is not of a training file: {error}. Restore the file from a "
+            f"{name}, line {number}, is not of a training file: {error}. Restore the file from a "
             "copy of the registry."
         ) from error
     return tuple(examples)

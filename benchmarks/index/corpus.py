@@ -2,25 +2,27 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from schemas.documents import Document
 from trainer.encoder import Encoder
 
-LAYERS = 1
-"""Layers that are left of MiniLM's six: its tokenizer and 384 dimensions, but six times as fast, so
-that what surrounds the encoder weighs more than it would in earnest."""
+LAYERS = 6
+"""Of MiniLM. A model here is one of them, with its tokenizer and 384 dimensions: six times as fast,
+so that what surrounds the encoder weighs more than it would in earnest."""
 
 SYLLABLES = ("ba", "do", "fen", "gir", "ka", "lum", "mo", "nes", "por", "ri", "sat", "tun")
 
 
-def write_model(folder: Path) -> Path:
-    """The first :data:`LAYERS` layers of MiniLM, as a model folder."""
+def model(version: int) -> Encoder:
+    """Another layer of MiniLM for each of six releases in a row, so no vector of one is another's.
+
+    What it finds makes no sense; what it costs, and whose it is, does.
+    """
     encoder = Encoder.load("minilm", max_tokens=64)
-    encoder.model.encoder.layer = encoder.model.encoder.layer[:LAYERS]
-    encoder.model.config.num_hidden_layers = LAYERS
-    encoder.save(folder)
-    return folder
+    kept = (version - 1) % LAYERS
+    encoder.model.encoder.layer = encoder.model.encoder.layer[kept : kept + 1]
+    encoder.model.config.num_hidden_layers = 1
+    return encoder
 
 
 def documents(count: int) -> Iterator[Document]:

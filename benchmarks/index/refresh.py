@@ -13,7 +13,8 @@ def refresh(world: World) -> Figures:
 
     The bare loop reads nothing from Kafka and keeps no offsets; it runs before and after the
     worker, and the mean of both is the reference. Rates leave out the start: from the first rows
-    that are written and committed to the last.
+    that are written and committed to the last. Every build has a model of its own, so that no
+    worker finds a vector that it encoded before.
     """
     before = bare_loop(world)
     one = rebuild(world)
@@ -39,16 +40,7 @@ def rebuild(world: World) -> Figures:
     version = world.release()
     began = time.perf_counter()
     world.make_live(version)
-    marks: list[tuple[float, int]] = []
-    with world.rows_written(version) as written:
-
-        def complete() -> bool:
-            rows = written()
-            if rows and (not marks or rows > marks[-1][1]):
-                marks.append((time.perf_counter(), rows))
-            return rows >= world.count
-
-        world.wait(complete, every=0.02)
+    marks = world.await_rows(version)
     (first, first_rows), (last, last_rows) = marks[0], marks[-1]
     world.await_alias(version)
     return {

@@ -3,12 +3,18 @@
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.index.searching import K, percentile
 from benchmarks.index.world import Figures, World
+from schemas.documents import embedded_text
 from schemas.errors import RetrailError
-from serving.retriever import Retriever
+from serving.retriever import Hit, Retriever, SearchResult
+from trainer.encoder import Encoder
 
 CALM_SECONDS = 5.0
 AROUND = 2.0
@@ -18,12 +24,18 @@ PAUSE = 0.01
 """Between two searches: a searcher that leaves the cores to the build."""
 
 
+TOLERANCE = 0.01
+"""Of a score against that of the model alone: bf16, and a text encoded in another batch."""
+
+
 class Answer(NamedTuple):
     """One search: when it was asked and answered, and by which version; 0 if it failed."""
 
     asked: float
     answered: float
     version: int
+    query: str
+    hits: Sequence[Hit]
 
 
 def swap(world: World) -> Figures:
@@ -61,6 +73,7 @@ def swap(world: World) -> Figures:
     return {
         "searches": len(searcher.answers),
         "searches that failed": failed,
+        **foreign(world, searcher.answers, (before, version)),
         **described("before", calm),
         **described("during the build", build),
         **described("around its swap", around),
@@ -98,12 +111,44 @@ class Searcher:
         for number in itertools.count():
             if self._stopping.wait(PAUSE):
                 return
+            query = f"kaba fen {number}"
             asked = time.perf_counter()
             try:
-                version = self._retriever.search(f"kaba fen {number}", K).retriever_version
+                found = self._retriever.search(query, K)
             except RetrailError:
-                version = 0
-            self.answers.append(Answer(asked, time.perf_counter(), version))
+                found = SearchResult([], 0)
+            answered = time.perf_counter()
+            version, hits = found.retriever_version, found.hits
+            # Two hits of a search tell whose vectors it met.
+            self.answers.append(Answer(asked, answered, version, query, hits[:: K - 1]))
+
+
+def foreign(world: World, answers: Sequence[Answer], versions: Sequence[int]) -> Figures:
+    """Hits whose score is not that of the model that answered; first and last of each search.
+
+    Raises:
+        RuntimeError: the models give scores so alike that this would show nothing.
+    """
+    wrong = seen = 0
+    apart = []
+    for version in versions:
+        own = [answer for answer in answers if answer.version == version]
+        scores = {v: scored(world.encoder(v), own) for v in versions}
+        found = np.array([hit.score for answer in own for hit in answer.hits])
+        wrong += int(np.sum(np.abs(found - scores[version]) > TOLERANCE))
+        seen += len(found)
+        apart += [np.abs(scores[v] - scores[version]) for v in versions if v != version]
+    if np.mean(np.concatenate(apart) > TOLERANCE) < 0.5:
+        raise RuntimeError("the models are too alike to tell whose a hit is")
+    return {"hits checked": seen, "hits of another model": wrong}
+
+
+def scored(encoder: Encoder, answers: Sequence[Answer]) -> NDArray[np.float32]:
+    """Cosine similarities of the hits of all answers in a row, by a model."""
+    hits = [(answer.query, hit) for answer in answers for hit in answer.hits]
+    queries = encoder.encode_queries([query for query, _ in hits])
+    texts = encoder.encode_documents([embedded_text(hit.title, hit.text) for _, hit in hits])
+    return np.sum(queries * texts, axis=1)
 
 
 def described(when: str, answers: list[Answer]) -> Figures:

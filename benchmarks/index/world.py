@@ -32,6 +32,8 @@ from trainer.registry import Registry
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 1800.0
 """Seconds that a build may take."""
+TELL_SECONDS = 10.0
+"""Between two lines about a build under way."""
 
 Figures = dict[str, float]
 
@@ -47,12 +49,10 @@ class World:
     workers: "list[Worker]" = field(default_factory=list)
 
     def release(self) -> int:
-        """Publish the first model again as the next release, not live yet; returns its version."""
+        """Publish another model as the next release, not live yet; returns its version."""
         self.version += 1
-        registry = Registry(self.settings.registry_dir)
-        first = registry.published(self.settings.retriever, 1)
-        assert first is not None
-        encoder = Encoder.load(registry.open(first.model))
+        registry = Registry.of(self.settings)
+        encoder = corpus.model(self.version)
         made = registry.publish(self.settings.retriever, self.version, encoder.save)
         release = Release(
             version=self.version,
@@ -66,6 +66,13 @@ class World:
         )
         releases.write_release(kafka.producer(self.settings), self.settings, release)
         return self.version
+
+    def encoder(self, version: int) -> Encoder:
+        """The model of a version."""
+        registry = Registry.of(self.settings)
+        found = registry.published(self.settings.retriever, version)
+        assert found is not None
+        return registry.load(found.model)
 
     def make_live(self, version: int) -> None:
         """Write ``live``: the workers build the version, unless they have it, and swap it in."""
@@ -97,12 +104,35 @@ class World:
         self.workers.append(worker)
         return worker
 
-    @contextmanager
-    def rows_written(self, version: int) -> Iterator[Callable[[], int]]:
-        """How many rows of a version the workers have written and committed; each document is one.
+    def await_rows(self, version: int) -> list[tuple[float, int]]:
+        """Return once the workers have written and committed every row of a version.
 
-        Asked of Kafka, so that no worker spends time on the answer.
+        Tells on standard error how far they are.
+
+        Returns:
+            When how many rows were there, at each change. Asked of Kafka, so that no worker spends
+            time on the answer.
         """
+        marks: list[tuple[float, int]] = []
+        told = time.perf_counter()
+        with self._rows_written(version) as written:
+
+            def complete() -> bool:
+                nonlocal told
+                rows, now = written(), time.perf_counter()
+                if rows and (not marks or rows > marks[-1][1]):
+                    marks.append((now, rows))
+                if now - told >= TELL_SECONDS:
+                    told = now
+                    print(f"  … {rows:,} of {self.count:,} rows", file=sys.stderr, flush=True)
+                return rows >= self.count
+
+            self.wait(complete, every=0.02)
+        return marks
+
+    @contextmanager
+    def _rows_written(self, version: int) -> Iterator[Callable[[], int]]:
+        """How many rows the build of a version has; each document is one."""
         with connected(self.settings) as client:
             name = collection_name(self.settings.retriever, version)
             self.wait(lambda: client.has_collection(name))
@@ -167,11 +197,12 @@ def world(count: int) -> Iterator[World]:
         try:
             broker.start()
             lite.start()
+            corpus.model(1).save(folder / "model")
             settings = Settings(
                 kafka_bootstrap=broker.client_address,
                 milvus_uri=lite.client_address,
                 data_dir=folder / "data",
-                model=str(corpus.write_model(folder / "model")),
+                model=str(folder / "model"),
                 max_tokens=64,
                 # No comparison while something else is measured.
                 compare_seconds=3600.0,

@@ -36,9 +36,9 @@ Check = Callable[["Settings"], Finding]
 def doctor() -> None:
     """Check what is needed, and say what to do.
 
-    Looks at Java, Kafka, topics, Milvus, the model, the judge and the data folder. Every line says
-    what is well or what to do; the exit status is 1 if something needed is missing. What only
-    `retrail up` needs is optional.
+    Looks at Java, Kafka, topics, Milvus, the model, the registry of models, the judge and the data
+    folder. Every line says what is well or what to do; the exit status is 1 if something needed is
+    missing. What only `retrail up` needs is optional.
 
     \b
     Example:
@@ -143,6 +143,15 @@ def model(settings: "Settings") -> Finding:
     return Finding("First model", "ok", f"{settings.model}, {encoder.dimension} dimensions")
 
 
+def registry(settings: "Settings") -> Finding:
+    """Registry of models."""
+    from trainer.registry import Registry
+
+    found = Registry.of(settings)
+    found.require(writing=False)
+    return Finding("Registry of models", "ok", found.name)
+
+
 def judge(settings: "Settings") -> Finding:
     """Judge."""
     if settings.judge == "llm" and not (settings.judge_url and settings.judge_model):
@@ -179,6 +188,7 @@ CHECKS: tuple[Check, ...] = (
     topics,
     milvus,
     model,
+    registry,
     judge,
     data_folder,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrail.cli.counting import counted
 from retrail.cli.document_format import Format
 
 if TYPE_CHECKING:
@@ -113,15 +114,18 @@ def load(
     loading = _Loading(there, prefix, everything)
     _send(settings, topic, loading, plan)
     names = ", ".join(source.name for source in sources)
-    typer.echo(f"{loading.documents:,} documents of {names} are on {topic}: {loading}.", err=True)
+    are_there = counted(loading.documents, f"document of {names} is", f"documents of {names} are")
+    typer.echo(f"{are_there} on the topic {topic}: {loading}.", err=True)
     if loading.repeated:
+        have = counted(loading.repeated, "of them has", "of them have")
         typer.echo(
-            f"{loading.repeated:,} of them have the id of an earlier one and replaced it; --prefix "
-            "keeps several sources apart.",
+            f"{have} the id of an earlier one and replaced it; --prefix keeps several sources "
+            "apart.",
             err=True,
         )
     if loading.complaints.count:
-        typer.echo(f"{loading.complaints.count:,} documents were left out.", err=True)
+        were = counted(loading.complaints.count, "document was", "documents were")
+        typer.echo(f"{were} left out.", err=True)
         raise typer.Exit(1)
 
 
@@ -159,12 +163,14 @@ def delete(
             parts = there.chunks(doc_id)
             complaints.add(
                 doc_id,
-                f"is no document, but {len(parts):,} parts are: say --chunks to delete them"
+                f"is no document, but {counted(len(parts), 'part is', 'parts are')}: say --chunks "
+                "to delete them"
                 if parts
                 else "there is no such document",
             )
     sent = send_all(settings, topic, (Outgoing(doc_id.encode(), None) for doc_id in found))
-    typer.echo(f"{sent:,} documents are deleted from {topic}.", err=True)
+    are_gone = counted(sent, "document is deleted", "documents are deleted")
+    typer.echo(f"{are_gone} from the topic {topic}.", err=True)
     if complaints.count:
         raise typer.Exit(1)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrail.cli.counting import counted
+
 if TYPE_CHECKING:
     from retrail.cli.sending import Outgoing
 
@@ -60,7 +62,10 @@ def publish(
     with bar("publishing", total) as advance:
         records = (record for path in files for record in _records(path, file_format))
         send_all(settings, topic, records, on_sent=advance)
-    typer.echo(f"{total:,} events of {len(files):,} files are on {topic}.", err=True)
+    of = counted(len(files), "file", "files")
+    typer.echo(
+        f"{counted(total, f'event of {of} is', f'events of {of} are')} on {topic}.", err=True
+    )
 
 
 def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consumers.release_listing import Listed
-    from schemas.releases import Live, Metrics
+    from schemas.releases import Live, Metrics, Release
 
 
 def show(
@@ -19,8 +19,9 @@ def show(
 ) -> None:
     """List releases, the gate's decisions, and what each release learned from.
 
-    The change is that of the mean nDCG@10 over n held-out queries from the parent's; its one-sided
-    95% bounds stand in the reason. The lineage of the live release goes down to the offsets of its
+    The change is that of the mean nDCG@10 over n held-out queries from the parent's, regression
+    that on your own queries (RETRAIL_GATE_REGRESSION); their one-sided 95% bounds stand in the
+    reason. The lineage of the live release goes down to the offsets of its
     pairs.
 
     \b
@@ -103,7 +104,10 @@ def _print_tables(found: "Sequence[Listed]") -> None:
 
     console = Console()
     decisions = Table(title="Releases", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "version", "parent", "made", "decision", "n", "nDCG@10", "change"):
+    columns = ["", "version", "parent", "made", "decision", "n", "nDCG@10", "change"]
+    if regression := any(one.release.regression for one in found):
+        columns.append("regression")
+    for name in columns:
         decisions.add_column(name, no_wrap=True)
     lineage = Table(
         title="What the live release learned from",
@@ -123,7 +127,8 @@ def _print_tables(found: "Sequence[Listed]") -> None:
             release.decision,
             f"{release.queries:,}" if release.queries else "",
             _ndcg(release.child_metrics),
-            "" if release.difference is None else f"{release.difference:+.4f}",
+            _change(release.difference),
+            *([_change(_regression(release))] if regression else []),
         )
         if manifest is not None and one.state in ("live", "lineage"):
             lineage.add_row(
@@ -139,6 +144,14 @@ def _print_tables(found: "Sequence[Listed]") -> None:
     typer.echo()
     if lineage.row_count:
         console.print(lineage)
+
+
+def _regression(release: "Release") -> float | None:
+    return release.regression.difference if release.regression else None
+
+
+def _change(difference: float | None) -> str:
+    return "" if difference is None else f"{difference:+.4f}"
 
 
 def _ndcg(metrics: "Metrics | None") -> str:

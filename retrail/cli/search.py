@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from retrail.cli.counting import counted
+
 SNIPPET = 200
 
 
@@ -44,4 +46,5 @@ def search(
         text = " ".join(f"{hit.title} {hit.text}".split())
         table.add_row(str(hit.rank), f"{hit.score:.4f}", hit.doc_id, text[:SNIPPET])
     Console().print(table)
-    typer.echo(f"{len(result.hits)} hits from release {result.retriever_version}.")
+    found = counted(len(result.hits), "hit", "hits")
+    typer.echo(f"{found} from release {result.retriever_version}.")

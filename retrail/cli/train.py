@@ -1,5 +1,6 @@
 """``retrail train``."""
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from consumers.training_verify import Kind, Verified
     from trainer.finetune import Step
 
+ALIKE = 0.999
+"""Cosine between vectors above which two models differ by rounding; bfloat16 gives as much."""
+
 SHOWN = 5
 """Documents or pairs that are named for each kind of difference."""
 
@@ -20,7 +24,11 @@ def train(
     run: Annotated[
         str | None,
         typer.Option(
-            metavar="ID", help="Repeat this run from its frozen training file; releases nothing."
+            "--run",
+            # torchrun takes --run for the beginning of an option of its own, and refuses.
+            "--run-id",
+            metavar="ID",
+            help="Repeat this run from its frozen training file; releases nothing.",
         ),
     ] = None,
     verify: Annotated[
@@ -39,7 +47,9 @@ def train(
     afterwards.
 
     With --run an earlier run is trained again: on the machine that trained it the model is the
-    same, file by file. Exit status 1 if it is another one.
+    same, file by file. Exit status 1 if it is another one. Under torchrun several processes, on one
+    GPU each or on CPUs, train it together, with all the negatives of the batch; they sum in another
+    order than one does, so the model may differ by rounding, and how much is said.
 
     With --run and --verify the file that the run was trained on is rebuilt from the topics and
     compared: the pairs by the manifest's offsets and ids, the texts from the documents as they are
@@ -51,7 +61,12 @@ def train(
       retrail train
       retrail train --run 3f2a
       retrail train --run 3f2a --verify
+      torchrun --nproc-per-node 2 -m retrail train --run-id 3f2a
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ and (verify or run is None):
+        raise typer.BadParameter(
+            "under torchrun a run that exists is repeated: say --run-id ID, without --verify"
+        )
     if verify and run is None:
         raise typer.BadParameter("say which run: --run ID", param_hint="--verify")
     if run is not None:
@@ -72,20 +87,36 @@ def train(
 def _repeat(run: str) -> None:
     from consumers.training_repeat import repeat
     from schemas.settings import load
+    from trainer.processes import joined
 
     settings = load()
-    with _shown() as on_step:
-        repeated = repeat(settings, run, on_step=on_step)
+    with joined() as processes:
+        if processes.first:
+            with _shown() as on_step:
+                repeated = repeat(settings, run, on_step=on_step, processes=processes)
+        else:
+            repeated = repeat(settings, run, processes=processes)
+    if repeated is None:
+        return
     version = repeated.released.version
     typer.echo(f"The model lies in {repeated.folder}.")
-    if not repeated.equal:
+    if repeated.equal:
+        typer.echo(f"It is release {version}: the digests are equal.")
+        return
+    if processes.size > 1 and repeated.similarity > ALIKE:
         typer.echo(
-            f"It is not release {version}: its digest is {repeated.digest}, the released one's "
-            f"{repeated.released.model.digest}. Another machine, version of torch or number of "
-            "threads gives other weights."
+            f"It is release {version} but for rounding: the smallest cosine between vectors of "
+            f"both is {repeated.similarity:.6f}. {processes.size} processes sum in another order "
+            "than one."
         )
-        raise typer.Exit(1)
-    typer.echo(f"It is release {version}: the digests are equal.")
+        return
+    typer.echo(
+        f"It is not release {version}: its digest is {repeated.digest}, the released one's "
+        f"{repeated.released.model.digest} (smallest cosine between vectors of both: "
+        f"{repeated.similarity:.6f}). Another machine, version of torch or number of threads gives "
+        "other weights."
+    )
+    raise typer.Exit(1)
 
 
 def _verify(run: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from deploy.milvus import MilvusLite
 from schemas.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import CannotGoOn

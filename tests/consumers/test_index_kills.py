@@ -15,10 +15,8 @@ from deploy.milvus_wheel import require_platform
 from schemas.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings
-from schemas.topics import Topics
 from serving.retriever import Retriever
 from tests import index_harness as harness
-from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 
 MOMENTS = {2: "upsert", 3: "make_searchable", 4: "swap"}
@@ -47,18 +45,6 @@ def milvus_uri(server: MilvusLite) -> str:
     return server.client_address
 
 
-@pytest.fixture
-def small(settings: Settings, topics: Topics, tmp_path: Path) -> Settings:
-    model = write_tiny_model(tmp_path / "first", seed=1)
-    return settings.model_copy(update={"model": str(model), "max_tokens": 64})
-
-
-def serves(settings: Settings, version: int) -> None:
-    milvus = Milvus(settings)
-    name = f"{settings.retriever}_v{version}"
-    eventually(lambda: milvus.aliased() == name, 90, f"alias on version {version}")
-
-
 def announce(monkeypatch: pytest.MonkeyPatch, call: str, version: int) -> threading.Event:
     """Set when a worker is about to make a call for a version."""
     reached = threading.Event()
@@ -81,7 +67,7 @@ def test_a_kill_during_builds_and_swaps_loses_and_mixes_nothing(
     harness.publish(small, texts)
     reference = harness.Reference(small, texts)
     with harness.working(small), Retriever(small) as retriever:
-        serves(small, 1)
+        harness.serves(small, 1)
         build = Milvus(small).builds()[0]
         models = {1: Model(location=build.location, digest=build.digest)}
         for version in MOMENTS:
@@ -94,7 +80,7 @@ def test_a_kill_during_builds_and_swaps_loses_and_mixes_nothing(
                 assert reached.wait(60)
                 server.kill()
                 server.start()
-                serves(small, version)
+                harness.serves(small, version, 90)
                 eventually(lambda v=version: searches.answered_by(v), what="searches of the new")
         assert not searches.failures
         assert not searches.wrong

@@ -10,7 +10,9 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from consumers import index_schema
-from consumers.index_milvus import CollectionLost, Milvus, Row, batches
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
+from consumers.milvus_calls import CollectionLost
 from schemas import milvus as basics
 from schemas.collection import (
     BM25_FIELD,
@@ -18,7 +20,6 @@ from schemas.collection import (
     VECTOR_FIELD,
     Build,
     collection_name,
-    cut,
 )
 from schemas.errors import CannotGoOn, MilvusUnavailable
 from schemas.settings import Settings
@@ -248,19 +249,3 @@ def test_a_lost_milvus_is_waited_for_a_bounded_time(only_milvus: Settings) -> No
     client.close()
     with pytest.raises(CannotGoOn, match=r"Milvus at http://127\.0\.0\.1:1"):
         Milvus(nowhere, client=client, patience=0.3).builds()
-
-
-def test_batches_keep_to_both_limits() -> None:
-    rows = [row(str(n), text="x" * 100) for n in range(10)]
-    assert [len(b) for b in batches(rows, max_rows=4)] == [4, 4, 2]
-    assert [len(b) for b in batches(rows, max_bytes=2 * rows[0].size())] == [2] * 5
-    assert [len(b) for b in batches(rows, max_bytes=1)] == [1] * 10
-    limit = 2 * rows[0].size("hybrid")
-    assert [len(b) for b in batches(rows, max_bytes=limit, search="hybrid")] == [2] * 5
-    assert rows[0].size("hybrid") > rows[0].size()
-
-
-def test_cutting_keeps_whole_characters() -> None:
-    assert cut("aé漢😀", 3) == "aé"
-    assert cut("aé漢😀", 9) == "aé漢"
-    assert cut("aé漢😀", 10) == "aé漢😀"

@@ -90,7 +90,7 @@ def check(world: World) -> None:
     for version, release in found.by_version.items():
         assert (release.run_id is None) == (version == 1)
         assert release.run_id is None or runs[version - 2] == release.run_id
-        Registry(world.settings.registry_dir).open(release.model)
+        Registry.of(world.settings).open(release.model)
     assert found.by_version[found.live.version].decision in ("first", "ship")
 
 

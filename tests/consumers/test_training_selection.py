@@ -87,8 +87,8 @@ def choose(
     chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
     caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
-        Pairs(new, earlier),  # type: ignore[arg-type]
-        Texts(missing or set()),  # type: ignore[arg-type]
+        Pairs(new, earlier),
+        Texts(missing or set()),
         chosen_by.model_copy(update={"caps": caps}),
         **values,
     )

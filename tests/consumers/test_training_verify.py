@@ -14,6 +14,7 @@ from schemas.settings import Settings
 from tests.trainer.labelled import labelled
 from trainer import examples, finetune, training_file, weighting
 from trainer.examples import TrainingExample
+from trainer.presets import PRESETS
 
 PAIRS = [
     labelled(
@@ -45,7 +46,7 @@ def frozen(
         replayed=tuple(ids[4:]),
         left_out={},
         intensity=intensity,
-        config=finetune.config_of(Settings()),
+        config=finetune.config_of(Settings(), PRESETS["minilm"]),
         training_file=TrainingFile(
             location="x",
             digest=training_file.digest(training_file.dump(built)),

@@ -54,3 +54,23 @@ def test_topics_keyed_by_trajectory_have_as_many_partitions():
     assert by_name["training-runs"].partitions == 1
     source, letters = by_name["trajectory-events"], by_name["trajectory-events.dlq"]
     assert letters.max_message_bytes > source.max_message_bytes
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "folder"),
+    [
+        (None, None, "/data/registry"),
+        ("", None, "/data/registry"),
+        ("/mnt/models", None, "/mnt/models"),
+        ("file:///mnt/models/", None, "/mnt/models"),
+        ("~/models", None, "/home/me/models"),
+        ("s3://bucket/prefix/", "s3://bucket/prefix", "/data/registry-copies"),
+    ],
+)
+def test_a_registry_is_a_folder_or_a_url(given, url, folder, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("RETRAIL_DATA_DIR", "/data")
+    if given is not None:
+        monkeypatch.setenv("RETRAIL_REGISTRY", given)
+    settings = load()
+    assert (settings.registry_url, str(settings.registry_dir)) == (url, folder)

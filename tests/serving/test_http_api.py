@@ -1,11 +1,13 @@
 """The HTTP API: its contract, the trajectories it keeps, what it says when something is wrong."""
 
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 import schemathesis
+import structlog
 from hypothesis import HealthCheck, settings
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
@@ -14,6 +16,7 @@ from starlette.testclient import TestClient
 from retrail import Trajectory
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
 from schemas.settings import Settings
+from serving import http_api
 from serving import service as service_module
 from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
@@ -254,6 +257,27 @@ def test_an_index_that_cannot_answer_is_a_503_that_publishes_nothing(
     assert http.get("/healthz").status_code == 200
     world.retriever.failure = None
     assert http.get("/readyz").json() == {"status": "ok", "retriever_version": 1}
+
+
+def test_probes_of_a_server_that_is_not_ready_are_logged_once(
+    monkeypatch: pytest.MonkeyPatch, world: World, http: TestClient
+) -> None:
+    eventually(lambda: http.get("/readyz").status_code == 200)
+    lines = structlog.testing.LogCapture()
+    recording = structlog.wrap_logger(
+        None, [lines], structlog.make_filtering_bound_logger(logging.DEBUG)
+    )
+    for module in (service_module, http_api):
+        monkeypatch.setattr(module, "log", recording)
+    for failure in (NoIndexYet("there is no alias"), None):
+        world.retriever.failure = failure
+        for _ in range(3):
+            assert http.get("/readyz").status_code == (503 if failure else 200)
+    assert [line["event"] for line in lines.entries] == [
+        "nothing can be searched now",
+        "ready to search",
+    ]
+    assert lines.entries[0]["reason"] == "there is no alias"
 
 
 def test_a_crash_is_a_500_that_tells_nothing(world: World, http: TestClient) -> None:

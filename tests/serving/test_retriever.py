@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from deploy.milvus import MilvusLite
 from schemas.collection import Build, SearchMode, collection_name
 from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet

@@ -1,14 +1,30 @@
 """What a judged event says, for every way that a verdict can come about."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schemas.events import Agent, Answer, Browse, End, Hit, Other, Reasoning, Search, Verdict
+from schemas.events import (
+    Agent,
+    Answer,
+    Browse,
+    End,
+    Hit,
+    InvalidEvent,
+    Other,
+    Reasoning,
+    Search,
+    Verdict,
+    parse,
+)
 from schemas.judged import adapter
 from schemas.settings import Settings
 from streams.judging import (
+    NO_JUDGEMENT,
     NoJudge,
     answer_at_once,
     judge_event,
@@ -18,6 +34,7 @@ from streams.judging import (
     judgement,
     question,
 )
+from streams.steps import decode
 
 ENVELOPE = {
     "event_id": "e",
@@ -87,10 +104,60 @@ def test_other_events_go_on_as_published_with_their_source(event):
     ],
 )
 @pytest.mark.parametrize("judge", [Strict(), NoJudge()])
-def test_the_quick_way_to_the_bytes_gives_the_same_bytes(event, judge):
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("spelled_out", [False, True])
+def test_the_quick_way_to_the_bytes_gives_the_same_event(event, judge, indent, spelled_out):
+    value = event.model_dump_json(exclude_none=not spelled_out, indent=indent).encode() + b"\n"
     found = judgement(event, judge, "relevant")
     slowly = judged(event, 41, 1_700_000_000_000, found).to_json()
-    assert judged_json(event, 41, 1_700_000_000_000, found) == slowly
+    quickly = judged_json(parse(value), value, 41, 1_700_000_000_000, found)
+    assert adapter.validate_json(quickly) == adapter.validate_json(slowly)
+    assert decode(quickly) == decode(slowly)
+
+
+def test_what_the_contract_does_not_know_stays_behind():
+    value = (
+        Other(**ENVELOPE, name="think", schema_version="1.9")
+        .to_json()
+        .replace(b'"name":', b'"mood":"calm","name":')
+    )
+    found = judged_json(parse(value), value, 41, 1_700_000_000_000, NO_JUDGEMENT)
+    assert b"mood" not in found
+    assert adapter.validate_json(found).source_offset == 41
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(
+    fields=st.permutations(
+        [
+            *json.loads(Search(**ENVELOPE, query="q", hits=()).to_json()).items(),
+            ("hits", [{"doc_id": "d", "rank": 1, "score": 0.5}]),
+        ]
+    ),
+    more=st.lists(
+        st.tuples(st.sampled_from(["query", "seq", "tenant", "occurred_at", "extra"]), _scalars),
+        max_size=2,
+    ),
+    escaped=st.booleans(),
+    gap=st.sampled_from(["", " ", "\n\t"]),
+)
+def test_whatever_is_accepted_is_read_alike_either_way(fields, more, escaped, gap):
+    """Fields in any order, repeated, of odd values, with white space between."""
+    members = [
+        f"{gap}{json.dumps(name)}{gap}:{gap}{json.dumps(item, ensure_ascii=escaped)}"
+        for name, item in [*fields, *more]
+    ]
+    value = f"{gap}{{{','.join(members)}{gap}}}{gap}".encode()
+    try:
+        parsed = parse(value)
+    except InvalidEvent:
+        return
+    slowly = judged(parsed.event, 41, 7, NO_JUDGEMENT).to_json()
+    quickly = judged_json(parsed, value, 41, 7, NO_JUDGEMENT)
+    assert adapter.validate_json(quickly) == adapter.validate_json(slowly)
+    assert decode(quickly) == decode(slowly)
 
 
 def test_only_the_local_judge_answers_at_once():

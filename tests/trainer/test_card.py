@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
-from schemas.releases import Metrics, Release
+from schemas.releases import Metrics, Regression, Release
 from schemas.runs import Range
 from tests.trained import a_manifest, a_release
-from trainer.card import card
+from trainer.card import card, first_card
+from trainer.layout import Layout
 
 MANIFEST = a_manifest(
     4,
@@ -55,3 +56,35 @@ def test_a_card_of_a_release_that_was_not_compared(gone: str) -> None:
     text = card(compared(**{gone: None}), MANIFEST)
     assert "not compared with its parent" in text
     assert "0.4500" not in text
+
+
+def test_a_card_tells_of_the_regression_set() -> None:
+    own = Regression(
+        queries=50,
+        parent_metrics=Metrics(ndcg_at_10=0.7, recall_at_10=0.8, mrr=0.75),
+        child_metrics=Metrics(ndcg_at_10=0.71, recall_at_10=0.81, mrr=0.76),
+        difference=0.01,
+        interval=(-0.005, 0.02),
+    )
+
+    lines = card(compared(regression=own), MANIFEST).splitlines()
+
+    assert "On 50 queries of the regression set, which was not mined:" in lines
+    assert "| this | 0.7100 | 0.8100 | 0.7600 |" in lines
+
+
+def test_the_card_of_the_first_release_tells_what_it_is() -> None:
+    layout = Layout(pooling="mean", max_tokens=256, query_prefix="query: ")
+
+    text = first_card(a_release(1, None, "first", queries=0), "org/model", layout)
+
+    assert "library_name: sentence-transformers" in text
+    for line in (
+        "# r, version 1",
+        "| from | `org/model`, under whose licence it is |",
+        f"| digest of the model's files | `{'d' * 64}` |",
+        "| longest input, in tokens | 256 |",
+        "| before a query | `query: ` |",
+        "| before a document | nothing |",
+    ):
+        assert line in text.splitlines()

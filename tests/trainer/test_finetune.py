@@ -10,11 +10,12 @@ import torch
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from tests.trainer.labelled import example
-from trainer import evaluation, finetune
+from trainer import evaluation, finetune, gradients
 from trainer.encoder import Encoder
 from trainer.examples import TrainingExample
 from trainer.finetune import NothingToLearn, Step, TrainingDiverged
 from trainer.loss import weighted_info_nce
+from trainer.presets import PRESETS
 
 NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
 EXAMPLES = [
@@ -146,7 +147,7 @@ def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> N
     encoder = Encoder.load(
         tiny, query_prefix="ask ", document_prefix="read ", precision="float32", device="cpu"
     )
-    (batch,) = finetune.plan(EXAMPLES, config(epochs=1, batch=8))
+    ((batch,),) = finetune.plan(EXAMPLES, config(epochs=1, batch=8))
     masked = torch.zeros(8, len(batch.documents), dtype=torch.bool)
     expected = weighted_info_nce(
         torch.from_numpy(encoder.encode_queries(batch.queries)),
@@ -174,8 +175,39 @@ def test_a_light_pair_pulls_less_than_a_heavy_one(encoder: Encoder) -> None:
 
 
 def test_hyper_parameters_come_from_the_settings() -> None:
-    settings = Settings(train_epochs=3, train_batch=8, train_seed=5, max_tokens=99)
+    settings = Settings(
+        train_epochs=3, train_negatives=0, train_seed=5, max_tokens=99, train_accumulate=4
+    )
 
-    found = finetune.config_of(settings)
+    found = finetune.config_of(settings, PRESETS["qwen3-embedding"])
 
-    assert (found.epochs, found.batch, found.seed, found.max_tokens) == (3, 8, 5, 99)
+    assert (found.epochs, found.negatives, found.seed, found.max_tokens) == (3, 0, 5, 99)
+    assert found.accumulate == 4
+    assert (found.batch, found.learning_rate, found.temperature) == (32, 1e-6, 0.02)
+
+
+def test_a_step_may_take_several_batches(encoder: Encoder) -> None:
+    wanted = config(batch=3, accumulate=2, epochs=2)
+
+    steps = finetune.plan(EXAMPLES, wanted)
+    report = finetune.finetune(encoder, EXAMPLES, wanted)
+
+    # Eight pairs are three batches, so the last step of an epoch has one.
+    assert [len(step) for step in steps] == [2, 1, 2, 1]
+    assert [step.pairs for step in report.steps] == [
+        sum(len(batch.queries) for batch in step) for step in steps
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"checkpointing": True}, {"tokens_kept": 0}])
+def test_ways_to_save_memory_give_the_same_child(
+    encoder: Encoder, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
+    one = finetune.finetune(encoder, EXAMPLES, config(epochs=2)).encoder
+    other = finetune.finetune(encoder, EXAMPLES, config(epochs=2, **changes)).encoder
+
+    texts = [example.query for example in EXAMPLES]
+    np.testing.assert_allclose(other.encode_queries(texts), one.encode_queries(texts), atol=1e-3)
+    assert not other.model.encoder.layer[0].training
+    assert not other.model.encoder.layer[0].gradient_checkpointing

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from trainer.evaluation import QueryMetrics
 from trainer.gate import (
     Decision,
+    GateDecision,
     Rule,
     awaiting_approval,
     bounds,
     clusters,
     decide,
     verdict,
+    without_regression,
 )
 
 
@@ -154,3 +156,38 @@ def test_where_a_person_must_approve_what_would_ship_is_pending_and_nothing_else
     assert waiting.reason == f"{better.reason}; it waits for `retrail promote`"
     assert (waiting.difference, waiting.interval) == (better.difference, better.interval)
     assert awaiting_approval(worse) == worse
+
+
+@pytest.mark.parametrize(
+    ("own", "found", "decision", "why"),
+    [
+        ([0.0] * 30, "ship", "ship", "on the regression set it changes by +0.0000"),
+        ([0.0] * 30, "hold", "hold", "over 30 queries"),
+        ([-0.2, 0.0] * 15, "ship", "reject", "beyond chance"),
+        ([-0.2, 0.0] * 15, "hold", "reject", "beyond chance"),
+        ([-0.5, 0.4] * 15, "ship", "hold", "a fall by 0.02 or more is not ruled out"),
+        ([-0.5, 0.4] * 15, "reject", "reject", "not ruled out"),
+        ([-0.01] * 30, "ship", "ship", "-0.0100 (-0.0100 to -0.0100)"),
+        ([], "ship", "hold", "no document of the regression set"),
+    ],
+)
+def test_the_table_of_the_regression_set(
+    own: list[float], found: Decision, decision: Decision, why: str
+) -> None:
+    before = GateDecision(found, 100, None, None, 0.01, "because")
+
+    after = without_regression(
+        before, measured([0.5] * len(own)), measured([0.5 + d for d in own]), Rule(0.02, 100)
+    )
+
+    assert (after.decision, why in after.reason) == (decision, True), after.reason
+    assert after.reason.startswith("because; ")
+    assert (after.regression is None) == (not own)
+    if after.regression is not None:
+        assert after.regression.difference == pytest.approx(np.mean(own))
+
+
+def test_a_regression_set_is_measured_on_the_same_queries() -> None:
+    found = GateDecision("ship", 100, None, None, 0.01, "because")
+    with pytest.raises(ValueError, match="different queries"):
+        without_regression(found, measured([0.5]), measured([0.5, 0.6]), Rule(0.0, 1))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,10 +31,12 @@ def _in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
 
 
-def gradients_of(encoder: Encoder) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients_of(encoder: Encoder, **changes: Any) -> tuple[float, dict[str, torch.Tensor]]:
     child = encoder.copy()
-    (batch,) = finetune.plan(EXAMPLES, CONFIG)
-    loss = gradients.backward(child, batch, CONFIG)
+    child.model.requires_grad_(True)
+    config = CONFIG.model_copy(update=changes)
+    ((batch,),) = finetune.plan(EXAMPLES, config)
+    loss = gradients.backward(child, batch, config)
     found = {name: p.grad for name, p in child.model.named_parameters() if p.grad is not None}
     return loss, found
 
@@ -41,7 +45,7 @@ def test_gradients_are_those_of_the_loss_over_one_padded_batch(encoder: Encoder)
     loss, found = gradients_of(encoder)
 
     child = encoder.copy()
-    (batch,) = finetune.plan(EXAMPLES, CONFIG)
+    ((batch,),) = finetune.plan(EXAMPLES, CONFIG)
     texts = [*batch.queries, *batch.documents]
     vectors = child.forward(child.tokens(texts, CONFIG.max_tokens))
     expected = weighted_info_nce(
@@ -60,14 +64,10 @@ def test_gradients_are_those_of_the_loss_over_one_padded_batch(encoder: Encoder)
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_bounded_memory_gives_the_same_gradients(
-    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gradients, "TOKENS_AT_ONCE", 128)
-    loss, found = gradients_of(encoder)
-    monkeypatch.setattr(gradients, "TOKENS_KEPT", 0)
+def test_bounded_memory_gives_the_same_gradients(encoder: Encoder) -> None:
+    loss, found = gradients_of(encoder, tokens_at_once=128)
 
-    bounded_loss, bounded = gradients_of(encoder)
+    bounded_loss, bounded = gradients_of(encoder, tokens_at_once=128, tokens_kept=0)
 
     assert bounded_loss == loss
     assert bounded.keys() == found.keys()
@@ -76,11 +76,12 @@ def test_bounded_memory_gives_the_same_gradients(
     assert any(gradient.abs().max() > 1e-3 for gradient in found.values())
 
 
-@given(st.lists(st.integers(1, 600), max_size=80))
-def test_groups_hold_every_text_once_and_are_bounded(lengths: list[int]) -> None:
-    groups = group_by_length(lengths)
+@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4096))
+def test_groups_hold_every_text_once_and_are_bounded(lengths: list[int], bound: int) -> None:
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    groups = group_by_length(order, lengths, bound)
 
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
         longest = max(lengths[index] for index in group)
-        assert len(group) == 1 or longest * len(group) <= gradients.TOKENS_AT_ONCE
+        assert len(group) == 1 or longest * len(group) <= bound

@@ -67,6 +67,19 @@ def test_all_is_well(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_the_registry_is_asked(
+    retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
+    monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
+    monkeypatch.setenv("RETRAIL_REGISTRY", "memory://models")
+    assert lines(retrail("doctor").out)["Registry of models"] == ("ok", "memory://models")
+    monkeypatch.setenv("RETRAIL_REGISTRY", "nosuch://models")
+    state, said = lines(retrail("doctor").out)["Registry of models"]
+    assert (state, "RETRAIL_REGISTRY" in said) == ("missing", True)
+
+
+@pytest.mark.usefixtures("tiny")
 def test_java_is_needed_for_the_local_stack_only(
     retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ def test_deleted_documents_are_gone_and_may_come_again(
     done = retrail("documents", "delete", "a", "c")
     assert done.status == 1
     assert "c: there is no such document" in done.err
-    assert "1 documents are deleted" in done.err
+    assert "1 document is deleted" in done.err
     assert topic.news() == {"a": None}
     assert retrail("documents", "delete", "a").status == 1
     assert "1 sent, 1 unchanged" in retrail("documents", "load", file).err
@@ -134,7 +134,7 @@ def test_equal_ids_of_several_sources_are_pointed_out(
         (tmp_path / name / "README.md").write_text(name)
     done = retrail("documents", "load", tmp_path / "one", tmp_path / "two")
     assert done.status == 0
-    assert "1 of them have the id of an earlier one" in done.err
+    assert "1 of them has the id of an earlier one" in done.err
     assert "--prefix" in done.err
     found = topic.news()["README.md#0"]
     assert found is not None

@@ -13,7 +13,7 @@ from deploy import topics as deploy_topics
 from schemas.documents import Document
 from schemas.events import parse
 from schemas.headers import DeadLetter, cloudevents
-from schemas.releases import Live, Metrics
+from schemas.releases import Live, Metrics, Regression
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.lrat import events_of_file
@@ -250,9 +250,16 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
         producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
     )
     better = Metrics(ndcg_at_10=0.52, recall_at_10=0.7, mrr=0.4)
+    own = Regression(
+        queries=9,
+        parent_metrics=better,
+        child_metrics=better,
+        difference=0.0123,
+        interval=(0.0, 0.02),
+    )
     for release in (
         a_release(1, None, "first"),
-        a_release(2, 1, "ship", child_metrics=better),
+        a_release(2, 1, "ship", child_metrics=better, regression=own),
         a_release(3, 2, "hold"),
     ):
         releases.write_release(producer, installation, release)
@@ -265,6 +272,8 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "because of 3" in listed
     assert "0.5200" in listed
     assert "+0.0200" in listed
+    assert "regression" in listed
+    assert "+0.0123" in listed
     [line] = [line for line in listed.splitlines() if "labelled-pairs[1] 7 to 11" in line]
     assert line.split()[:2] == ["2", 12 * "0"]
     as_json = json.loads(retrail("releases", "--json").out)

@@ -82,7 +82,7 @@ def test_search_prints_hits_as_a_table_and_as_json(
     monkeypatch.setattr("serving.retriever.Retriever", Retriever)
     table = retrail("search", "when was it built", "-k", 3).out
     assert "Bridges Built in 1965." in table
-    assert "1 hits from release 2." in table
+    assert "1 hit from release 2." in table
     assert json.loads(retrail("search", "when was it built", "-k", 3, "--json").out) == {
         "retriever_version": 2,
         "hits": [

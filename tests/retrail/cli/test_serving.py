@@ -19,7 +19,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from consumers import kafka as consumers_kafka
-from consumers.index_milvus import Milvus, Row
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
 from deploy.environment import variables
 from schemas.collection import Build
 from schemas.events import Browse, End, Reasoning, Search, parse
@@ -39,7 +40,7 @@ TOKEN = "0123456789abcdef"
 def indexed(settings: Settings, topics: Topics, tmp_path: Path) -> Iterator[Settings]:
     """An installation whose live index holds TEXTS, by a tiny model."""
     encoder = Encoder.load(write_tiny_model(tmp_path / "tiny"), max_tokens=64)
-    model = Registry(settings.registry_dir).publish(settings.retriever, 1, encoder.save).model
+    model = Registry.of(settings).publish(settings.retriever, 1, encoder.save).model
     build = Build(f"{settings.retriever}_v1", 1, secrets.token_hex(4), model.location, model.digest)
     milvus = Milvus(settings)
     milvus.create(build, encoder.dimension)

@@ -1,5 +1,8 @@
-"""`retrail train --run … --verify` on real topics."""
+"""`retrail train --run …` on real topics: verified, and repeated under torchrun."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training_world import World
 from tests.tiny_model import write_tiny_model
+from trainer.encoder import Encoder
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -84,6 +90,52 @@ def test_a_run_is_verified_against_the_topics(
     (world.settings.registry_dir / second.training_file.location).unlink()
     with pytest.raises(InputError, match="cannot be verified: Cannot read the training file"):
         verify(world.settings, second.run_id)
+
+
+@pytest.mark.faults
+def test_torchrun_repeats_a_run_in_two_processes(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    [manifest] = world.manifests()
+    values = world.settings.model_dump(mode="json", exclude_none=True)
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    command += ["-m", "retrail", "train", "--run-id", manifest.run_id[:8]]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {f"RETRAIL_{name.upper()}": str(v) for name, v in values.items()},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+    assert done.returncode == 0, done.stderr
+    # One of the two speaks and writes.
+    assert done.stdout.count("The model lies in") == 1
+    assert f"It is release {release.version}" in done.stdout
+    [folder] = (world.settings.data_dir / "repeats").iterdir()
+    one, other = (
+        Encoder.load(path, max_tokens=None, precision="float32", device="cpu")
+        for path in (folder, world.settings.registry_dir / release.model.location)
+    )
+    queries = [pair.query for pair in world.pairs(5)]
+    cosines = (one.encode_queries(queries) * other.encode_queries(queries)).sum(axis=1)
+    assert cosines.min() > 0.999
+    assert sorted(world.releases().by_version) == [1, release.version]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--run", "3f", "--verify"]])
+def test_torchrun_is_for_repetitions(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    done = retrail("train", *arguments)
+    assert done.status == 2
+    assert "say --run-id ID" in done.err
 
 
 def test_verify_wants_a_run(retrail: Any) -> None:

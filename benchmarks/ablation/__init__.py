@@ -1,0 +1,1 @@
+"""What each part of the signal is worth: ``python -m benchmarks.ablation --help``."""

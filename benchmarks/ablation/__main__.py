@@ -1,0 +1,94 @@
+"""What judging and weighting are worth: LRAT's naive, filter and reweight beside the truth.
+
+    python -m benchmarks.ablation --runs ablation.jsonl
+    python -m benchmarks.ablation --runs ablation.jsonl --corpus medquad/ --seeds 5
+    python -m benchmarks.ablation --runs ablation.jsonl --table-only --chart ablation.png
+
+1. For each seed scripted agents search with the untrained retriever, once; their trajectories are
+   judged and mined, once. No server takes part: search is exact and in memory.
+2. From these trajectories children are trained with equal settings: `naive` (every browsed document
+   is a positive), `filter` (those judged relevant), `reweight` (these, weighted by the length of
+   the reasoning), and `oracle` (the same searches with a document that truly serves the need).
+   All have as many pairs and steps; `naive-whole` (not by default) has all its pairs.
+3. Each child is measured on the needs that no agent had; the gate has no say here.
+
+Every finished run is one line of the file `--runs`; a second call goes on behind the last one.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from benchmarks import campaign, kept
+from benchmarks.ablation import chart, tables
+from benchmarks.ablation.runs import VARIANTS, Run, World, runs
+from schemas import logging
+
+ROWS = ("parent", "reweight", "oracle", "filter", "naive")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, then print the table of everything in the file."""
+    options = _parser().parse_args(arguments)
+    logging.configure("WARNING")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if not options.table_only:
+        _run(options)
+    found = read(options.runs)
+    for line in tables.markdown(found):
+        print(line)
+    if options.chart:
+        campaign.panels(tables.comparisons(found), chart.panel, options.chart)
+        print(f"written: {options.chart}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    corpus = campaign.corpus_of(options)
+    seeds = campaign.seeds_of(options)
+    done = {(run.seed, run.variant) for run in read(options.runs) if run.corpus == corpus.name}
+    left = [(s, v) for s in seeds for v in options.variants if (s, v) not in done]
+    print(f"{corpus.name}: {len(left)} runs to do", flush=True)
+    began = time.monotonic()
+    missing = runs(World(corpus, _say), seeds, options.variants, done)
+    for finished, run in enumerate(missing, start=1):
+        kept.append(options.runs, asdict(run))
+        each = (time.monotonic() - began) / finished
+        mean = sum(run.ndcg) / len(run.ndcg)
+        print(
+            f"seed {run.seed} {run.variant}: nDCG@10 {mean:.4f}, {run.pairs} pairs, "
+            f"{run.true:.1%} true, {run.steps} steps, {run.seconds:.0f} s; about "
+            f"{each * (len(left) - finished) / 60:.0f} min left",
+            flush=True,
+        )
+
+
+def read(path: Path) -> list[Run]:
+    """The runs that a file holds."""
+    return [Run(**fields) for fields in kept.read(path)]
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = campaign.parser("ablation", __doc__)
+    parser.add_argument(
+        "--variants", nargs="+", default=list(ROWS), choices=[*ROWS, *(set(VARIANTS) - set(ROWS))]
+    )
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

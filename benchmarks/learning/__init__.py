@@ -1,0 +1,1 @@
+"""Whether the whole system learns, beside the truth: ``python -m benchmarks.learning --help``."""

@@ -1,0 +1,170 @@
+"""A seed's turns through the whole system, and what the oracle makes of the same searches."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from benchmarks import oracle
+from consumers import kafka, release_listing
+from deploy.stack import LocalStack
+from schemas.events import Event, parse
+from schemas.runs import RunManifest
+from schemas.topics import Topics
+from simulation import fleet, measure
+from simulation.corpus import Corpus, Need
+from simulation.draws import digest
+from simulation.flywheel import Flywheel, Plan
+from simulation.in_memory import ExactIndex
+from simulation.installation import installation
+from simulation.report import Report
+from simulation.report import Turn as Reported
+from simulation.view import View
+from trainer import finetune
+from trainer.encoder import Encoder
+from trainer.examples import TrainingExample
+from trainer.registry import Registry
+
+Say = Callable[[str], None]
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What serves after a turn, 0 being the untrained retriever.
+
+    Attributes:
+        decision: of the gate; ``first`` for turn 0.
+        system, oracle: nDCG@10 of each need never seen, of the live model and its oracle.
+        searched: the system's mean as searches through Milvus gave it.
+        pairs, steps: of the turn's training.
+    """
+
+    turn: int
+    version: int
+    decision: str
+    pairs: int
+    steps: int
+    searched: float
+    system: Values
+    oracle: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One seed."""
+
+    corpus: str
+    seed: int
+    agents: int
+    turns: tuple[Turn, ...]
+    seconds: float
+
+
+def run(corpus: Corpus, turns: int, seed: int, agents: int | None, say: Say) -> Run:
+    """Run the demo's flywheel over a stack of its own, then train the oracle beside it.
+
+    1. The flywheel turns: Kafka, judge, miner, trainer, gate, Milvus, all as in `retrail demo`.
+    2. What it left is read before the stack goes: releases, manifests, events and models.
+    3. For every training run the oracle is trained from the oracle of the run's parent, with the
+       same settings, on as many examples: the searches of the trajectories that the parent had not
+       learned from, and as many replayed ones of its own earlier examples.
+    4. Both are measured on each need never seen, by exact search over the same documents.
+
+    Raises:
+        RetrailError: the flywheel or its stack failed.
+    """
+    began = time.monotonic()
+    plan = Plan.of(corpus, turns, seed, agents)
+    with installation(seed, say) as stack:
+        report = Flywheel(plan, stack, View(Console())).run()
+        found = _measured(plan, stack, report, say)
+    return Run(corpus.name, seed, plan.agents, found, round(time.monotonic() - began, 1))
+
+
+def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[Turn, ...]:
+    """Steps 2 to 4."""
+    registry = Registry.of(stack.settings)
+    _, releases = release_listing.read(stack.settings)
+    first, *made = sorted(releases, key=lambda listed: listed.release.version)
+    school = School(plan, _events(stack), registry.load(first.release.model))
+    untrained = _values(school.oracle, plan.corpus)
+    system, oracle = untrained, untrained
+    turns = [_turn(report.turns[0], "first", system, oracle)]
+    for turn, listed in zip(report.turns[1:], made, strict=True):
+        stack.check()
+        say(f"seed {plan.seed}, turn {turn.turn}: the oracle learns")
+        assert listed.manifest is not None, "only the first release has no run"
+        shipped = listed.release.decision == "ship"
+        school.teach(turn.turn, listed.manifest, shipped=shipped)
+        if shipped:
+            say(f"seed {plan.seed}, turn {turn.turn}: measuring both")
+            system = _values(registry.load(listed.release.model), plan.corpus)
+            oracle = _values(school.oracle, plan.corpus)
+        turns.append(_turn(turn, listed.release.decision, system, oracle))
+    return tuple(turns)
+
+
+class School:
+    """The oracle, run after run of the system.
+
+    Attributes:
+        oracle: beside the live model: it learns when the system ships, and from as much.
+    """
+
+    def __init__(self, plan: Plan, events: Mapping[str, Sequence[Event]], first: Encoder) -> None:
+        self.oracle = first
+        self._plan, self._events = plan, events
+        self._text = {d.doc_id: d.embedded_text() for d in plan.corpus.documents}
+        self._pending: dict[str, Need] = {}
+        self._learned: list[TrainingExample] = []
+
+    def teach(self, turn: int, manifest: RunManifest, *, shipped: bool) -> None:
+        """Let the oracle learn from the trajectories of ``turn``, if the system did."""
+        plan = self._plan
+        todo = fleet.assignments(plan.needs(turn), plan.agents, seed=plan.seed, turn=turn)
+        self._pending |= {task.mind.trajectory_id: task.need for task in todo}
+        if not shipped:
+            return
+        new = oracle.examples(
+            {name: self._events[name] for name in self._pending},
+            self._pending,
+            self._text.__getitem__,
+            count=len(manifest.pair_ids),
+            seed=plan.seed,
+        )
+        again = sorted(self._learned, key=lambda e: digest(plan.seed, turn, "again", e.pair_id))
+        examples = [*new, *again[: len(manifest.replayed)]]
+        self.oracle = finetune.finetune(self.oracle, examples, manifest.config).encoder
+        self._learned += new
+        self._pending = {}
+
+
+def _events(stack: LocalStack) -> dict[str, list[Event]]:
+    """What the agents published, by trajectory, in order."""
+    found: dict[str, list[Event]] = {}
+    topic = Topics.of(stack.settings).trajectory_events
+    for record in kafka.read_to_end(stack.settings, topic):
+        event = parse(record.value or b"").event
+        found.setdefault(event.trajectory_id, []).append(event)
+    return found
+
+
+def _values(encoder: Encoder, corpus: Corpus) -> Values:
+    index = ExactIndex(encoder, corpus.documents)
+    qualities = measure.by_need(corpus.unseen, index.search_many)
+    return tuple(round(each.ndcg_at_10, 6) for each in qualities)
+
+
+def _turn(reported: Reported, decision: str, system: Values, oracle: Values) -> Turn:
+    return Turn(
+        turn=reported.turn,
+        version=reported.model_version,
+        decision=decision,
+        pairs=reported.relevant,
+        steps=reported.training_steps,
+        searched=reported.ndcg_at_10,
+        system=system,
+        oracle=oracle,
+    )

@@ -1,0 +1,102 @@
+"""What finished seeds say: the gain beside the oracle's, and every turn beside the one before."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.intervals import Estimate, Statistic, Values, estimates
+from benchmarks.learning.runs import Run
+
+GOAL, LEAST = 0.9, 0.8
+"""Of the oracle's gain: the mean, and the lower end of its interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Of one corpus, over all seeds that had as many turns.
+
+    Attributes:
+        gains: over turn 0, by ``system`` and ``oracle``, of each turn from 1 on.
+        steps: each turn against the one before, of the system.
+        share: of the oracle's gain after the last turn.
+    """
+
+    corpus: str
+    seeds: int
+    needs: int
+    untrained: float
+    gains: Mapping[str, Sequence[Estimate]]
+    steps: Sequence[Estimate]
+    share: Estimate
+
+    @property
+    def reached(self) -> bool:
+        """Whether the goals are met: the share, and no turn that is worse beyond chance."""
+        enough = self.share.value >= GOAL and self.share.low >= LEAST
+        return enough and all(step.high >= 0 for step in self.steps)
+
+
+def learned(runs: Sequence[Run]) -> list[Learned]:
+    """Of every corpus and number of turns, in order of appearance."""
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.corpus, len(run.turns)), []).append(run)
+    return [_of(some) for some in groups.values()]
+
+
+def _of(runs: Sequence[Run]) -> Learned:
+    turns = range(1, len(runs[0].turns))
+    last = turns[-1]
+    values: dict[str, Values] = {}
+    for turn in (0, *turns):
+        values[f"system {turn}"] = np.asarray([run.turns[turn].system for run in runs])
+        values[f"oracle {turn}"] = np.asarray([run.turns[turn].oracle for run in runs])
+    statistics: dict[str, Statistic] = {"share": _share(last)}
+    for turn in turns:
+        statistics[f"step {turn}"] = _difference(f"system {turn}", f"system {turn - 1}")
+        for who in ("system", "oracle"):
+            statistics[f"{who} {turn}"] = _difference(f"{who} {turn}", f"{who} 0")
+    found = estimates(values, statistics)
+    return Learned(
+        corpus=runs[0].corpus,
+        seeds=len(runs),
+        needs=len(runs[0].turns[0].system),
+        untrained=float(values["system 0"].mean()),
+        gains={w: [found[f"{w} {turn}"] for turn in turns] for w in ("system", "oracle")},
+        steps=[found[f"step {turn}"] for turn in turns],
+        share=found["share"],
+    )
+
+
+def markdown(runs: Sequence[Run]) -> Iterator[str]:
+    """The tables, as they stand in the docs."""
+    for found in learned(runs):
+        yield ""
+        yield (
+            f"{found.corpus}: {found.seeds} seeds, {found.needs:,} needs never seen, untrained "
+            f"nDCG@10 {found.untrained:.4f}"
+        )
+        yield ""
+        yield "| turn | gain (95%) | the oracle's gain (95%) | against the turn before (95%) |"
+        yield "|---:|---:|---:|---:|"
+        for turn, step in enumerate(found.steps, start=1):
+            system, oracle = (found.gains[who][turn - 1] for who in ("system", "oracle"))
+            yield f"| {turn} | {system.text()} | {oracle.text()} | {step.text()} |"
+        yield ""
+        yield (
+            f"Of the oracle's gain: {found.share.value:.0%} ({found.share.low:.0%} to "
+            f"{found.share.high:.0%}); goal {GOAL:.0%}, its lower end {LEAST:.0%}, and no turn "
+            f"wholly below the one before: {'reached' if found.reached else 'not reached'}."
+        )
+
+
+def _difference(one: str, other: str) -> Statistic:
+    return lambda means: means[one] - means[other]
+
+
+def _share(turn: int) -> Statistic:
+    return lambda means: (
+        (means[f"system {turn}"] - means["system 0"])
+        / (means[f"oracle {turn}"] - means["oracle 0"])
+    )

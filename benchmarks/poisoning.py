@@ -1,0 +1,209 @@
+"""What a tenant reaches that pushes one document: ``python -m benchmarks.poisoning``.
+
+Scripted agents work on the demo's corpus; a stranger adds a tenth of the trajectories
+(:mod:`simulation.adversary`). From these a child is trained and put before the gate: with the caps
+of training and gate, without any cap, and without the stranger. Quality is measured on the needs
+that nobody had, with the truth as relevance. Every finished run is one line of the file ``--runs``.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from benchmarks import kept
+from consumers import training_gate
+from consumers.training_selection import Selector, rules_of
+from schemas import logging
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from simulation import fleet, measure, stdlib_corpus
+from simulation.adversary import PUSHED, trajectory
+from simulation.corpus import Corpus
+from simulation.draws import draw
+from simulation.flywheel import Plan
+from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from trainer import evaluation, examples, finetune, gate
+from trainer.encoder import Encoder
+from trainer.heldout import folded, is_held_out
+from trainer.presets import PRESETS
+
+WAYS = ("caps", "no caps", "no stranger")
+TURNS = 2
+
+NO_CAPS = {
+    f"train_cap_{name}": 1.0 for name in ("agent", "tenant", "trajectory", "query", "document")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One child.
+
+    Attributes:
+        pushed_weight: share of the run's weight with the pushed document as positive.
+        parent, child: nDCG@10 on the needs that nobody had.
+        seen: share of these whose ten best hits hold the pushed document.
+        decision, reason: of the gate.
+    """
+
+    seed: int
+    way: str
+    pairs: int
+    pushed_weight: float
+    parent: float
+    child: float
+    seen: float
+    queries: int
+    difference: float
+    decision: str
+    reason: str
+    seconds: float
+
+
+def runs(seed: int, share: float, max_tokens: int, done: set[tuple[int, str]]) -> Iterator[Run]:
+    """The children of one seed that are not done."""
+    ways = [way for way in WAYS if (seed, way) not in done]
+    if not ways:
+        return
+    settings = Settings(
+        train_epochs=1,
+        train_negatives=2,
+        train_learning_rate=5e-5,
+        max_tokens=max_tokens,
+        train_seed=seed,
+    )
+    found = stdlib_corpus.load()
+    corpus = Corpus(found.name, (*found.documents, PUSHED), found.training, found.unseen)
+    parent = ExactIndex(Encoder.load(settings.model, max_tokens=max_tokens), corpus.documents)
+    plan = Plan.of(corpus, TURNS, seed, None)
+    todo = fleet.assignments(plan.needs(1), plan.agents, seed=seed, turn=1)
+    honest = mined(watch(todo, parent.search_many).values(), settings)
+    strangers = round(len(todo) * share / (1 - share))
+    attacked = draw(seed, "attacked").choices(plan.needs(1), k=strangers)
+    hits = parent.search_many([need.text for need in attacked])
+    lies = mined(
+        (
+            trajectory(need, some, seed, number)
+            for number, (need, some) in enumerate(zip(attacked, hits, strict=True))
+        ),
+        settings,
+    )
+    for way in ways:
+        pairs = honest if way == "no stranger" else [*honest, *lies]
+        yield _run(way, settings, corpus, parent, pairs)
+
+
+def _run(
+    way: str,
+    settings: Settings,
+    corpus: Corpus,
+    parent: ExactIndex,
+    mined_pairs: Sequence[LabelledPair],
+) -> Run:
+    began = time.monotonic()
+    chosen_by = settings.model_copy(update=NO_CAPS) if way == "no caps" else settings
+    pairs = Pairs()
+    selector = Selector(
+        pairs, Texts(corpus.documents), rules_of(chosen_by), [1], settings.train_seed
+    )
+    chosen = selector.select([pairs.add(mined_pairs)], []).examples
+    report = finetune.finetune(
+        parent.encoder, chosen, finetune.config_of(settings, PRESETS["minilm"])
+    )
+    child = ExactIndex(report.encoder, corpus.documents)
+    caps = training_gate.UNCAPPED if way == "no caps" else training_gate.caps_of(settings)
+    decision = _gate(parent, child, mined_pairs, settings, caps)
+    weights = [(example.weight, example.positive_id == PUSHED.doc_id) for example in chosen]
+    hits = [
+        {hit.doc_id for hit in some}
+        for some in child.search_many([need.text for need in corpus.unseen])
+    ]
+    return Run(
+        seed=settings.train_seed,
+        way=way,
+        pairs=len(chosen),
+        pushed_weight=round(
+            sum(w for w, pushed in weights if pushed) / sum(w for w, _ in weights), 4
+        ),
+        parent=measure.quality(corpus.unseen, parent.search_many).ndcg_at_10,
+        child=measure.quality(corpus.unseen, child.search_many).ndcg_at_10,
+        seen=round(sum(PUSHED.doc_id in some for some in hits) / len(hits), 4),
+        queries=decision.queries,
+        difference=decision.difference or 0.0,
+        decision=decision.decision,
+        reason=decision.reason,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _gate(
+    parent: ExactIndex,
+    child: ExactIndex,
+    pairs: Sequence[LabelledPair],
+    settings: Settings,
+    caps: training_gate.Caps,
+) -> gate.GateDecision:
+    """As :func:`consumers.training_gate.compare` does it, over documents encoded before."""
+    held = [pair for pair in pairs if pair.verdict == "relevant" and is_held_out(pair.query)]
+    trained = {folded(pair.query) for pair in examples.trainable(pairs).pairs}
+    queries = training_gate.relevance(held, trained, caps, settings.train_seed)
+    ids = [document.doc_id for document in parent.documents]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    before, after = (
+        evaluation.evaluate_vectors(
+            index.encoder, queries, [ids[i] for i in order], index.vectors[order]
+        )
+        for index in (parent, child)
+    )
+    rule = gate.Rule(settings.gate_margin, settings.gate_min_queries, settings.train_seed)
+    return gate.decide(before, after, rule, relevant=queries)
+
+
+def rows(found: Sequence[Run]) -> Iterator[str]:
+    """The table as Markdown."""
+    yield (
+        "| seed | | weight of the pushed document | child − parent, needs nobody had "
+        "| needs that see it in the first ten | gate |"
+    )
+    yield "|---:|---|---:|---:|---:|---|"
+    for run in sorted(found, key=lambda run: (run.seed, WAYS.index(run.way))):
+        yield (
+            f"| {run.seed} | {run.way} | {run.pushed_weight:.1%} | {run.child - run.parent:+.4f} "
+            f"| {run.seen:.1%} | {run.decision}, {run.difference:+.4f} over {run.queries} |"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, then print the table of everything in the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.poisoning",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="file of finished runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--share", type=float, default=0.1, help="of all trajectories, lies")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args(arguments)
+    logging.configure("WARNING")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    done = {(run["seed"], run["way"]) for run in kept.read(options.runs)}
+    for seed in range(options.seeds):
+        for run in runs(seed, options.share, options.max_tokens, done):
+            kept.append(options.runs, asdict(run))
+            print(f"seed {seed}, {run.way}: {run.reason} ({run.seconds:.0f} s)", flush=True)
+    for line in rows([Run(**run) for run in kept.read(options.runs)]):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Tables and pictures of finished runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import campaign, intervals
+from benchmarks.ablation import chart as ablation_chart
+from benchmarks.ablation import tables as ablation
+from benchmarks.ablation.runs import Run
+from benchmarks.learning import chart as learning_chart
+from benchmarks.learning import tables as learning
+from benchmarks.learning.runs import Run as Seed
+from benchmarks.learning.runs import Turn
+
+NEEDS = 60
+GAINS = {"parent": 0.0, "naive": -0.02, "filter": 0.04, "reweight": 0.045, "oracle": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 500)
+
+
+def values(gain: float, seed: int) -> tuple[float, ...]:
+    needs = np.random.default_rng(0).random(NEEDS) / 2
+    noise = np.random.default_rng([seed, round(gain * 1000) + 100]).normal(0, 0.01, NEEDS)
+    return tuple((needs + gain + noise).tolist())
+
+
+def a_run(seed: int, variant: str) -> Run:
+    ndcg = values(GAINS[variant], seed)
+    return Run("corpus", seed, variant, 100, 4, 0.9, ndcg, 0.5, 1.0)
+
+
+def a_seed(seed: int, *system: float) -> Seed:
+    turns = tuple(
+        Turn(n, n + 1, "ship", 10, 4, 0.3, values(gain, seed), values(0.02 * n, seed))
+        for n, gain in enumerate((0.0, *system))
+    )
+    return Seed("corpus", seed, 100, turns, 1.0)
+
+
+def test_the_ablation_compares_the_seeds_that_every_variant_has() -> None:
+    runs = [a_run(seed, variant) for seed in range(3) for variant in GAINS]
+    [found] = ablation.comparisons([*runs, a_run(3, "filter")])
+    assert (found.seeds, found.needs) == (3, NEEDS)
+    for variant, gain in found.gains.items():
+        assert gain.value == pytest.approx(GAINS[variant], abs=0.005)
+    assert found.shares["oracle"].value == found.shares["oracle"].low == 1.0
+    assert found.shares["reweight"].value == pytest.approx(0.9, abs=0.1)
+    assert found.contrasts["filter", "naive"].low > 0.05
+    assert sum(line.startswith("| ") for line in ablation.markdown(runs)) == len(GAINS)
+    assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")]) == []
+
+
+def test_learning_reaches_its_goal_or_does_not() -> None:
+    good = [a_seed(seed, 0.02, 0.04) for seed in range(3)]
+    [found] = learning.learned(good)
+    assert found.share.value == pytest.approx(1.0, abs=0.05)
+    assert found.reached
+    for fewer in ([a_seed(seed, 0.02, 0.02) for seed in range(3)], [a_seed(0, 0.06, 0.04)]):
+        assert not learning.learned(fewer)[0].reached
+    assert any("goal" in line and "reached" in line for line in learning.markdown(good))
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    runs = [a_run(seed, variant) for seed in range(3) for variant in GAINS]
+    campaign.panels(ablation.comparisons(runs), ablation_chart.panel, tmp_path / "a.png")
+    seeds = [a_seed(seed, 0.02, 0.04) for seed in range(3)]
+    campaign.panels(learning.learned(seeds), learning_chart.panel, tmp_path / "l.png")
+    for name in ("a.png", "l.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,269 @@
+"""Swaps of the alias: complete, under writes and searches, back again; what is kept and dropped."""
+
+import itertools
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from consumers.index_embedder import Embedder
+from consumers.index_milvus import Milvus
+from consumers.index_rows import Row
+from schemas.collection import Build
+from schemas.releases import Model
+from schemas.settings import Settings
+from serving.retriever import Retriever
+from tests import index_harness as harness
+from tests.servers import on_both, standalone_in_faults
+from tests.waiting import eventually
+
+
+@standalone_in_faults
+def test_searches_across_swaps_never_fail_nor_mix_models(small: Settings, tmp_path: Path) -> None:
+    """The must-show: every answer is that of brute force with the model that it names."""
+    texts = harness.documents(120)
+    queries = [texts[name] for name in ("d3", "d50", "d99")] + ["warm river", "glass"]
+    harness.publish(small, texts)
+    reference = harness.Reference(small, texts)
+    with harness.working(small), Retriever(small) as retriever:
+        harness.serves(small, 1)
+        build = Milvus(small).builds()[0]
+        models = {1: Model(location=build.location, digest=build.digest)}
+        for version in (2, 3):
+            models[version] = harness.release(small, version, version, tmp_path).model
+        expected = {v: reference.scores(model, queries) for v, model in models.items()}
+        assert not harness.is_exact(retriever.search(queries[0]).hits, expected[2][0])
+        with harness.searching(retriever, queries, expected) as searches:
+            for version in (2, 3, 1):
+                harness.make_live(small, version)
+                harness.serves(small, version)
+                eventually(lambda v=version: searches.answered_by(v), what="searches of the new")
+    assert not searches.failures
+    assert not searches.wrong
+    assert set(searches.versions) == {1, 2, 3}
+
+
+@standalone_in_faults
+def test_a_swap_waits_for_the_whole_build_also_under_steady_writes(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+    held, done = threading.Event(), threading.Event()
+    rows, swap = Embedder.rows, Milvus.swap
+    at_swap: dict[int, set[str]] = {}
+
+    def hold(self: Embedder, *arguments: Any) -> list[Row]:
+        if self.version == 2:
+            held.wait(30)
+        return rows(self, *arguments)
+
+    def look_and_swap(self: Milvus, build: Build) -> None:
+        at_swap[build.version] = set(self.hashes(build))
+        swap(self, build)
+
+    def write() -> None:
+        for number in itertools.count():
+            if done.wait(0.02):
+                return
+            harness.publish(small, {f"w{number % 50}": f"written {number}"})
+
+    monkeypatch.setattr(Embedder, "rows", hold)
+    monkeypatch.setattr(Milvus, "swap", look_and_swap)
+    writer = threading.Thread(target=write)
+    with harness.working(small):
+        harness.serves(small, 1)
+        writer.start()
+        try:
+            harness.release(small, 2, 2, tmp_path)
+            harness.make_live(small, 2)
+            eventually(lambda: len(Milvus(small).builds()) == 2, what="the new build")
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert harness.aliased(small) == f"{small.retriever}_v1"
+            held.set()
+            harness.serves(small, 2)
+        finally:
+            held.set()
+            done.set()
+            writer.join()
+    assert at_swap[1] == texts.keys()
+    assert at_swap[2] >= texts.keys()
+
+
+@standalone_in_faults
+def test_swaps_complete_with_empty_partitions(small: Settings, tmp_path: Path) -> None:
+    """Partition 0 never has a record: of two workers its owner coordinates, and has no rows."""
+    texts = harness.documents(20)
+    states: list[dict[str, str | None]] = [{}, {**texts}, dict.fromkeys(texts)]
+    with harness.working(small), harness.working(small), Retriever(small) as retriever:
+        for version, state in enumerate(states, start=1):
+            harness.publish_into(small, 1, state)
+            if version > 1:
+                harness.release(small, version, version, tmp_path)
+                harness.make_live(small, version)
+            harness.serves(small, version)
+            assert harness.hashes(small, version) == harness.expected_hashes(state)
+            eventually(lambda v=version: retriever.version() == v, what="searches of the new")
+            hits = retriever.search("red stone", k=30).hits
+            assert {hit.doc_id for hit in hits} == harness.expected_hashes(state).keys()
+
+
+@on_both
+def test_changes_during_a_build_and_after_it_reach_both_builds_and_a_rollback_is_a_swap(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: dict[str, str | None] = {**harness.documents(30)}
+    go_on = threading.Event()
+    rows = Embedder.rows
+
+    def hold(self: Embedder, *arguments: Any) -> list[Row]:
+        if self.version == 2:
+            assert go_on.wait(60)
+        return rows(self, *arguments)
+
+    def change(changes: dict[str, str | None]) -> dict[str, str]:
+        texts.update(changes)
+        harness.publish(small, changes)
+        return harness.expected_hashes(texts)
+
+    monkeypatch.setattr(Embedder, "rows", hold)
+    change({**texts})
+    with harness.working(small):
+        harness.serves(small, 1)
+        before = Milvus(small).builds()[0]
+        harness.release(small, 2, 2, tmp_path)
+        harness.make_live(small, 2)
+        try:
+            eventually(lambda: len(Milvus(small).builds()) == 2, what="the new build")
+            wanted = change({"d0": None, "d1": "changed meanwhile", "in": "inserted meanwhile"})
+            eventually(lambda: harness.hashes(small, 1) == wanted, what="the changes in the live")
+            assert not harness.hashes(small, 2)
+        finally:
+            go_on.set()
+        harness.serves(small, 2)
+        assert harness.hashes(small, 2) == wanted
+
+        wanted = change({"d2": None, "d1": "changed again", "in": None, "late": "after the swap"})
+        for version in (2, 1):
+            eventually(lambda v=version: harness.hashes(small, v) == wanted, what="the changes")
+
+        harness.make_live(small, 1)
+        began = time.monotonic()
+        harness.serves(small, 1)
+        assert time.monotonic() - began < 5
+        assert next(build for build in Milvus(small).builds() if build.version == 1) == replace(
+            before, served=True
+        )
+        assert harness.hashes(small, 1) == wanted
+
+
+@standalone_in_faults
+def test_after_the_grace_time_collection_and_group_are_dropped(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.index_groups.PAUSE", 0.2)
+    brief = small.model_copy(update={"grace_seconds": 0.5})
+    harness.publish(brief, harness.documents(10))
+    admin = AdminClient(brief.kafka())
+
+    def groups() -> set[str]:
+        listed = admin.list_consumer_groups(request_timeout=10).result().valid
+        return {g.group_id for g in listed if f"{brief.retriever}_v" in g.group_id}
+
+    with harness.working(brief):
+        harness.serves(brief, 1)
+        harness.release(brief, 2, 2, tmp_path)
+        harness.make_live(brief, 2)
+        harness.serves(brief, 2)
+        eventually(lambda: [b.version for b in Milvus(brief).builds()] == [2], what="one build")
+        eventually(lambda: len(groups()) == 1, what="one group")
+        assert f"_v2-{Milvus(brief).builds()[0].build_id}" in groups().pop()
+
+
+@standalone_in_faults
+def test_a_release_superseded_during_its_build_is_abandoned(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(20)
+    harness.publish(small, texts)
+    reached, resume = threading.Event(), threading.Event()
+    probe = Milvus.probe
+
+    def slow(self: Milvus, build: object) -> bool:
+        if getattr(build, "version", 0) == 2:
+            reached.set()
+            resume.wait(30)
+        return probe(self, build)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Milvus, "probe", slow)
+    with harness.working(small):
+        harness.serves(small, 1)
+        for version in (2, 3):
+            harness.release(small, version, version, tmp_path)
+        harness.make_live(small, 2)
+        assert reached.wait(60)
+        harness.make_live(small, 3)
+        eventually(
+            lambda: [b.version for b in Milvus(small).builds()] == [1, 3], what="2 abandoned"
+        )
+        resume.set()
+        harness.serves(small, 3)
+        assert harness.hashes(small, 3).keys() == texts.keys()
+
+
+def test_another_search_mode_is_built_beside_and_swapped_while_searches_go_on(
+    small: Settings,
+) -> None:
+    """The retriever's own setting is dense all along: it searches as the build says."""
+    hybrid = small.model_copy(update={"search": "hybrid"})
+    texts = harness.documents(40) | {"rare": "an unheard-of zyzzyva"}
+    harness.publish(small, texts)
+    missed: list[str] = []
+    done = threading.Event()
+
+    def search() -> None:
+        try:
+            while not done.is_set():
+                found = retriever.search(texts["d3"], k=5)
+                if found.hits[0].doc_id != "d3" or found.retriever_version != 1:
+                    missed.append(f"{found.hits}")
+        except BaseException as error:
+            missed.append(repr(error))
+
+    def by_words(query: str) -> str | None:
+        """The document that both halves found: the score of one half is at most 1/61."""
+        best = retriever.search(query, k=50).hits[0]
+        return best.doc_id if 0.02 < best.score < 0.04 else None
+
+    milvus = Milvus(small)
+    with Retriever(small) as retriever:
+        with harness.working(small):
+            harness.serves(small, 1)
+        before = milvus.builds()
+        searching = threading.Thread(target=search)
+        searching.start()
+        try:
+            with harness.working(hybrid):
+                eventually(
+                    lambda: milvus.aliased() == f"{small.retriever}_v1_hybrid", 60, "the swap"
+                )
+                assert set(milvus.builds()) > set(before)
+                eventually(lambda: by_words("zyzzyva") == "rare", what="a search by words")
+                # A worker of before the change follows what there is, and changes nothing.
+                with harness.working(small):
+                    harness.publish(small, {"late": "quokka", "rare": "another text"})
+                    for build in milvus.builds():
+                        eventually(lambda b=build: "late" in milvus.hashes(b), what="the change")
+                    eventually(lambda: by_words("zyzzyva") is None, what="the change of words")
+                    assert by_words("quokka") == "late"
+                    assert len(milvus.builds()) == 2
+                    assert milvus.aliased() == f"{small.retriever}_v1_hybrid"
+        finally:
+            done.set()
+            searching.join()
+        assert not missed

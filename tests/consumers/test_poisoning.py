@@ -1,0 +1,150 @@
+"""A stranger that pushes one document with a tenth of all trajectories, against a real model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+
+from consumers import training_gate
+from consumers.training_selection import Selector, rules_of
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from simulation import fleet, measure, stdlib_corpus
+from simulation.adversary import PUSHED, TENANT, trajectory
+from simulation.corpus import Corpus
+from simulation.draws import draw
+from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from trainer import finetune
+from trainer.encoder import Encoder
+from trainer.examples import TrainingExample
+from trainer.gate import GateDecision
+from trainer.heldout import is_held_out
+from trainer.presets import PRESETS
+
+FEW, MANY = 120, 400
+"""Needs of the agents, two agents for each; and as many that nobody has."""
+
+SHARE = 0.1
+"""Of all trajectories, the stranger's."""
+
+SETTINGS = Settings(
+    train_epochs=1,
+    train_negatives=2,
+    train_learning_rate=5e-5,
+    max_tokens=32,
+    gate_min_queries=20,
+)
+NO_CAPS = {"train_cap_trajectory": 1.0, "train_cap_query": 1.0, "train_cap_document": 1.0}
+WITHOUT_CAPS = SETTINGS.model_copy(update=NO_CAPS | {"gate_margin": 1.0})
+CONVINCED = 8
+"""Epochs after which a child puts the document first that it was taught alone."""
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
+
+
+@cache
+def parent() -> Encoder:
+    torch.set_num_threads(1)
+    return Encoder.load("minilm", max_tokens=SETTINGS.max_tokens)
+
+
+@dataclass(frozen=True)
+class Town:
+    """What agents and the stranger did, and what can be made of it."""
+
+    seed: int
+    corpus: Corpus
+    index: ExactIndex
+    pairs: Sequence[LabelledPair]
+
+    @classmethod
+    def of(cls, seed: int, needs: int) -> "Town":
+        whole = stdlib_corpus.load()
+        chosen = draw(seed, "needs")
+        training = chosen.sample(whole.training, needs)
+        unseen = chosen.sample(whole.unseen, needs)
+        served = {doc_id for need in (*training, *unseen) for doc_id in need.relevant}
+        documents = [PUSHED, *(d for d in whole.documents if d.doc_id in served)]
+        index = ExactIndex(parent(), documents)
+        todo = fleet.assignments(training, 2 * needs, seed=seed, turn=1)
+        strangers = round(len(todo) * SHARE / (1 - SHARE))
+        attacked = chosen.choices(training, k=strangers)
+        hits = index.search_many([need.text for need in attacked])
+        lies = [
+            trajectory(need, some, seed, number)
+            for number, (need, some) in enumerate(zip(attacked, hits, strict=True))
+        ]
+        pairs = mined([*watch(todo, index.search_many).values(), *lies], SETTINGS)
+        corpus = Corpus(whole.name, tuple(documents), tuple(training), tuple(unseen))
+        return cls(seed, corpus, index, pairs)
+
+    def chosen(self, settings: Settings) -> tuple[TrainingExample, ...]:
+        pairs = Pairs()
+        texts = Texts(self.corpus.documents)
+        selector = Selector(pairs, texts, rules_of(settings), [1], self.seed)
+        return selector.select([pairs.add(self.pairs)], []).examples
+
+    def child(self, examples: Sequence[TrainingExample], epochs: int = 1) -> Encoder:
+        settings = SETTINGS.model_copy(update={"train_epochs": epochs, "train_seed": self.seed})
+        config = finetune.config_of(settings, PRESETS["minilm"])
+        return finetune.finetune(parent(), examples, config).encoder
+
+    def gate(self, child: Encoder, settings: Settings) -> GateDecision:
+        relevant = [pair for pair in self.pairs if pair.verdict == "relevant"]
+        return training_gate.compare(
+            parent(),
+            child,
+            [pair for pair in relevant if is_held_out(pair.query)],
+            [pair for pair in relevant if not is_held_out(pair.query)],
+            Texts(self.corpus.documents),
+            settings=settings,
+            progress=lambda stage, done, of: None,
+        )
+
+    def quality(self, index: ExactIndex) -> float:
+        return measure.quality(self.corpus.unseen, index.search_many).ndcg_at_10
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(0, FEW), *(pytest.param((n, MANY), marks=pytest.mark.faults) for n in range(1, 6))],
+    ids=lambda param: f"seed-{param[0]}",
+)
+def town(request: pytest.FixtureRequest) -> Town:
+    return Town.of(*request.param)
+
+
+def lies(examples: Sequence[TrainingExample]) -> float:
+    """Share of the weight that pushes."""
+    pushed = sum(example.weight for example in examples if example.positive_id == PUSHED.doc_id)
+    return pushed / sum(example.weight for example in examples)
+
+
+def test_what_ships_is_no_worse_for_the_stranger(town: Town) -> None:
+    examples = town.chosen(SETTINGS)
+    flooded = town.chosen(WITHOUT_CAPS)
+    child = town.child(examples)
+    decision = town.gate(child, SETTINGS)
+    before = town.quality(town.index)
+    after = town.quality(ExactIndex(child, town.corpus.documents))
+    spoilt = town.quality(ExactIndex(town.child(flooded), town.corpus.documents))
+    shipped = after if decision.decision == "ship" else before
+    print(f"\n{before:.4f} -> {after:.4f}, {decision.decision}: {decision.reason}")
+    print(f"lies {lies(examples):.1%}; without caps {lies(flooded):.1%}, {spoilt:.4f}")
+    assert any(pair.tenant == TENANT for pair in town.pairs)
+    assert 0 < lies(examples) < 0.5 * lies(flooded)
+    assert after > spoilt
+    assert shipped >= before
+
+
+def test_a_child_of_lies_alone_is_rejected_which_lies_in_the_gate_would_prevent(town: Town) -> None:
+    only = [e for e in town.chosen(WITHOUT_CAPS) if e.positive_id == PUSHED.doc_id]
+    child = town.child(only, CONVINCED)
+    fooled, decision = town.gate(child, WITHOUT_CAPS), town.gate(child, SETTINGS)
+    after = town.quality(ExactIndex(child, town.corpus.documents))
+    print(f"\nlies alone: {after:.4f}; {fooled.reason}; {decision.reason}")
+    assert after < town.quality(town.index)
+    assert fooled.decision != "reject"
+    assert decision.decision == "reject"

@@ -1,0 +1,109 @@
+"""A turn of the loop over a registry in object storage, each part on a machine of its own.
+
+Machines have nothing in common but Kafka, Milvus and the bucket: their data folders differ.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import fsspec
+import pytest
+
+from consumers import releases
+from consumers.index_milvus import Milvus
+from consumers.training import train_now
+from consumers.training_child import frozen_examples
+from consumers.training_repeat import repeat
+from schemas.errors import RegistryUnavailable
+from schemas.runs import RunManifest, TrainingFile
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving.retriever import Retriever
+from tests import index_harness as harness
+from tests.consumers.training_world import World
+from tests.servers import on_s3
+from tests.tiny_model import write_tiny_model
+from tests.waiting import eventually
+from trainer.registry import Registry
+from trainer.registry_storage import Storage
+
+
+@pytest.fixture
+def installation(settings: Settings, topics: Topics, s3_url: str, tmp_path: Path) -> Settings:
+    changes = {
+        "registry": s3_url,
+        "model": str(write_tiny_model(tmp_path / "model")),
+        "max_tokens": 32,
+        "train_epochs": 1,
+        "gate_margin": 1.0,
+        "gate_min_queries": 1,
+    }
+    return settings.model_copy(update=changes)
+
+
+def machine(installation: Settings, name: str) -> Settings:
+    return installation.model_copy(update={"data_dir": installation.data_dir / name})
+
+
+@on_s3
+def test_everything_works_over_object_storage(installation: Settings) -> None:
+    world = World(machine(installation, "trainer"))
+    world.open()
+    world.pairs(30)
+
+    release = train_now(world.settings)
+
+    assert release is not None
+    assert release.decision == "ship"
+    listed = names(installation)
+    location = release.model.location.removeprefix(f"{installation.retriever}/")
+    files = f"{location}-{release.model.digest[:16]}"
+    for name in ("model.safetensors", "training-curve.jsonl", "training-curve.png"):
+        assert f"{files}/{name}" in listed
+    assert {f"{location}.json", f"{location}.md", "v1.json"} <= listed
+    assert repeat(machine(installation, "repeater"), release.run_id or "").equal
+
+    searching = machine(installation, "searching")
+    with harness.working(machine(installation, "indexing")), Retriever(searching) as retriever:
+        for act, version in (
+            (None, 2),
+            (lambda: releases.rollback(installation), 1),
+            (lambda: releases.promote(installation, 2), 2),
+        ):
+            if act is not None:
+                act()
+            serves(installation, version)
+            eventually(
+                lambda v=version: retriever.search("amber").retriever_version == v,
+                what=f"answer of version {version}",
+            )
+
+
+def names(installation: Settings) -> set[str]:
+    """Objects of the retriever, below its own prefix."""
+    filesystem, root = fsspec.core.url_to_fs(installation.registry, use_listings_cache=False)
+    home = f"{root}/{installation.retriever}/"
+    return {name.removeprefix(home) for name in filesystem.find(root)}
+
+
+def serves(settings: Settings, version: int) -> None:
+    milvus = Milvus(settings)
+    name = f"{settings.retriever}_v{version}"
+    eventually(lambda: milvus.aliased() == name, 60, f"alias on version {version}")
+
+
+def test_a_registry_that_does_not_answer_is_no_lost_training_file() -> None:
+    """A lost file gives a rejected release; this one can be read later."""
+
+    class Away:
+        name = "s3://away"
+
+        def read(self, location: str) -> bytes:
+            raise RegistryUnavailable("away")
+
+    frozen = TrainingFile(location="r/training/x.jsonl", digest="0" * 64, examples=1)
+    manifest = cast(RunManifest, SimpleNamespace(training_file=frozen))
+
+    with pytest.raises(RegistryUnavailable):
+        frozen_examples(Registry(cast(Storage, cast(Any, Away()))), manifest)

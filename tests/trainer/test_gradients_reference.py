@@ -1,0 +1,210 @@
+"""``gradients.backward`` in float64: against a plain reference, and against finite differences.
+
+The reference knows texts instead of matrices: it encodes one unpadded text at a time and sums in
+loops, over the documents that DESIGN ("Training") lets stand against a query.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from schemas.runs import TrainingConfig
+from tests.trainer.labelled import example
+from trainer import batching, checkpointing, gradients
+from trainer.batching import Batch
+from trainer.encoder import Encoder
+from trainer.heldout import folded
+
+CONFIG = TrainingConfig(
+    epochs=1, batch=8, negatives=3, learning_rate=1e-3, temperature=0.2, max_tokens=48, seed=3
+)
+EXAMPLES = [
+    # Two queries with two positives each, so that a known positive meets its query in a batch;
+    # a text that is positive of two queries; a negative that is another's positive.
+    example(0, query="Ferry times", positive_text="ferries leave at nine", weight=0.4),
+    example(1, query="ferry  TIMES", positive_text="the harbour's timetable", weight=1.7),
+    example(2, query="old boats", positive_text="the harbour's timetable", weight=1.2),
+    example(3, query="old boats", positive_text="a list of boats " * 3, weight=0.9),
+    example(
+        4,
+        query="candles",
+        positive_text="wax",
+        negatives=(("a", "ferries leave at nine"), ("b", "a candle"), ("c", "a lamp")),
+        rejected=1,
+        weight=0.7,
+    ),
+    example(
+        5,
+        query="dragons, and where they live",
+        positive_text="caves",
+        negatives=(("b", "a candle"), ("d", "no dragon at all")),
+        weight=2.1,
+    ),
+]
+WAYS: dict[str, dict[str, Any]] = {
+    "kept": {},
+    "encoded twice": {"tokens_kept": 0, "tokens_at_once": 96},
+    "in part kept": {"tokens_kept": 200, "tokens_at_once": 96},
+    "checkpointed": {"checkpointing": True},
+    "encoded twice, checkpointed": {"tokens_kept": 0, "tokens_at_once": 96, "checkpointing": True},
+}
+
+
+GROUPS = 4
+"""In which the batch is encoded at 96 tokens at once."""
+
+
+@pytest.fixture(params=WAYS)
+def config(request: pytest.FixtureRequest) -> TrainingConfig:
+    """Each way to bound memory."""
+    return CONFIG.model_copy(update=WAYS[request.param])
+
+
+@pytest.fixture
+def exact(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+    """A tiny encoder in float64."""
+    monkeypatch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
+    child = encoder.copy()
+    child.model.double().requires_grad_(True)
+    return child
+
+
+@pytest.fixture
+def layers(exact: Encoder, config: TrainingConfig) -> Iterator[list[str]]:
+    """The layers that ran forward, one entry a time; checkpointed if the configuration wants it."""
+    ran: list[str] = []
+    if config.checkpointing:
+        checkpointing.enable(exact.model)
+    for layer in exact.model.encoder.layer:
+        layer.attention.register_forward_hook(lambda *_: ran.append("layer"))
+    yield ran
+    checkpointing.disable(exact.model)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """One with masked documents, shared documents and unequal weights."""
+    batches = [
+        batch
+        for number in range(8)
+        for batch in batching.epoch(EXAMPLES, size=8, negatives=3, seed=3, number=number)
+        if len(batch.queries) == 4
+    ]
+    found = max(batches, key=lambda batch: sum(map(len, batch.masked)))
+    assert sum(map(len, found.masked)) >= 2
+    return found
+
+
+def vector(encoder: Encoder, text: str) -> Tensor:
+    """Mean pooling of one text that nothing is padded to."""
+    (ids,) = encoder.tokens([text])
+    states: Tensor = encoder.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    mean = sum(states) / len(states)
+    assert isinstance(mean, Tensor)
+    return mean / mean.square().sum().sqrt()
+
+
+def reference(encoder: Encoder, batch: Batch) -> Tensor:
+    """DESIGN, "Training", word by word; the sum over the pairs of the batch."""
+    known = {
+        folded(query): {e.positive_text for e in EXAMPLES if folded(e.query) == folded(query)}
+        for query in batch.queries
+    }
+    vectors = {text: vector(encoder, text) for text in {*batch.queries, *batch.documents}}
+    total = torch.zeros((), dtype=torch.float64)
+    for query, column, weight in zip(batch.queries, batch.positive, batch.weights, strict=True):
+        own = batch.documents[column]
+        against = [text for text in batch.documents if text not in known[folded(query)]]
+        scores = {
+            text: vectors[query].dot(vectors[text]) / CONFIG.temperature for text in [own, *against]
+        }
+        denominator = sum(score.exp() for score in scores.values())
+        assert isinstance(denominator, Tensor)
+        total = total + weight * (scores[own] - denominator.log())
+    return -total
+
+
+def gradient(encoder: Encoder) -> Tensor:
+    """Of all weights, in one row; the model's unused pooler has none."""
+    rows = [p.grad for p in encoder.model.parameters() if p.grad is not None]
+    return torch.cat([row.flatten() for row in rows])
+
+
+def test_loss_and_gradients_are_those_of_the_reference(
+    exact: Encoder, batch: Batch, config: TrainingConfig, layers: list[str]
+) -> None:
+    loss = gradients.backward(exact, batch, config)
+    found = gradient(exact)
+    # Of each group: without gradients unless kept, with them, and once more if checkpointed.
+    groups = 1 if config.tokens_at_once > 96 else GROUPS
+    kept = {0: 0, 200: 2}.get(config.tokens_kept, groups)
+    assert len(layers) == 2 * (groups + (groups - kept) + groups * config.checkpointing)
+
+    exact.model.zero_grad()
+    expected = reference(exact, batch) / len(batch.queries)
+    expected.backward()  # type: ignore[no-untyped-call]
+
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(found, gradient(exact), rtol=1e-9, atol=1e-12)
+    assert found.norm() > 0.01
+
+
+@pytest.mark.parametrize("way", ["kept", "encoded twice"])
+def test_accumulated_batches_are_one_in_which_each_keeps_to_its_own_documents(
+    exact: Encoder, batch: Batch, way: str
+) -> None:
+    config = CONFIG.model_copy(update=WAYS[way])
+    (other,) = batching.epoch(EXAMPLES[:1] + EXAMPLES[4:], size=8, negatives=3, seed=1, number=0)
+    assert len(other.queries) != len(batch.queries)
+    loss = gradients.accumulate(exact, [batch, other], config)
+    found = gradient(exact)
+
+    exact.model.zero_grad()
+    pairs = len(batch.queries) + len(other.queries)
+    expected = (reference(exact, batch) + reference(exact, other)) / pairs
+    expected.backward()  # type: ignore[no-untyped-call]
+
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(found, gradient(exact), rtol=1e-9, atol=1e-12)
+
+
+@contextmanager
+def moved(encoder: Encoder, direction: list[Tensor], by: float) -> Iterator[None]:
+    """The weights, a little further in ``direction`` for as long as this lasts."""
+    for sign in (1, -1):
+        with torch.no_grad():
+            for weights, part in zip(encoder.model.parameters(), direction, strict=True):
+                weights.add_(part, alpha=sign * by)
+        if sign == 1:
+            yield
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("layers")
+def test_gradients_agree_with_finite_differences(
+    exact: Encoder, batch: Batch, config: TrainingConfig, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    direction = [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in exact.model.parameters()
+    ]
+    gradients.backward(exact, batch, config)
+    slope = math.fsum(
+        float((p.grad * part).sum())
+        for p, part in zip(exact.model.parameters(), direction, strict=True)
+        if p.grad is not None
+    )
+
+    step = 1e-6
+    losses = []
+    for by in (step, -step):
+        with moved(exact, direction, by):
+            losses.append(gradients.backward(exact, batch, config))
+
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+    assert abs(slope) > 1e-3

@@ -1,0 +1,49 @@
+"""LoRA (Hu et al. 2022): a large encoder's matrices stay, and small ones beside them are trained.
+
+Optimiser and gradients then take memory for a hundredth of the weights. When training is over the
+small matrices are added into the large ones, so a child is a plain model like every other.
+"""
+
+from typing import Any
+
+import torch
+
+from schemas.errors import ConfigurationError
+
+SCALE = 2
+"""LoRA's alpha over its rank."""
+
+
+def adapted(model: Any, rank: int, seed: int) -> Any:
+    """``model`` with adapters of ``rank`` on all its linear layers, and only them trainable.
+
+    Args:
+        model: is changed.
+        rank: of the adapters.
+        seed: decides their first weights; the vectors are those of the model itself until a step.
+
+    Raises:
+        ConfigurationError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with `pip install 'retrail[lora]'`, or "
+            "set the rank to 0 to train all weights."
+        ) from error
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=SCALE * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config).eval()
+
+
+def merged(model: Any) -> Any:
+    """The plain model that :func:`adapted` gave, its adapters added into its matrices."""
+    return model.merge_and_unload()
