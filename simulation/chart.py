@@ -121,6 +121,9 @@ def _found(axes: Any, turns: Sequence[Turn]) -> None:
                 va="bottom" if above else "top",
                 color=colour,
                 weight="bold",
+                # The dashed line must not run through a figure that lies on it.
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+                zorder=3.5,
             )
     axes.legend(loc="lower right", frameon=False, labelcolor="linecolor")
     _turns(axes, turns)
