@@ -84,7 +84,8 @@ def choose(
     own = Selector.__dataclass_fields__.keys()
     rules = {name: value for name, value in changes.items() if name not in own}
     values = {"ancestors": [1], "seed": 0} | {n: v for n, v in changes.items() if n in own}
-    chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
+    # All pairs here are about a few documents.
+    chosen_by = rules_of(Settings(**{"train_replay": 0.5, "train_cap_document": 1.0} | rules))
     caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
         Pairs(new, earlier),

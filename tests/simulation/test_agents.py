@@ -107,7 +107,7 @@ def test_agents_err_sometimes_and_are_right_mostly() -> None:
     overlooked = beliefs[True, False] / (beliefs[True, False] + beliefs[True, True])
     fooled = beliefs[False, True] / (beliefs[False, True] + beliefs[False, False])
     assert 0.07 < overlooked < 0.18
-    assert 0.03 < fooled < 0.12
+    assert 0.01 < fooled < 0.06
 
 
 def test_thoughts_about_what_serves_are_longer_whatever_is_believed() -> None:
@@ -156,7 +156,7 @@ def test_the_local_judge_understands_what_agents_write() -> None:
 
 def test_thoughts_differ() -> None:
     texts = [step.text for steps in many(200) for step in steps if isinstance(step, Thought)]
-    assert len(set(texts)) > 0.95 * len(texts)
+    assert len(set(texts)) > 0.9 * len(texts)
 
 
 def test_a_thought_is_about_as_long_as_asked() -> None:
