@@ -6,11 +6,13 @@ all else; beyond it pairs are left out, drawn by the seed, and counted.
 - A share is one of the pairs that are left, not of those that came. So a flood does not raise its
   own limit: ten thousand pairs of one agent beside a thousand of others are cut to a thousand
   under a cap of one half.
-- A share is taken of :data:`ORDINARY_RUN` pairs at least, so that two pairs of a document, a query
-  or a trajectory are never too many. It is no larger, because a small run, started by a person or
-  by the age of its pairs, is the one that a stranger could fill.
+- A share is taken of :data:`ORDINARY_RUN` pairs at least. So a small run, of a small corpus or
+  started by a person or by the age of its pairs, loses little or nothing.
 - Of k groups each may have 1/k, whatever the cap. So a single agent or tenant is not capped at all
   (there is nobody whose pairs it would crowd out), and no run is emptied.
+- A document, a query or a trajectory may have :data:`FAIR` times as much, because some are asked
+  for more often, or longer, than others: among a few dozen documents, a cap of a hundredth would
+  cut all of them to the rarest.
 - What one cap leaves out raises the shares of what is left, so all are applied until none binds.
 """
 
@@ -33,8 +35,11 @@ GROUPS: dict[str, Callable[[LabelledPair], str]] = {
 }
 """What is capped, the finest first; each name is a field of :class:`Caps`."""
 
-ORDINARY_RUN = 100
+ORDINARY_RUN = 512
 """Pairs that a share is taken of at least (:attr:`Caps.run`)."""
+
+FAIR: dict[str, float] = {"trajectory": 3.0, "query": 3.0, "document": 3.0}
+"""Times an equal share that a group may always have; an agent and a tenant once."""
 
 _ROUNDING = 1e-9
 
@@ -68,7 +73,8 @@ def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) 
             groups: dict[str, list[str]] = defaultdict(list)
             for pair_id, pair in kept.items():
                 groups[group_of(pair)].append(pair_id)
-            most = limit([len(ids) for ids in groups.values()], getattr(caps, name), caps.run)
+            sizes = [len(ids) for ids in groups.values()]
+            most = limit(sizes, getattr(caps, name), caps.run, FAIR.get(name, 1.0))
             for ids in groups.values():
                 if len(ids) > most:
                     binding = True
@@ -78,20 +84,23 @@ def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) 
     return Capped(tuple(kept[pair_id] for pair_id in sorted(kept)), left_out)
 
 
-def limit(sizes: Sequence[int], share: float, run: int) -> int:
+def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> int:
     """Pairs that one group may have.
 
     Args:
         sizes: pairs of each group.
         share: above 0, at most 1.
         run: pairs that the share is taken of at least.
+        fair: times an equal share that a group may have, whatever ``share`` is.
 
     Returns:
         The largest L that is at most ``share`` of what is left when every group is cut to L; but
         not below ``share`` of ``run``, nor below 1.
     """
     least = max(1, math.floor(share * run))
-    return max(least, _level(sizes, max(share, 1 / len(sizes)))) if sizes else least
+    if not sizes:
+        return least
+    return max(least, _level(sizes, min(1.0, max(share, fair / len(sizes)))))
 
 
 def _level(sizes: Collection[int], share: float) -> int:

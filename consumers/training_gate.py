@@ -139,8 +139,9 @@ def caps_of(settings: Settings) -> Caps:
 
     A child that has learned to put one document first gains on every query for which somebody said
     that it serves. A query moves the mean by its share at most. So of all that is relevant, one
-    document and one trajectory may each have as large a share as the margin: neither alone can hide
-    a fall that the gate is there to see. Agents and tenants are capped as in training.
+    document and one trajectory may each have as large a share as the margin (or three times an
+    equal share, where there are few of them): neither alone can hide a fall that the gate is there
+    to see. Agents and tenants are capped as in training.
     """
     share = min(1.0, max(settings.gate_margin, _LEAST))
     return Caps(

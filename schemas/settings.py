@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     train_cap_trajectory: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_query: Share = Field(0.02, description="of a run's pairs; 1: no cap")
     train_cap_document: Share = Field(
-        0.02, description="of a run's pairs, those with one document as positive; 1: no cap"
+        0.01, description="of a run's pairs, those with one document as positive; 1: no cap"
     )
     outcome_policy: OutcomePolicy = Field(
         "all",

@@ -24,7 +24,8 @@ from trainer.heldout import is_held_out
 from trainer.presets import PRESETS
 
 FEW, MANY = 120, 400
-"""Needs of the agents, two agents for each; and as many that nobody has."""
+"""Needs of the agents, two agents for each; and as many that nobody has. Few are too few for the
+gate, which holds every child; of many it ships those that are better."""
 
 SHARE = 0.1
 """Of all trajectories, the stranger's."""
@@ -34,10 +35,9 @@ SETTINGS = Settings(
     train_negatives=2,
     train_learning_rate=5e-5,
     max_tokens=32,
-    gate_min_queries=20,
 )
 NO_CAPS = {"train_cap_trajectory": 1.0, "train_cap_query": 1.0, "train_cap_document": 1.0}
-WITHOUT_CAPS = SETTINGS.model_copy(update=NO_CAPS | {"gate_margin": 1.0})
+WITHOUT_CAPS = SETTINGS.model_copy(update=NO_CAPS | {"gate_margin": 1.0, "gate_min_queries": 1})
 CONVINCED = 8
 """Epochs after which a child puts the document first that it was taught alone."""
 
@@ -109,7 +109,7 @@ class Town:
 
 @pytest.fixture(
     scope="module",
-    params=[(0, FEW), *(pytest.param((n, MANY), marks=pytest.mark.faults) for n in range(1, 6))],
+    params=[(0, FEW), *((seed, MANY) for seed in range(1, 6))],
     ids=lambda param: f"seed-{param[0]}",
 )
 def town(request: pytest.FixtureRequest) -> Town:
@@ -139,12 +139,15 @@ def test_what_ships_is_no_worse_for_the_stranger(town: Town) -> None:
     assert shipped >= before
 
 
-def test_a_child_of_lies_alone_is_rejected_which_lies_in_the_gate_would_prevent(town: Town) -> None:
+def test_a_child_of_lies_alone_is_rejected_and_lies_in_the_gate_would_excuse_it(
+    town: Town,
+) -> None:
     only = [e for e in town.chosen(WITHOUT_CAPS) if e.positive_id == PUSHED.doc_id]
     child = town.child(only, CONVINCED)
-    fooled, decision = town.gate(child, WITHOUT_CAPS), town.gate(child, SETTINGS)
-    after = town.quality(ExactIndex(child, town.corpus.documents))
-    print(f"\nlies alone: {after:.4f}; {fooled.reason}; {decision.reason}")
-    assert after < town.quality(town.index)
-    assert fooled.decision != "reject"
+    sure = SETTINGS.model_copy(update={"gate_min_queries": 20})
+    excused, decision = town.gate(child, WITHOUT_CAPS), town.gate(child, sure)
+    print(f"\nlies alone: {excused.reason}; {decision.reason}")
     assert decision.decision == "reject"
+    assert decision.difference is not None
+    assert excused.difference is not None
+    assert decision.difference < excused.difference

@@ -39,8 +39,6 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
                 "max_tokens": 32,
                 "kafka_session_timeout": 6.0,
                 "train_min_pairs": 16,
-                # All pairs of this small world are about a few documents.
-                "train_cap_document": 1.0,
                 "train_epochs": 1,
                 "train_batch": 4,
                 "gate_margin": 1.0,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.training_caps import GROUPS, apply, limit
+from consumers.training_caps import FAIR, GROUPS, apply, limit
 from schemas.events import Agent
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
@@ -41,7 +41,10 @@ def left(name: str, share: float, run: int, *sizes: int) -> list[int]:
     return [found[f"group {group}"] for group in range(len(sizes))]
 
 
-@pytest.mark.parametrize("name", GROUPS)
+EQUAL = [name for name in GROUPS if name not in FAIR]
+
+
+@pytest.mark.parametrize("name", EQUAL)
 def test_a_flood_is_cut_to_its_share_of_what_is_left(name: str) -> None:
     assert left(name, 0.5, 1, 1000, 60, 40) == [100, 60, 40]
     assert left(name, 0.25, 1, 1000, 60, 40, 10, 10) == [20, 20, 20, 10, 10]
@@ -52,6 +55,14 @@ def test_a_single_group_is_not_capped(name: str) -> None:
     assert left(name, 0.01, 1, 300) == [300]
 
 
+@pytest.mark.parametrize("name", FAIR)
+def test_a_trajectory_query_or_document_may_have_three_times_an_equal_share(name: str) -> None:
+    sizes = [90, *[10] * 29]
+    assert left(name, 0.01, 1, *sizes) == [32, *[10] * 29]
+    assert left(name, 0.2, 1, *sizes) == [72, *[10] * 29]
+    assert left(name, 0.01, 1, 50, 5, 1) == [50, 5, 1]
+
+
 def test_of_few_groups_each_may_have_an_equal_share() -> None:
     assert left("agent", 0.1, 1, 50, 50) == [50, 50]
     assert left("agent", 0.1, 1, 90, 30) == [30, 30]
@@ -59,14 +70,14 @@ def test_of_few_groups_each_may_have_an_equal_share() -> None:
 
 def test_a_small_run_loses_nothing() -> None:
     assert left("tenant", 0.5, 512, 200, 3) == [200, 3]
-    assert left("trajectory", 0.02, 512, 12, 5, 1) == [10, 5, 1]
+    assert left("trajectory", 0.02, 512, 12, *[1] * 200) == [10, *[1] * 200]
 
 
 def test_spellings_of_a_query_are_one_query() -> None:
     pairs = [labelled(n, query=spelling) for n, spelling in enumerate(["what", " WHAT "] * 10)]
     pairs += [labelled(100 + n) for n in range(10)]
     capped = apply(pairs, NO_CAPS.model_copy(update={"query": 0.1}), seed=0, parent=1)
-    assert capped.left_out == {"query cap": 19}
+    assert capped.left_out == {"query cap": 17}
 
 
 def test_the_seed_decides_who_stays() -> None:
@@ -112,7 +123,8 @@ def test_no_group_has_more_than_its_share_and_no_run_is_emptied(
     assert {pair.pair_id for pair in capped.pairs} <= {pair.pair_id for pair in pairs}
     for name, group_of in GROUPS.items():
         sizes = Counter(group_of(pair) for pair in capped.pairs)
-        share = max(getattr(caps, name), 1 / len(sizes)) if sizes else 1.0
+        fair = FAIR.get(name, 1.0)
+        share = min(1.0, max(getattr(caps, name), fair / len(sizes))) if sizes else 1.0
         allowed = max(1, share * len(capped.pairs) + 1e-6, getattr(caps, name) * run)
         assert max(sizes.values(), default=0) <= allowed
 

@@ -80,7 +80,7 @@ def test_what_the_caps_leave_depends_on_the_seed_alone() -> None:
     assert relevance(every, caps=CAPS, seed=2) != found
 
 
-def test_without_a_margin_no_document_has_more_queries_than_the_others() -> None:
+def test_without_a_margin_a_document_has_three_times_as_many_queries_as_others_at_most() -> None:
     pushed = [pair(1000 + n, f"pushed {n}", "pushed") for n in range(60)]
     found = relevance([*HONEST, *pushed], caps=caps_of(Settings(gate_margin=0.0)))
-    assert set(asked_for(found).values()) == {1}
+    assert asked_for(found)["pushed"] == 3

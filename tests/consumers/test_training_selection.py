@@ -84,8 +84,7 @@ def choose(
     own = Selector.__dataclass_fields__.keys()
     rules = {name: value for name, value in changes.items() if name not in own}
     values = {"ancestors": [1], "seed": 0} | {n: v for n, v in changes.items() if n in own}
-    # All pairs here are about a few documents.
-    chosen_by = rules_of(Settings(**{"train_replay": 0.5, "train_cap_document": 1.0} | rules))
+    chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
     caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
         Pairs(new, earlier),
@@ -200,6 +199,14 @@ def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counte
 def test_small_corpora_and_small_runs_lose_nothing_to_the_caps_that_are_on_by_default() -> None:
     assert choose(made(200), []).left_out == {}
     assert choose(made(20, query="one query", positive="1", negatives=("0",)), []).left_out == {}
+
+
+def test_a_small_run_is_not_filled_by_a_document_that_somebody_pushes() -> None:
+    honest = [pair for n in range(55) for pair in made(2, 10 * n, positive=f"honest {n}")]
+    lies = made(24, 1000, positive="pushed", reasoning_tokens=5000)
+    chosen = choose([*honest, *lies], [])
+    assert chosen.left_out == {"document cap": 18}
+    assert sum(example.positive_id == "pushed" for example in chosen.examples) == 6
 
 
 def test_caps_count_only_what_would_train() -> None:
