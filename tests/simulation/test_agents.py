@@ -155,8 +155,10 @@ def test_the_local_judge_understands_what_agents_write() -> None:
 
 
 def test_thoughts_differ() -> None:
-    texts = [step.text for steps in many(200) for step in steps if isinstance(step, Thought)]
-    assert len(set(texts)) > 0.9 * len(texts)
+    """Plans between two searches quote a need that all these agents share; they may be alike."""
+    of_all = [step for steps in many(200) for step in steps if isinstance(step, Thought)]
+    texts = [thought.text for thought in of_all if thought.helps is not None]
+    assert len(set(texts)) > 0.95 * len(texts)
 
 
 def test_a_thought_is_about_as_long_as_asked() -> None:

