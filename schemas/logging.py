@@ -15,6 +15,9 @@ QUIET_LOGGERS = (
 def configure(level: str = "INFO", *, json: bool | None = None) -> None:
     """Set up structlog and the standard library's logging alike.
 
+    Loggers are not cached, so a later call applies to those that have spoken as well; none of ours
+    logs once an event.
+
     Args:
         level: the lowest level shown, a name of the standard library's.
         json: JSON lines or coloured text; by default text on a terminal, JSON elsewhere.
@@ -46,5 +49,4 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
     )
