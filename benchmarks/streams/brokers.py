@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy import topics as topics_module
@@ -97,10 +97,21 @@ def worker(role: str) -> list[str]:
 
 
 def write(topic: str, records: Iterator[tuple[bytes, bytes]], bootstrap: str) -> int:
-    """Produce all; returns how many."""
+    """Produce all, each partition in order even if a request is sent again; returns how many.
+
+    Raises:
+        RuntimeError: the broker did not take all.
+    """
+    acknowledged = 0
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        nonlocal acknowledged
+        acknowledged += error is None
+
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "linger.ms": 50,
             "batch.size": 1_000_000,
@@ -111,7 +122,7 @@ def write(topic: str, records: Iterator[tuple[bytes, bytes]], bootstrap: str) ->
     for key, value in records:
         while True:
             try:
-                producer.produce(topic, value, key)
+                producer.produce(topic, value, key, on_delivery=delivered)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -119,6 +130,8 @@ def write(topic: str, records: Iterator[tuple[bytes, bytes]], bootstrap: str) ->
         if count % 1_000 == 0:
             producer.poll(0)
     producer.flush()
+    if acknowledged < count:
+        raise RuntimeError(f"{topic} took {acknowledged} of {count} records")
     return count
 
 
@@ -160,7 +173,9 @@ def rate(
         except RuntimeError:
             sys.stderr.write(log.read_text()[-3_000:])
             raise
-    return inputs / ((times[-1] - times[0]) / 1000)
+    found = inputs / ((times[-1] - times[0]) / 1000)
+    print(f"  {name}: {found:,.0f} events/s", flush=True)
+    return found
 
 
 @contextmanager
