@@ -7,7 +7,7 @@ at the end of the session, and the kernel kills it if the session itself is kill
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,10 +51,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real standalone Milvus; the test is skipped where that does not run."""
-    try:
-        require_platform()
-    except ToolMissing as error:
-        pytest.skip(str(error))
+    _skip_without(require_platform)
     folder = tmp_path_factory.mktemp("standalone")
     server = MilvusStandalone(folder, folder / "milvus.log")
     for uri in _running(server):
@@ -66,10 +63,7 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
     """A real S3 server; the test is skipped where there is no Go to build it with."""
-    try:
-        require_tools()
-    except ToolMissing as error:
-        pytest.skip(str(error))
+    _skip_without(require_tools)
     folder = tmp_path_factory.mktemp("s3")
     gateway = S3Gateway(folder, folder / "s3.log")
     for _ in _running(gateway):
@@ -113,6 +107,13 @@ def topics(settings: Settings) -> Topics:
     """The topics of ``settings``, created."""
     topics_module.ensure(settings)
     return Topics.of(settings)
+
+
+def _skip_without(require: Callable[[], object]) -> None:
+    try:
+        require()
+    except ToolMissing as error:
+        pytest.skip(str(error))
 
 
 def _running(server: Server) -> Iterator[str]:

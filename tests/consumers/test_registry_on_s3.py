@@ -21,9 +21,8 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Retriever
 from tests import index_harness as harness
-from tests.consumers.training_world import World
+from tests.consumers.training_world import World, small
 from tests.servers import on_s3
-from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 from trainer.registry import Registry
 from trainer.registry_storage import Storage
@@ -31,15 +30,7 @@ from trainer.registry_storage import Storage
 
 @pytest.fixture
 def installation(settings: Settings, topics: Topics, s3_url: str, tmp_path: Path) -> Settings:
-    changes = {
-        "registry": s3_url,
-        "model": str(write_tiny_model(tmp_path / "model")),
-        "max_tokens": 32,
-        "train_epochs": 1,
-        "gate_margin": 1.0,
-        "gate_min_queries": 1,
-    }
-    return settings.model_copy(update=changes)
+    return small(settings, tmp_path, registry=s3_url)
 
 
 def machine(installation: Settings, name: str) -> Settings:

@@ -20,8 +20,7 @@ from schemas.errors import CannotGoOn, InputError, ModelError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World, metric
-from tests.tiny_model import write_tiny_model
+from tests.consumers.training_world import World, metric, small
 from trainer.encoder import Encoder
 from trainer.heldout import is_held_out
 from trainer.registry import Registry
@@ -31,21 +30,8 @@ TIMEOUT = 60.0
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    model = write_tiny_model(tmp_path / "model")
-    return World(
-        settings.model_copy(
-            update={
-                "model": str(model),
-                "max_tokens": 32,
-                "kafka_session_timeout": 6.0,
-                "train_min_pairs": 16,
-                "train_epochs": 1,
-                "train_batch": 4,
-                "gate_margin": 1.0,
-                "gate_min_queries": 1,
-            }
-        )
-    )
+    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch": 4}
+    return World(small(settings, tmp_path, **changes))
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.killed_trainer import AFTER, work
-from tests.consumers.training_world import World
-from tests.tiny_model import write_tiny_model
+from tests.consumers.training_world import World, small
 from tests.waiting import eventually
 from trainer.heldout import is_held_out
 from trainer.registry import Registry
@@ -31,16 +30,8 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    changes = {
-        "model": str(write_tiny_model(tmp_path / "model")),
-        "max_tokens": 32,
-        "kafka_session_timeout": 1.5,
-        "train_min_pairs": 16,
-        "train_epochs": 1,
-        "train_batch": 8,
-        "gate_margin": 1.0,
-    }
-    world = World(settings.model_copy(update=changes))
+    changes = {"kafka_session_timeout": 1.5, "train_min_pairs": 16, "train_batch": 8}
+    world = World(small(settings, tmp_path, **changes))
     world.open()
     return world
 

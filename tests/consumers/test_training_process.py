@@ -13,8 +13,7 @@ import pytest
 
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World
-from tests.tiny_model import write_tiny_model
+from tests.consumers.training_world import World, small
 from tests.waiting import eventually
 
 WORKER = """
@@ -31,17 +30,8 @@ Process = subprocess.Popen[bytes]
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    changes = {
-        "model": str(write_tiny_model(tmp_path / "model")),
-        "max_tokens": 32,
-        "kafka_session_timeout": 6.0,
-        "train_min_pairs": 16,
-        "train_epochs": 10,
-        "train_batch": 1,
-        "gate_margin": 1.0,
-        "gate_min_queries": 1,
-    }
-    world = World(settings.model_copy(update=changes))
+    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch": 1}
+    world = World(small(settings, tmp_path, train_epochs=10, **changes))
     world.open()
     return world
 

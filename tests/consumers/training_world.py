@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -15,9 +16,22 @@ from schemas.pairs import LabelledPair, pair_id
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
+from tests.tiny_model import write_tiny_model
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty")
 DOCUMENTS = 24
+
+
+def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
+    """Settings to train a tiny model with, in a pass, behind a gate that lets all but ruin ship."""
+    defaults: dict[str, Any] = {
+        "model": str(write_tiny_model(folder / "model")),
+        "max_tokens": 32,
+        "train_epochs": 1,
+        "gate_margin": 1.0,
+        "gate_min_queries": 1,
+    }
+    return settings.model_copy(update=defaults | changes)
 
 
 @dataclass

@@ -15,8 +15,7 @@ from schemas.documents import Document
 from schemas.errors import InputError
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World
-from tests.tiny_model import write_tiny_model
+from tests.consumers.training_world import World, small
 from trainer.encoder import Encoder
 
 ROOT = Path(__file__).parents[3]
@@ -24,15 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    changes = {
-        "model": str(write_tiny_model(tmp_path / "model")),
-        "max_tokens": 32,
-        "train_epochs": 1,
-        "gate_margin": 1.0,
-        "gate_min_queries": 1,
-        "outcome_policy": "weight",
-    }
-    return World(settings.model_copy(update=changes))
+    return World(small(settings, tmp_path, outcome_policy="weight"))
 
 
 def test_a_run_is_verified_against_the_topics(
