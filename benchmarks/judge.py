@@ -15,7 +15,7 @@ from schemas.settings import load
 from streams.judging import Judge, judge_named
 from streams.local_judge import verdict_of
 
-PARTS = (*train_judge.PARTS, "held-out-2")
+PARTS = (*train_judge.PARTS, "held-out-2", "held-out-3")
 
 
 async def measure(judge: Judge, texts: list[Labelled]) -> Counter[tuple[Verdict, Verdict]]:

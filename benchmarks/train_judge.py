@@ -17,7 +17,10 @@ from benchmarks.labelled import Labelled, labelled
 from streams.local_judge import WEIGHTS_FILE, score, tables_of
 from streams.reasoning_features import features
 
-PARTS = ("tuning", "voices", "scripted", "held-out-1", "agents")
+PARTS = (
+    *("tuning", "voices", "scripted", "held-out-1", "agents"),
+    *("wikipedia", "manners", "chunks", "models"),
+)
 STRENGTH = 0.3
 """scikit-learn's C: the inverse of the penalty."""
 

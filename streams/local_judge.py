@@ -15,7 +15,7 @@ from typing import NamedTuple
 from schemas.events import Verdict
 from streams.reasoning_features import ALL_ZONES, CLASS, Zone, read
 
-VERSION = "5"
+VERSION = "6"
 """Raised whenever the features or the weights change."""
 
 WEIGHTS_FILE = Path(__file__).with_name("local_judge.json")
