@@ -46,6 +46,9 @@ PAD_TO = 16
 
 _TOKENIZED_AT_ONCE = 256
 
+_CPU_TOKENS = 4_096
+"""Texts at once on a CPU: with more tokens what lies between two layers leaves its caches."""
+
 _FALLBACK_TOKENS = 512
 """Where neither the caller nor the model's files limit the length."""
 
@@ -225,7 +228,8 @@ class Encoder:
         vectors = np.empty((len(distinct), self.dimension), dtype=np.float32)
         done = 0
         with metrics.ENCODING_SECONDS.time():
-            for indices in _batches([len(row) for row in rows], batch, self.max_tokens):
+            lengths = [padded(len(row), self.max_tokens) for row in rows]
+            for indices in _batches(lengths, batch, _CPU_TOKENS if self._on_cpu else None):
                 vectors[indices] = self._in_memory([rows[i] for i in indices])
                 done += len(indices)
                 if progress is not None:
@@ -261,6 +265,10 @@ class Encoder:
             self._fitting_tokens = size // 2 * length
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
         return np.concatenate(parts)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.device.type == "cpu"
 
     def _forward_unless_full(self, rows: Sequence[Sequence[int]]) -> Vectors | None:
         """``None``: out of memory. The exception, which keeps tensors alive, ends here."""
@@ -313,14 +321,21 @@ def padded(length: int, longest: int) -> int:
     return min(-(-length // PAD_TO) * PAD_TO, longest)
 
 
-def _batches(lengths: Sequence[int], batch: int, longest: int) -> Iterator[list[int]]:
-    """Indices of texts of one padded length, at most ``batch`` at a time, shortest first."""
+def _batches(lengths: Sequence[int], batch: int, tokens: int | None) -> Iterator[list[int]]:
+    """Indices of texts of one padded length, shortest first.
+
+    Args:
+        lengths: padded ones.
+        batch: at most so many texts at a time.
+        tokens: and at most so many tokens, unless one text alone has more.
+    """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, length in enumerate(lengths):
-        by_length[padded(length, longest)].append(index)
-    for _, indices in sorted(by_length.items()):
-        for start in range(0, len(indices), batch):
-            yield indices[start : start + batch]
+        by_length[length].append(index)
+    for length, indices in sorted(by_length.items()):
+        size = batch if tokens is None else min(batch, max(1, tokens // length))
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
 
 
 def _read(folder: Path) -> tuple[Any, Any]:
