@@ -78,9 +78,9 @@ class BatchApp(TransportApp):
         ours = {tp.partition for tp in self.consumer.assignment() if tp.topic == self.source}
         await self.handler.assigned(frozenset(ours))
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Deliver the record at ``offset`` next."""
-        self.consumer_thread.seek(TopicPartition(self.source, partition), offset)
+    async def seek(self, partition: int, offset: int) -> None:
+        """Deliver the record at ``offset`` next, if the partition is still ours."""
+        await self.consumer_thread.seek_all({TopicPartition(self.source, partition): offset})
 
     async def committed(self, partitions: frozenset[int]) -> dict[int, Committed]:
         """Offset and metadata that the group committed; waits while the broker is away."""

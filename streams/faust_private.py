@@ -3,6 +3,8 @@
 - Whole batches go from the consumer to a :class:`streams.source.Handler`; no event is made of them.
 - The position of a partition is what the handler says, not what Faust committed, and the flow is
   held until it has been set (Faust reopens partitions too early, which loses records).
+- Positions are set in the consumer's own thread: Faust sets them from ours, between two statements
+  of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
 - Committed offsets are read back with their metadata.
 - The producer is idempotent, and gives whole batches of one partition away.
 
@@ -11,7 +13,7 @@ The names are checked at start, see :func:`require_private_names`; ``docs/decisi
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
@@ -106,6 +108,16 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(job(), self.thread_loop))
 
+    async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read on there, in those partitions that are still assigned."""
+
+        async def go(consumer: Any) -> None:
+            for partition, offset in offsets.items():
+                if partition in consumer.assignment():
+                    consumer.seek(partition, offset)
+
+        await self.run(go)
+
 
 class _BatchConsumer(driver.Consumer):
     app: "TransportApp"
@@ -135,10 +147,10 @@ class _BatchConsumer(driver.Consumer):
         """Go to where the handler wants to read; the caller lets the flow go on after this."""
         self.stop_flow()
         self.app.flow_control.suspend()
-        assignment = self.assignment()
-        for partition, offset in self.app.handler.positions().items():
-            if TP(self.app.source, partition) in assignment:
-                self._thread.seek(TopicPartition(self.app.source, partition), offset)
+        wanted = self.app.handler.positions().items()
+        await self.app.consumer_thread.seek_all(
+            {TopicPartition(self.app.source, partition): offset for partition, offset in wanted}
+        )
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust looks for stalled agents here; the worker watches its offsets itself."""

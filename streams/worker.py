@@ -221,7 +221,7 @@ class Worker:
             await slot.task.finish(self._patience)
             self._slots[partition] = self._slot(partition, Committed(record.offset))
         if finding != "hole":
-            self.app.seek(partition, self._slots[partition].guard.next)
+            await self.app.seek(partition, self._slots[partition].guard.next)
         return finding == "hole"
 
     def _slot(self, partition: int, start: Committed) -> Slot:

@@ -174,7 +174,7 @@ async def skipping(self, partition, records):
     await deliver(self, partition, records)
     if partition not in skipped:
         skipped.add(partition)
-        self.app.seek(partition, self.positions()[partition] + 5)
+        await self.app.seek(partition, self.positions()[partition] + 5)
 Worker.deliver = skipping
 """
     events = some_events(40)
@@ -191,6 +191,27 @@ Worker.deliver = skipping
         assert '"finding": "seek"' in worker.log
         assert '"finding": "hole"' not in worker.log
         assert worker.stop() == 0
+
+
+def test_positions_are_set_in_the_consumers_own_thread(settings, fleet):
+    """From another one they are set while aiokafka's fetcher looks at what it has fetched."""
+    watch = """
+import asyncio, sys
+from aiokafka import AIOKafkaConsumer
+seek = AIOKafkaConsumer.seek
+def watched(self, partition, offset):
+    own = asyncio.get_running_loop() is self._loop
+    print("position set", "in its thread" if own else "from another", file=sys.stderr, flush=True)
+    seek(self, partition, offset)
+AIOKafkaConsumer.seek = watched
+"""
+    worker = fleet.start("mine", watch)
+    eventually(lambda: "position set" in worker.log, 40, "a position")
+    fleet.start("mine")
+    eventually(lambda: worker.log.count('"starts": {') > 1, 40, "a rebalance")
+    assert "position set in its thread" in worker.log
+    assert "position set from another" not in worker.log
+    assert worker.stop() == 0
 
 
 def test_a_send_that_fails_ends_the_judge_and_loses_nothing(settings, fleet):
