@@ -11,7 +11,6 @@ the precision of bfloat16 (cosine > 0.999).
 import copy
 import inspect
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from trainer import layout as layouts
 from trainer import metrics
 from trainer.layout import Layout
 from trainer.models import locate
+from trainer.padding import CPU_TOKENS, alike, padded
 from trainer.pooling import Pooling, pool
 from trainer.precision import computes_in_bfloat16
 from trainer.presets import Preset, prepare
@@ -41,13 +41,7 @@ Progress = Callable[[int, int], None]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-PAD_TO = 16
-"""Texts are padded to a multiple of this many tokens."""
-
 _TOKENIZED_AT_ONCE = 256
-
-_CPU_TOKENS = 4_096
-"""Texts at once on a CPU: with more tokens what lies between two layers leaves its caches."""
 
 _FALLBACK_TOKENS = 512
 """Where neither the caller nor the model's files limit the length."""
@@ -229,7 +223,7 @@ class Encoder:
         done = 0
         with metrics.ENCODING_SECONDS.time():
             lengths = [padded(len(row), self.max_tokens) for row in rows]
-            for indices in _batches(lengths, batch, _CPU_TOKENS if self._on_cpu else None):
+            for indices in alike(lengths, batch, CPU_TOKENS if self._on_cpu else None):
                 vectors[indices] = self._in_memory([rows[i] for i in indices])
                 done += len(indices)
                 if progress is not None:
@@ -310,32 +304,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(
         error, torch.OutOfMemoryError | MemoryError
     ) or "can't allocate memory" in str(error)
-
-
-def padded(length: int, longest: int) -> int:
-    """Next multiple of :data:`PAD_TO`, but not above ``longest``.
-
-    >>> padded(17, 256), padded(15, 256), padded(250, 250)
-    (32, 16, 250)
-    """
-    return min(-(-length // PAD_TO) * PAD_TO, longest)
-
-
-def _batches(lengths: Sequence[int], batch: int, tokens: int | None) -> Iterator[list[int]]:
-    """Indices of texts of one padded length, shortest first.
-
-    Args:
-        lengths: padded ones.
-        batch: at most so many texts at a time.
-        tokens: and at most so many tokens, unless one text alone has more.
-    """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, length in enumerate(lengths):
-        by_length[length].append(index)
-    for length, indices in sorted(by_length.items()):
-        size = batch if tokens is None else min(batch, max(1, tokens // length))
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
 
 
 def _read(folder: Path) -> tuple[Any, Any]:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from schemas.runs import TrainingConfig
 from trainer.batching import Batch
-from trainer.encoder import Encoder, padded
+from trainer.encoder import Encoder
 from trainer.loss import weighted_info_nce
+from trainer.padding import padded
 from trainer.precision import computes_in_bfloat16
 from trainer.processes import ALONE, Processes
 

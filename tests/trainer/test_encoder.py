@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from schemas.errors import CannotGoOn, ModelError
-from trainer.encoder import PAD_TO, Encoder, Precision, padded
+from trainer.encoder import Encoder, Precision
+from trainer.padding import padded
 from trainer.pooling import Pooling
 from trainer.registry import digest_of
 
@@ -251,11 +250,3 @@ def test_a_models_own_code_is_never_run(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="never runs a model's own code"):
         Encoder.load(folder)
     assert not (tmp_path / "ran").exists()
-
-
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_padded_length(length: int, longest: int) -> None:
-    length = min(length, longest)
-
-    assert length <= padded(length, longest) <= longest
-    assert padded(length, longest) - length < PAD_TO

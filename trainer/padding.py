@@ -1,0 +1,39 @@
+"""Which texts are encoded together: those of one padded length.
+
+So a text's vector does not depend on the others, and next to nothing is computed for padding.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+PAD_TO = 16
+"""Texts are padded to a multiple of this many tokens."""
+
+CPU_TOKENS = 4_096
+"""Texts at once on a CPU: with more tokens what lies between two layers leaves its caches."""
+
+
+def padded(length: int, longest: int) -> int:
+    """Next multiple of :data:`PAD_TO`, but not above ``longest``.
+
+    >>> padded(17, 256), padded(15, 256), padded(250, 250)
+    (32, 16, 250)
+    """
+    return min(-(-length // PAD_TO) * PAD_TO, longest)
+
+
+def alike(lengths: Sequence[int], batch: int, tokens: int | None) -> Iterator[list[int]]:
+    """Indices of texts of one padded length, shortest first.
+
+    Args:
+        lengths: padded ones.
+        batch: at most so many texts at a time.
+        tokens: and at most so many tokens, unless one text alone has more.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, length in enumerate(lengths):
+        by_length[length].append(index)
+    for length, indices in sorted(by_length.items()):
+        size = batch if tokens is None else min(batch, max(1, tokens // length))
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
