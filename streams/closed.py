@@ -75,11 +75,12 @@ class ClosedTrajectories:
         """
         self._forget(next_offset, clock)
         start = min([wanted, *(closed.start for _, closed in self._order)])
-        while self._reopened and self._reopened[0].last_opening < start.offset:
-            self._reopened.popleft()
         for closed in sorted(self._reopened, key=lambda closed: closed.start, reverse=True):
             if closed.start < start and start.offset <= closed.last_opening:
                 start = closed.start
+        # Starts never go back, so no later one reads a repeat that this one does not.
+        while self._reopened and self._reopened[0].last_opening < start.offset:
+            self._reopened.popleft()
         return start
 
     def _counts(self, closed: Closed, offset: int, clock: int) -> bool:
