@@ -223,7 +223,8 @@ class Encoder:
         done = 0
         with metrics.ENCODING_SECONDS.time():
             lengths = [padded(len(row), self.max_tokens) for row in rows]
-            for indices in alike(lengths, batch, CPU_TOKENS if self._on_cpu else None):
+            tokens = CPU_TOKENS if self.device.type == "cpu" else None
+            for indices in alike(lengths, batch, tokens):
                 vectors[indices] = self._in_memory([rows[i] for i in indices])
                 done += len(indices)
                 if progress is not None:
@@ -259,10 +260,6 @@ class Encoder:
             self._fitting_tokens = size // 2 * length
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
         return np.concatenate(parts)
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.device.type == "cpu"
 
     def _forward_unless_full(self, rows: Sequence[Sequence[int]]) -> Vectors | None:
         """``None``: out of memory. The exception, which keeps tensors alive, ends here."""

@@ -42,8 +42,12 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
     # Every pair is to be seen in a run, and of so few one document may well have an eighth.
-    changes = {"train_cap_document": 1.0, "train_min_pairs": 16, "train_batch": 8}
-    changes["kafka_session_timeout"] = 1.5
+    changes = {
+        "train_cap_document": 1.0,
+        "kafka_session_timeout": 1.5,
+        "train_min_pairs": 16,
+        "train_batch": 8,
+    }
     world = World(small(settings, tmp_path, **changes))
     world.open()
     return world
