@@ -5,12 +5,14 @@ server is one child of the test session, on a free loopback port over a temporar
 at the end of the session, and the kernel kills it if the session itself is killed.
 """
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy import topics as topics_module
 from deploy.broker import KafkaBroker
@@ -107,6 +109,17 @@ def topics(settings: Settings) -> Topics:
     """The topics of ``settings``, created."""
     topics_module.ensure(settings)
     return Topics.of(settings)
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """What a test sets up for logging is undone after it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def _skip_without(require: Callable[[], object]) -> None:

@@ -1,7 +1,6 @@
 """The example agent on the whole stack, driven as a person would: by commands."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from deploy.environment import variables
 from deploy.stack import ROLES, LocalStack
@@ -43,10 +41,8 @@ def stack(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setti
 
 
 @pytest.fixture
-def retrail(capsys: pytest.CaptureFixture[str]) -> Iterator[Retrail]:
+def retrail(capsys: pytest.CaptureFixture[str], logging_restored: None) -> Retrail:
     """Runs a command that succeeds, and gives its output."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
 
     def run(*arguments: object) -> str:
         capsys.readouterr()
@@ -55,10 +51,7 @@ def retrail(capsys: pytest.CaptureFixture[str]) -> Iterator[Retrail]:
         assert status == 0, written.err
         return written.out
 
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return run
 
 
 @pytest.mark.usefixtures("stack")
