@@ -94,8 +94,8 @@ def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> in
         fair: times an equal share that a group may have, whatever ``share`` is.
 
     Returns:
-        The largest L that is at most ``share`` of what is left when every group is cut to L; but
-        not below ``share`` of ``run``, nor below 1.
+        The largest L that is at most ``share``, or ``fair`` equal shares if that is more, of what
+        is left when every group is cut to L; but not below ``share`` of ``run``, nor below 1.
     """
     least = max(1, math.floor(share * run))
     if not sizes:
