@@ -1,17 +1,28 @@
 """What training would give if every label were true: the queries of the agents, what serves them.
 
 The oracle has no judge and no miner. It takes the searches of the same trajectories, held-out
-queries left out, and for each a document that serves the agent's need, whether the agent found it
-or not. Its negatives are the other hits of that search, as the miner's are.
+queries left out, and for each a document that serves the agent's need: one that the agent opened,
+else one that the search showed, else any. Searches are taken in this order too: a query that does
+not even find what it was for says little of it, and an oracle that took all searches alike learned
+less than the system did (docs/learning.md). Its negatives are the other hits of the search, as the
+miner's are, without what serves.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from schemas.events import Event, Search
+from schemas.events import Browse, Event, Search
 from simulation.corpus import Need
 from simulation.draws import digest, draw
 from trainer.examples import TrainingExample
 from trainer.heldout import folded, is_held_out
+
+
+class Asked(NamedTuple):
+    """A search, and what the agent opened of its hits before the next one."""
+
+    search: Search
+    opened: frozenset[str]
 
 
 def examples(
@@ -24,38 +35,54 @@ def examples(
 ) -> list[TrainingExample]:
     """At most ``count`` examples, drawn by the seed.
 
-    The last query of every trajectory comes first, then those before it, as far as they are needed.
+    First the searches of which the agent opened what serves, then those that showed it, then all;
+    of equal ones the last of every trajectory first.
 
     Args:
         trajectories: events by trajectory id.
         needs: what each trajectory was after.
         text_of: what the encoder reads of a document.
     """
-    by_age: dict[int, list[TrainingExample]] = {}
+    ranked: dict[tuple[int, int], list[TrainingExample]] = {}
     for name, events in trajectories.items():
-        for age, search in enumerate(_searches(events)):
-            by_age.setdefault(age, []).append(_example(name, search, needs[name], text_of, seed))
+        for age, asked in enumerate(_searches(events)):
+            distance, serving = _nearest(asked, needs[name])
+            positive = draw(seed, "serves", name).choice(sorted(serving))
+            example = _example(name, asked.search, positive, needs[name], text_of)
+            ranked.setdefault((distance, age), []).append(example)
     chosen: list[TrainingExample] = []
-    for _, some in sorted(by_age.items()):
+    for _, some in sorted(ranked.items()):
         some.sort(key=lambda example: digest(seed, "oracle", example.pair_id))
         chosen += some[: count - len(chosen)]
     return chosen
 
 
-def _searches(events: Sequence[Event]) -> Iterator[Search]:
+def _searches(events: Sequence[Event]) -> Iterator[Asked]:
     """Those that may be trained on, the last one first, each query once."""
     seen: set[str] = set()
+    opened: set[str] = set()
     for event in reversed(events):
-        if isinstance(event, Search) and folded(event.query) not in seen:
+        if isinstance(event, Browse):
+            opened.add(event.doc_id)
+        if isinstance(event, Search):
+            if folded(event.query) not in seen and not is_held_out(event.query):
+                yield Asked(event, frozenset(opened))
             seen.add(folded(event.query))
-            if not is_held_out(event.query):
-                yield event
+            opened = set()
+
+
+def _nearest(asked: Asked, need: Need) -> tuple[int, set[str]]:
+    """How near the search came to what serves (0: opened, 1: shown, 2: neither), and to what."""
+    shown = need.relevant.keys() & {hit.doc_id for hit in asked.search.hits}
+    opened = shown & asked.opened
+    if opened:
+        return 0, set(opened)
+    return (1, set(shown)) if shown else (2, set(need.relevant))
 
 
 def _example(
-    name: str, search: Search, need: Need, text_of: Callable[[str], str], seed: int
+    name: str, search: Search, positive: str, need: Need, text_of: Callable[[str], str]
 ) -> TrainingExample:
-    positive = draw(seed, "serves", name).choice(sorted(need.relevant))
     text = text_of(positive)
     others = {hit.doc_id: text_of(hit.doc_id) for hit in search.hits if hit.doc_id != positive}
     return TrainingExample(

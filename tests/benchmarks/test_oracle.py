@@ -1,8 +1,10 @@
 """What the oracle learns from: queries of agents, true documents."""
 
+import json
+
 from benchmarks import oracle
 from schemas.documents import Document
-from schemas.events import Event
+from schemas.events import Event, parse
 from simulation import fleet
 from simulation.corpus import Need
 from simulation.in_memory import Found, watch
@@ -23,6 +25,22 @@ def search_in_vain(queries: list[str]) -> list[list[Found]]:
     return [[Found(f"d{n}", n + 1, 1.0 / (n + 1), text_of(f"d{n}")) for n in range(10)]] * len(
         queries
     )
+
+
+def search(query: str, hits: list[str], *browsed: str) -> list[Event]:
+    """A search that shows ``hits``, then browses."""
+    envelope = {
+        "event_id": "e",
+        "trajectory_id": "t",
+        "seq": 0,
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "agent": {"name": "a", "model": "m"},
+        "schema_version": "1.0",
+    }
+    shown = [{"doc_id": doc_id, "rank": rank} for rank, doc_id in enumerate(hits, start=1)]
+    steps = [{"type": "search", "query": query, "hits": shown}]
+    steps += [{"type": "browse", "doc_id": doc_id} for doc_id in browsed]
+    return [parse(json.dumps(envelope | step).encode()).event for step in steps]
 
 
 def world() -> tuple[dict[str, list[Event]], dict[str, Need]]:
@@ -51,14 +69,48 @@ def test_every_label_is_true_whether_the_agent_found_it_or_not() -> None:
     assert sum(example.positive_id not in {f"d{n}" for n in range(10)} for example in found) > 20
 
 
-def test_last_queries_come_first_and_the_seed_draws_among_them() -> None:
+def test_searches_come_by_how_near_they_came_and_the_last_ones_first() -> None:
+    vain, shown, both = ["d1", "d2"], ["d1", "d5"], ["d6", "d5"]
+    events = [
+        *search("again", shown),
+        *search("first", vain),
+        *search("a second", both, "d6", "d5"),
+        *search("third", shown, "d1"),
+        *search("fourth", vain, "d2", "d5"),
+        *search("again", vain),
+    ]
+    trajectory = [event.model_copy(update={"seq": seq}) for seq, event in enumerate(events)]
+    need = Need("n", "?", {"d5": 1.0, "d6": 1.0, "d9": 1.0})
+    found = oracle.examples({"t": trajectory}, {"t": need}, text_of, count=9, seed=1)
+    assert [example.query for example in found] == ["a second", "third", "again", "fourth", "first"]
+    assert [[doc_id for doc_id, _ in example.negatives] for example in found] == [
+        [],
+        ["d1"],
+        ["d1", "d2"],
+        ["d1", "d2"],
+        ["d1", "d2"],
+    ]
+
+
+def test_what_was_opened_serves_before_what_was_shown_and_that_before_the_rest() -> None:
+    need = Need("n", "?", {"d4": 1.0, "d5": 1.0, "d6": 1.0})
+    for hits, browsed, nearest in (
+        (["d4", "d5", "d1"], ["d1", "d5"], {"d5"}),
+        (["d4", "d5", "d1"], ["d1", "d6"], {"d4", "d5"}),
+        (["d1"], ["d1"], {"d4", "d5", "d6"}),
+    ):
+        trajectory = search("a query", hits, *browsed)
+        chosen = {
+            oracle.examples({"t": trajectory}, {"t": need}, text_of, count=1, seed=seed)[
+                0
+            ].positive_id
+            for seed in range(40)
+        }
+        assert chosen == nearest
+
+
+def test_the_seed_draws_among_equals() -> None:
     trajectories, needs = world()
-    asked = [[e.query for e in events if e.type == "search"] for events in trajectories.values()]
-    trainable = [[query for query in queries if not is_held_out(query)] for queries in asked]
-    last = {queries[-1] for queries in trainable if queries}
     found = oracle.examples(trajectories, needs, text_of, count=30, seed=1)
-    assert {example.query for example in found} <= last
     assert found == oracle.examples(trajectories, needs, text_of, count=30, seed=1)
     assert found != oracle.examples(trajectories, needs, text_of, count=30, seed=2)
-    every = oracle.examples(trajectories, needs, text_of, count=10_000, seed=1)
-    assert not {example.query for example in every} <= last
