@@ -28,6 +28,7 @@ from trainer import layout as layouts
 from trainer import metrics
 from trainer.layout import Layout
 from trainer.models import locate
+from trainer.packed import pack
 from trainer.padding import CPU_TOKENS, alike, padded
 from trainer.pooling import Pooling, pool
 from trainer.precision import computes_in_bfloat16
@@ -282,6 +283,8 @@ class Encoder:
             return self.model
         if self._working_copy is None:
             self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
+            if self.device.type == "cpu" and computes_in_bfloat16(self.device):
+                pack(self._working_copy)
         return self._working_copy
 
     @property
