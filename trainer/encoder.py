@@ -1,11 +1,11 @@
 """The dense retriever: texts to L2-normalised vectors.
 
 What is guaranteed of vectors, because an index is addressed by content: on one machine, with one
-version of torch and one number of threads, a text's vector is a function of the text and the model
-alone. A text is padded to the next multiple of 16 above its own length and only meets texts of that
-padded length, and the matrix kernels of the CPU sum a row alike whatever stands beside it (tested:
-bit for bit, alone and in any batch). Between machines, or a CPU and a GPU, vectors agree to about
-the precision of bfloat16 (cosine > 0.999).
+version of Retrail and torch and one number of threads, a text's vector is a function of the text
+and the model alone. A text is padded to the next multiple of 16 above its own length and only meets
+texts of that padded length, and the matrix kernels of the CPU sum a row alike whatever stands
+beside it (tested: bit for bit, alone and in any batch). Between machines, or a CPU and a GPU,
+vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
 import copy
