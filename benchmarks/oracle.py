@@ -19,7 +19,7 @@ from trainer.heldout import folded, is_held_out
 
 
 class Asked(NamedTuple):
-    """A search, and what the agent opened of its hits before the next one."""
+    """A search, and what the agent opened before the next one."""
 
     search: Search
     opened: frozenset[str]
@@ -76,8 +76,8 @@ def _nearest(asked: Asked, need: Need) -> tuple[int, set[str]]:
     shown = need.relevant.keys() & {hit.doc_id for hit in asked.search.hits}
     opened = shown & asked.opened
     if opened:
-        return 0, set(opened)
-    return (1, set(shown)) if shown else (2, set(need.relevant))
+        return 0, opened
+    return (1, shown) if shown else (2, set(need.relevant))
 
 
 def _example(

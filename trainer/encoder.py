@@ -283,7 +283,7 @@ class Encoder:
             return self.model
         if self._working_copy is None:
             self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
-            if self.device.type == "cpu" and computes_in_bfloat16(self.device):
+            if self.device.type == "cpu":
                 pack(self._working_copy)
         return self._working_copy
 

@@ -15,15 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.precision import computes_in_bfloat16
+
 _ROWS = 4096
 """Tokens at once that the weights are ordered for; others are computed as well."""
 
 
 def available() -> bool:
-    """Whether this torch has the operator; on other processors than x86-64 it was never seen."""
+    """Whether this torch has the operator and this processor gains by it.
+
+    On other processors than x86-64 it was never seen.
+    """
     operators = torch.ops.mkldnn
     return (
         platform.machine() in ("x86_64", "AMD64")
+        and computes_in_bfloat16(torch.device("cpu"))
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and all(hasattr(operators, n) for n in ("_reorder_linear_weight", "_linear_pointwise"))
     )

@@ -1,6 +1,7 @@
 """What the oracle learns from: queries of agents, true documents."""
 
 import json
+from typing import Any
 
 from benchmarks import oracle
 from schemas.documents import Document
@@ -8,6 +9,7 @@ from schemas.events import Event, parse
 from simulation import fleet
 from simulation.corpus import Need
 from simulation.in_memory import Found, watch
+from tests.streams.judged_log import browse, numbered, search
 from trainer.heldout import is_held_out
 
 DOCUMENTS = {
@@ -27,20 +29,9 @@ def search_in_vain(queries: list[str]) -> list[list[Found]]:
     )
 
 
-def search(query: str, hits: list[str], *browsed: str) -> list[Event]:
-    """A search that shows ``hits``, then browses."""
-    envelope = {
-        "event_id": "e",
-        "trajectory_id": "t",
-        "seq": 0,
-        "occurred_at": "2026-01-01T00:00:00Z",
-        "agent": {"name": "a", "model": "m"},
-        "schema_version": "1.0",
-    }
-    shown = [{"doc_id": doc_id, "rank": rank} for rank, doc_id in enumerate(hits, start=1)]
-    steps = [{"type": "search", "query": query, "hits": shown}]
-    steps += [{"type": "browse", "doc_id": doc_id} for doc_id in browsed]
-    return [parse(json.dumps(envelope | step).encode()).event for step in steps]
+def events_of(*steps: dict[str, Any]) -> list[Event]:
+    """One trajectory."""
+    return [parse(json.dumps(step).encode()).event for step in numbered("t", steps)]
 
 
 def world() -> tuple[dict[str, list[Event]], dict[str, Need]]:
@@ -71,15 +62,19 @@ def test_every_label_is_true_whether_the_agent_found_it_or_not() -> None:
 
 def test_searches_come_by_how_near_they_came_and_the_last_ones_first() -> None:
     vain, shown, both = ["d1", "d2"], ["d1", "d5"], ["d6", "d5"]
-    events = [
-        *search("again", shown),
-        *search("first", vain),
-        *search("a second", both, "d6", "d5"),
-        *search("third", shown, "d1"),
-        *search("fourth", vain, "d2", "d5"),
-        *search("again", vain),
-    ]
-    trajectory = [event.model_copy(update={"seq": seq}) for seq, event in enumerate(events)]
+    trajectory = events_of(
+        search("again", *shown),
+        search("first", *vain),
+        search("a second", *both),
+        browse("d6"),
+        browse("d5"),
+        search("third", *shown),
+        browse("d1"),
+        search("fourth", *vain),
+        browse("d2"),
+        browse("d5"),
+        search("again", *vain),
+    )
     need = Need("n", "?", {"d5": 1.0, "d6": 1.0, "d9": 1.0})
     found = oracle.examples({"t": trajectory}, {"t": need}, text_of, count=9, seed=1)
     assert [example.query for example in found] == ["a second", "third", "again", "fourth", "first"]
@@ -99,7 +94,7 @@ def test_what_was_opened_serves_before_what_was_shown_and_that_before_the_rest()
         (["d4", "d5", "d1"], ["d1", "d6"], {"d4", "d5"}),
         (["d1"], ["d1"], {"d4", "d5", "d6"}),
     ):
-        trajectory = search("a query", hits, *browsed)
+        trajectory = events_of(search("a query", *hits), *map(browse, browsed))
         chosen = {
             oracle.examples({"t": trajectory}, {"t": need}, text_of, count=1, seed=seed)[
                 0
