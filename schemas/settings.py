@@ -123,7 +123,12 @@ class Settings(BaseSettings):
     train_negatives: int | None = Field(
         None, ge=0, description="K, own negatives of a pair; by default the preset's"
     )
-    train_learning_rate: PositiveFloat | None = Field(None, description="likewise")
+    train_rejected_first: bool = Field(
+        False,
+        description="documents that were browsed and rejected are the first of the K negatives; by "
+        "default all that were passed over have the same chance",
+    )
+    train_learning_rate: PositiveFloat | None = Field(None, description="by default the preset's")
     train_temperature: PositiveFloat | None = Field(None, description="likewise")
     train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
     train_tokens_at_once: PositiveInt = Field(

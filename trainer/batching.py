@@ -40,7 +40,13 @@ class Batch:
 
 
 def epoch(
-    examples: Sequence[TrainingExample], *, size: int, negatives: int, seed: int, number: int
+    examples: Sequence[TrainingExample],
+    *,
+    size: int,
+    negatives: int,
+    rejected_first: bool = False,
+    seed: int,
+    number: int,
 ) -> list[Batch]:
     """The batches of one epoch.
 
@@ -48,6 +54,7 @@ def epoch(
         examples: in any order; they are sorted by pair id before the seeded shuffle.
         size: pairs in a batch, at most.
         negatives: K, own negatives of a pair, at most.
+        rejected_first: see :func:`own_negatives`.
         seed: with ``number`` it decides all draws.
         number: of the epoch.
 
@@ -59,7 +66,14 @@ def epoch(
     batches = []
     for group in _deal(examples, size, random.Random(f"{seed}/{number}")):
         chosen = [
-            own_negatives(example, negatives, positives, seed=seed, number=number)
+            own_negatives(
+                example,
+                negatives,
+                positives,
+                rejected_first=rejected_first,
+                seed=seed,
+                number=number,
+            )
             for example in group
         ]
         if len(group) > 1 or chosen[0]:
@@ -80,20 +94,28 @@ def own_negatives(
     count: int,
     positives: Mapping[str, frozenset[str]],
     *,
+    rejected_first: bool = False,
     seed: int,
     number: int,
 ) -> list[str]:
-    """At most ``count`` texts: the rejected ones in order, then others drawn by seed and epoch.
+    """At most ``count`` texts, drawn by seed and epoch.
 
     Known positives of the query are no negatives. The draw depends on the example alone, not on
     the others of the run.
+
+    Args:
+        rejected_first: begin with the documents that were browsed and rejected, in order, and draw
+            the rest from the others. Without it, as in FlagEmbedding, which LRAT trains with, all
+            have the same chance; a query whose negatives are rejected documents alone teaches less
+            (docs/learning.md).
     """
     known = positives[folded(example.query)]
-    rejected = [text for _, text in example.negatives[: example.rejected] if text not in known]
-    others = [text for _, text in example.negatives[example.rejected :] if text not in known]
-    wanted = max(0, count - len(rejected))
+    first = example.rejected if rejected_first else 0
+    leading = [text for _, text in example.negatives[:first] if text not in known]
+    others = [text for _, text in example.negatives[first:] if text not in known]
+    wanted = max(0, count - len(leading))
     draw = random.Random(f"{seed}/{number}/{example.pair_id}")
-    return rejected[:count] + draw.sample(others, min(wanted, len(others)))
+    return leading[:count] + draw.sample(others, min(wanted, len(others)))
 
 
 def _deal(

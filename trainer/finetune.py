@@ -85,6 +85,7 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
         epochs=chosen("epochs"),
         batch=chosen("batch"),
         negatives=chosen("negatives"),
+        rejected_first=settings.train_rejected_first,
         learning_rate=chosen("learning_rate"),
         temperature=chosen("temperature"),
         max_tokens=settings.max_tokens,
@@ -180,6 +181,7 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[li
             examples,
             size=config.batch,
             negatives=config.negatives,
+            rejected_first=config.rejected_first,
             seed=config.seed,
             number=number,
         )

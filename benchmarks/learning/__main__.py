@@ -24,10 +24,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks import campaign, kept
 from benchmarks.learning import chart, tables
-from benchmarks.learning.runs import Run, Turn, run
+from benchmarks.learning.runs import Run, Turn, alike, run
 from schemas import logging
 from schemas.errors import RetrailError
 from simulation.documents import require_fitting
+from simulation.flywheel import Plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,14 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     corpus = campaign.corpus_of(options)
     require_fitting(corpus.documents)
-    done = {
-        found.seed
-        for found in read(options.runs)
-        if (found.corpus, len(found.turns)) == (corpus.name, options.turns + 1)
-    }
+    done = {(*alike(found), found.seed) for found in read(options.runs)}
     for seed in campaign.seeds_of(options):
-        if seed not in done:
-            found = run(corpus, options.turns, seed, options.agents, _say)
+        plan = Plan.of(corpus, options.turns, seed, options.agents)
+        if (corpus.name, plan.agents, plan.turns, seed) not in done:
+            found = run(plan, _say)
             kept.append(options.runs, asdict(found))
             _say(f"seed {seed} took {found.seconds / 60:.1f} min")
 

@@ -62,7 +62,12 @@ class Run:
     seconds: float
 
 
-def run(corpus: Corpus, turns: int, seed: int, agents: int | None, say: Say) -> Run:
+def alike(run: Run) -> tuple[str, int, int]:
+    """Corpus, agents of a turn and turns: runs that are equal in these differ by seed alone."""
+    return run.corpus, run.agents, len(run.turns) - 1
+
+
+def run(plan: Plan, say: Say) -> Run:
     """Run the demo's flywheel over a stack of its own, then train the oracle beside it.
 
     1. The flywheel turns: Kafka, judge, miner, trainer, gate, Milvus, all as in `retrail demo`.
@@ -76,11 +81,11 @@ def run(corpus: Corpus, turns: int, seed: int, agents: int | None, say: Say) -> 
         RetrailError: the flywheel or its stack failed.
     """
     began = time.monotonic()
-    plan = Plan.of(corpus, turns, seed, agents)
-    with installation(seed, say) as stack:
+    with installation(plan.seed, say) as stack:
         report = Flywheel(plan, stack, View(Console())).run()
         found = _measured(plan, stack, report, say)
-    return Run(corpus.name, seed, plan.agents, found, round(time.monotonic() - began, 1))
+    seconds = round(time.monotonic() - began, 1)
+    return Run(plan.corpus.name, plan.seed, plan.agents, found, seconds)
 
 
 def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[Turn, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.intervals import Estimate, Statistic, Values, estimates
-from benchmarks.learning.runs import Run
+from benchmarks.learning.runs import Run, alike
 
 GOAL, LEAST = 0.9, 0.8
 """Of the oracle's gain: the mean, and the lower end of its interval."""
@@ -17,12 +17,14 @@ class Learned:
     """Of one corpus, over all seeds that had as many turns.
 
     Attributes:
+        agents: of each turn.
         gains: over turn 0, by ``system`` and ``oracle``, of each turn from 1 on.
         steps: each turn against the one before, of the system.
         share: of the oracle's gain after the last turn.
     """
 
     corpus: str
+    agents: int
     seeds: int
     needs: int
     untrained: float
@@ -38,10 +40,10 @@ class Learned:
 
 
 def learned(runs: Sequence[Run]) -> list[Learned]:
-    """Of every corpus and number of turns, in order of appearance."""
-    groups: dict[tuple[str, int], list[Run]] = {}
+    """Of every corpus, number of agents and of turns, in order of appearance."""
+    groups: dict[tuple[str, int, int], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.corpus, len(run.turns)), []).append(run)
+        groups.setdefault(alike(run), []).append(run)
     return [_of(some) for some in groups.values()]
 
 
@@ -60,6 +62,7 @@ def _of(runs: Sequence[Run]) -> Learned:
     found = estimates(values, statistics)
     return Learned(
         corpus=runs[0].corpus,
+        agents=runs[0].agents,
         seeds=len(runs),
         needs=len(runs[0].turns[0].system),
         untrained=float(values["system 0"].mean()),
@@ -74,8 +77,8 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
     for found in learned(runs):
         yield ""
         yield (
-            f"{found.corpus}: {found.seeds} seeds, {found.needs:,} needs never seen, untrained "
-            f"nDCG@10 {found.untrained:.4f}"
+            f"{found.corpus}: {found.seeds} seeds, {found.agents:,} agents a turn, {found.needs:,} "
+            f"needs never seen, untrained nDCG@10 {found.untrained:.4f}"
         )
         yield ""
         yield "| turn | gain (95%) | the oracle's gain (95%) | against the turn before (95%) |"

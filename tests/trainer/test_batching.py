@@ -56,25 +56,32 @@ def test_the_seed_decides_and_the_order_of_arrival_does_not() -> None:
 
 
 @pytest.mark.parametrize(("count", "rejected"), [(0, 0), (1, 1), (2, 2), (3, 2), (9, 2)])
-def test_rejected_documents_are_the_first_negatives(count: int, rejected: int) -> None:
+def test_rejected_documents_are_the_first_negatives_if_wanted(count: int, rejected: int) -> None:
     one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(7)), rejected=2)
 
-    chosen = own_negatives(one, count, known_positives([one]), seed=0, number=0)
+    chosen = own_negatives(
+        one, count, known_positives([one]), rejected_first=True, seed=0, number=0
+    )
 
     assert chosen[:rejected] == ["text 0", "text 1"][:rejected]
     assert len(chosen) == len(set(chosen)) == min(count, 7)
 
 
-def test_the_rest_of_the_negatives_is_drawn_anew_each_epoch() -> None:
+@pytest.mark.parametrize(("rejected_first", "leading"), [(False, 0), (True, 1)])
+def test_negatives_are_drawn_anew_each_epoch(rejected_first: bool, leading: int) -> None:
     one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(50)), rejected=1)
     positives = known_positives([one])
 
     def drawn(number: int) -> list[str]:
-        return own_negatives(one, 4, positives, seed=0, number=number)
+        return own_negatives(
+            one, 4, positives, rejected_first=rejected_first, seed=0, number=number
+        )
 
     assert drawn(0) == drawn(0)
     assert len({tuple(drawn(number)) for number in range(5)}) == 5
-    assert Counter(text for n in range(2000) for text in drawn(n)[1:]).most_common()[-1][1] > 60
+    counts = Counter(text for number in range(2000) for text in drawn(number)[leading:])
+    assert len(counts) == 50 - leading
+    assert all(90 < count < 240 for count in counts.values())
 
 
 def test_known_positives_of_a_query_are_neither_negatives_nor_counted_against_it() -> None:

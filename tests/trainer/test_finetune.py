@@ -186,6 +186,22 @@ def test_hyper_parameters_come_from_the_settings() -> None:
     assert (found.batch, found.learning_rate, found.temperature) == (32, 1e-6, 0.02)
 
 
+def test_rejected_documents_come_first_only_if_the_configuration_says_so() -> None:
+    negatives = tuple((str(i), f"text {i}") for i in range(50))
+    examples = [example(i, negatives=negatives, rejected=1) for i in range(8)]
+
+    def with_the_rejected(**changes: Any) -> int:
+        wanted = config(epochs=1, batch=1, negatives=1, **changes)
+        (batches,) = zip(*finetune.plan(examples, wanted), strict=True)
+        return sum("text 0" in batch.documents for batch in batches)
+
+    assert with_the_rejected(rejected_first=True) == 8
+    assert with_the_rejected(rejected_first=False) < 3
+    assert finetune.config_of(Settings(), PRESETS["minilm"]).rejected_first is False
+    older = config().model_dump(exclude={"rejected_first"})
+    assert TrainingConfig.model_validate(older).rejected_first is True
+
+
 def test_a_step_may_take_several_batches(encoder: Encoder) -> None:
     wanted = config(batch=3, accumulate=2, epochs=2)
 
