@@ -1,5 +1,6 @@
 """Tables and pictures of finished runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,12 @@ def test_learning_reaches_its_goal_or_does_not() -> None:
     for fewer in ([a_seed(seed, 0.02, 0.02) for seed in range(3)], [a_seed(0, 0.06, 0.04)]):
         assert not learning.learned(fewer)[0].reached
     assert any("goal" in line and "reached" in line for line in learning.markdown(good))
+
+
+def test_seeds_with_other_numbers_of_agents_are_another_table() -> None:
+    more = replace(a_seed(1, 0.06, 0.06), agents=500)
+    found = learning.learned([a_seed(0, 0.04, 0.04), more])
+    assert [(each.agents, each.seeds) for each in found] == [(100, 1), (500, 1)]
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
