@@ -14,7 +14,6 @@ from typing import ClassVar
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from consumers import kafka, metrics
 from schemas.errors import BrokerUnavailable, CannotGoOn
@@ -210,7 +209,7 @@ class Follower(ABC):
 
 def topic_id(settings: Settings, topic: str) -> str | None:
     """The id that a topic gets at its creation; ``None`` from a broker that gives none."""
-    admin = AdminClient(settings.kafka())
+    admin = kafka.admin(settings)
     try:
         answer = admin.describe_topics(TopicCollection([topic]), request_timeout=10.0)
         return str(answer[topic].result().topic_id)

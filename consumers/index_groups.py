@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
-from consumers import index_build
+from consumers import index_build, kafka
 from schemas.collection import Build
 from schemas.settings import Settings
 
@@ -22,7 +21,7 @@ class Groups:
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = index_build.group_prefix(settings.group("index"), settings.retriever)
-        self._admin = AdminClient(settings.kafka())
+        self._admin = kafka.admin(settings)
         self._looked_at = 0.0
 
     def of(self, build: Build) -> str:

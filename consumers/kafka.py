@@ -14,6 +14,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from schemas.errors import BrokerUnavailable, RetrailError, TopicMismatch
 from schemas.settings import Settings
@@ -85,6 +86,11 @@ def consumer(
     }
     callbacks = {"error_cb": on_error} if on_error else {}
     return Consumer(_connection(settings) | callbacks | config | _dotted(overrides))
+
+
+def admin(settings: Settings) -> AdminClient:
+    """A client for questions about topics and groups."""
+    return AdminClient(_connection(settings))
 
 
 def producer(settings: Settings, **overrides: Any) -> Producer:
@@ -333,7 +339,7 @@ def _header_pairs(message: Message) -> Iterable[tuple[str, Any]]:
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    # Below "critical" its log repeats what the callback is told.
+    # Below "critical" its log repeats what the callback is told, and goes to stderr.
     return settings.kafka() | {"error_cb": report, "log_level": 2}
 
 

@@ -12,7 +12,6 @@ from typing import Literal
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from consumers import kafka, metrics
 from schemas.errors import CannotGoOn
@@ -96,7 +95,7 @@ def someone_trains(settings: Settings) -> bool:
     """Whether the group has a member; ``False`` too on a broker that cannot tell."""
     group = settings.group("train")
     try:
-        answer = AdminClient(settings.kafka()).describe_consumer_groups([group], request_timeout=10)
+        answer = kafka.admin(settings).describe_consumer_groups([group], request_timeout=10)
         return bool(answer[group].result().members)
     except KafkaException as error:
         log.debug("the broker tells nothing about groups", group=group, error=str(error))

@@ -5,6 +5,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumers import kafka
+from consumers.following import topic_id
 from schemas.errors import TopicMismatch
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -54,6 +55,14 @@ def test_holes_of_aborted_transactions_end_the_read(settings: Settings, topics: 
 def test_reading_a_topic_that_does_not_exist(settings: Settings) -> None:
     with pytest.raises(TopicMismatch, match="retrail topics create"):
         list(kafka.read_to_end(settings, Topics.of(settings).documents))
+
+
+def test_asking_the_broker_prints_nothing(
+    settings: Settings, topics: Topics, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(10):
+        assert topic_id(settings, topics.documents)
+    assert "rdkafka" not in capfd.readouterr().err
 
 
 def test_refused_record_raises(settings: Settings, topics: Topics) -> None:
