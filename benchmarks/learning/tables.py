@@ -33,6 +33,11 @@ class Learned:
     share: Estimate
 
     @property
+    def taken(self) -> str:
+        """The seeds, in words."""
+        return "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
+
+    @property
     def reached(self) -> bool:
         """Whether the goals are met: the share, and no turn that is worse beyond chance."""
         enough = self.share.value >= GOAL and self.share.low >= LEAST
@@ -77,8 +82,8 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
     for found in learned(runs):
         yield ""
         yield (
-            f"{found.corpus}: {found.seeds} seeds, {found.agents:,} agents a turn, {found.needs:,} "
-            f"needs never seen, untrained nDCG@10 {found.untrained:.4f}"
+            f"{found.corpus}: {found.taken}, {found.agents:,} agents a turn, {found.needs:,} needs "
+            f"never seen, untrained nDCG@10 {found.untrained:.4f}"
         )
         yield ""
         yield "| turn | gain (95%) | the oracle's gain (95%) | against the turn before (95%) |"
