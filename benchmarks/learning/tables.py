@@ -14,7 +14,7 @@ GOAL, LEAST = 0.9, 0.8
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Of one corpus, over all seeds that had as many turns.
+    """Of one corpus, over all seeds that had as many agents and turns.
 
     Attributes:
         agents: of each turn.
