@@ -94,8 +94,10 @@ class Ownership:
 def someone_trains(settings: Settings) -> bool:
     """Whether the group has a member; ``False`` too on a broker that cannot tell."""
     group = settings.group("train")
+    # In a variable until the answer is here: a client that nothing refers to takes it to its grave.
+    admin = kafka.admin(settings)
     try:
-        answer = kafka.admin(settings).describe_consumer_groups([group], request_timeout=10)
+        answer = admin.describe_consumer_groups([group], request_timeout=10)
         return bool(answer[group].result().members)
     except KafkaException as error:
         log.debug("the broker tells nothing about groups", group=group, error=str(error))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from consumers.training_ownership import Ownership, Role
+from consumers.training_ownership import Ownership, Role, someone_trains
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.waiting import eventually
@@ -47,3 +47,13 @@ def test_retrail_train_takes_the_partition_and_hands_it_back(join: Join) -> None
     eventually(lambda: owners(worker, now) == [False, True])
     now.close()
     eventually(lambda: owners(worker) == [True])
+
+
+@pytest.mark.timeout(60)
+def test_another_asks_whether_someone_trains(join: Join, settings: Settings) -> None:
+    assert not someone_trains(settings)
+    worker = join("worker")
+    eventually(lambda: owners(worker) == [True])
+    assert [someone_trains(settings) for _ in range(5)] == [True] * 5
+    worker.close()
+    assert not someone_trains(settings)
