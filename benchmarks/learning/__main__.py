@@ -9,7 +9,7 @@ learns from the same searches with the same trainer and settings, on as many exa
 documents as labels, whenever the system shipped. Both are measured on the needs that no agent had.
 
 Every finished seed is one line of the file `--runs`; a second call goes on behind the last one. A
-seed of five turns takes 15 to 25 minutes on two cores.
+seed of five turns takes 20 to 60 minutes on two cores.
 """
 
 import argparse

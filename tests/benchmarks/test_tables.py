@@ -56,14 +56,23 @@ def test_the_ablation_compares_the_seeds_that_every_variant_has() -> None:
     assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")]) == []
 
 
-def test_learning_reaches_its_goal_or_does_not() -> None:
-    good = [a_seed(seed, 0.02, 0.04) for seed in range(3)]
-    [found] = learning.learned(good)
-    assert found.share.value == pytest.approx(1.0, abs=0.05)
-    assert found.reached
-    for fewer in ([a_seed(seed, 0.02, 0.02) for seed in range(3)], [a_seed(0, 0.06, 0.04)]):
-        assert not learning.learned(fewer)[0].reached
-    assert any("goal" in line and "reached" in line for line in learning.markdown(good))
+@pytest.mark.parametrize(
+    ("seeds", "gains", "verdict"),
+    [
+        (5, (0.02, 0.04), "reached"),
+        (5, (0.02, 0.02), "not reached"),
+        (5, (0.06, 0.04), "not reached"),
+        (3, (0.02, 0.04), "open, 2 of 5 seeds are to be taken"),
+    ],
+)
+def test_learning_reaches_its_goal_or_does_not(
+    seeds: int, gains: tuple[float, float], verdict: str
+) -> None:
+    runs = [a_seed(seed, *gains) for seed in range(seeds)]
+    [found] = learning.learned(runs)
+    assert found.share.value == pytest.approx(gains[1] / 0.04, abs=0.05)
+    assert found.verdict == verdict
+    assert any("goal" in line and verdict in line for line in learning.markdown(runs))
 
 
 def test_seeds_with_other_numbers_of_agents_are_another_table() -> None:
