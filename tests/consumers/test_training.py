@@ -4,12 +4,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from consumers import kafka, releases, training_run
+from consumers import kafka, releases, training, training_ownership, training_run
 from consumers.training import Trainer, train_now
 from consumers.training_ownership import Ownership
 from consumers.training_repeat import repeat
@@ -276,6 +277,36 @@ def test_train_now_makes_one_run(world: World) -> None:
     again = train_now(world.settings)
     assert again is not None
     assert again.version == 3
+
+
+def test_train_now_waits_for_the_run_that_a_worker_has_in_hand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    world.pairs(30)
+    resume, answers = threading.Event(), list[bool]()
+
+    def someone_trains(settings: Settings) -> bool:
+        answers.append(training_ownership.someone_trains(settings))
+        return answers[-1]
+
+    monkeypatch.setattr(training, "someone_trains", someone_trains)
+    worker = Trainer(world.settings, "worker", on_step=lambda step: resume.wait() and None)
+    try:
+        turn_until(lambda: worker._phase == "working" and world.manifests(), worker)
+        with ThreadPoolExecutor() as threads:
+            asked = threads.submit(train_now, world.settings)
+            turn_until(lambda: len(answers) > 1, worker)
+            assert worker._phase == "working"
+            resume.set()
+            turn_until(asked.done, worker)
+        assert asked.result() is None, "nothing was new behind the worker's run"
+    finally:
+        resume.set()
+        worker.close()
+    assert all(answers)
+    assert len(world.manifests()) == 1
+    assert world.live() == 2
 
 
 def test_train_now_without_pairs(world: World) -> None:
