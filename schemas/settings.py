@@ -288,10 +288,20 @@ def load(**overrides: Any) -> Settings:
     """Read the settings; ``RETRAIL_ENV_FILE`` names a file that is read below the environment.
 
     Raises:
-        ConfigurationError: naming each bad setting and what is wrong with it.
+        ConfigurationError: that file cannot be read, or a setting is bad: each is named with what
+            is wrong with it.
     """
+    file = os.environ.get("RETRAIL_ENV_FILE") or None
     try:
-        return Settings(_env_file=os.environ.get("RETRAIL_ENV_FILE"), **overrides)
+        if file is not None:
+            # pydantic-settings passes over a file that is not there, and the defaults would count.
+            Path(file).read_text(encoding="utf-8")
+        return Settings(_env_file=file, **overrides)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"RETRAIL_ENV_FILE={file} cannot be read: {error}. `retrail up --env-file FILE` writes "
+            "such a file once everything is ready."
+        ) from error
     except ValidationError as error:
         lines = [
             f"  RETRAIL_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"

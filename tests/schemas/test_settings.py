@@ -16,6 +16,16 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
     assert (settings.topic_prefix, settings.retriever, settings.partitions) == ("file_", "docs", 3)
 
 
+@pytest.mark.parametrize("content", [None, b"RETRAIL_RETRIEVER=\xff\n"])
+def test_a_file_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch, content):
+    file = tmp_path / "env"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("RETRAIL_ENV_FILE", str(file))
+    with pytest.raises(ConfigurationError, match="RETRAIL_ENV_FILE=.*env cannot be read"):
+        load()
+
+
 def test_a_bad_setting_is_named_and_its_value_is_kept_out(monkeypatch):
     monkeypatch.setenv("RETRAIL_PARTITIONS", "s3cret")
     with pytest.raises(ConfigurationError, match="RETRAIL_PARTITIONS") as error:
