@@ -24,4 +24,5 @@ def panel(axes: Any, found: Learned) -> None:
         axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.set_xticks(range(len(found.steps) + 1))
     axes.set_xlabel("turn (0: untrained)")
-    axes.legend(frameon=False, loc="lower right", labelcolor="linecolor")
+    above_zero = (1, 0.05)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=above_zero, labelcolor="linecolor")
