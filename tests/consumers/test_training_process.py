@@ -119,5 +119,5 @@ def test_a_broker_that_is_down_ends_the_worker_with_what_to_do(
     world: World, worker: Callable[..., Process], tmp_path: Path
 ) -> None:
     process = worker(kafka_bootstrap="127.0.0.1:1")
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=120) == 1
     assert "Kafka does not answer at 127.0.0.1:1" in (tmp_path / "worker-0.log").read_text()
