@@ -22,7 +22,7 @@ def test_a_file_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch, co
     if content is not None:
         file.write_bytes(content)
     monkeypatch.setenv("RETRAIL_ENV_FILE", str(file))
-    with pytest.raises(ConfigurationError, match="RETRAIL_ENV_FILE=.*env cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"RETRAIL_ENV_FILE=.*env cannot be read"):
         load()
 
 
