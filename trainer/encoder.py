@@ -2,10 +2,10 @@
 
 What is guaranteed of vectors, because an index is addressed by content: on one machine, with one
 version of Retrail and torch and one number of threads, a text's vector is a function of the text
-and the model alone. A text is padded to the next multiple of 16 above its own length and only meets
+and the model alone. A text is padded to the next multiple of 8 above its own length and only meets
 texts of that padded length, and the matrix kernels of the CPU sum a row alike whatever stands
-beside it (tested: bit for bit, alone and in any batch). Between machines, or a CPU and a GPU,
-vectors agree to about the precision of bfloat16 (cosine > 0.999).
+beside it, on one core or on all (tested: bit for bit, alone and in any batch). Between machines, or
+a CPU and a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
 import copy
@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.errors import CannotGoOn, ModelError
+from trainer import attention, metrics
 from trainer import layout as layouts
-from trainer import metrics
+from trainer.cores import side_by_side
 from trainer.layout import Layout
 from trainer.models import locate
 from trainer.packed import pack
@@ -51,8 +52,10 @@ _FALLBACK_TOKENS = 512
 class Encoder:
     """A transformer with its tokenizer, pooling, prefixes and length limit.
 
-    Safe to share between threads: a batch at a time holds the lock, so that a search is not kept
-    waiting by a long build in the same process.
+    Safe to share between threads, and a search is not kept waiting by a long build in the same
+    process: a single batch has all of torch's threads and holds the lock, so that callers do not
+    crowd the cores; where a CPU has no more cores than there are batches, each has one core, and
+    none holds the lock.
 
     Attributes:
         model: the transformer, weights in float32.
@@ -75,6 +78,7 @@ class Encoder:
         self._lock = lock or threading.Lock()
         self._working_copy: Any = None
         self._fitting_tokens: int | None = None
+        self._memory_ended = False
         # A decoder would keep all keys and values for a next token, which never comes.
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters
         self._options = {"use_cache": False} if takes_cache else {}
@@ -225,13 +229,37 @@ class Encoder:
         with metrics.ENCODING_SECONDS.time():
             lengths = [padded(len(row), self.max_tokens) for row in rows]
             tokens = CPU_TOKENS if self.device.type == "cpu" else None
-            for indices in alike(lengths, batch, tokens):
-                vectors[indices] = self._in_memory([rows[i] for i in indices])
+            for indices, part in self._batches(rows, list(alike(lengths, batch, tokens))):
+                vectors[indices] = part
                 done += len(indices)
                 if progress is not None:
                     progress(done * len(texts) // len(distinct), len(texts))
         position = {text: index for index, text in enumerate(distinct)}
         return vectors[[position[text] for text in texts]]
+
+    def _batches(
+        self, rows: Sequence[Sequence[int]], batches: list[list[int]]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        """Vectors of each batch, which is indices of ``rows``."""
+        if self._a_core_each(len(batches)):
+            with self._lock:
+                self._fast_model()
+            too_large = []
+            for indices, part in side_by_side(
+                lambda indices: self._forward_unless_full([rows[i] for i in indices]), batches
+            ):
+                if part is None:
+                    too_large.append(indices)
+                else:
+                    yield indices, part
+            self._memory_ended |= bool(too_large)
+            batches = too_large
+        for indices in batches:
+            yield indices, self._in_memory([rows[i] for i in indices])
+
+    def _a_core_each(self, batches: int) -> bool:
+        cores = torch.get_num_threads()
+        return self.device.type == "cpu" and 1 < cores <= batches and not self._memory_ended
 
     def _in_memory(self, rows: Sequence[Sequence[int]]) -> Vectors:
         """Vectors of rows of one padded length, in smaller batches where memory ends.
@@ -246,7 +274,8 @@ class Encoder:
             size = len(rows) - start
             if self._fitting_tokens is not None:
                 size = min(size, max(1, self._fitting_tokens // length))
-            part = self._forward_unless_full(rows[start : start + size])
+            with self._lock:
+                part = self._forward_unless_full(rows[start : start + size])
             if part is not None:
                 parts.append(part)
                 start += size
@@ -258,6 +287,7 @@ class Encoder:
                     f"{self.device}. Leave it more (other processes, a smaller model), or set "
                     "RETRAIL_MAX_TOKENS lower for a first model."
                 )
+            self._memory_ended = True
             self._fitting_tokens = size // 2 * length
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
         return np.concatenate(parts)
@@ -265,7 +295,7 @@ class Encoder:
     def _forward_unless_full(self, rows: Sequence[Sequence[int]]) -> Vectors | None:
         """``None``: out of memory. The exception, which keeps tensors alive, ends here."""
         try:
-            with self._lock, torch.inference_mode():
+            with torch.inference_mode():
                 encoded: Vectors = self.forward(rows, model=self._fast_model()).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -285,6 +315,7 @@ class Encoder:
             self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
             if self.device.type == "cpu":
                 pack(self._working_copy)
+                attention.for_encoding(self._working_copy)
         return self._working_copy
 
     @property

@@ -26,6 +26,8 @@ def test_texts_of_one_length_go_together_and_none_is_left_out(
         assert len({lengths[index] for index in indices}) == 1
         assert len(indices) <= batch
         assert len(indices) == 1 or len(indices) * lengths[indices[0]] <= tokens
+    longest_first = [lengths[indices[0]] for indices in found]
+    assert longest_first == sorted(longest_first, reverse=True)
 
 
 def test_only_a_cpu_minds_the_tokens() -> None:
