@@ -30,7 +30,7 @@ from trainer.cores import side_by_side
 from trainer.layout import Layout
 from trainer.models import locate
 from trainer.packed import pack
-from trainer.padding import CPU_TOKENS, alike, padded
+from trainer.padding import alike, on_a_core, padded
 from trainer.pooling import Pooling, pool
 from trainer.precision import computes_in_bfloat16
 from trainer.presets import Preset, prepare
@@ -228,7 +228,8 @@ class Encoder:
         done = 0
         with metrics.ENCODING_SECONDS.time():
             lengths = [padded(len(row), self.max_tokens) for row in rows]
-            tokens = CPU_TOKENS if self.device.type == "cpu" else None
+            on_cpu = self.device.type == "cpu"
+            tokens = on_a_core(sum(lengths), torch.get_num_threads()) if on_cpu else None
             for indices, part in self._batches(rows, list(alike(lengths, batch, tokens))):
                 vectors[indices] = part
                 done += len(indices)

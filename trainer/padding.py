@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 PAD_TO = 8
 """Texts are padded to a multiple of this many tokens."""
 
-CPU_TOKENS = 2_048
-"""Texts at once on one core: with more tokens what lies between two layers leaves its caches."""
+_MOST_ON_A_CORE = 4_096
+"""Tokens at once: with more, what lies between two layers leaves a CPU's caches."""
+
+_LEAST_ON_A_CORE = 512
+"""With fewer, weights are read too often."""
 
 
 def padded(length: int, longest: int) -> int:
@@ -20,6 +23,15 @@ def padded(length: int, longest: int) -> int:
     (24, 16, 250)
     """
     return min(-(-length // PAD_TO) * PAD_TO, longest)
+
+
+def on_a_core(tokens: int, cores: int) -> int:
+    """How many of ``tokens`` to encode at once on one of ``cores``, so that all end together.
+
+    >>> on_a_core(1_000_000, 2), on_a_core(16_384, 2), on_a_core(20, 2)
+    (4096, 2048, 512)
+    """
+    return min(_MOST_ON_A_CORE, max(_LEAST_ON_A_CORE, tokens // (4 * cores)))
 
 
 def alike(lengths: Sequence[int], batch: int, tokens: int | None) -> Iterator[list[int]]:
