@@ -55,7 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-GROUPS = 4
+GROUPS = 3
 """In which the batch is encoded at 96 tokens at once."""
 
 
