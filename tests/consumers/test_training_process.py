@@ -107,7 +107,7 @@ def test_two_workers_started_together_ship_one_release(
 ) -> None:
     world.pairs(30)
     both = worker(train_epochs=1), worker(train_epochs=1)
-    eventually(lambda: world.live() == 2, timeout=120, interval=0.5)
+    eventually(lambda: world.live() == 2, timeout=240, interval=0.5)
     for process in both:
         process.send_signal(signal.SIGTERM)
     assert [process.wait(timeout=30) for process in both] == [0, 0]

@@ -98,7 +98,7 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
         url = url_of(process)
         headers = {"Authorization": f"Bearer {TOKEN}", "Retrail-Agent": "me"}
         with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
-            eventually(lambda: http.get("/readyz").status_code == 200, 60, interval=0.5)
+            eventually(lambda: http.get("/readyz").status_code == 200, 180, interval=0.5)
             found = http.post("/v1/search", json={"query": "open gzip", "k": 3})
             assert found.status_code == 200, found.text
             hits = found.json()["hits"]
