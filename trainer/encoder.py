@@ -12,7 +12,6 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import CannotGoOn, ModelError
-from trainer import attention, metrics
+from schemas.errors import CannotGoOn
 from trainer import layout as layouts
+from trainer import loading, metrics
 from trainer.cores import side_by_side
 from trainer.layout import Layout
 from trainer.models import locate
@@ -116,10 +115,10 @@ class Encoder:
         """
         folder = locate(str(model))
         found = layouts.read(folder, pooling, preset.layout if preset else Layout())
-        loaded, tokenizer = _read(folder)
+        loaded, tokenizer = loading.read(folder)
         if preset is not None:
             prepare(tokenizer, preset)
-        limits = [max_tokens, found.max_tokens, *_limits(loaded.config, tokenizer)]
+        limits = [max_tokens, found.max_tokens, *loading.limits(loaded.config, tokenizer)]
         longest = min((limit for limit in limits if limit is not None), default=_FALLBACK_TOKENS)
         if max_tokens is not None and longest < max_tokens:
             log.info("model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest)
@@ -212,7 +211,7 @@ class Encoder:
         Equal encoders give equal files (safetensors only), hence equal digests.
         """
         path.mkdir(parents=True, exist_ok=True)
-        with self._lock, _quietly():
+        with self._lock, loading.quietly():
             backend = getattr(self._tokenizer, "backend_tokenizer", None)
             if backend is not None:
                 backend.no_truncation()
@@ -315,6 +314,9 @@ class Encoder:
         if self._working_copy is None:
             self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
             if self.device.type == "cpu":
+                # Takes seconds to import, and transformers has been by now.
+                from trainer import attention
+
                 pack(self._working_copy)
                 attention.for_encoding(self._working_copy)
         return self._working_copy
@@ -338,69 +340,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     ) or "can't allocate memory" in str(error)
 
 
-def _read(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        with _quietly():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            model, found = AutoModel.from_pretrained(
-                folder,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"The model in {folder} cannot be loaded: {error}\nRetrail loads models that the "
-            "installed transformers knows, from safetensors, and never runs a model's own code."
-        ) from error
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise ModelError(
-            f"The model in {folder} lacks {len(missing)} weights, {missing[0]} first. Its "
-            "config.json describes another model than its weights; copy it again."
-        )
-    if any(key.startswith("pooler.") for key in found["missing_keys"]):
-        # Random weights, which no pooling of ours reads, would make every load another model.
-        model.pooler = None
-    return model, tokenizer
-
-
-def _limits(config: Any, tokenizer: Any) -> list[int | None]:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    longest = tokenizer.model_max_length
-    # transformers writes "no limit" as a number with thirty digits.
-    return [positions, int(longest) if longest and longest < 10**9 else None]
-
-
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
-"""Families that number positions from ``pad_token_id + 1`` up."""
-
-
 def _dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' progress bars and reports, which would fill a worker's log."""
-    from transformers.utils import logging
-
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
