@@ -31,8 +31,7 @@ _BLOCK_BYTES = 2**21
 @contextmanager
 def for_training(model: Any) -> Iterator[None]:
     """Let ``model`` attend in the way that trains fastest where its weights are."""
-    device = next(model.parameters()).device
-    if device.type != "cpu" or not computes_in_bfloat16(device):
+    if not _on_such_a_cpu(model):
         yield
         return
     before = model.config._attn_implementation
@@ -48,9 +47,13 @@ def for_encoding(model: Any) -> None:
 
     With AMX the fused kernel has larger products; there nothing was measured, and it stays.
     """
-    device = next(model.parameters()).device
-    if computes_in_bfloat16(device) and not torch.cpu._is_amx_tile_supported():
+    if _on_such_a_cpu(model) and not torch.cpu._is_amx_tile_supported():
         model.set_attn_implementation(IN_BLOCKS)
+
+
+def _on_such_a_cpu(model: Any) -> bool:
+    device = next(model.parameters()).device
+    return device.type == "cpu" and computes_in_bfloat16(device)
 
 
 def matrix_products(
@@ -75,11 +78,8 @@ def matrix_products(
     Returns:
         (n, length, heads, dim), and no weights.
     """
-    shared = query.shape[1] // key.shape[1]
-    if shared > 1:
-        key, value = (each.repeat_interleave(shared, dim=1) for each in (key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    key, value = _of_each_head(query, key, value)
+    scores = torch.matmul(query * _scale(query, scaling), key.transpose(-1, -2))
     if attention_mask is not None:
         # In the scores' own type: a float32 mask would make float32 scores, of twice the memory.
         scores = scores + attention_mask.to(scores.dtype)
@@ -105,29 +105,41 @@ def matrix_products_in_blocks(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
-    shared = heads // key.shape[1]
-    if shared > 1:
-        key, value = (each.repeat_interleave(shared, dim=1) for each in (key, value))
+    key, value = _of_each_head(query, key, value)
     attended = query.new_empty(texts, length, heads, value.shape[-1])
     for start in range(0, texts, at_once):
         block = slice(start, start + at_once)
         mask = None if attention_mask is None else attention_mask[block]
-        attended[block] = _attend(query[block], key[block], value[block], mask, scaling)
+        attended[block] = _attend(
+            query[block], key[block], value[block], mask, _scale(query, scaling)
+        )
     return attended, None
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
-) -> Tensor:
-    texts, heads, length, dim = query.shape
-    scale = dim**-0.5 if scaling is None else scaling
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    texts, heads, length, _ = query.shape
     scores = query.new_empty(texts, heads, length, key.shape[2])
-    scores.copy_(mask) if mask is not None else scores.zero_()
+    if mask is None:
+        scores.zero_()
+    else:
+        scores.copy_(mask)
     flat = scores.flatten(0, 1)
     torch.baddbmm(flat, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale, out=flat)
     torch.softmax(flat, -1, out=flat)
     attended = torch.bmm(flat, value.flatten(0, 1))
     return attended.view(texts, heads, length, -1).transpose(1, 2)
+
+
+def _of_each_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values, repeated where several heads of the query share them."""
+    shared = query.shape[1] // key.shape[1]
+    if shared == 1:
+        return key, value
+    return key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+
+
+def _scale(query: Tensor, scaling: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scaling is None else scaling
 
 
 for name, function in ((NAME, matrix_products), (IN_BLOCKS, matrix_products_in_blocks)):

@@ -252,7 +252,6 @@ class Encoder:
                     too_large.append(indices)
                 else:
                     yield indices, part
-            self._memory_ended |= bool(too_large)
             batches = too_large
         for indices in batches:
             yield indices, self._in_memory([rows[i] for i in indices])
@@ -287,7 +286,6 @@ class Encoder:
                     f"{self.device}. Leave it more (other processes, a smaller model), or set "
                     "RETRAIL_MAX_TOKENS lower for a first model."
                 )
-            self._memory_ended = True
             self._fitting_tokens = size // 2 * length
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
         return np.concatenate(parts)
@@ -300,6 +298,7 @@ class Encoder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            self._memory_ended = True
             return None
         return encoded
 

@@ -13,7 +13,7 @@ _MOST_ON_A_CORE = 4_096
 """Tokens at once: with more, what lies between two layers leaves a CPU's caches."""
 
 _LEAST_ON_A_CORE = 512
-"""With fewer, weights are read too often."""
+"""With so few a layer still runs at its full speed."""
 
 
 def padded(length: int, longest: int) -> int:

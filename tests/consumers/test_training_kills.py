@@ -10,7 +10,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-import torch
 
 from consumers.training_repeat import repeat
 from schemas.pairs import LabelledPair
@@ -19,6 +18,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.killed_trainer import AFTER, work
 from tests.consumers.training_world import World, small
+from tests.torch_threads import torch_threads
 from tests.waiting import eventually
 from trainer.heldout import is_held_out
 from trainer.registry import Registry
@@ -33,10 +33,8 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Like the trainers that are killed: a run is repeated by as many threads as trained it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture

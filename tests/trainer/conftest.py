@@ -1,17 +1,26 @@
 """Tiny models, so that encoding and training take milliseconds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.tiny_model import write_tiny_model
+from tests.torch_threads import torch_threads
 from trainer.encoder import Encoder
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """For work that is done side by side."""
+    with torch_threads(2):
+        yield
 
 
 @pytest.fixture(scope="session")

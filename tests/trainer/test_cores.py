@@ -1,20 +1,13 @@
 """Work side by side, one core for each piece."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from trainer.cores import side_by_side
 
-
-@pytest.fixture(autouse=True)
-def _two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_cores")
 
 
 def test_every_item_comes_with_its_result() -> None:

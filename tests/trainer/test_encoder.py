@@ -2,7 +2,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +45,8 @@ def test_a_vector_does_not_depend_on_the_other_texts(
         np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
 
 
-@pytest.fixture
-def _two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.usefixtures("_two_cores")
+@pytest.mark.usefixtures("two_cores")
 def test_a_vector_is_the_same_on_one_core_and_on_all(tiny: Path, precision: Precision) -> None:
     encoder = Encoder.load(tiny, precision=precision, device="cpu")
     side_by_side = encoder.encode_documents(TEXTS, batch=3)
@@ -105,7 +97,7 @@ def test_batches_shrink_until_memory_suffices_and_stay_so(
     assert len(encoder.encode_documents(["word " * longest] * 1)) == 1
 
 
-@pytest.mark.usefixtures("_two_cores")
+@pytest.mark.usefixtures("two_cores")
 def test_two_batches_that_do_not_fit_side_by_side_are_encoded_in_turn_from_then_on(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +141,7 @@ def test_another_failure_of_the_model_is_not_taken_for_memory(
     assert full.sizes == [2]
 
 
-@pytest.mark.usefixtures("_two_cores")
+@pytest.mark.usefixtures("two_cores")
 def test_minilm_in_bfloat16_is_near_float32_and_alone_as_in_a_batch() -> None:
     texts = [f"{text}. " * (1 + index % 9) for index, text in enumerate(TEXTS[:12])]
     exact = Encoder.load("minilm", precision="float32", device="cpu").encode_documents(texts)
