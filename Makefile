@@ -31,7 +31,7 @@ schemas: $(READY)  ## write schemas/generated from the contracts
 
 # Not within a test, which would run out of its time. Without it, its tests say why they fail.
 s3-server: $(READY)  ## build the S3 server of the tests, once, where there is Go
-	-@! command -v go >/dev/null || $(BIN)/python -m deploy.s3_gateway
+	-@! command -v go >/dev/null || $(BIN)/python -m tests.servers.s3_gateway
 
 clean:  ## remove the virtual environment and the reports
 	rm -rf $(VENV) demo-report.json demo-report.png

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simulation import beir, stdlib_corpus
-from simulation.chart import GRID, INK, PAPER
-from simulation.corpus import Corpus
+from simulation.corpora import beir, stdlib_corpus
+from simulation.corpora.corpus import Corpus
+from simulation.demo.chart import GRID, INK, PAPER
 
 T = TypeVar("T")
 

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from benchmarks import kept
 from schemas.runs import TrainingConfig
-from simulation import stdlib_corpus
-from trainer import evaluation, finetune
-from trainer.encoder import Encoder
-from trainer.examples import TrainingExample
-from trainer.gate import Decision, Rule, bounds, verdict
-from trainer.models import MINILM
+from simulation.corpora import stdlib_corpus
+from trainer.data.examples import TrainingExample
+from trainer.evaluate import evaluation
+from trainer.evaluate.gate import Decision, Rule, bounds, verdict
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.model.models import MINILM
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 QUERIES = (50, 100, 200, 500)

@@ -12,8 +12,8 @@ from benchmarks import train_judge
 from benchmarks.labelled import Labelled, labelled
 from schemas.events import Verdict
 from schemas.settings import load
-from streams.judging import Judge, judge_named
-from streams.local_judge import verdict_of
+from streams.judge.judging import Judge, judge_named
+from streams.judge.local_judge import verdict_of
 
 PARTS = (*train_judge.PARTS, "held-out-2", "held-out-3")
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import Browse, Event, Search
-from simulation.corpus import Need
-from simulation.draws import digest, draw
-from trainer.examples import TrainingExample
-from trainer.heldout import folded, is_held_out
+from simulation.agents.draws import digest, draw
+from simulation.corpora.corpus import Need
+from trainer.data.examples import TrainingExample
+from trainer.data.heldout import folded, is_held_out
 
 
 class Asked(NamedTuple):

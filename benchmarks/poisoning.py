@@ -1,9 +1,10 @@
 """What a tenant reaches that pushes one document: ``python -m benchmarks.poisoning``.
 
 Scripted agents work on the demo's corpus; a stranger adds a tenth of the trajectories
-(:mod:`simulation.adversary`). From these a child is trained and put before the gate: with the caps
-of training and gate, without any cap, and without the stranger. Quality is measured on the needs
-that nobody had, with the truth as relevance. Every finished run is one line of the file ``--runs``.
+(:mod:`simulation.agents.adversary`). From these a child is trained and put before the gate: with
+the caps of training and gate, without any cap, and without the stranger. Quality is measured on the
+needs that nobody had, with the truth as relevance. Every finished run is one line of the file
+``--runs``.
 """
 
 import argparse
@@ -18,21 +19,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from benchmarks import kept
-from consumers import training_gate
-from consumers.training_selection import Selector, rules_of
-from schemas import logging
+from consumers.training import training_gate
+from consumers.training.selection import Selector, rules_of
+from retrail_runtime import logging
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from simulation import fleet, measure, stdlib_corpus
-from simulation.adversary import PUSHED, trajectory
-from simulation.corpus import Corpus
-from simulation.draws import draw
-from simulation.flywheel import Plan
-from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from trainer import evaluation, examples, finetune, gate
-from trainer.encoder import Encoder
-from trainer.heldout import folded, is_held_out
-from trainer.presets import PRESETS
+from simulation.agents import fleet
+from simulation.agents.adversary import PUSHED, trajectory
+from simulation.agents.draws import draw
+from simulation.corpora import stdlib_corpus
+from simulation.corpora.corpus import Corpus
+from simulation.demo import measure
+from simulation.demo.flywheel import Plan
+from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from trainer.data import examples
+from trainer.data.heldout import folded, is_held_out
+from trainer.evaluate import evaluation, gate
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.model.presets import PRESETS
 
 WAYS = ("caps", "no caps", "no stranger")
 TURNS = 2
@@ -150,7 +155,7 @@ def _gate(
     settings: Settings,
     caps: training_gate.Caps,
 ) -> gate.GateDecision:
-    """As :func:`consumers.training_gate.compare` does it, over documents encoded before."""
+    """Do what :func:`consumers.training.training_gate.compare` does, on known vectors."""
     held = [pair for pair in pairs if pair.verdict == "relevant" and is_held_out(pair.query)]
     trained = {folded(pair.query) for pair in examples.trainable(pairs).pairs}
     queries = training_gate.relevance(held, trained, caps, settings.train_seed)

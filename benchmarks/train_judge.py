@@ -1,8 +1,8 @@
 """Fits the weights of the local judge: ``python -m benchmarks.train_judge [--cross-validate]``.
 
 scikit-learn's logistic regression with an L2 penalty, on the features of
-``streams/reasoning_features.py``. Deterministic; writes ``streams/local_judge.json``. The
-cross-validation leaves out one manner of writing at a time, and writes nothing.
+``streams/judge/reasoning_features.py``. Deterministic; writes ``streams/judge/local_judge.json``.
+The cross-validation leaves out one manner of writing at a time, and writes nothing.
 """
 
 import json
@@ -14,8 +14,8 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.labelled import Labelled, labelled
-from streams.local_judge import WEIGHTS_FILE, score, tables_of
-from streams.reasoning_features import features
+from streams.judge.local_judge import WEIGHTS_FILE, score, tables_of
+from streams.judge.reasoning_features import features
 
 PARTS = (
     *("tuning", "voices", "scripted", "held-out-1", "agents"),

@@ -29,11 +29,11 @@ from statistics import median
 
 import numpy as np
 
-from simulation import stdlib_corpus
-from simulation.corpus import Corpus
-from trainer import evaluation
-from trainer.encoder import Encoder
-from trainer.models import MINILM, locate
+from simulation.corpora import stdlib_corpus
+from simulation.corpora.corpus import Corpus
+from trainer.evaluate import evaluation
+from trainer.model.encoder import Encoder
+from trainer.model.models import MINILM, locate
 
 ROOT = Path(__file__).parents[1]
 RIVALS = ROOT / "benchmarks" / "rivals"

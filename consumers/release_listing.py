@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from consumers import kafka, releases
+from consumers import releases
 from consumers.releases import Releases
+from retrail_runtime import kafka
 from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from schemas.settings import Settings

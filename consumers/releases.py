@@ -12,8 +12,9 @@ import structlog
 from confluent_kafka import Producer
 from pydantic import ValidationError
 
-from consumers import kafka, metrics
-from schemas.broker import require_broker
+from consumers import metrics
+from retrail_runtime import kafka
+from retrail_runtime.broker import require_broker
 from schemas.errors import InputError
 from schemas.events import describe
 from schemas.releases import LIVE_KEY, Live, Release

@@ -11,9 +11,9 @@ import re
 import sys
 
 from retrail import Publisher
-from schemas.logging import configure
+from retrail_runtime.logging import configure
 from schemas.settings import load
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 
 QUESTION = "how do I open a gzip file"
 

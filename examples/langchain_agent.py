@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableLambda
 from retrail import Publisher, Trajectory
 from schemas.settings import load
 from serving.adapters.langchain import RetrailRetriever
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 
 QUESTION = "how do I open a gzip file"
 

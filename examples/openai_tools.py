@@ -16,7 +16,7 @@ from typing import Any
 from retrail import Publisher
 from schemas.settings import load
 from serving.adapters.openai_tools import RetrailTools
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 
 QUESTION = "how do I open a gzip file"
 

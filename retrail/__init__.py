@@ -1,6 +1,6 @@
 """Retrail's publishing client: what search agents do, as events on Kafka.
 
-It needs confluent-kafka and nothing else. The command line lives in ``retrail.cli``.
+It needs confluent-kafka and nothing else. The command line lives in ``retrail_cli``.
 
 Example:
     >>> from retrail import Publisher

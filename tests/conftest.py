@@ -1,8 +1,8 @@
 """Real servers for integration tests: Apache Kafka, Milvus and S3, started when first asked for.
 
-Milvus is Lite's server; tests marked by ``tests.servers`` run on the standalone one too. Each
-server is one child of the test session, on a free loopback port over a temporary folder; it stops
-at the end of the session, and the kernel kills it if the session itself is killed.
+Milvus is Lite's server; tests marked by ``tests.started_servers`` run on the standalone one too.
+Each server is one child of the test session, on a free loopback port over a temporary folder; it
+stops at the end of the session, and the kernel kills it if the session itself is killed.
 """
 
 import logging
@@ -15,16 +15,16 @@ import pytest
 import structlog
 
 from deploy import topics as topics_module
-from deploy.broker import KafkaBroker
 from deploy.errors import ToolMissing
-from deploy.milvus import MilvusLite
-from deploy.milvus_standalone import MilvusStandalone
-from deploy.milvus_wheel import require_platform
-from deploy.s3_gateway import S3Gateway, require_tools
-from deploy.server import Server
+from deploy.processes.server import Server
+from deploy.servers.broker import KafkaBroker
+from deploy.servers.milvus import MilvusLite
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from schemas.topics import Topics
+from tests.servers.milvus_standalone import MilvusStandalone
+from tests.servers.milvus_wheel import require_platform
+from tests.servers.s3_gateway import S3Gateway, require_tools
 
 
 def pytest_configure() -> None:
@@ -84,7 +84,7 @@ def s3_url(s3_gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def milvus_uri(request: pytest.FixtureRequest) -> str:
-    """The Milvus of this test: Lite's server, unless ``tests.servers`` chooses."""
+    """The Milvus of this test: Lite's server, unless ``tests.started_servers`` chooses."""
     uri: str = request.getfixturevalue(getattr(request, "param", "milvus"))
     return uri
 

@@ -14,18 +14,19 @@ from pathlib import Path
 
 import httpx
 
-from consumers import kafka, releases
-from consumers.index_milvus import Milvus
-from consumers.indexing import IndexWorker
+from consumers import releases
+from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.index_worker import IndexWorker
+from retrail_runtime import kafka
 from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.retriever import Hit, Retriever
+from serving.search.retriever import Hit, Retriever
 from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
-from trainer.encoder import Encoder
-from trainer.registry import Registry
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 WORDS = ["red", "green", "blue", "warm", "cold", "fast", "slow", "north", "river", "stone", "glass"]
 

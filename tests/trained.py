@@ -6,8 +6,8 @@ from typing import Any
 from schemas.releases import Model, Release
 from schemas.runs import Intensity, Range, RunManifest, TrainingFile
 from schemas.settings import Settings
-from trainer.finetune import config_of
-from trainer.presets import PRESETS
+from trainer.fit.finetune import config_of
+from trainer.model.presets import PRESETS
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 

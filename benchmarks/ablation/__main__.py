@@ -30,7 +30,7 @@ import torch
 from benchmarks import campaign, kept
 from benchmarks.ablation import chart, tables
 from benchmarks.ablation.runs import VARIANTS, Run, World, runs
-from schemas import logging
+from retrail_runtime import logging
 
 ROWS = ("parent", "reweight", "oracle", "filter", "naive")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.ablation.tables import Comparison
-from simulation.chart import AMBER, BLUE, GREEN, GREY, INK, head
+from simulation.demo.chart import AMBER, BLUE, GREEN, GREY, INK, head
 
 COLOURS = {
     "naive": GREY,

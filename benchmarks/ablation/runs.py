@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks import oracle
-from consumers.training_gate import relevance
-from consumers.training_selection import Selector, rules_of
+from consumers.training.selection import Selector, rules_of
+from consumers.training.training_gate import relevance
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings, TrainVariant
-from simulation import fleet, measure
-from simulation.corpus import Corpus
-from simulation.flywheel import Plan
-from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from simulation.installation import DEFAULTS
-from trainer import evaluation, finetune, gate
-from trainer import examples as choosing
-from trainer.encoder import Encoder
-from trainer.evaluation import QueryMetrics
-from trainer.examples import TrainingExample
-from trainer.heldout import folded, is_held_out
-from trainer.presets import PRESETS
+from simulation.agents import fleet
+from simulation.corpora.corpus import Corpus
+from simulation.demo import measure
+from simulation.demo.flywheel import Plan
+from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from simulation.demo.installation import DEFAULTS
+from trainer.data import examples as choosing
+from trainer.data.examples import TrainingExample
+from trainer.data.heldout import folded, is_held_out
+from trainer.evaluate import evaluation, gate
+from trainer.evaluate.evaluation import QueryMetrics
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.model.presets import PRESETS
 
 VARIANTS: dict[str, TrainVariant] = {
     "naive": "naive",

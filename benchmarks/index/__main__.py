@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2))
 
 from benchmarks.index import refresh, searching, swapping
 from benchmarks.index.world import Figures, World, world
-from schemas import logging
+from retrail_runtime import logging
 
 SECTIONS: dict[str, Callable[[World], Figures]] = {
     "refresh": refresh.refresh,

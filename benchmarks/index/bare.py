@@ -9,12 +9,12 @@ import sys
 import time
 
 from benchmarks.index import corpus
-from consumers.index_milvus import Milvus
+from consumers.indexing.index_milvus import Milvus
+from retrail_runtime.milvus import connect
 from schemas.collection import HASH_FIELD, ID_FIELD, TEXT_FIELD, TITLE_FIELD, VECTOR_FIELD, Build
 from schemas.documents import content_hash
-from schemas.milvus import connect
 from schemas.settings import Settings
-from trainer.encoder import Encoder
+from trainer.model.encoder import Encoder
 
 BATCH = 256
 """As many as the worker takes at once; of 1,000 it is no faster."""

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 
 from schemas.documents import Document
-from trainer.encoder import Encoder
+from trainer.model.encoder import Encoder
 
 LAYERS = 6
 """Of MiniLM. A model here is one of them, with its tokenizer and 384 dimensions: six times as fast,

@@ -13,10 +13,10 @@ from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
 from schemas.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
 from schemas.settings import Settings
-from serving import target
-from serving.async_retriever import AsyncRetriever
-from serving.queries import CONSISTENCY
-from serving.retriever import Retriever
+from serving.search import target
+from serving.search.async_retriever import AsyncRetriever
+from serving.search.queries import CONSISTENCY
+from serving.search.retriever import Retriever
 
 K = 10
 SEARCHES = 1_000

@@ -13,8 +13,8 @@ from benchmarks.index.searching import K, percentile
 from benchmarks.index.world import Figures, World
 from schemas.documents import embedded_text
 from schemas.errors import RetrailError
-from serving.retriever import Hit, Retriever, SearchResult
-from trainer.encoder import Encoder
+from serving.search.retriever import Hit, Retriever, SearchResult
+from trainer.model.encoder import Encoder
 
 CALM_SECONDS = 5.0
 AROUND = 2.0

@@ -13,21 +13,21 @@ from confluent_kafka import TopicPartition
 from pymilvus import MilvusClient
 
 from benchmarks.index import corpus
-from consumers import kafka, releases
-from consumers.index_groups import Groups
+from consumers import releases
+from consumers.indexing.groups import Groups
 from deploy import topics as topics_module
-from deploy.broker import KafkaBroker
-from deploy.child import Child
-from deploy.milvus import MilvusLite
-from schemas import milvus
+from deploy.processes.child import Child
+from deploy.servers.broker import KafkaBroker
+from deploy.servers.milvus import MilvusLite
+from retrail_runtime import kafka, milvus
 from schemas.collection import Build, collection_name
 from schemas.errors import NoIndexYet
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving import target
-from trainer.encoder import Encoder
-from trainer.registry import Registry
+from serving.search import target
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 1800.0
@@ -151,7 +151,7 @@ class Worker:
         given = settings.model_dump(mode="json", exclude_defaults=True)
         self._child = Child(
             "index",
-            [sys.executable, "-m", "retrail.cli", "worker", "index"],
+            [sys.executable, "-m", "retrail_cli", "worker", "index"],
             log_file,
             environment={f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()},
             folder=ROOT,

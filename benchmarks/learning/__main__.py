@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from benchmarks import campaign, kept
 from benchmarks.learning import chart, tables
 from benchmarks.learning.runs import Run, Turn, alike, run
-from schemas import logging
+from retrail_runtime import logging
 from schemas.errors import RetrailError
-from simulation.documents import require_fitting
-from simulation.flywheel import Plan
+from simulation.corpora.documents import require_fitting
+from simulation.demo.flywheel import Plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

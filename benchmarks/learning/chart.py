@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.learning.tables import Learned
-from simulation.chart import BLUE, GREEN, head
+from simulation.demo.chart import BLUE, GREEN, head
 
 
 def panel(axes: Any, found: Learned) -> None:

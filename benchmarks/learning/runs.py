@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from benchmarks import oracle
-from consumers import kafka, release_listing
-from deploy.stack import LocalStack
+from consumers import release_listing
+from deploy.local.stack import LocalStack
+from retrail_runtime import kafka
 from schemas.events import Event, parse
 from schemas.runs import RunManifest
 from schemas.topics import Topics
-from simulation import fleet, measure
-from simulation.corpus import Corpus, Need
-from simulation.draws import digest
-from simulation.flywheel import Flywheel, Plan
-from simulation.in_memory import ExactIndex
-from simulation.installation import installation
-from simulation.report import Report
-from simulation.report import Turn as Reported
-from simulation.view import View
-from trainer import finetune
-from trainer.encoder import Encoder
-from trainer.examples import TrainingExample
-from trainer.registry import Registry
+from simulation.agents import fleet
+from simulation.agents.draws import digest
+from simulation.corpora.corpus import Corpus, Need
+from simulation.demo import measure
+from simulation.demo.flywheel import Flywheel, Plan
+from simulation.demo.in_memory import ExactIndex
+from simulation.demo.installation import installation
+from simulation.demo.report import Report
+from simulation.demo.report import Turn as Reported
+from simulation.demo.view import View
+from trainer.data.examples import TrainingExample
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 Say = Callable[[str], None]
 Values = tuple[float, ...]

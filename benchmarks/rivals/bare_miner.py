@@ -9,7 +9,7 @@ from collections import defaultdict
 
 from confluent_kafka import Consumer, Producer
 
-from streams.fold import Fold
+from streams.mine.fold import Fold
 
 env = os.environ
 consumer = Consumer(

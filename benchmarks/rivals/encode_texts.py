@@ -16,7 +16,7 @@ who, folder, source, tokens, threads, output = sys.argv[1:]
 torch.set_num_threads(int(threads))
 texts = [json.loads(line) for line in Path(source).read_text().splitlines()]
 if who == "retrail":
-    from trainer.encoder import Encoder
+    from trainer.model.encoder import Encoder
 
     encode = Encoder.load(folder, max_tokens=int(tokens), device="cpu").encode_documents
 else:

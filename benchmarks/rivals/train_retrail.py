@@ -6,9 +6,9 @@ from pathlib import Path
 from training_job import load, report
 
 from schemas.runs import TrainingConfig
-from trainer import finetune
-from trainer.encoder import Encoder
-from trainer.examples import TrainingExample
+from trainer.data.examples import TrainingExample
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
 
 job, lines = load()
 examples = [

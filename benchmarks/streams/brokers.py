@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy import topics as topics_module
-from deploy.broker import KafkaBroker
+from deploy.servers.broker import KafkaBroker
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -93,7 +93,7 @@ def process(
 
 def worker(role: str) -> list[str]:
     """Command of a worker."""
-    return [sys.executable, "-m", "retrail.cli", "worker", role]
+    return [sys.executable, "-m", "retrail_cli", "worker", role]
 
 
 def write(topic: str, records: Iterator[tuple[bytes, bytes]], bootstrap: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.streams.brokers import Figures
 from benchmarks.streams.logs import STEPS, interleaved, judged
-from streams.fold import Fold
+from streams.mine.fold import Fold
 
 OPEN = (1_000, 10_000, 100_000)
 

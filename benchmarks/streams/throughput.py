@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.streams.brokers import RIVALS, Bench, Figures, bench, rate, worker, write
 from benchmarks.streams.logs import judged, opened_by_a_whole_one, published
 from deploy import topics as topics_module
-from streams.fold import Fold
+from streams.mine.fold import Fold
 
 OPEN_AT_ONCE = 1_000
 QUIXSTREAMS = "quixstreams==3.28.1"

@@ -13,7 +13,7 @@ from pydantic import Field
 from retrail import Trajectory
 
 if TYPE_CHECKING:
-    from serving.retriever import SearchResult
+    from serving.search.retriever import SearchResult
 
 
 class RetrailRetriever(BaseRetriever):
@@ -25,8 +25,9 @@ class RetrailRetriever(BaseRetriever):
     ``examples/langchain_agent.py`` does.
 
     Args:
-        retriever: a :class:`serving.retriever.Retriever`.
-        async_retriever: a :class:`serving.async_retriever.AsyncRetriever` for ``ainvoke``, where
+        retriever: a :class:`serving.search.retriever.Retriever`.
+        async_retriever: a :class:`serving.search.async_retriever.AsyncRetriever` for ``ainvoke``,
+        where
             concurrent queries share encodings; without one ``ainvoke`` uses a thread.
         k: how many documents.
         trajectory: of :meth:`retrail.Publisher.trajectory`. One retriever object for each task,

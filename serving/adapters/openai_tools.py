@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from retrail import Trajectory
 from schemas.documents import Document
 from schemas.events import describe
-from serving import tool_texts as texts
-from serving.service import MAX_K, MAX_QUERY, MAX_REASONING, snippet
+from serving.api import tool_texts as texts
+from serving.trajectories.service import MAX_K, MAX_QUERY, MAX_REASONING, snippet
 
 if TYPE_CHECKING:
-    from serving.retriever import Retriever
+    from serving.search.retriever import Retriever
 
 SNIPPET_CHARS = 400
 

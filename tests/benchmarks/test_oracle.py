@@ -6,11 +6,11 @@ from typing import Any
 from benchmarks import oracle
 from schemas.documents import Document
 from schemas.events import Event, parse
-from simulation import fleet
-from simulation.corpus import Need
-from simulation.in_memory import Found, watch
+from simulation.agents import fleet
+from simulation.corpora.corpus import Need
+from simulation.demo.in_memory import Found, watch
 from tests.streams.judged_log import browse, numbered, search
-from trainer.heldout import is_held_out
+from trainer.data.heldout import is_held_out
 
 DOCUMENTS = {
     f"d{n}": Document(doc_id=f"d{n}", text=f"Everything on subject{n}.") for n in range(40)

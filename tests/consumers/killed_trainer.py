@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from consumers import releases, training, training_run
-from consumers.training_ledger import Ledger
-from schemas.logging import configure
+from consumers import releases
+from consumers.training import training_run, training_worker
+from consumers.training.training_ledger import Ledger
+from retrail_runtime.logging import configure
 from schemas.settings import Settings
-from trainer import finetune
-from trainer.encoder import Encoder
-from trainer.registry import Registry
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 AFTER: dict[str, tuple[Any, str]] = {
     "2 pairs are chosen": (training_run.Selector, "select"),
@@ -26,7 +27,9 @@ AFTER: dict[str, tuple[Any, str]] = {
     "8 the release is acknowledged": (releases, "write_release"),
     "9 live is acknowledged": (releases, "write_live"),
 }
-"""The steps of :func:`consumers.training_run.train_new`, and what has just been called then."""
+"""The steps of :func:`consumers.training.training_run.train_new`, and what has just been called
+then.
+"""
 
 
 def work(settings: Settings, after: str | None) -> None:
@@ -35,7 +38,7 @@ def work(settings: Settings, after: str | None) -> None:
     torch.set_num_threads(1)
     if after is not None:
         _kill_after(*AFTER[after])
-    training.run(settings)
+    training_worker.run(settings)
 
 
 def _kill_after(where: Any, name: str) -> None:

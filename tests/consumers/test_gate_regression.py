@@ -9,15 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from consumers.text_store import TextStore
-from consumers.training_gate import compare
-from consumers.training_progress import comparing
+from consumers.training.progress import comparing
+from consumers.training.text_store import TextStore
+from consumers.training.training_gate import compare
 from schemas.documents import Document
 from schemas.events import Agent
 from schemas.pairs import LabelledPair, pair_id
 from schemas.settings import Settings
-from trainer.encoder import Encoder, Progress
-from trainer.gate import GateDecision
+from trainer.evaluate.gate import GateDecision
+from trainer.model.encoder import Encoder, Progress
 
 SEEN = ("amber", "birch", "cedar", "delta")
 OWN = ("ember", "fjord", "grove", "heron")
@@ -157,7 +157,7 @@ def test_a_set_that_says_nothing_holds_the_child(tmp_path: Path) -> None:
 def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.training_progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("consumers.training.progress.PROGRESS_SECONDS", 0.0)
 
     with capture_logs() as said:
         gate(Words(), own)

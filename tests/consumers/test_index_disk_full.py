@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.index_milvus import Milvus
-from consumers.index_rows import Row
-from deploy.milvus import MilvusLite
+from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.rows import Row
+from deploy.servers.milvus import MilvusLite
 from schemas.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import CannotGoOn
 from schemas.settings import Settings

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from consumers.index_milvus import Milvus
+from consumers.indexing.index_milvus import Milvus
 from deploy.errors import ToolMissing
-from deploy.milvus import MilvusLite
-from deploy.milvus_standalone import MilvusStandalone
-from deploy.milvus_wheel import require_platform
+from deploy.servers.milvus import MilvusLite
 from schemas.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 from tests import index_harness as harness
+from tests.servers.milvus_standalone import MilvusStandalone
+from tests.servers.milvus_wheel import require_platform
 from tests.waiting import eventually
 
 MOMENTS = {2: "upsert", 3: "make_searchable", 4: "swap"}

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from consumers.index_embedder import Embedder
-from consumers.index_milvus import Milvus
-from consumers.index_rows import Row
+from consumers.indexing.embedder import Embedder
+from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.rows import Row
 from schemas.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 from tests import index_harness as harness
-from tests.servers import on_both, standalone_in_faults
+from tests.started_servers import on_both, standalone_in_faults
 from tests.waiting import eventually
 
 
@@ -166,7 +166,7 @@ def test_changes_during_a_build_and_after_it_reach_both_builds_and_a_rollback_is
 def test_after_the_grace_time_collection_and_group_are_dropped(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.index_groups.PAUSE", 0.2)
+    monkeypatch.setattr("consumers.indexing.groups.PAUSE", 0.2)
     brief = small.model_copy(update={"grace_seconds": 0.5})
     harness.publish(brief, harness.documents(10))
     admin = AdminClient(brief.kafka())

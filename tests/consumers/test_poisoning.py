@@ -7,21 +7,23 @@ from functools import cache
 import pytest
 import torch
 
-from consumers import training_gate
-from consumers.training_selection import Selector, rules_of
+from consumers.training import training_gate
+from consumers.training.selection import Selector, rules_of
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from simulation import fleet, measure, stdlib_corpus
-from simulation.adversary import PUSHED, TENANT, trajectory
-from simulation.corpus import Corpus
-from simulation.draws import draw
-from simulation.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from trainer import finetune
-from trainer.encoder import Encoder
-from trainer.examples import TrainingExample
-from trainer.gate import GateDecision
-from trainer.heldout import is_held_out
-from trainer.presets import PRESETS
+from simulation.agents import fleet
+from simulation.agents.adversary import PUSHED, TENANT, trajectory
+from simulation.agents.draws import draw
+from simulation.corpora import stdlib_corpus
+from simulation.corpora.corpus import Corpus
+from simulation.demo import measure
+from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from trainer.data.examples import TrainingExample
+from trainer.data.heldout import is_held_out
+from trainer.evaluate.gate import GateDecision
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
+from trainer.model.presets import PRESETS
 
 FEW, MANY = 120, 400
 """Needs of the agents, two agents for each; and as many that nobody has. Few are too few for the

@@ -11,21 +11,21 @@ import fsspec
 import pytest
 
 from consumers import releases
-from consumers.index_milvus import Milvus
-from consumers.training import train_now
-from consumers.training_child import frozen_examples
-from consumers.training_repeat import repeat
+from consumers.indexing.index_milvus import Milvus
+from consumers.training.child import frozen_examples
+from consumers.training.repeat import repeat
+from consumers.training.training_worker import train_now
 from schemas.errors import RegistryUnavailable
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 from tests import index_harness as harness
 from tests.consumers.training_world import World, small
-from tests.servers import on_s3
+from tests.started_servers import on_s3
 from tests.waiting import eventually
-from trainer.registry import Registry
-from trainer.registry_storage import Storage
+from trainer.registry.registry import Registry
+from trainer.registry.registry_storage import Storage
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumers import kafka, releases
+from consumers import releases
 from consumers.releases import Releases
+from retrail_runtime import kafka
 from schemas.errors import InputError
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings

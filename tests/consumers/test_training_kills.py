@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.training_repeat import repeat
+from consumers.training.repeat import repeat
 from schemas.pairs import LabelledPair
 from schemas.runs import RunManifest
 from schemas.settings import Settings
@@ -20,8 +20,8 @@ from tests.consumers.killed_trainer import AFTER, work
 from tests.consumers.training_world import World, small
 from tests.torch_threads import torch_threads
 from tests.waiting import eventually
-from trainer.heldout import is_held_out
-from trainer.registry import Registry
+from trainer.data.heldout import is_held_out
+from trainer.registry.registry import Registry
 
 Start = Callable[[str | None], BaseProcess]
 

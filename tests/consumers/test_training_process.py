@@ -17,8 +17,8 @@ from tests.consumers.training_world import World, small
 from tests.waiting import eventually
 
 WORKER = """
-from consumers.training import run
-from schemas.logging import configure
+from consumers.training.training_worker import run
+from retrail_runtime.logging import configure
 from schemas.settings import load
 configure()
 run(load())

@@ -8,8 +8,10 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from consumers import first_release, kafka, releases
+from consumers import releases
+from consumers.indexing import first_release
 from consumers.releases import Releases
+from retrail_runtime import kafka
 from schemas.documents import Document
 from schemas.events import Agent
 from schemas.pairs import LabelledPair, pair_id

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy import topics
-from deploy.ports import free_ports
+from deploy.processes.ports import free_ports
 from schemas.errors import BrokerUnavailable, ConfigurationError, TopicMismatch
 from schemas.settings import Settings
 from schemas.topics import Topics, specs

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from retrail.cli.topics import app
+from retrail_cli.topics import app
 from schemas.settings import Settings
 from schemas.topics import specs
 

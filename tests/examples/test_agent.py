@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.environment import variables
-from deploy.stack import ROLES, LocalStack
-from retrail.cli import main
+from deploy.local.environment import variables
+from deploy.local.stack import ROLES, LocalStack
+from retrail_cli import main
 from schemas.errors import NoIndexYet
 from schemas.settings import Settings
-from serving.retriever import Retriever
+from serving.search.retriever import Retriever
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

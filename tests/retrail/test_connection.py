@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.environment import write
+from deploy.local.environment import write
 from retrail.connection import FIXED, environment, kafka_config, topic_name
 from retrail.errors import ConfigurationError
 from schemas.settings import Settings

@@ -2,8 +2,8 @@
 
 import pytest
 
+from retrail_runtime.milvus import require_search
 from schemas.errors import ConfigurationError
-from schemas.milvus import require_search
 from schemas.settings import Settings
 
 HYBRID = Settings(search="hybrid", milvus_uri="http://milvus:19530")

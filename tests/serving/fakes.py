@@ -6,8 +6,8 @@ from typing import Any
 
 from retrail import Trajectory
 from schemas.documents import Document
-from serving.publishing import Agent
-from serving.retriever import Hit, SearchResult
+from serving.search.retriever import Hit, SearchResult
+from serving.trajectories.publishing import Agent
 
 TEXTS = {
     "gzip": "Open a gzip file with gzip.open, in binary or text mode.",
@@ -60,7 +60,9 @@ class FakeRetriever:
 
 
 class Remembering:
-    """Stands for :class:`serving.publishing.Publisher`; events by trajectory, in their order."""
+    """Stands for :class:`serving.trajectories.publishing.Publisher`; events by trajectory, in
+    their order.
+    """
 
     def __init__(self) -> None:
         self.events: dict[str, list[tuple[Any, ...]]] = {}

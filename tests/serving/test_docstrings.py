@@ -5,8 +5,9 @@ from types import ModuleType
 
 import pytest
 
-from retrail.cli import chunking, document_changes, document_texts
-from serving import failures, guards, service, sessions
+from retrail_cli.documents import chunking, document_changes, document_texts
+from serving.api import failures, guards
+from serving.trajectories import service, sessions
 
 MODULES = [chunking, document_changes, document_texts, failures, guards, service, sessions]
 

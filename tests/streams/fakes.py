@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from streams.source import Committed
+from streams.loop.source import Committed
 
 
 @dataclass

@@ -25,14 +25,14 @@ from schemas.judged import Judged, adapter
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.fold import Fold, Limits, Resume
-from streams.judging import judge_event, judge_named
+from streams.judge.judging import judge_event, judge_named
+from streams.mine.fold import Fold, Limits, Resume
 from tests.waiting import eventually
 
 START = """
 import sys
 from schemas.errors import RetrailError
-from schemas.logging import configure
+from retrail_runtime.logging import configure
 from schemas.settings import load
 from streams import {role}_worker
 configure()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
-from streams.fold import Fold, Limits
+from streams.mine.fold import Fold, Limits
 
 LIMITS = Limits(gap_ms=1_000, idle_ms=60_000, age_ms=600_000, events=200)
 

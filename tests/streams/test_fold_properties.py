@@ -6,7 +6,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.judged import Tick
-from streams.fold import Fold, Limits, Resume
+from streams.mine.fold import Fold, Limits, Resume
 from tests.effort import examples
 from tests.streams.judged_log import (
     LIMITS,

@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 DEAF = """
 from streams import health
-from streams.worker import Worker
+from streams.loop.worker import Worker
 health.STALL_SECONDS = 2.0
 async def lose(self, partition, records):
     pass
@@ -25,7 +25,7 @@ Worker.deliver = lose
 
 SLOW_TO_RECOVER = """
 import time
-from streams.mine_worker import MineTask
+from streams.mine.mine_worker import MineTask
 process = MineTask.process
 def slowly(self, records):
     if not self.recovered:

@@ -7,8 +7,8 @@ import pytest
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from streams.mine_worker import MineTask
-from streams.source import Committed
+from streams.loop.source import Committed
+from streams.mine.mine_worker import MineTask
 from tests.streams.fakes import FakeRecord, Tape
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 

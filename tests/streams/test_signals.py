@@ -10,11 +10,11 @@ from schemas.events import Agent
 from schemas.judged import Tick
 from schemas.settings import Settings
 from schemas.tokens import count_tokens
-from streams.judge_worker import JudgeTask
-from streams.local_judge import LocalJudge
-from streams.mine_worker import MineTask, show
-from streams.source import Committed
-from streams.worker import Worker
+from streams.judge.judge_worker import JudgeTask
+from streams.judge.local_judge import LocalJudge
+from streams.loop.source import Committed
+from streams.loop.worker import Worker
+from streams.mine.mine_worker import MineTask, show
 from tests.streams.fakes import FakeRecord, Source, Tape
 from tests.streams.fleet import trajectory
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
@@ -189,7 +189,7 @@ def test_repeats_gaps_late_events_and_closes_without_end():
 
 
 def test_lag_in_events_and_seconds(monkeypatch):
-    monkeypatch.setattr("streams.worker.CHECKPOINT_SECONDS", 0.01)
+    monkeypatch.setattr("streams.loop.worker.CHECKPOINT_SECONDS", 0.01)
     app = Source(end=10)
     settings = Settings()
     place = {"topic": "lagging", "partition": "3"}

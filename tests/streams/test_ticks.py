@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from schemas.judged import Tick, adapter
-from streams.fold import Fold, Limits
-from streams.judge_worker import JudgeTask
-from streams.judging import NoJudge
-from streams.worker import Worker
+from streams.judge.judge_worker import JudgeTask
+from streams.judge.judging import NoJudge
+from streams.loop.worker import Worker
+from streams.mine.fold import Fold, Limits
 from tests.streams.fakes import Source, Tape
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
@@ -51,7 +51,7 @@ def test_a_tick_without_its_time_counts_from_its_append():
 
 def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
     """Not when it had looked: what is appended between the two may not have been seen."""
-    monkeypatch.setattr("streams.worker.CHECKPOINT_SECONDS", 0.01)
+    monkeypatch.setattr("streams.loop.worker.CHECKPOINT_SECONDS", 0.01)
     tape, source = Tape(), Source(seconds=0.05)
 
     def make_task(app, partition, start, on_failure):

@@ -3,7 +3,8 @@
 import pytest
 
 from schemas.errors import TopicMismatch
-from streams import judge_worker, mine_worker
+from streams.judge import judge_worker
+from streams.mine import mine_worker
 
 
 @pytest.mark.parametrize("run", [judge_worker.run, mine_worker.run])

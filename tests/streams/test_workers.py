@@ -13,8 +13,8 @@ from confluent_kafka.admin import (
 
 from schemas.headers import DeadLetter
 from schemas.topics import Topics
-from streams.lrat import events_of_file
-from streams.offline import mine_paths
+from streams.importing.lrat import events_of_file
+from streams.importing.offline import mine_paths
 from tests.shared_data import LRAT, needs_lrat
 from tests.streams.fleet import (
     assert_judged_completely,
@@ -168,7 +168,7 @@ def test_two_of_each_share_the_work_and_take_over(settings, fleet):
 def test_a_message_that_faust_skips_is_noticed_and_recovered(settings, fleet):
     """The consumer is moved ahead behind the worker's back, as a lost rebalance race would."""
     skip = """
-from streams.worker import Worker
+from streams.loop.worker import Worker
 deliver, skipped = Worker.deliver, set()
 async def skipping(self, partition, records):
     await deliver(self, partition, records)

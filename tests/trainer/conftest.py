@@ -8,7 +8,7 @@ import torch
 
 from tests.tiny_model import write_tiny_model
 from tests.torch_threads import torch_threads
-from trainer.encoder import Encoder
+from trainer.model.encoder import Encoder
 
 
 @pytest.fixture(scope="session", autouse=True)

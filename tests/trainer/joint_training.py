@@ -15,9 +15,9 @@ from torch import Tensor
 
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
-from trainer import finetune, gradients
-from trainer.encoder import Encoder
-from trainer.processes import Processes, joined
+from trainer.fit import finetune, gradients
+from trainer.fit.processes import Processes, joined
+from trainer.model.encoder import Encoder
 
 CONFIG = TrainingConfig(
     epochs=2, batch=6, negatives=2, learning_rate=1e-3, temperature=0.1, max_tokens=48, seed=0

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.trainer.model_writing import files
-from trainer.registry_objects import ObjectStorage
+from trainer.registry.registry_objects import ObjectStorage
 
 
 class Killed(ObjectStorage):

@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas.events import Agent
 from schemas.pairs import LabelledPair
-from trainer.examples import TrainingExample
+from trainer.data.examples import TrainingExample
 
 
 def labelled(number: int = 0, *, model: str = "m", **changes: Any) -> LabelledPair:

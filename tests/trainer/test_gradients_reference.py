@@ -15,10 +15,10 @@ from torch import Tensor
 
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
-from trainer import batching, checkpointing, gradients
-from trainer.batching import Batch
-from trainer.encoder import Encoder
-from trainer.heldout import folded
+from trainer.data.heldout import folded
+from trainer.fit import batching, checkpointing, gradients
+from trainer.fit.batching import Batch
+from trainer.model.encoder import Encoder
 
 CONFIG = TrainingConfig(
     epochs=1, batch=8, negatives=3, learning_rate=1e-3, temperature=0.2, max_tokens=48, seed=3

@@ -2,8 +2,8 @@ from prometheus_client import REGISTRY
 
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
-from trainer import finetune
-from trainer.encoder import Encoder
+from trainer.fit import finetune
+from trainer.model.encoder import Encoder
 
 
 def value(name: str, **labels: str) -> float:

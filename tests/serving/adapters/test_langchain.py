@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from serving.adapters.langchain import RetrailRetriever
-from serving.async_retriever import AsyncRetriever
+from serving.search.async_retriever import AsyncRetriever
 from tests.serving.fakes import TEXTS, FakeRetriever
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import NoIndexYet
 from serving.adapters.openai_tools import RetrailTools
-from serving.publishing import Agent
+from serving.trajectories.publishing import Agent
 from tests.serving.adapters.test_langchain import Alone
 from tests.serving.fakes import TEXTS, Remembering
 

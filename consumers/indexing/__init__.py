@@ -1,0 +1,4 @@
+"""Releases and documents to Milvus collections and the alias.
+
+May import ``trainer``, ``schemas`` and ``retrail_runtime``.
+"""

@@ -1,0 +1,74 @@
+"""The first release: the untrained model, so that there is something to search with."""
+
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers import releases
+from retrail_runtime import kafka
+from schemas.releases import Live, Release
+from schemas.settings import Settings
+from trainer.model import presets
+from trainer.model.encoder import Encoder
+from trainer.model.models import locate
+from trainer.registry.card import first_card
+from trainer.registry.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+FIRST = 1
+
+
+def register(settings: Settings) -> Release:
+    """Make ``RETRAIL_MODEL`` version 1 and live, as far as that has not happened yet.
+
+    1. The model is published into the registry, and its card written. *A crash here*: again, with
+       the same files.
+    2. The release is acknowledged. *A crash here*: found, and only 3 is done.
+    3. ``live`` is acknowledged.
+
+    For the leading index worker; two at once write the same records.
+
+    Returns:
+        The first release.
+
+    Raises:
+        ModelError: there is no such model, or another one is version 1 in the registry.
+        BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
+    """
+    known = releases.read(settings)
+    producer = kafka.producer(settings)
+    release = known.by_version.get(FIRST)
+    if release is None:
+        release = _first(settings)
+        releases.write_release(producer, settings, release)
+        log.info("first release", model=settings.model, location=release.model.location)
+    if known.live is None:
+        live = Live(version=FIRST, why="the first release", changed_at=datetime.now(UTC))
+        releases.write_live(producer, settings, live)
+    return release
+
+
+def _first(settings: Settings) -> Release:
+    preset = presets.preset(settings.preset, locate(settings.model), settings.model)
+    encoder = Encoder.load(
+        settings.model,
+        preset=preset,
+        query_prefix=settings.query_prefix,
+        document_prefix=settings.document_prefix,
+        pooling=settings.pooling,
+        max_tokens=settings.max_tokens,
+    )
+    registry = Registry.of(settings)
+    published = registry.publish(settings.retriever, FIRST, encoder.save)
+    release = Release(
+        version=FIRST,
+        retriever=settings.retriever,
+        model=published.model,
+        created_at=datetime.now(UTC),
+        queries=0,
+        decision="first",
+        reason=f"the untrained model {settings.model}",
+    )
+    registry.write_card(release.model, first_card(release, settings.model, encoder.layout))
+    return release

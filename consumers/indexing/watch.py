@@ -1,0 +1,44 @@
+"""What the topic ``retriever-releases`` says, moment by moment."""
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from consumers import releases
+from consumers.releases import Releases
+from retrail_runtime import kafka
+from schemas.errors import BrokerUnavailable, CannotGoOn
+from schemas.settings import Settings
+from schemas.topics import Topics
+
+
+class ReleaseWatch:
+    """Follows the releases without being a member of a group; for one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read what there is.
+
+        Raises:
+            BrokerUnavailable, TopicMismatch: from Kafka.
+        """
+        self._known = releases.read(settings)
+        self._reader = kafka.consumer(settings)
+        topic = Topics.of(settings).retriever_releases
+        self._reader.assign([TopicPartition(topic, 0, self._known.next_offset)])
+
+    def now(self) -> Releases:
+        """All releases and ``live``, as far as they have arrived.
+
+        Raises:
+            CannotGoOn: reading failed.
+        """
+        try:
+            messages = kafka.ready(self._reader, 0)
+            records = [kafka.record(message) for message in messages]
+        except (BrokerUnavailable, KafkaException) as error:
+            raise CannotGoOn(f"Following the releases failed: {error}") from error
+        if records:
+            self._known = releases.follow(self._known, records)
+        return self._known
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._reader.close()

@@ -1,0 +1,4 @@
+"""Labelled pairs to training runs and releases.
+
+May import ``trainer``, ``schemas`` and ``retrail_runtime``.
+"""

@@ -1,0 +1,74 @@
+"""From a manifest to a child: the one function that a model is.
+
+A model is a function of its parent's model, the frozen training file and the configuration. The
+trainer computes it once (:mod:`consumers.training.training_run`), and ``retrail train --run`` as
+often as somebody asks (:mod:`consumers.training.repeat`).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.errors import InputError, ModelError, RegistryUnavailable
+from schemas.releases import Model
+from schemas.runs import RunManifest
+from trainer.data.examples import TrainingExample
+from trainer.fit import curve, finetune
+from trainer.fit.finetune import Step, TrainingReport
+from trainer.fit.processes import ALONE, Processes
+from trainer.registry.registry import Registry
+
+OnStep = Callable[[Step], None]
+
+
+class TrainingFileLost(Exception):
+    """The registry has no longer what a manifest froze, so its run cannot be repeated."""
+
+
+def train_child(
+    registry: Registry,
+    parent: Model,
+    manifest: RunManifest,
+    *,
+    check: Callable[[], None] = lambda: None,
+    on_step: OnStep | None = None,
+    processes: Processes = ALONE,
+) -> TrainingReport:
+    """Train what ``manifest`` describes; nothing is written.
+
+    Args:
+        registry: holds the parent's model and the training file.
+        check: ends the work with what it raises; called between long steps.
+        on_step: called after every optimiser step; training ends with what it raises.
+        processes: that train it together, each of which makes this call.
+
+    Raises:
+        TrainingFileLost: the training file is gone, or not the one that was frozen.
+        ModelError: the parent's model is gone, or not the one that was released.
+        TrainingDiverged, NothingToLearn: see :func:`trainer.fit.finetune.finetune`.
+    """
+    frozen = frozen_examples(registry, manifest)
+    check()
+    encoder = registry.load(parent)
+    check()
+    return finetune.finetune(encoder, frozen, manifest.config, on_step=on_step, processes=processes)
+
+
+def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
+    """What a manifest froze.
+
+    Raises:
+        TrainingFileLost: it is gone, or not what was frozen.
+        RegistryUnavailable: nobody knows; it may be read later.
+    """
+    try:
+        return registry.load_training_file(manifest.training_file)
+    except RegistryUnavailable:
+        raise
+    except (InputError, ModelError) as error:
+        raise TrainingFileLost(str(error)) from error
+
+
+def write_child(report: TrainingReport, folder: Path) -> None:
+    """What is published of a child: the model, and the curve of its training."""
+    report.encoder.save(folder)
+    curve.write(report.steps, folder)

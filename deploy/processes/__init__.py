@@ -1,0 +1,4 @@
+"""Child processes: starting, supervising, stopping.
+
+May import ``schemas`` and ``retrail_runtime``.
+"""

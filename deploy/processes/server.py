@@ -1,0 +1,133 @@
+"""What the broker and Milvus have in common: one child over a folder, on a port it keeps."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from deploy.errors import PortTaken, StackFailed
+from deploy.processes import ports
+from deploy.processes.child import Child
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT = 90.0
+STOP_GRACE = 20.0
+
+
+class Server(ABC):
+    """A server of the local stack, loopback only.
+
+    Subclasses say how it is run (:meth:`command`) and when it is ready (:meth:`answers`).
+    """
+
+    name: str
+    port_names: tuple[str, ...]
+    """The ports it listens on; the first is the one for clients."""
+    setting: str
+    """The setting that tells clients where it is."""
+
+    def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
+        """Nothing runs before :meth:`start`.
+
+        Args:
+            folder: what the server keeps; made if it is not there.
+            log_file: where its output goes.
+            port: to listen on; 0 takes the one that this folder had last, or any free one.
+        """
+        self.folder = folder
+        self.log_file = log_file
+        self.ports: Mapping[str, int] = {}
+        self.child: Child | None = None
+        self._wanted_port = port
+
+    @abstractmethod
+    def command(self) -> Child:
+        """The child to start, after what must be prepared once."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it serves clients; asked once its port accepts connections."""
+
+    @property
+    def port(self) -> int:
+        """The port for clients; known once started."""
+        return self.ports[self.port_names[0]]
+
+    @property
+    def address(self) -> str:
+        """``host:port``; known once launched."""
+        return f"{ports.LOOPBACK}:{self.port}"
+
+    @property
+    def client_address(self) -> str:
+        """What the setting :attr:`setting` must be to reach it; known once launched."""
+        return self.address
+
+    def start(self) -> None:
+        """Run the server; returns when it answers.
+
+        Raises:
+            ToolMissing: what runs it is not installed.
+            PortTaken: the port that was asked for is in use.
+            StackFailed: it did not start; the message holds the end of its log.
+        """
+        self.launch()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def launch(self) -> None:
+        """First half of :meth:`start`: returns as soon as the process runs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ports = self.choose_ports()
+        self.child = self.command()
+        self.child.start()
+
+    def wait_until_ready(self) -> None:
+        """Second half of :meth:`start`: returns when it answers, raises StackFailed if not."""
+        if self.child is None:
+            raise RuntimeError(f"{self.name} was not launched")
+        began = time.monotonic()
+        while not (ports.answers(self.port) and self.answers()):
+            if not self.child.running:
+                what = f"{self.name} ended at its start with status {self.child.exit_status}"
+            elif time.monotonic() > began + START_TIMEOUT:
+                what = f"{self.name} did not answer within {START_TIMEOUT:.0f} s"
+            else:
+                time.sleep(0.05)
+                continue
+            raise StackFailed(f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}")
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        if self.child is not None:
+            self.child.kill()
+
+    def stop(self) -> None:
+        """Stop it cleanly; after a bounded time by force."""
+        if self.child is not None:
+            self.child.stop(STOP_GRACE)
+
+    def choose_ports(self) -> dict[str, int]:
+        """The ports to use now, kept in ``ports.json`` for the next start."""
+        kept = self.folder / "ports.json"
+        last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+        if self._wanted_port:
+            if not ports.is_free(self._wanted_port):
+                raise PortTaken(
+                    f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
+                    "one, or 0 for any free one."
+                )
+            last = last | {self.port_names[0]: self._wanted_port}
+        chosen = ports.keep_or_choose({name: last.get(name) for name in self.port_names})
+        kept.write_text(json.dumps(chosen))
+        for name, port in chosen.items():
+            if last.get(name, port) != port:
+                log.warning("port taken, using another", server=self.name, now=port)
+        return chosen

@@ -1,0 +1,58 @@
+"""Milvus Lite's server as one child process on the loopback."""
+
+import importlib.util
+import signal
+import sys
+
+from deploy.errors import ToolMissing
+from deploy.processes import ports
+from deploy.processes.child import Child
+from deploy.processes.server import Server
+from retrail_runtime.milvus import connect
+from schemas.errors import MilvusUnavailable
+from schemas.settings import Settings
+
+
+class MilvusLite(Server):
+    """A Milvus Lite server over a folder, which keeps its collections and its port."""
+
+    name = "milvus"
+    port_names = ("milvus",)
+    setting = "milvus_uri"
+
+    @property
+    def client_address(self) -> str:
+        """What pymilvus connects to; known once launched."""
+        return f"http://{self.address}"
+
+    def command(self) -> Child:
+        """The server.
+
+        Raises:
+            ToolMissing: milvus-lite or pymilvus is not installed.
+        """
+        for package in ("milvus_lite", "pymilvus"):
+            if importlib.util.find_spec(package) is None:
+                raise ToolMissing(
+                    f"The package {package} is not installed: pip install 'retrail[all]', or set "
+                    "RETRAIL_MILVUS_URI to a Milvus of your own."
+                )
+        data = self.folder / "data"
+        return Child(
+            self.name,
+            [
+                *(sys.executable, "-P", "-m", "milvus_lite", "server", "--data-dir", str(data)),
+                *("--host", ports.LOOPBACK, "--port", str(self.port)),
+            ],
+            self.log_file,
+            # Its one way to close its files in good order.
+            stop_signal=signal.SIGINT,
+        )
+
+    def answers(self) -> bool:
+        """Whether Milvus lists its collections to a client."""
+        try:
+            connect(Settings(milvus_uri=self.client_address, milvus_token=None)).close()
+        except MilvusUnavailable:
+            return False
+        return True

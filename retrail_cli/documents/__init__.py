@@ -1,0 +1,4 @@
+"""``retrail documents``: reads files into records of ``documents``.
+
+May import every package.
+"""

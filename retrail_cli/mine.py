@@ -1,0 +1,136 @@
+"""``retrail mine``."""
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from retrail_cli.publish import FileFormat
+
+STANDARD_OUTPUT = Path("-")
+
+
+class JudgeName(StrEnum):
+    """Who says whether a browsed document helped."""
+
+    local = "local"
+    llm = "llm"
+    none = "none"
+
+
+class ProfileName(StrEnum):
+    """Which rules turn a trajectory into pairs."""
+
+    reference = "reference"
+    paper = "paper"
+
+
+def mine(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files, or folders of *.json (lrat) or *.jsonl (events).")
+    ],
+    file_format: Annotated[
+        FileFormat,
+        typer.Option(
+            "--format",
+            help="lrat: one trajectory a file, as the LRAT project stores them; "
+            "events: one event a line, as on the topic.",
+        ),
+    ] = FileFormat.lrat,
+    judge: Annotated[
+        JudgeName | None,
+        typer.Option(
+            help="local: rules, no LLM; llm: an OpenAI-compatible server; none: every browsed "
+            "document counts as relevant.  [default: RETRAIL_JUDGE, else local]",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        ProfileName | None,
+        typer.Option(
+            help="reference: what the published code of LRAT does; paper: what its paper says.  "
+            "[default: RETRAIL_PROFILE, else reference]",
+            show_default=False,
+        ),
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="Base URL of the judging server.", show_default=False)
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its model.", show_default=False)] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file, or - for standard output.")
+    ] = STANDARD_OUTPUT,
+) -> None:
+    """Mine labelled pairs from files.
+
+    No broker is needed. Every line of the output is a pair as on labelled-pairs: the same pairs,
+    with the same ids, as the workers make of the same trajectories. The file appears when it is
+    complete.
+
+    \b
+    Examples:
+      retrail mine trajectories/ --format lrat --judge none --output pairs.jsonl
+      retrail mine a.json --judge llm --judge-url http://127.0.0.1:8000/v1 --judge-model qwen3
+    """
+    from retrail_cli.progress import bar
+    from schemas.settings import load
+    from streams.importing.offline import files_of, mine_paths
+
+    chosen = {
+        "judge": judge and judge.value,
+        "profile": profile and profile.value,
+        "judge_url": judge_url,
+        "judge_model": judge_model,
+    }
+    settings = load(**{name: value for name, value in chosen.items() if value is not None})
+    files = files_of(paths, file_format.value)
+    verdicts: Counter[str] = Counter()
+    with _whole(output) as lines, bar("mining", len(files)) as advance:
+        for pair in mine_paths(files, file_format.value, settings, on_file=lambda path: advance(1)):
+            lines.write(pair.to_json() + b"\n")
+            verdicts[pair.verdict] += 1
+    where = "" if output == STANDARD_OUTPUT else f" → {output}"
+    typer.echo(
+        f"{verdicts.total():,} pairs ({verdicts['relevant']:,} relevant, "
+        f"{verdicts['irrelevant']:,} irrelevant) from {len(files):,} files{where}",
+        err=True,
+    )
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name only when all is in it; or standard output."""
+    from schemas.errors import InputError
+
+    if output == STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        handle, name = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}.") from error
+    unfinished = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        unfinished.chmod(0o666 & ~_umask())
+        try:
+            unfinished.replace(output)
+        except OSError as error:
+            raise InputError(f"{output} cannot be written: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,59 @@
+"""``retrail up``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def up(
+    without_workers: Annotated[
+        bool, typer.Option("--without-workers", help="Start only the broker and Milvus.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="What the stack keeps: records, collections, models, logs. A stack on the same "
+            "folder goes on where the last one stopped.  [default: RETRAIL_DATA_DIR, else "
+            "retrail-data]",
+            show_default=False,
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the RETRAIL_* settings that reach the stack here, once all is ready. "
+            "Other shells: export RETRAIL_ENV_FILE=FILE.",
+            show_default=False,
+        ),
+    ] = None,
+    kafka_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the broker; 0: a free one, kept.")
+    ] = 0,
+    milvus_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of Milvus; 0: a free one, kept.")
+    ] = 0,
+) -> None:
+    """Run broker, Milvus Lite and all workers on this machine until Ctrl-C.
+
+    Apache Kafka needs Java 17+ and, the first time, Maven; without them Tansu from PyPI stands in,
+    if it is installed. A Kafka or Milvus named by RETRAIL_KAFKA_BOOTSTRAP or RETRAIL_MILVUS_URI is
+    used as it is. Everything listens on the loopback only. A worker that exits is restarted; three
+    exits in five minutes end the stack.
+    """
+    from deploy.local.environment import adopt_file
+    from deploy.local.stack import ROLES, LocalStack
+    from deploy.local.up import run, view_on_output
+    from schemas.settings import load
+
+    adopt_file()
+    settings = load() if data_dir is None else load(data_dir=data_dir)
+    view = view_on_output()
+    stack = LocalStack(
+        settings,
+        () if without_workers else ROLES,
+        kafka_port=kafka_port,
+        milvus_port=milvus_port,
+        announce=view.say,
+    )
+    run(stack, view, env_file)

@@ -1,0 +1,272 @@
+"""The MCP server: tools ``search`` and ``open_document``, on the official SDK.
+
+The trajectory is the MCP session. What that is depends on transport and protocol:
+
+==================================  ================================================================
+stdio                               the process
+streamable HTTP until 2025-11-25    the session that ``initialize`` opened (``Mcp-Session-Id``)
+streamable HTTP from 2026-07-28     has no sessions: the model repeats ``trajectory_id`` of the last
+                                    result, or the client sends the header ``Retrail-Trajectory``
+==================================  ================================================================
+
+A session that is silent for ``serve_idle_seconds`` has its trajectory ended; the next call begins
+another one. Agents are named by their client (``clientInfo.name``), or by ``Retrail-Agent``.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import structlog
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schemas.errors import RetrailError
+from schemas.settings import Settings
+from serving.api import tool_texts as texts
+from serving.api.failures import failure_of
+from serving.api.guards import MCP_PATH
+from serving.api.running import serving
+from serving.search.protocols import Searcher
+from serving.trajectories.publishing import Agent, Publisher
+from serving.trajectories.service import (
+    MAX_K,
+    MAX_QUERY,
+    MAX_REASONING,
+    OpenedDocument,
+    SearchAnswer,
+    SearchService,
+    UnknownDocument,
+)
+from serving.trajectories.sessions import HANDLE, Caller
+
+SESSION_HEADER = "mcp-session-id"
+LONGEST_NAME = 128
+
+_Reasoning = Annotated[str | None, Field(max_length=MAX_REASONING, description=texts.REASONING)]
+_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=texts.TRAJECTORY)]
+
+STDIO_STOP_SECONDS = 1.5
+"""How long events may take to be delivered once the client asked the process to stop; the SDK's
+client kills it after two."""
+
+Running = Callable[[], AbstractAsyncContextManager[SearchService]]
+"""Gives the service; entered when the server starts, left when it stops."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifespan:
+    """What lives as long as the server, or as a stdio or in-memory connection, does.
+
+    ``handle`` names the trajectory of calls that come without HTTP headers.
+    """
+
+    service: SearchService
+    handle: str
+
+
+_Context = Context[Lifespan, Any]
+
+
+def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
+    """The server, for any transport of the SDK."""
+
+    @asynccontextmanager
+    async def lifespan(_server: MCPServer[Lifespan]) -> AsyncIterator[Lifespan]:
+        async with running() as service:
+            yield Lifespan(service, f"mcp:{secrets.token_hex(16)}")
+
+    server: MCPServer[Lifespan] = MCPServer(
+        "retrail",
+        title="Retrail search",
+        instructions=texts.INSTRUCTIONS,
+        version="1",
+        lifespan=lifespan,
+        subscriptions=False,
+        log_level="WARNING",
+    )
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+    @server.tool(title="Search documents", description=texts.SEARCH, annotations=reads)
+    async def search(
+        context: _Context,
+        query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY, description=texts.QUERY)],
+        k: Annotated[int, Field(ge=1, le=MAX_K, description=texts.K)] = 10,
+        reasoning: _Reasoning = None,
+        trajectory_id: _Trajectory = None,
+    ) -> SearchAnswer:
+        found = context.request_context.lifespan_context
+        caller = _caller(context, settings, found.handle, trajectory_id)
+        try:
+            return await found.service.search(caller, query, k, reasoning)
+        except RetrailError as error:
+            raise _told(error) from error
+
+    @server.tool(title="Open a document", description=texts.OPEN_DOCUMENT, annotations=reads)
+    async def open_document(
+        context: _Context,
+        doc_id: Annotated[str, Field(min_length=1, max_length=512, description=texts.DOC_ID)],
+        reasoning: _Reasoning = None,
+        trajectory_id: _Trajectory = None,
+    ) -> OpenedDocument:
+        found = context.request_context.lifespan_context
+        caller = _caller(context, settings, found.handle, trajectory_id)
+        try:
+            return await found.service.open(caller, doc_id, reasoning)
+        except RetrailError as error:
+            raise _told(error) from error
+
+    return server
+
+
+def create_http_app(
+    settings: Settings,
+    running: Running,
+    *,
+    host: str,
+) -> Starlette:
+    """The server over streamable HTTP, at ``/mcp``; with ``/healthz``, ``/readyz``, ``/metrics``.
+
+    Args:
+        host: that it listens on; on the loopback only requests to the loopback are answered.
+    """
+    current: list[SearchService] = []
+
+    server = create_server(settings, _noting(running, current))
+
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_request: Request) -> Response:
+        try:
+            version = await current[0].ready()
+        except (RetrailError, IndexError):
+            return JSONResponse({"status": "not ready"}, 503, {"Retry-After": "5"})
+        return JSONResponse({"status": "ok", "retriever_version": version})
+
+    async def show_metrics(_request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    app = server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        host=host,
+        max_request_body_size=settings.serve_max_body,
+        max_sessions=settings.serve_max_trajectories,
+    )
+    app.router.routes.extend(
+        [
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", show_metrics),
+        ]
+    )
+    app.add_middleware(_EndsTrajectories, current=current)
+    return app
+
+
+class _EndsTrajectories:
+    """Ends the trajectory of a session that its client closed (``DELETE``)."""
+
+    def __init__(self, app: ASGIApp, current: list[SearchService]) -> None:
+        self._app, self._current = app, current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "DELETE":
+            return await self._app(scope, receive, send)
+        session = Headers(scope=scope).get(SESSION_HEADER)
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 300 and session:
+                self._current[0].sessions.end(_of_session(session, Agent("")))
+            await send(message)
+
+        return await self._app(scope, receive, noted)
+
+
+def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -> None:
+    """Serve standard input and output until input ends, or SIGTERM or SIGINT comes."""
+    current: list[SearchService] = []
+    server = create_server(
+        settings, _noting(lambda: serving(settings, retriever, publisher), current)
+    )
+
+    def stop() -> None:
+        for service in current:
+            service.sessions.end_all()
+        publisher.close(STDIO_STOP_SECONDS)
+        # A thread waits in a read of standard input that nothing interrupts.
+        os._exit(0)
+
+    async def run() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await server.run_stdio_async()
+
+    asyncio.run(run())
+
+
+def _noting(running: Running, current: list[SearchService]) -> Running:
+    """``running``, whose service is in ``current`` meanwhile."""
+
+    @asynccontextmanager
+    async def noted() -> AsyncIterator[SearchService]:
+        async with running() as service:
+            current.append(service)
+            try:
+                yield service
+            finally:
+                current.remove(service)
+
+    return noted
+
+
+def _of_session(session: str, agent: Agent) -> Caller:
+    return Caller(agent, f"mcp:{session}", session=True)
+
+
+def _caller(
+    context: _Context, settings: Settings, connection: str, trajectory_id: str | None
+) -> Caller:
+    """Who calls a tool, and in which trajectory: see the table above."""
+    headers: Mapping[str, str] = context.headers or {}
+    client = context.session.client_params
+    name = headers.get("retrail-agent") or (client.client_info.name if client else "")
+    agent = Agent(
+        name=(name or settings.serve_agent)[:LONGEST_NAME],
+        model=headers.get("retrail-model", settings.serve_agent_model)[:LONGEST_NAME],
+        tenant=headers.get("retrail-tenant", "")[:LONGEST_NAME],
+    )
+    if context.headers is None:
+        return Caller(agent, connection, session=True)
+    if named := headers.get("retrail-trajectory"):
+        if not re.match(HANDLE, named):
+            raise ToolError(f"The header Retrail-Trajectory does not match {HANDLE}.")
+        return Caller(agent, named)
+    if session := headers.get(SESSION_HEADER):
+        return _of_session(session, agent)
+    return Caller(agent, trajectory_id)
+
+
+def _told(error: RetrailError) -> ToolError:
+    if isinstance(error, UnknownDocument):
+        return ToolError(str(error))
+    log.warning("cannot answer", error=str(error))
+    return ToolError(failure_of(error).message)

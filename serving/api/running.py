@@ -1,0 +1,93 @@
+"""A search service over the live index, and the server process around it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+from serving.api.guards import LOOPBACK, guarded
+from serving.api.server_metrics import EventCounts
+from serving.search.async_retriever import AsyncRetriever
+from serving.search.protocols import Searcher
+from serving.trajectories.publishing import Publisher
+from serving.trajectories.service import SearchService
+
+STOP_SECONDS = 10
+"""How long requests under way may take when the server is told to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, retriever: Searcher, publisher: Publisher
+) -> AsyncIterator[SearchService]:
+    """A service for the running event loop.
+
+    At the end it closes what it was given: requests are answered, trajectories ended, their events
+    delivered.
+    """
+    counts = EventCounts(lambda: publisher.stats)
+    counts.register()
+    try:
+        service = SearchService(settings, AsyncRetriever(retriever), publisher)
+        async with service.running():
+            yield service
+    finally:
+        await asyncio.to_thread(publisher.close)
+        counts.unregister()
+        if lost := publisher.stats.lost:
+            log.error("trajectory events were lost", count=lost)
+
+
+def listen(
+    host: str, port: int, settings: Settings, *, without_token: bool = False
+) -> socket.socket:
+    """A socket to serve on, before anything slow is begun; port 0 is any free one.
+
+    Raises:
+        ConfigurationError: the address is taken, or others could reach it without a token.
+    """
+    if settings.serve_token is None and host not in LOOPBACK and not without_token:
+        raise ConfigurationError(
+            f"Others could search through {host} without a token. Set RETRAIL_SERVE_TOKEN to a "
+            "long random one (`openssl rand -hex 32`), serve on 127.0.0.1, or say "
+            "--without-token if something in front of this server checks who comes."
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        found = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+        # asyncio turns Nagle's delay (40 ms an answer) off only where it sees that this is TCP.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, found.detach())
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another --port, or 0 for any "
+            "that is free."
+        ) from error
+
+
+def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: str) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered."""
+    config = uvicorn.Config(
+        guarded(app, settings, host=host),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="on",
+    )
+    # uvicorn raises the signal again once it has stopped.
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def address(listener: socket.socket) -> str:
+    """Its URL."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

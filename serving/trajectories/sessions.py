@@ -1,0 +1,210 @@
+"""The trajectories that requests go on with: which one, and when it ends.
+
+A request says which trajectory it belongs to by a *handle*: a name that the client made up
+(``task-17``), or the trajectory id that an earlier answer gave. The number of the next event is
+known in memory only, so no id is ever used twice: every trajectory gets a random part, also one
+with a name. A server that was restarted does not know the handles of before; it opens new
+trajectories for them, and the old ones are closed by the miner when they have been silent.
+"""
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import structlog
+
+from retrail import Trajectory
+from serving.api import server_metrics as metrics
+from serving.trajectories.publishing import Agent
+
+if TYPE_CHECKING:
+    from serving.search.retriever import SearchResult
+
+HANDLE = r"^[A-Za-z0-9._:~-]{1,160}$"
+"""What a client may send; every trajectory id that an answer gives is one, too."""
+
+Outcome = Literal["correct", "incorrect", "unknown"]
+EndedBy = Literal["end", "idle", "full", "shutdown"]
+
+_RANDOM_BYTES = 16
+_LONGEST_NAME = 160 - 2 * _RANDOM_BYTES - 1
+_MADE_HERE = re.compile(rf"^(?:(.*)\.)?[0-9a-f]{{{2 * _RANDOM_BYTES}}}$")
+
+log = structlog.get_logger(__name__)
+
+
+def new_trajectory_id(handle: str | None, random: str) -> str:
+    """An id for a handle that is not known; ``random`` is 32 hexadecimal digits.
+
+    >>> new_trajectory_id("task-17", 8 * "0123")
+    'task-17.01230123012301230123012301230123'
+    >>> new_trajectory_id("task-17." + 8 * "ba98", 8 * "0123")
+    'task-17.01230123012301230123012301230123'
+    >>> new_trajectory_id(None, 8 * "0123")
+    '01230123012301230123012301230123'
+    """
+    if handle is None:
+        return random
+    before = _MADE_HERE.match(handle)
+    name = handle if before is None else before.group(1)
+    return f"{name[:_LONGEST_NAME]}.{random}" if name else random
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and which trajectory it goes on with (no handle: a new one).
+
+    A name means the same trajectory only to the same agent, model and tenant; a trajectory id, or
+    the handle of a transport's own ``session``, does to whoever has it.
+    """
+
+    agent: Agent
+    handle: str | None = None
+    session: bool = False
+
+    @property
+    def key(self) -> tuple[Agent | None, str] | None:
+        """What the trajectory is found by, unless by its id."""
+        return None if self.handle is None else (None if self.session else self.agent, self.handle)
+
+    @property
+    def name(self) -> str | None:
+        """What the id of the trajectory may show; a transport's session is a secret."""
+        return None if self.session else self.handle
+
+
+class Publishes(Protocol):
+    """What is needed of :class:`serving.trajectories.publishing.Publisher`."""
+
+    def trajectory(self, trajectory_id: str, agent: Agent) -> Trajectory:
+        """Open a trajectory."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One open trajectory. Its events are published in the order of the answers."""
+
+    trajectory_id: str
+    trajectory: Trajectory
+    key: tuple[Agent | None, str] | None
+    used_at: float
+    events: int = field(default=0)
+
+    def reasoned(self, reasoning: str | None) -> None:
+        """The agent's reasoning since its last call; about the document opened right before."""
+        if reasoning:
+            self.trajectory.reason(reasoning)
+            self.events += 1
+
+    def searched(self, query: str, result: "SearchResult") -> None:
+        """A query was answered."""
+        self.trajectory.search(query, result.hits, retriever_version=result.retriever_version)
+        self.events += 1
+
+    def opened(self, doc_id: str) -> None:
+        """A document was handed out."""
+        self.trajectory.browse(doc_id)
+        self.events += 1
+
+    def end(self, outcome: Outcome, answer: str | None) -> None:
+        """Nothing follows."""
+        if answer is not None:
+            self.trajectory.answer(answer)
+            self.events += 1
+        if self.events:
+            self.trajectory.end(outcome)
+            self.events += 1
+
+
+class Sessions:
+    """Open trajectories by handle; for one thread (an event loop's).
+
+    Args:
+        idle_seconds: silence after which :meth:`end_idle` ends one.
+        most: open at once; one more ends the one that was silent longest.
+        now: seconds of a clock that does not jump.
+    """
+
+    def __init__(
+        self,
+        publisher: Publishes,
+        *,
+        idle_seconds: float,
+        most: int,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publisher = publisher
+        self._idle_seconds, self._most, self._now = idle_seconds, most, now
+        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._named: dict[tuple[Agent | None, str], Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def of(self, caller: Caller) -> Session:
+        """The trajectory that a caller goes on with: the open one of its handle, or a new one."""
+        session = self._find(caller) or self._begin(caller)
+        session.used_at = self._now()
+        self._open.move_to_end(session.trajectory_id)
+        return session
+
+    def end(
+        self,
+        caller: Caller,
+        outcome: Outcome = "unknown",
+        answer: str | None = None,
+        reasoning: str | None = None,
+    ) -> Session | None:
+        """End a caller's trajectory; ``None`` if it is not open."""
+        session = self._find(caller)
+        if session is not None:
+            session.reasoned(reasoning)
+            self._end(session, "end", outcome, answer)
+        return session
+
+    def end_idle(self) -> int:
+        """End what has been silent for too long; returns how many."""
+        count, limit = 0, self._now() - self._idle_seconds
+        while self._open and (oldest := next(iter(self._open.values()))).used_at <= limit:
+            self._end(oldest, "idle")
+            count += 1
+        return count
+
+    def end_all(self) -> None:
+        """The server stops."""
+        while self._open:
+            self._end(next(iter(self._open.values())), "shutdown")
+
+    def _find(self, caller: Caller) -> Session | None:
+        if caller.handle is None or caller.key is None:
+            return None
+        return self._open.get(caller.handle) or self._named.get(caller.key)
+
+    def _begin(self, caller: Caller) -> Session:
+        if len(self._open) >= self._most:
+            self._end(next(iter(self._open.values())), "full")
+        trajectory_id = new_trajectory_id(caller.name, secrets.token_hex(_RANDOM_BYTES))
+        trajectory = self._publisher.trajectory(trajectory_id, caller.agent)
+        session = Session(trajectory_id, trajectory, caller.key, self._now())
+        self._open[trajectory_id] = session
+        if caller.key is not None:
+            self._named[caller.key] = session
+        metrics.TRAJECTORIES_OPEN.set(len(self._open))
+        return session
+
+    def _end(
+        self, session: Session, by: EndedBy, outcome: Outcome = "unknown", answer: str | None = None
+    ) -> None:
+        del self._open[session.trajectory_id]
+        if session.key is not None:
+            del self._named[session.key]
+        session.end(outcome, answer)
+        metrics.TRAJECTORIES_OPEN.set(len(self._open))
+        metrics.TRAJECTORIES_ENDED.labels(by).inc()
+        log.debug(
+            "trajectory ended", trajectory=session.trajectory_id, by=by, events=session.events
+        )

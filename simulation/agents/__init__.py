@@ -1,0 +1,4 @@
+"""Scripted agents and what they write.
+
+May import ``simulation.corpora``, ``retrail`` and ``serving``.
+"""

@@ -1,0 +1,4 @@
+"""Documents with queries and relevance judgements.
+
+May import ``schemas``.
+"""

@@ -1,0 +1,137 @@
+"""Any corpus in BEIR layout, as a corpus of the simulation.
+
+::
+
+    corpus.jsonl        {"_id", "title"?, "text"} a line
+    queries.jsonl       {"_id", "text"} a line
+    qrels/train.tsv     query-id, corpus-id, score: the needs of the agents that are learned from
+    qrels/test.tsv      likewise: the needs that are never seen
+
+Source: Thakur et al., "BEIR: A Heterogenous Benchmark for Zero-shot Evaluation of Information
+Retrieval Models", 2021. Lines with a score of 0 say that a document does not help; they are read
+and left out. Needs without a helpful document are left out too. Whatever else is wrong is an error
+that names file and line, because figures over half a corpus would look like figures.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.documents import Document
+from schemas.errors import InputError
+from schemas.events import describe
+from simulation.corpora.corpus import Corpus, Need
+
+LAYOUT = "corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/test.tsv"
+_HEADER = ["query-id", "corpus-id", "score"]
+
+
+def load(folder: Path) -> Corpus:
+    """Read a folder.
+
+    Raises:
+        InputError: a file is missing or unreadable, a line is broken, an id is named twice or is
+            unknown, or a split has no needs; the message names file and line.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder. A BEIR corpus is a folder with {LAYOUT}.")
+    documents = _documents(folder / "corpus.jsonl")
+    queries = _queries(folder / "queries.jsonl")
+    training = _needs(folder / "qrels" / "train.tsv", queries, documents)
+    unseen = _needs(folder / "qrels" / "test.tsv", queries, documents)
+    if both := sorted({n.need_id for n in training} & {n.need_id for n in unseen}):
+        raise InputError(
+            f"Query {both[0]} is in both {folder / 'qrels' / 'train.tsv'} and "
+            f"{folder / 'qrels' / 'test.tsv'} ({len(both)} such queries). The needs in test.tsv "
+            "are those that are never seen: take them out of train.tsv."
+        )
+    return Corpus(folder.resolve().name, tuple(documents.values()), tuple(training), tuple(unseen))
+
+
+def _documents(path: Path) -> dict[str, Document]:
+    found: dict[str, Document] = {}
+    for place, row in _json_lines(path):
+        doc_id = _string(row, "_id", place)
+        if doc_id in found:
+            raise InputError(f"{place}: document {doc_id!r} was there before.")
+        try:
+            found[doc_id] = Document(
+                doc_id=doc_id, title=row.get("title") or "", text=_string(row, "text", place)
+            )
+        except ValidationError as error:
+            raise InputError(f"{place}: {describe(error.errors(include_url=False))}") from error
+    return found
+
+
+def _queries(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for place, row in _json_lines(path):
+        query_id = _string(row, "_id", place)
+        if query_id in found:
+            raise InputError(f"{place}: query {query_id!r} was there before.")
+        found[query_id] = _string(row, "text", place)
+    return found
+
+
+def _needs(path: Path, queries: dict[str, str], documents: dict[str, Document]) -> list[Need]:
+    relevant: dict[str, dict[str, float]] = {}
+    for number, line in _lines(path):
+        place = f"{path}:{number}"
+        cells = line.decode("utf-8", "replace").rstrip("\r\n").split("\t")
+        if number == 1 and cells[:2] == _HEADER[:2]:
+            continue
+        if len(cells) != len(_HEADER):
+            raise InputError(
+                f"{place}: {len(cells)} columns, where {' <tab> '.join(_HEADER)} are expected."
+            )
+        query_id, doc_id, score = cells
+        if query_id not in queries:
+            raise InputError(f"{place}: query {query_id!r} is not in queries.jsonl.")
+        if doc_id not in documents:
+            raise InputError(f"{place}: document {doc_id!r} is not in corpus.jsonl.")
+        try:
+            gain = float(score)
+        except ValueError:
+            raise InputError(f"{place}: the score {score!r} is no number.") from None
+        if gain > 0:
+            relevant.setdefault(query_id, {})[doc_id] = gain
+    if not relevant:
+        raise InputError(f"{path}: no query has a document with a score above 0.")
+    return [Need(query_id, queries[query_id], relevant[query_id]) for query_id in sorted(relevant)]
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(path):
+        place = f"{path}:{number}"
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{place}: not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{place}: a JSON object is expected, not {type(row).__name__}.")
+        yield place, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing. A BEIR corpus is a folder with {LAYOUT}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _string(row: dict[str, Any], field: str, place: str) -> str:
+    value = row.get(field)
+    # Some corpora number their documents.
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: {field!r} is missing, empty or no string.")
+    return value

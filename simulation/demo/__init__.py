@@ -1,0 +1,4 @@
+"""The whole loop on this machine, measured.
+
+May import every package.
+"""

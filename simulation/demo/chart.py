@@ -1,0 +1,241 @@
+"""A run as a picture: what the agents taught the retriever, turn by turn."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simulation.demo import report as reports
+from simulation.demo.report import Report, Turn
+
+WIDTH, HEIGHT, DPI = 12.0, 6.75, 160
+INK, FAINT, PAPER, GRID = "#1f2933", "#6b7785", "#fbfaf7", "#e4e2dc"
+BLUE, GREEN, AMBER, RED, GREY = "#2563a8", "#1f8a5b", "#d9822b", "#b3402f", "#a9b1ba"
+FEW_TURNS = 4
+"""So many columns have room for their values."""
+
+
+def draw(report: Report, path: Path) -> None:
+    """Draw the chart as PNG, written whole.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    reports.replace(path, render(report))
+
+
+def render(report: Report) -> bytes:
+    """The chart as PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": FAINT,
+        "axes.facecolor": PAPER,
+        "figure.facecolor": PAPER,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
+        grid = figure.add_gridspec(
+            2, 3, left=0.06, right=0.975, top=0.76, bottom=0.13, hspace=0.62, wspace=0.27
+        )
+        _title(figure, report)
+        _found(figure.add_subplot(grid[:, 0]), report.turns)
+        _agents(figure.add_subplot(grid[:, 1]), report.turns)
+        _losses(figure.add_subplot(grid[0, 2]), report.turns)
+        _times(figure.add_subplot(grid[1, 2]), report.turns)
+        _footer(figure, report)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _title(figure: Any, report: Report) -> None:
+    first, last = report.turns[0], report.turns[-1]
+    change = last.ndcg_at_10 - first.ndcg_at_10
+    better = "a better retriever" if change > 0 else "no better retriever"
+    turns = len(report.turns) - 1
+    figure.text(
+        0.06,
+        0.925,
+        f"{turns} turn{'s' if turns > 1 else ''} of watching agents search: "
+        f"{better} ({change:+.3f} nDCG@10)",
+        fontsize=17,
+        weight="bold",
+    )
+    figure.text(
+        0.06,
+        0.873,
+        f"{report.corpus.name}: {report.corpus.documents:,} documents. All figures are measured on "
+        f"{report.corpus.unseen:,} needs that no trajectory was ever about.",
+        fontsize=11,
+        color=FAINT,
+    )
+
+
+def _footer(figure: Any, report: Report) -> None:
+    pairs = sum(turn.pairs for turn in report.turns)
+    figure.text(
+        0.06,
+        0.03,
+        f"Scripted agents, no LLM: {report.agents:,} trajectories a turn gave {pairs:,} labelled "
+        f"pairs in all.  Kafka: {report.kafka}.  Seed {report.seed}.  "
+        f"{report.seconds / 60:.1f} minutes.",
+        fontsize=9,
+        color=FAINT,
+    )
+
+
+def _found(axes: Any, turns: Sequence[Turn]) -> None:
+    """What the retriever finds: nDCG@10 and recall@10, above what it found untrained."""
+    head(axes, "What the retriever finds", "dashed: before it learned anything")
+    for values, colour, name, above in (
+        ([turn.recall_at_10 for turn in turns], AMBER, "recall@10", True),
+        ([turn.ndcg_at_10 for turn in turns], BLUE, "nDCG@10", False),
+    ):
+        places = range(len(turns))
+        axes.axhline(values[0], color=colour, linewidth=1.2, linestyle=(0, (4, 3)), alpha=0.7)
+        axes.fill_between(places, values, values[0], color=colour, alpha=0.13, linewidth=0)
+        axes.plot(places, values, color=colour, linewidth=2.6, zorder=3, label=name)
+        axes.scatter(places, values, s=64, color=colour, edgecolor=PAPER, linewidth=1.5, zorder=4)
+        for place in _labelled(len(turns)):
+            axes.annotate(
+                f"{values[place]:.3f}",
+                (place, values[place]),
+                xytext=(0, 9 if above else -9),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if above else "top",
+                color=colour,
+                weight="bold",
+                # The dashed line must not run through a figure that lies on it.
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+                zorder=3.5,
+            )
+    axes.legend(loc="lower right", frameon=False, labelcolor="linecolor")
+    _turns(axes, turns)
+    # Room above 1 for the labels of a retriever that finds nearly all.
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
+def _agents(axes: Any, turns: Sequence[Turn]) -> None:
+    """What that means to agents: success, and steps."""
+    steps = f"searches and browses of each: {turns[0].mean_steps:.2f} → {turns[-1].mean_steps:.2f}"
+    head(axes, "Agents with the right answer", steps)
+    rates = [turn.success_rate for turn in turns]
+    colours = [GREY if turn.turn == 0 else GREEN for turn in turns]
+    axes.bar(range(len(turns)), rates, width=0.58, color=colours)
+    for place in _labelled(len(turns)):
+        axes.annotate(
+            f"{rates[place]:.1%}",
+            (place, rates[place]),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+        )
+    _turns(axes, turns)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+
+
+def _losses(axes: Any, turns: Sequence[Turn]) -> None:
+    """Training loss over the optimiser steps, turn after turn."""
+    head(axes, "Training", "loss at each optimiser step")
+    start = 1
+    for turn, colour in zip(turns[1:], _cycle(len(turns)), strict=False):
+        steps = range(start, start + len(turn.losses))
+        axes.plot(steps, turn.losses, color=colour, linewidth=1.6)
+        if turn.losses and len(turns) <= FEW_TURNS + 2:
+            axes.annotate(
+                f"turn {turn.turn}",
+                (start + len(turn.losses) / 2, max(turn.losses)),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontsize=9,
+            )
+        start += len(turn.losses)
+    highest = max((loss for turn in turns for loss in turn.losses), default=1.0)
+    axes.set_ylim(0, highest * 1.25)
+    axes.set_xlim(0.5, max(2, start) - 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _times(axes: Any, turns: Sequence[Turn]) -> None:
+    """Where the time went."""
+    head(axes, "Where the time went", "seconds")
+    stages = ("agents", "mining", "training", "refresh", "measuring")
+    colours = (BLUE, AMBER, RED, GREEN, GREY)
+    for row, turn in enumerate(turns):
+        left = 0.0
+        for stage, colour in zip(stages, colours, strict=True):
+            seconds = getattr(turn.seconds, stage)
+            label = stage if row == 0 else None
+            axes.barh(row, seconds, left=left, height=0.62, color=colour, label=label)
+            left += seconds
+    shown = range(0, len(turns), 1 + len(turns) // 10)
+    axes.set_yticks(shown, [f"turn {turns[place].turn}" for place in shown])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(
+        ncol=len(stages),
+        loc="upper center",
+        bbox_to_anchor=(0.45, -0.16),
+        frameon=False,
+        fontsize=8,
+        handlelength=0.9,
+        columnspacing=0.9,
+        handletextpad=0.4,
+    )
+
+
+def head(axes: Any, title: str, explained: str) -> None:
+    """Title of a part of a picture, and below it what it shows."""
+    axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=INK, pad=24)
+    axes.annotate(
+        explained,
+        (0, 1),
+        xytext=(0, 8),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9,
+        color=FAINT,
+    )
+    axes.tick_params(length=0)
+
+
+def _labelled(count: int) -> Sequence[int]:
+    """Where a value is written: everywhere if there is room, else at both ends."""
+    return range(count) if count <= FEW_TURNS else (0, count - 1)
+
+
+def _turns(axes: Any, turns: Sequence[Turn]) -> None:
+    few = len(turns) <= FEW_TURNS
+    names = [f"turn {turn.turn}" if few else str(turn.turn) for turn in turns]
+    names[0] = "untrained" if few else "0"
+    shown = range(0, len(turns), 1 + len(turns) // 12)
+    axes.set_xticks(shown, [names[place] for place in shown])
+    if not few:
+        axes.set_xlabel("turn (0: untrained)")
+    axes.set_xlim(-0.5, len(turns) - 0.5)
+    axes.grid(axis="x", visible=False)
+
+
+def _cycle(count: int) -> list[str]:
+    return [(BLUE, RED, GREEN, AMBER)[index % 4] for index in range(count)]

@@ -1,0 +1,292 @@
+"""The loop: agents work, their trajectories are mined, the retriever learns, the index follows."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from consumers.training.training_worker import train_now
+from deploy.local.stack import LocalStack
+from schemas.errors import RetrailError
+from schemas.pairs import LabelledPair
+from schemas.releases import Release
+from schemas.settings import Settings
+from serving.search.retriever import Retriever
+from simulation.agents import fleet
+from simulation.agents.draws import digest
+from simulation.corpora.corpus import Corpus, Need
+from simulation.corpora.documents import send_documents
+from simulation.demo import measure, mined
+from simulation.demo.measure import Behaviour, Quality
+from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
+from simulation.demo.searching import (
+    every_core,
+    one_core,
+    search_many,
+    wait_until_indexed,
+    wait_until_live,
+)
+from simulation.demo.view import Stage, View
+from trainer.fit.finetune import Step
+
+
+class NothingLearned(RetrailError):
+    """A stage of the loop had nothing to do, so the loop did not close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        turns: how often it learns.
+        agents: that work in each turn; each publishes one trajectory.
+        seed: decides all draws.
+    """
+
+    corpus: Corpus
+    turns: int
+    agents: int
+    seed: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, turns: int, seed: int, agents: int | None) -> "Plan":
+        """The plan; by default every need of a turn is given to two agents.
+
+        Raises:
+            NothingLearned: there are fewer needs than turns.
+        """
+        if len(corpus.training) < turns:
+            raise NothingLearned(
+                f"{corpus.name} has {len(corpus.training)} needs for agents, and every turn takes "
+                f"new ones: ask for at most so many turns (--turns), not {turns}."
+            )
+        return cls(corpus, turns, agents or 2 * (len(corpus.training) // turns), seed)
+
+    def needs(self, turn: int) -> Sequence[Need]:
+        """The agents' needs of a turn, 1 to ``turns``: none of them is another turn's too."""
+        shuffled = sorted(
+            self.corpus.training, key=lambda need: digest(self.seed, "needs", need.need_id)
+        )
+        return shuffled[turn - 1 :: self.turns]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What measuring gave, and how long it took."""
+
+    quality: Quality
+    behaviour: Behaviour
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """By the names that a :class:`~simulation.demo.report.Turn` has for them."""
+        both = asdict(self.quality) | asdict(self.behaviour)
+        return {name: round(value, 6) for name, value in both.items()}
+
+
+class Flywheel:
+    """A plan at work over a running stack."""
+
+    def __init__(self, plan: Plan, stack: LocalStack, view: View) -> None:
+        self._plan, self._stack, self._view = plan, stack, view
+        self._settings = stack.settings
+        self._events = 0
+
+    def run(self) -> Report:
+        """Prepare, then turn after turn.
+
+        Raises:
+            NothingLearned: a stage had nothing to do.
+            RetrailError: a part failed.
+        """
+        began = time.monotonic()
+        corpus = self._plan.corpus
+        one_core()
+        with Retriever(self._settings) as retriever:
+            turns = [self._prepare(retriever)]
+            for number in range(1, self._plan.turns + 1):
+                turns.append(self._turn(number, turns[-1], retriever))
+        if not any(turn.gate and turn.gate.decision == "ship" for turn in turns):
+            raise NothingLearned(
+                "The gate let no new model pass, so the index was never refreshed. Give the "
+                "agents more to do (--agents, --turns) or another seed (--seed)."
+            )
+        return Report(
+            corpus=CorpusFigures(
+                corpus.name, len(corpus.documents), corpus.needs, len(corpus.unseen)
+            ),
+            kafka=self._stack.kafka_label,
+            seed=self._plan.seed,
+            agents=self._plan.agents,
+            turns=tuple(turns),
+            seconds=time.monotonic() - began,
+        )
+
+    def _prepare(self, retriever: Retriever) -> Turn:
+        """Turn 0: the untrained retriever over all documents."""
+        view, documents = self._view, self._plan.corpus.documents
+        view.begin("Turn 0: the untrained retriever")
+        with view.stage("documents", "onto the topic, from where every index is built") as stage:
+            self._load_documents(stage)
+        with view.stage(
+            "index", "encode all documents into Milvus, point the alias at it"
+        ) as stage:
+            wait_until_indexed(
+                self._settings,
+                len(documents),
+                on_wait=lambda done: self._wait(stage, done, len(documents)),
+            )
+        measured = self._measure(retriever)
+        return self._known(
+            Turn(
+                turn=0,
+                model_version=retriever.version(),
+                **measured.figures(),
+                seconds=Seconds(refresh=stage.seconds, measuring=measured.seconds),
+            )
+        )
+
+    def _turn(self, number: int, before: Turn, retriever: Retriever) -> Turn:
+        """Agents → pairs → training → gate → index; then the measurements."""
+        view, plan = self._view, self._plan
+        view.begin(f"Turn {number} of {plan.turns}: learn from what agents do")
+        todo = fleet.assignments(plan.needs(number), plan.agents, seed=plan.seed, turn=number)
+        with view.stage("agents", "search, browse, reason, answer; no LLM") as agents:
+            shift = fleet.work(
+                todo,
+                retriever,
+                self._settings,
+                on_progress=lambda done, of: self._wait(agents, done, of),
+            )
+            self._events += shift.events
+            agents.note = f"{shift.events:,} events, {shift.correct / len(todo):.0%} found it"
+        with view.stage("mining", "judge every browse, fold trajectories into pairs") as mining:
+            pairs = self._mine(todo, mining)
+            relevant = sum(pair.verdict == "relevant" for pair in pairs)
+            mining.note = f"{len(pairs):,} pairs, {relevant:,} of them positive"
+        losses: list[float] = []
+        with view.stage("training", "weighted by how long agents reasoned") as training:
+            release = self._train(training, losses, first=number == 1)
+        with view.stage("refresh", "a new index, then the alias swaps") as refresh:
+            version = self._refresh(release, before, retriever, refresh)
+        measured = self._measure(retriever)
+        return self._known(
+            Turn(
+                turn=number,
+                model_version=version,
+                **measured.figures(),
+                trajectories=len(todo),
+                pairs=len(pairs),
+                relevant=relevant,
+                pairs_digest=mined.digest(pairs),
+                training_steps=len(losses),
+                losses=tuple(round(loss, 4) for loss in losses),
+                gate=gate_of(release),
+                seconds=Seconds(
+                    agents=agents.seconds,
+                    mining=mining.seconds,
+                    training=training.seconds,
+                    refresh=refresh.seconds,
+                    measuring=measured.seconds,
+                ),
+            )
+        )
+
+    def _load_documents(self, stage: Stage) -> None:
+        send_documents(
+            self._settings,
+            self._plan.corpus.documents,
+            on_sent=lambda done, of: self._view.progress(stage, done, of),
+        )
+
+    def _mine(self, todo: Sequence[fleet.Assignment], stage: Stage) -> list[LabelledPair]:
+        mined.wait_until_mined(
+            self._settings,
+            self._events,
+            on_wait=lambda done, of: self._wait(stage, done, of),
+        )
+        pairs = mined.pairs_of(self._settings, {each.mind.trajectory_id for each in todo})
+        if not any(pair.verdict == "relevant" for pair in pairs):
+            raise NothingLearned(
+                f"{len(todo):,} trajectories gave no positive pair: nothing to learn from. Give "
+                "the agents more to do (--agents)."
+            )
+        return pairs
+
+    def _train(self, stage: Stage, losses: list[float], *, first: bool) -> Release:
+        def on_step(step: Step) -> None:
+            losses.append(step.loss)
+            last = step.step == step.steps
+            note = "comparing with the parent" if last else f"loss {step.loss:.3f}"
+            self._view.progress(stage, step.step, step.steps, note)
+
+        every_core()
+        try:
+            release = train_now(
+                for_first_turn(self._settings) if first else self._settings, on_step=on_step
+            )
+        finally:
+            one_core()
+        if release is None:
+            raise NothingLearned(
+                "The pairs of this turn gave no training step. Give the agents more to do "
+                "(--agents)."
+            )
+        stage.note = f"{len(losses)} steps, gate: {release.reason}"
+        return release
+
+    def _refresh(self, release: Release, before: Turn, retriever: Retriever, stage: Stage) -> int:
+        if release.decision != "ship":
+            stage.note = f"not needed, version {before.model_version} goes on serving"
+            return before.model_version
+        wait_until_live(retriever, release.version, on_wait=lambda: self._wait(stage, 0, 0))
+        stage.note = f"version {release.version} serves"
+        return release.version
+
+    def _measure(self, retriever: Retriever) -> "Measured":
+        """The figures of what serves now, on the needs never seen."""
+        needs, search = self._plan.corpus.unseen, search_many(retriever)
+        with self._view.stage("measuring", f"{len(needs):,} needs never seen") as stage:
+            quality = measure.quality(
+                needs, search, progress=lambda done, of: self._wait(stage, done, 2 * of)
+            )
+            behaviour = measure.behaviour(
+                needs,
+                search,
+                seed=self._plan.seed,
+                progress=lambda done, of: self._wait(stage, of + done, 2 * of),
+            )
+        return Measured(quality, behaviour, stage.seconds)
+
+    def _known(self, turn: Turn) -> Turn:
+        self._view.turn(turn)
+        return turn
+
+    def _wait(self, stage: Stage, done: int, of: int) -> None:
+        """Whenever there is a moment: look after the stack, show how far things are."""
+        self._stack.check()
+        self._view.progress(stage, done, of)
+
+
+def for_first_turn(settings: Settings) -> Settings:
+    """The first turn has no earlier pairs to replay and goes over its own instead.
+
+    So turns have about as many steps.
+    """
+    epochs = round((settings.train_epochs or 1) * (1.0 + settings.train_replay))
+    return settings.model_copy(update={"train_epochs": epochs})
+
+
+def gate_of(release: Release) -> Gate:
+    """What a release says about its gate."""
+    parent, child = release.parent_metrics, release.child_metrics
+    return Gate(
+        decision=release.decision,
+        reason=release.reason,
+        queries=release.queries,
+        parent=parent.ndcg_at_10 if parent else None,
+        child=child.ndcg_at_10 if child else None,
+        interval=release.interval,
+        margin=release.margin,
+    )

@@ -1,0 +1,115 @@
+"""Mining files without a broker: the same judge and the same fold over events in the files' order.
+
+The files say nothing about when events reached a log, so no time passes between them; after the
+last one enough passes to close what never ended, as it would on a broker.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from schemas.errors import InputError
+from schemas.events import Event, InvalidEvent, parse
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from streams.importing.lrat import events_of_file
+from streams.judge.judging import Judge, judge_event, judge_named
+from streams.mine.fold import Fold, Limits
+
+FileFormat = Literal["lrat", "events"]
+
+_SUFFIX: dict[FileFormat, str] = {"lrat": ".json", "events": ".jsonl"}
+_AT_ONCE = 256
+"""Events whose reasonings are judged at the same time; the judge bounds its own requests."""
+
+
+def files_of(paths: Iterable[Path], file_format: FileFormat) -> list[Path]:
+    """The files that the paths name: a folder stands for its files of the format, sorted.
+
+    Raises:
+        InputError: a path does not exist, or there is nothing to read.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(path.glob(f"*{_SUFFIX[file_format]}"))
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not files:
+        raise InputError(f"There are no *{_SUFFIX[file_format]} files in the given folders.")
+    return files
+
+
+def events_of(path: Path, file_format: FileFormat) -> Iterator[Event]:
+    """The events of one file: an LRAT trajectory, or one event a line as on trajectory-events.
+
+    Raises:
+        InputError: naming the file, and the line that is no event.
+    """
+    if file_format == "lrat":
+        yield from events_of_file(path)
+        return
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _event_of_line(line, path, number)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _event_of_line(line: bytes, path: Path, number: int) -> Event:
+    try:
+        return parse(line).event
+    except InvalidEvent as error:
+        raise InputError(f"{path}:{number}: {error}") from error
+
+
+def mine_paths(
+    paths: Iterable[Path],
+    file_format: FileFormat,
+    settings: Settings,
+    *,
+    on_file: Callable[[Path], None] = lambda path: None,
+) -> Iterator[LabelledPair]:
+    """Labelled pairs of the trajectories in files; ``sources`` is absent, there being no log.
+
+    Args:
+        paths: files, or folders of them.
+        file_format: ``lrat`` or ``events``.
+        settings: judge, profile, revision and limits.
+        on_file: called when a file has been read.
+
+    Raises:
+        InputError: see :func:`files_of` and :func:`events_of`.
+    """
+    fold = Fold(revision=settings.revision, profile=settings.profile, limits=Limits.of(settings))
+    files = files_of(paths, file_format)
+    with asyncio.Runner() as runner:
+        judge = judge_named(settings)
+        try:
+            offsets = itertools.count()
+            for path in files:
+                events = events_of(path, file_format)
+                while chunk := list(itertools.islice(events, _AT_ONCE)):
+                    for offset, value in runner.run(_judge_all(chunk, judge, offsets)):
+                        yield from map(LabelledPair.content, fold.apply(offset, 0, value))
+                on_file(path)
+        finally:
+            runner.run(judge.aclose())
+    yield from map(LabelledPair.content, fold.close_all())
+
+
+async def _judge_all(
+    events: list[Event], judge: Judge, offsets: Iterator[int]
+) -> list[tuple[int, bytes]]:
+    """Judged events as they would stand on the log, judged at once and in order."""
+    numbered = [(next(offsets), event) for event in events]
+    judged = await asyncio.gather(
+        *(judge_event(event, judge, offset, 0) for offset, event in numbered)
+    )
+    return [(event.source_offset, event.to_json()) for event in judged]

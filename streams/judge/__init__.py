@@ -1,0 +1,4 @@
+"""``trajectory-events`` to ``judged-events``: validates events and judges reasonings.
+
+May import ``streams.loop`` and what that may.
+"""

@@ -1,0 +1,74 @@
+"""Records that cannot be judged: set aside with the reason, and with the bytes as they came."""
+
+from typing import Literal
+
+from schemas.events import InvalidEvent, InvalidReason, Parsed, parse
+from schemas.headers import DeadLetter
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
+from streams.loop.outbox import Output
+from streams.loop.source import Record
+
+STAGE = "judge"
+
+RejectReason = InvalidReason | Literal["wrong_key", "too_large"]
+
+_LONGEST_MESSAGE = 2_000
+_OVERHEAD = 1_024
+"""Bytes of a record batch around key, value and headers, generously."""
+
+
+class Rejected(ValueError):
+    """A record that is no event of the contract; ``reason`` is a metric label."""
+
+    def __init__(self, reason: RejectReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: RejectReason = reason
+
+
+def read(record: Record) -> Parsed:
+    """The event of a record of trajectory-events.
+
+    Raises:
+        Rejected: it has no value, is no event, or its key is not the trajectory's id (the order of
+            a trajectory's events rests on the key).
+    """
+    if record.value is None:
+        raise Rejected("malformed_json", "the record has no value")
+    try:
+        parsed = parse(record.value)
+    except InvalidEvent as error:
+        raise Rejected(error.reason, str(error)) from error
+    if record.key != parsed.event.trajectory_id.encode():
+        raise Rejected("wrong_key", f"key {record.key!r} is not the trajectory_id")
+    return parsed
+
+
+def fits(output: Output, limit: int = MAX_EVENT_BYTES + ADDED_BYTES) -> bool:
+    """Whether a topic whose largest batch is ``limit`` bytes takes the record."""
+    size = len(output.key or b"") + len(output.value or b"") + _OVERHEAD
+    for name, value in output.headers:
+        size += len(name) + len(value or b"") + 10
+    return size <= limit
+
+
+def dead_letter(record: Record, topic: str, partition: int, error: Rejected) -> Output:
+    """What goes to the dead letter queue.
+
+    A record that is too large even for that goes without its value; the headers say where it is.
+    """
+    cause = error.__cause__ or error
+    letter = DeadLetter(
+        topic=topic,
+        partition=partition,
+        offset=record.offset,
+        stage=STAGE,
+        reason=error.reason,
+        exception=type(cause).__name__,
+        message=str(error)[:_LONGEST_MESSAGE],
+    )
+    whole = Output(record.key, record.value, letter.headers(record.headers))
+    if record.key is None and record.value is None:
+        return whole._replace(value=b"")
+    if fits(whole):
+        return whole
+    return Output(record.key, b"", letter.headers())

@@ -1,0 +1,200 @@
+"""Every private name of Faust and aiokafka that we need, and what we change by them.
+
+- Whole batches go from the consumer to a :class:`streams.loop.source.Handler`; no event is made of
+  them.
+- The position of a partition is what the handler says, not what Faust committed, and the flow is
+  held until it has been set (Faust reopens partitions too early, which loses records).
+- Positions are set in the consumer's own thread: Faust sets them from ours, between two statements
+  of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
+- Committed offsets are read back with their metadata.
+- The producer is idempotent, and gives whole batches of one partition away.
+
+The names are checked at start, see :func:`require_private_names`; ``docs/decisions/`` says why.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar, cast
+
+import aiokafka
+import faust
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode.threads import WorkerThread
+
+from schemas.errors import CannotGoOn, ConfigurationError
+from streams.loop.source import Handler
+
+SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
+FETCH_WAIT_MS = 50
+"""Faust's 1,500 ms hold the next fetch of a broker behind its idle partitions."""
+
+# Faust's services log under the module that their class is in: ours, here.
+logging.getLogger(__name__).setLevel(logging.WARNING)
+
+T = TypeVar("T")
+
+_PRIVATE_NAMES: dict[Any, tuple[str, ...]] = {
+    driver.Consumer: ("_getmany", "_new_consumer_thread", "perform_seek", "verify_event_path"),
+    driver.AIOKafkaConsumerThread: ("_create_worker_consumer", "_ensure_consumer", "Worker"),
+    driver.Producer: ("_settings_extra", "_ensure_producer"),
+    faust.App: ("_new_transport", "_new_producer_transport"),
+    GroupCoordinator: ("fetch_committed_offsets",),
+    aiokafka.AIOKafkaProducer: ("create_batch", "send_batch"),
+}
+
+
+def require_private_names() -> None:
+    """Fail before anything starts if Faust or aiokafka is not as this file expects.
+
+    Raises:
+        ConfigurationError: naming what is missing and the versions that have it.
+    """
+    missing = [
+        f"{owner.__module__}.{owner.__name__}.{name}"
+        for owner, names in _PRIVATE_NAMES.items()
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if missing:
+        raise _unsupported(missing)
+
+
+def _unsupported(missing: Sequence[str]) -> ConfigurationError:
+    found = ", ".join(f"{package} {version(package)}" for package in SUPPORTED)
+    wanted = " ".join(f"{package}=={number}" for package, number in SUPPORTED.items())
+    return ConfigurationError(
+        f"The stream workers need {', '.join(missing)}, which the installed {found} do not have. "
+        f"Install the supported versions: pip install {wanted}"
+    )
+
+
+class _DaemonThread(WorkerThread):
+    """A consumer thread that hangs at its end does not keep the process alive."""
+
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """The thread in which aiokafka's consumer lives."""
+
+    Worker = _DaemonThread
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        for name in ("_fetch_max_wait_ms", "_coordinator"):
+            if not hasattr(consumer, name):
+                raise _unsupported([f"aiokafka.AIOKafkaConsumer.{name}"])
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do something with aiokafka's consumer, in its own thread.
+
+        Raises:
+            CannotGoOn: the thread has ended.
+        """
+
+        if self._thread is None or not self._thread.is_alive():
+            raise CannotGoOn("Faust's consumer thread has ended.")
+
+        async def job() -> T:
+            return await work(self._ensure_consumer())
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(job(), self.thread_loop))
+
+    async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read on there, in those partitions that are still assigned."""
+
+        async def go(consumer: Any) -> None:
+            for partition, offset in offsets.items():
+                if partition in consumer.assignment():
+                    consumer.seek(partition, offset)
+
+        await self.run(go)
+
+
+class _BatchConsumer(driver.Consumer):
+    app: "TransportApp"
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 - Faust's signature
+    ) -> dict[TP, Any]:
+        """Fetch where there is room, and hand over the source's records in whole batches."""
+        handler, source = self.app.handler, self.app.source
+        wanted = {TP(source, partition) for partition in handler.with_room()}
+        if active_partitions is not None:
+            wanted &= active_partitions
+        if not wanted:
+            await asyncio.sleep(FETCH_WAIT_MS / 1000)
+            return {}
+        for partition, records in (await super()._getmany(wanted, timeout)).items():
+            if self.flow_active:
+                await handler.deliver(partition.partition, records)
+        return {}
+
+    async def perform_seek(self) -> None:
+        """Go to where the handler wants to read; the caller lets the flow go on after this."""
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        wanted = self.app.handler.positions().items()
+        await self.app.consumer_thread.seek_all(
+            {TopicPartition(self.app.source, partition): offset for partition, offset in wanted}
+        )
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust looks for stalled agents here; the worker watches its offsets itself."""
+
+
+class _IdempotentProducer(driver.Producer):
+    def _settings_extra(self) -> dict[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+
+class _BatchTransport(driver.Transport):
+    Consumer = _BatchConsumer
+    Producer = _IdempotentProducer
+
+
+class TransportApp(faust.App):
+    """A Faust app with these consumers and producers."""
+
+    source: str
+    handler: Handler
+
+    def _new_transport(self) -> Any:
+        return _BatchTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Any:
+        return _BatchTransport(self.conf.broker_producer, self)
+
+    @property
+    def consumer_thread(self) -> BatchThread:
+        """The thread of the consumer."""
+        assert isinstance(self.consumer, _BatchConsumer)
+        return cast(BatchThread, self.consumer._thread)
+
+    @property
+    def kafka_producer(self) -> Any:
+        """aiokafka's producer."""
+        return cast(_IdempotentProducer, self.producer)._ensure_producer()
+
+
+async def fetch_committed(
+    consumer: Any, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What aiokafka's consumer has committed, with metadata; only where it has."""
+    found: dict[TopicPartition, OffsetAndMetadata]
+    found = await consumer._coordinator.fetch_committed_offsets(partitions)
+    return found

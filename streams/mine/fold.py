@@ -1,0 +1,349 @@
+"""The miner's state as a fold over one partition of judged-events (DESIGN, "Guarantees: Miner").
+
+Pure: records in, pairs out; the only clock is the time that the records carry, which never runs
+backwards and passes before a record is applied. Because of that, a new owner of the partition can
+fold again from the *low watermark* (the oldest record that an open trajectory needs) and arrives at
+the same pairs; ``docs/decisions/`` says why there is no state store.
+"""
+
+import heapq
+import re
+from collections import Counter
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+
+from schemas.events import Agent
+from schemas.pairs import ClosedBy, LabelledPair, pair_id
+from schemas.settings import ProfileName, Settings
+from streams.mine.closed import Closed, ClosedTrajectories, Start
+from streams.mine.mining import MinedPair, mine
+from streams.mine.sequencing import OpenTrajectory
+from streams.mine.steps import EventRecord, TickRecord, decode, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a gap is passed, a trajectory closed and forgotten; times in ms of log time.
+
+    A closed trajectory is forgotten ``gap_ms``, or ``remembered_records`` offsets, after its last
+    event: the latter bounds memory, and what is read again, where many events come at once.
+    """
+
+    gap_ms: int = 30_000
+    idle_ms: int = 1_800_000
+    age_ms: int = 6 * 3_600_000
+    events: int = 2_000
+    remembered_records: int = 100_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """The limits that the settings ask for."""
+        return cls(
+            gap_ms=int(settings.gap_seconds * 1000),
+            idle_ms=int(settings.idle_seconds * 1000),
+            age_ms=int(settings.max_age_seconds * 1000),
+            events=settings.max_events,
+        )
+
+
+_METADATA = re.compile(r"[12];(\d+);(-?\d+);(\d+)(?:;(\d+(?:,\d+){4}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where and how a new owner of the partition goes on; what a commit and its metadata say.
+
+    Attributes:
+        offset: fold again from here; the committed offset.
+        acknowledged: the pairs of records below this offset are on the topic: fold silently.
+        last_source: source offset of the last record before ``offset``; -1 without one.
+        clock: log time before ``offset``, in milliseconds.
+        limits: under which the pairs below ``acknowledged`` were made; None if that is not known.
+    """
+
+    offset: int
+    acknowledged: int
+    last_source: int = -1
+    clock: int = 0
+    limits: Limits | None = None
+
+    def under(self, limits: Limits) -> "Resume":
+        """The same start for a fold with these limits.
+
+        Under other ones it closes trajectories at other records, so that it may know of pairs below
+        ``acknowledged`` which nobody wrote: none of them is silent.
+        """
+        if self.limits in (None, limits):
+            return self
+        return replace(self, acknowledged=self.offset, limits=limits)
+
+    def metadata(self) -> str:
+        """The commit's metadata; its first field is the version of the format."""
+        fields = [2 if self.limits else 1, self.acknowledged, self.last_source, self.clock]
+        limits = [",".join(map(str, astuple(self.limits)))] if self.limits else []
+        return ";".join([*map(str, fields), *limits])
+
+    @classmethod
+    def parse(cls, offset: int, metadata: str | None) -> "Resume":
+        """Read a commit; one without our metadata means that nothing is known but the offset.
+
+        Then nothing is silent: pairs may be repeated, which readers expect, and none is lost.
+        """
+        match = _METADATA.fullmatch(metadata or "")
+        if match is None:
+            return cls(offset, offset)
+        *numbers, limits = match.groups()
+        acknowledged, last_source, clock = map(int, numbers)
+        known = Limits(*map(int, limits.split(","))) if limits else None
+        return cls(offset, acknowledged, last_source, clock, known)
+
+
+def _start_of(trajectory: OpenTrajectory) -> Start:
+    return Start(trajectory.first_offset, trajectory.source_before, trajectory.clock_before)
+
+
+@lru_cache(maxsize=4_096)
+def _agent(name: str, model: str) -> Agent:
+    """Thousands of open trajectories share few agents."""
+    return Agent(name=name, model=model)
+
+
+class Fold:
+    """State of one partition of judged-events.
+
+    Attributes:
+        counts: what became of records, browses and trajectories since somebody cleared it; keys are
+            ``("events", result)``, ``("browses", result)``, ``("rank", verdict, rank)``,
+            ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
+            for that reason never came (at most ``limits.events`` a trajectory). Silent records are
+            not counted again.
+        clock: log time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        revision: str = "",
+        profile: ProfileName = "reference",
+        limits: Limits | None = None,
+        last_source: int = -1,
+        clock: int = 0,
+    ) -> None:
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        self.clock = clock
+        self._revision = revision
+        self._profile: ProfileName = profile
+        self._limits = limits or Limits()
+        self._last_source = last_source
+        self._open: dict[str, OpenTrajectory] = {}
+        self._offset = 0
+        self._deadlines: list[tuple[int, int, str]] = []
+        self._closed = ClosedTrajectories(self._limits.gap_ms, self._limits.remembered_records)
+
+    @property
+    def open_trajectories(self) -> int:
+        """How many trajectories wait for their end."""
+        return len(self._open)
+
+    def apply(
+        self, offset: int, timestamp: int, value: bytes, *, silent: bool = False
+    ) -> list[LabelledPair]:
+        """Fold one record in.
+
+        Args:
+            offset: of the record on judged-events; above all earlier ones.
+            timestamp: the record's own, in milliseconds; counts for ticks only, as a bound.
+            value: a judged event.
+            silent: the pairs are known to be on the topic, so they are neither made nor counted.
+
+        Returns:
+            The pairs of every trajectory that this record, or the time that it brings, closes.
+        """
+        self._offset = offset
+        try:
+            record = decode(value)
+        except msgspec.MsgspecError:
+            self._count("undecodable", silent)
+            return []
+        if isinstance(record, TickRecord):
+            as_of = timestamp if record.as_of is None else min(record.as_of, timestamp)
+            return self.advance(as_of, silent=silent)
+        if record.source_offset <= self._last_source:
+            self._count("rejudged", silent)
+            return []
+        before = self._last_source, self.clock
+        self._last_source = record.source_offset
+        pairs = self.advance(record.source_time, silent=silent)
+        trajectory = self._open.get(record.trajectory_id)
+        if trajectory is not None and self._overflows(trajectory, record):
+            pairs += self._close(trajectory, "size", silent)
+            trajectory = None
+        if trajectory is None:
+            if record.seq != 0:
+                self._count("late", silent)
+                return pairs
+            if self._closed.repeats(record.trajectory_id, offset, self.clock):
+                self._count("repeated", silent)
+                return pairs
+            trajectory = self._start(record, offset, *before)
+        elif record.seq == 0:
+            trajectory.last_opening = offset
+        arrival = trajectory.arrive(record, self.clock)
+        self._count(arrival, silent)
+        if arrival in ("accepted", "held"):
+            trajectory.last_offset, trajectory.touched = offset, self.clock
+        if trajectory.outcome is not None:
+            pairs += self._close(trajectory, "end", silent)
+        elif arrival == "held":
+            self._watch_gap(trajectory)
+        return pairs
+
+    def advance(self, now: int, *, silent: bool = False) -> list[LabelledPair]:
+        """Let time pass up to ``now``: pass old gaps, close what is idle or old."""
+        self.clock = max(self.clock, now)
+        pairs: list[LabelledPair] = []
+        while self._deadlines and self._deadlines[0][0] <= self.clock:
+            _, first_offset, trajectory_id = heapq.heappop(self._deadlines)
+            trajectory = self._open.get(trajectory_id)
+            if trajectory is None or trajectory.first_offset != first_offset:
+                continue
+            deadline, reason = self._deadline(trajectory)
+            if deadline > self.clock:
+                self._watch(trajectory)
+            elif reason == "gap":
+                trajectory.pass_gap()
+                if trajectory.outcome is not None:
+                    pairs += self._close(trajectory, "end", silent)
+                else:
+                    self._watch(trajectory)
+            else:
+                pairs += self._close(trajectory, reason, silent)
+        return pairs
+
+    def close_all(self) -> list[LabelledPair]:
+        """Let all the time pass that can: what is open ends as it would on a log gone quiet."""
+        return self.advance(self.clock + self._limits.gap_ms + self._limits.age_ms)
+
+    def resume(self, next_offset: int, acknowledged: int) -> Resume:
+        """What to commit when everything below ``next_offset`` was folded.
+
+        Args:
+            next_offset: of the record that comes next.
+            acknowledged: the pairs of records below this offset are on the topic.
+        """
+        oldest = next(iter(self._open.values()), None)
+        now = Start(next_offset, self._last_source, self.clock)
+        wanted = now if oldest is None else _start_of(oldest)
+        start = self._closed.start(wanted, next_offset, self.clock)
+        return Resume(start.offset, acknowledged, start.last_source, start.clock, self._limits)
+
+    def _start(
+        self, record: EventRecord, offset: int, source_before: int, clock_before: int
+    ) -> OpenTrajectory:
+        trajectory = OpenTrajectory(
+            trajectory_id=record.trajectory_id,
+            agent=_agent(record.agent.name, record.agent.model),
+            tenant=record.tenant,
+            first_offset=offset,
+            last_offset=offset,
+            source_before=source_before,
+            clock_before=clock_before,
+            opened=self.clock,
+            touched=self.clock,
+            last_opening=offset,
+        )
+        self._open[record.trajectory_id] = trajectory
+        self._watch(trajectory)
+        return trajectory
+
+    def _overflows(self, trajectory: OpenTrajectory, record: EventRecord) -> bool:
+        return trajectory.events >= self._limits.events and record.seq >= trajectory.next_seq
+
+    def _deadline(self, trajectory: OpenTrajectory) -> tuple[int, ClosedBy | Literal["gap"]]:
+        limits, gap_since = self._limits, trajectory.gap_since()
+        deadlines: list[tuple[int, ClosedBy | Literal["gap"]]] = [
+            (trajectory.opened + limits.age_ms, "age"),
+            (trajectory.touched + limits.idle_ms, "idle"),
+        ]
+        if gap_since is not None:
+            deadlines.append((gap_since + limits.gap_ms, "gap"))
+        return min(deadlines, key=lambda deadline: deadline[0])
+
+    def _watch_gap(self, trajectory: OpenTrajectory) -> None:
+        """A gap that just opened is due before what is watched already; a later one is not."""
+        if trajectory.held is not None and len(trajectory.held) == 1:
+            self._watch(trajectory)
+
+    def _watch(self, trajectory: OpenTrajectory) -> None:
+        """See to it that the heap holds an entry at or before the next deadline.
+
+        Entries are not moved when a deadline does (each event moves the idle one); one that comes
+        up too early is replaced then.
+        """
+        deadline, _ = self._deadline(trajectory)
+        entry = (deadline, trajectory.first_offset, trajectory.trajectory_id)
+        heapq.heappush(self._deadlines, entry)
+
+    def _close(
+        self, trajectory: OpenTrajectory, reason: ClosedBy, silent: bool
+    ) -> list[LabelledPair]:
+        """Take a trajectory out of the state; its pairs, unless they are known to be there."""
+        while trajectory.held and trajectory.outcome is None:
+            trajectory.pass_gap()
+        del self._open[trajectory.trajectory_id]
+        closed = Closed(
+            _start_of(trajectory),
+            trajectory.last_opening,
+            trajectory.last_offset,
+            trajectory.touched,
+        )
+        self._closed.add(trajectory.trajectory_id, closed, self._offset, self.clock)
+        if silent:
+            return []
+        closed_by: ClosedBy = "end" if trajectory.outcome is not None else reason
+        self.counts["closed", closed_by] += 1
+        if trajectory.missing:
+            # A seq is any number: one broken client must not drown the others.
+            missing = min(trajectory.missing, self._limits.events)
+            self.counts["gaps", closed_by] += missing
+        mined = mine(unpack(trajectory.steps), self._profile, self.counts)
+        return [self._pair(trajectory, closed_by, pair) for pair in mined]
+
+    def _pair(
+        self, trajectory: OpenTrajectory, closed_by: ClosedBy, mined: MinedPair
+    ) -> LabelledPair:
+        return LabelledPair.model_validate(
+            {
+                "pair_id": pair_id(
+                    self._revision, trajectory.trajectory_id, mined.browse_seq, self._profile
+                ),
+                "trajectory_id": trajectory.trajectory_id,
+                "browse_seq": mined.browse_seq,
+                "revision": self._revision,
+                "profile": self._profile,
+                "query": mined.query,
+                "earlier_queries": mined.earlier_queries,
+                "positive": mined.positive,
+                "negatives": mined.negatives,
+                "verdict": mined.verdict,
+                "judge": mined.judge,
+                "judge_version": mined.judge_version,
+                "reasoning_tokens": mined.reasoning_tokens,
+                "rejected": mined.rejected,
+                "rank": mined.rank,
+                "outcome": trajectory.outcome or "unknown",
+                "closed_by": closed_by,
+                "gaps": trajectory.missing,
+                "agent": trajectory.agent,
+                "tenant": trajectory.tenant,
+                "retriever_version": mined.retriever_version,
+                "sources": (trajectory.first_offset, trajectory.last_offset),
+            }
+        )
+
+    def _count(self, result: str, silent: bool) -> None:
+        if not silent:
+            self.counts["events", result] += 1

@@ -1,0 +1,41 @@
+"""Choosing ports."""
+
+import socket
+
+import pytest
+
+from deploy.errors import PortTaken
+from deploy.processes import ports
+
+
+def test_different_and_below_the_ephemeral_range() -> None:
+    found = ports.free_ports(20)
+    assert len(set(found)) == 20
+    assert set(found) <= set(ports.RANGE)
+
+
+def test_nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "RANGE", range(20000, 20003))
+    monkeypatch.setattr(ports, "is_free", lambda port: port == 20001)
+    assert ports.free_ports(1) == [20001]
+    with pytest.raises(PortTaken):
+        ports.free_ports(2)
+
+
+def test_keeps_what_is_free_and_replaces_what_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind((ports.LOOPBACK, ports.free_ports(1)[0]))
+        other.listen()
+        taken = other.getsockname()[1]
+        (free,) = ports.free_ports(1)
+
+        chosen = ports.keep_or_choose({"a": taken, "b": free, "c": None})
+
+        assert ports.answers(taken)
+    assert chosen["b"] == free
+    assert taken not in chosen.values()
+    assert len(set(chosen.values())) == 3
+
+
+def test_nobody_answers() -> None:
+    assert not ports.answers(ports.free_ports(1)[0])

@@ -1,0 +1,150 @@
+"""The restart policy, and a supervisor over real processes."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import StackFailed
+from deploy.processes.child import Child
+from deploy.processes.supervisor import DELAYS, WINDOW, GiveUp, Restart, Supervisor, Worker, decide
+from tests.waiting import eventually
+
+
+@pytest.mark.parametrize(
+    ("exits", "decision"),
+    [
+        ([1000.0], Restart(1.0, 1)),
+        ([900.0, 1000.0], Restart(3.0, 2)),
+        ([800.0, 900.0, 1000.0], GiveUp(3)),
+        ([700.1, 900.0, 1000.0], GiveUp(3)),
+        ([700.0, 900.0, 1000.0], Restart(3.0, 2)),
+        ([1.0, 2.0, 1000.0], Restart(1.0, 1)),
+    ],
+)
+def test_third_exit_in_five_minutes_is_the_last(
+    exits: list[float], decision: Restart | GiveUp
+) -> None:
+    assert decide(exits, 1000.0) == decision
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1).map(sorted))
+def test_gives_up_exactly_when_three_exits_are_recent(exits: list[float]) -> None:
+    now = exits[-1]
+    recent = [moment for moment in exits if now - moment < WINDOW]
+
+    match decide(exits, now):
+        case GiveUp(number):
+            assert number == len(recent) >= 3
+        case Restart(delay, number):
+            assert number == len(recent) < 3
+            assert delay == DELAYS[number - 1]
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def worker(folder: Path, script: str) -> Worker:
+    return Worker(Child("judge", ["sh", "-c", script], folder / "judge.log"), folder / "run")
+
+
+@pytest.fixture
+def dying(tmp_path: Path, said: list[str], clock: Clock) -> Iterator[Supervisor]:
+    mortal = worker(tmp_path, "echo the broker is gone; exit 75")
+    mortal.child.start()
+    supervisor = Supervisor([], [mortal], said.append, clock=clock)
+    yield supervisor
+    supervisor.stop()
+
+
+def test_restarts_a_worker_and_says_why(dying: Supervisor, said: list[str], clock: Clock) -> None:
+    (mortal,) = dying.workers
+    first = mortal.child.pid
+    assert mortal.child.wait(10)
+
+    dying.check()
+    assert mortal.state == "restarting"
+    assert "judge exited with status 75; restart in 1 s" in said[0]
+    assert "the broker is gone" in said[0]
+
+    clock.now = 0.9
+    dying.check()
+    assert mortal.child.pid == first
+    clock.now = 1.0
+    dying.check()
+    assert mortal.child.pid != first
+
+
+def test_third_exit_ends_the_stack(dying: Supervisor, said: list[str], clock: Clock) -> None:
+    (mortal,) = dying.workers
+    for exits in (1, 2):
+        assert mortal.child.wait(10)
+        dying.check()
+        assert len(mortal.exits) == exits
+        clock.now += DELAYS[exits - 1]
+        dying.check()
+    assert mortal.child.wait(10)
+
+    with pytest.raises(StackFailed, match="3rd time in 5 minutes") as caught:
+        dying.check()
+    assert "the broker is gone" in str(caught.value)
+    assert len(said) == 2
+
+
+def test_worker_runs_once_it_serves_metrics(tmp_path: Path) -> None:
+    live = worker(tmp_path, "exec sleep 60")
+    live.run_folder.mkdir()
+    live.child.start()
+    try:
+        assert (live.state, live.metrics_port) == ("starting", None)
+        (live.run_folder / f"judge-{live.child.pid}.metrics").write_text("1234")
+        assert (live.state, live.metrics_port) == ("running", 1234)
+    finally:
+        Supervisor([], [live], print).stop()
+    assert live.state == "stopped"
+    assert list(live.run_folder.iterdir()) == []
+
+
+def test_worker_that_will_not_stop_is_killed_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr("deploy.processes.supervisor.STOP_GRACE", 0.2)
+    script = (
+        "import signal,subprocess,sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    )
+    stubborn = Worker(
+        Child("train", [sys.executable, "-c", script], tmp_path / "train.log"), tmp_path / "run"
+    )
+    stubborn.child.start()
+    grandchild = int(eventually(stubborn.child.log_tail, what="the pid of the grandchild"))
+
+    Supervisor([], [stubborn], said.append).stop()
+
+    assert stubborn.child.exit_status == -9
+    assert said == ["train does not stop within 0 s: killed"]
+    eventually(lambda: _gone(grandchild), what="end of the grandchild")
+
+
+def _gone(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().split()[2] == "Z"

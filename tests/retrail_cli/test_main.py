@@ -1,0 +1,168 @@
+"""The command line as a whole: help, errors, exit statuses."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from retrail.cli import main
+from retrail_cli import app as app_module
+from retrail_cli import worker
+from schemas.errors import CannotGoOn
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "pymilvus", "faust", "aiokafka", "transformers", "matplotlib", "rich", "pydantic"}
+
+
+def commands() -> list[list[str]]:
+    """Every command there is, as its words."""
+    found: list[list[str]] = []
+
+    def walk(command: Any, words: list[str]) -> None:
+        found.append(words)
+        for name, child in getattr(command, "commands", {}).items():
+            walk(child, [*words, name])
+
+    walk(typer.main.get_command(app_module.app), [])
+    return found
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    wanted = [
+        "up",
+        "topics create",
+        "topics list",
+        "worker judge",
+        "worker mine",
+        "worker train",
+        "worker index",
+        "publish",
+        "mine",
+        "pairs",
+        "documents load",
+        "search",
+        "train",
+        "releases",
+        "promote",
+        "rollback",
+        "dlq list",
+        "dlq show",
+        "dlq replay",
+        "demo",
+        "doctor",
+    ]
+    assert {" ".join(words) for words in commands()} >= set(wanted)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_help(words: list[str], retrail: Any) -> None:
+    done = retrail(*words, "--help")
+    assert done.status == 0
+    assert "Usage: retrail" in done.out
+    is_command = len(words) == 2 or (words and words[0] not in ("worker", "documents", "dlq"))
+    if is_command and words[0] not in ("up", "topics"):
+        assert "Example" in done.out
+
+
+def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nfrom retrail_cli import main\nstatus = main(['--help'])\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        f"assert not loaded & {HEAVY!r}, loaded & {HEAVY!r}\nsys.exit(status)"
+    )
+    quickest = min(timed(script) for _ in range(3))
+    assert quickest < 0.5 * slowness()
+
+
+def timed(script: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def slowness() -> float:
+    """How much slower than a free core this machine is now, judged by Python's own start."""
+    return max(1.0, timed("import typing, logging, asyncio") / 0.08)
+
+
+def test_wrong_usage_is_status_2(retrail: Any) -> None:
+    assert retrail("no-such-command").status == 2
+    assert retrail("search").status == 2
+    done = retrail("mine", "x", "--judge", "nobody")
+    assert done.status == 2
+    assert "nobody" in done.err
+
+
+def test_a_setting_that_cannot_be_used_is_named(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_PARTITIONS", "many")
+    done = retrail("pairs")
+    assert done.status == 1
+    assert done.err.startswith("Error: These settings cannot be used:")
+    assert "RETRAIL_PARTITIONS" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("role", worker.MODULES)
+def test_a_worker_that_cannot_go_on_is_status_75(
+    role: str, retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Module:
+        @staticmethod
+        def run(settings: Any) -> None:
+            raise CannotGoOn(f"the {settings.revision} worker lost its assignment")
+
+    def import_module(name: str) -> type[Module]:
+        assert name == worker.MODULES[role]
+        return Module
+
+    monkeypatch.setenv("RETRAIL_REVISION", role)
+    monkeypatch.setattr("importlib.import_module", import_module)
+    done = retrail("worker", role)
+    assert done.status == 75
+    assert done.err == f"Error: the {role} worker lost its assignment\n"
+
+
+def test_every_worker_module_is_there() -> None:
+    for module in worker.MODULES.values():
+        path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+        assert "def run(settings: Settings) -> None:" in path.read_text()
+
+
+def test_an_interrupt_is_status_130(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("schemas.settings.load", interrupt)
+    assert retrail("pairs").status == 130
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra"), [("typer", "cli"), ("pymilvus", "search"), ("pydantic", "cli")]
+)
+def test_a_missing_extra_is_named(missing: str, extra: str) -> None:
+    script = (
+        f"import sys\nsys.modules[{missing!r}] = None\nfrom retrail_cli import main\n"
+        "sys.exit(main(['search', 'x']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"needs {missing}" in done.stderr
+    assert f"pip install 'retrail[{extra}]'" in done.stderr
+    assert "pip install 'retrail[all]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_module_of_our_own_is_a_bug_and_not_an_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "streams.importing.offline", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["mine", str(tmp_path)])

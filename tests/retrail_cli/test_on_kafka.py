@@ -1,0 +1,294 @@
+"""Commands that read and write topics, on Apache Kafka."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers import releases
+from deploy import topics as deploy_topics
+from retrail_runtime import kafka as consumers_kafka
+from schemas.documents import Document
+from schemas.events import parse
+from schemas.headers import DeadLetter, cloudevents
+from schemas.releases import Live, Metrics, Regression
+from schemas.settings import Settings
+from schemas.topics import MAX_EVENT_BYTES, Topics
+from streams.importing.lrat import events_of_file
+from tests.shared_data import LRAT, needs_lrat
+from tests.trained import a_manifest, a_release, run_of
+
+NOW = "2026-11-23T10:00:00+00:00"
+
+
+@pytest.fixture
+def installation(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Topics of the test's own, and the variables that name them."""
+    settings = Settings(
+        kafka_bootstrap=kafka,
+        topic_prefix=f"t{secrets.token_hex(4)}_",
+        data_dir=tmp_path / "data",
+        partitions=3,
+    )
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    deploy_topics.ensure(settings)
+    return settings
+
+
+def records(settings: Settings, topic: str) -> list[consumers_kafka.Record]:
+    return list(consumers_kafka.read_to_end(settings, topic))
+
+
+@needs_lrat
+def test_published_files_are_on_the_topic_event_by_event(
+    retrail: Any, installation: Settings
+) -> None:
+    done = retrail("publish", LRAT, "--format", "lrat")
+    assert done.status == 0, done
+    found: dict[str, list[Any]] = {}
+    for record in records(installation, Topics.of(installation).trajectory_events):
+        event = parse(record.value or b"").event
+        assert record.key == event.trajectory_id.encode()
+        assert list(record.headers) == cloudevents(event, event.type)
+        found.setdefault(event.trajectory_id, []).append(event)
+    wanted = [events_of_file(path) for path in sorted(LRAT.glob("*.json"))]
+    assert found == {events[0].trajectory_id: events for events in wanted}
+    assert f"{sum(map(len, wanted)):,} events of {len(wanted)} files" in done.err
+
+
+def test_nothing_is_published_of_files_that_cannot_all_be_read(
+    retrail: Any, installation: Settings, tmp_path: Path
+) -> None:
+    good = {
+        "event_id": "e",
+        "trajectory_id": "t",
+        "seq": 0,
+        "occurred_at": NOW,
+        "agent": {"name": "a", "model": "m"},
+        "type": "answer",
+    }
+    path = tmp_path / "events.jsonl"
+    for bad, complaint in (
+        ('{"type": "dance"}', f"{path}:2:"),
+        (json.dumps(good | {"text": "x" * MAX_EVENT_BYTES}), "the topic takes 4,194,304"),
+    ):
+        path.write_text(f"{json.dumps(good)}\n{bad}\n")
+        done = retrail("publish", path, "--format", "events")
+        assert done.status == 1
+        assert complaint in done.err
+    assert records(installation, Topics.of(installation).trajectory_events) == []
+    path.write_text(f"{json.dumps(good)}\n")
+    assert retrail("publish", path, "--format", "events").status == 0
+    [record] = records(installation, Topics.of(installation).trajectory_events)
+    assert json.loads(record.value or b"")["event_id"] == "e"
+
+
+@pytest.mark.parametrize("command", [["pairs"], ["rollback"]], ids=" ".join)
+def test_a_broker_that_is_away_is_said_with_what_to_do(
+    command: list[str], retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
+    done = retrail(*command)
+    assert done.status == 1
+    assert f"Kafka does not answer at {closed_port}" in done.err
+    assert "retrail up" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_topics_that_are_absent_are_said_with_what_to_do(
+    retrail: Any, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", "absent_")
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"_id": "a", "text": "x"}\n')
+    for command in (["pairs"], ["documents", "load", path], ["dlq", "list"], ["releases"]):
+        done = retrail(*command)
+        assert done.status == 1
+        assert "absent_" in done.err
+        assert "retrail topics create" in done.err
+
+
+def a_pair(pair_id: str, **changes: Any) -> bytes:
+    pair = {
+        "pair_id": pair_id,
+        "trajectory_id": "t",
+        "browse_seq": 1,
+        "revision": "",
+        "profile": "reference",
+        "query": "when was it built",
+        "positive": "d2",
+        "negatives": ["d7"],
+        "verdict": "relevant",
+        "judge": "local",
+        "judge_version": "1",
+        "rejected": 0,
+        "rank": 2,
+        "outcome": "correct",
+        "closed_by": "end",
+        "gaps": 0,
+        "agent": {"name": "a", "model": "m"},
+        "tenant": "",
+    }
+    return json.dumps(pair | changes).encode()
+
+
+def test_pairs_are_shown_once_and_what_is_no_pair_is_named(
+    retrail: Any, installation: Settings
+) -> None:
+    topic = Topics.of(installation).labelled_pairs
+    first, second = a_pair("0" * 32), a_pair("1" * 32, verdict="irrelevant")
+    repeat = a_pair("0" * 32, query="of a repeat")
+    assert retrail("pairs").out == f"0 pairs on {topic}: 0 relevant, 0 irrelevant.\n"
+    producer = consumers_kafka.producer(installation)
+    values = [first, second, repeat, b'{"pair_id": 7}']
+    consumers_kafka.publish_all(producer, topic, [(b"t", value) for value in values])
+
+    done = retrail("pairs", "--jsonl")
+    assert done.out.encode() == first + b"\n" + second + b"\n"
+    assert "is no pair" in done.err
+    assert done.status == 0
+    assert len(retrail("pairs", "--jsonl", "--repeats").out.splitlines()) == 3
+    table = retrail("pairs").out
+    assert "when was it built" in table
+    assert f"2 pairs on {topic}: 1 relevant, 1 irrelevant." in table
+
+
+def test_documents_are_loaded_and_bad_ones_named(
+    retrail: Any, installation: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "beir"
+    folder.mkdir()
+    corpus = folder / "corpus.jsonl"
+    large = json.dumps({"_id": "large", "text": "x" * MAX_EVENT_BYTES})
+    lines = ['{"_id": "a", "title": "A", "text": "of a"}', "{", large, '{"_id": 7, "text": "é"}']
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    done = retrail("documents", "load", folder)
+    assert done.status == 1
+    assert f"{corpus}:2: not JSON" in done.err
+    assert f"{corpus}:3: document large has 4,19" in done.err
+    assert "2 documents of" in done.err
+    assert "2 documents were left out" in done.err
+    found = records(installation, Topics.of(installation).documents)
+    assert {r.key: Document.model_validate_json(r.value or b"") for r in found} == {
+        b"a": Document(doc_id="a", title="A", text="of a"),
+        b"7": Document(doc_id="7", text="é"),
+    }
+    corpus.write_text(lines[0])
+    again = retrail("documents", "load", corpus)
+    assert (again.status, "left out" in again.err) == (0, False)
+
+
+def test_the_first_of_many_bad_lines_are_named(
+    retrail: Any, installation: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text("{\n" * 50)
+    done = retrail("documents", "load", path)
+    assert done.err.count("not JSON") == 20
+    assert "50 documents were left out" in done.err
+
+
+def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: Settings) -> None:
+    topics = Topics.of(installation)
+    assert "no dead letters" in retrail("dlq", "list").out
+    producer = consumers_kafka.producer(installation)
+    originals = {0: b"\xff{broken", 1: b'{"type": "dance"}', 2: b""}
+    for offset, value in originals.items():
+        letter = DeadLetter(
+            topic=topics.trajectory_events,
+            partition=0,
+            offset=offset,
+            stage="judge",
+            reason=("malformed_json", "unknown_type", "too_large")[offset],
+            exception="ValidationError",
+            message=f"complaint {offset}",
+        )
+        consumers_kafka.publish_and_wait(
+            producer,
+            topics.trajectory_events_dlq,
+            key=b"t",
+            value=value,
+            headers=letter.headers([("ce_id", b"e1")]),
+        )
+    place = str(records(installation, topics.trajectory_events_dlq)[0].partition)
+
+    listed = retrail("dlq", "list").out
+    for word in ("malformed_json", "unknown_type", "complaint 1", f"{place}:0", f"{place}:2"):
+        assert word in listed
+    assert "1 malformed_json, 1 unknown_type, 1 too_large" in listed
+    only = retrail("dlq", "list", "--reason", "unknown_type").out
+    assert "complaint 1" in only
+    assert "complaint 0" not in only
+
+    shown = retrail("dlq", "show", f"{place}:1")
+    assert shown.out == '{"type": "dance"}'
+    assert "retrail_dlq_reason: unknown_type" in shown.err
+    assert "key: t" in shown.err
+    assert retrail("dlq", "show", "0:99").status == 1
+
+    for wrong in ([], ["--all", "--reason", "x"], ["9:9"]):
+        assert retrail("dlq", "replay", *wrong).status == 1
+    assert "1 records were sent back" in retrail("dlq", "replay", f"{place}:1").out
+    everything = retrail("dlq", "replay", "--all")
+    assert "2 records were sent back" in everything.out
+    assert f"without their bytes, and not sent: {topics.trajectory_events} 0:2" in everything.err
+    back = records(installation, topics.trajectory_events)
+    assert sorted((r.value or b"", r.key, r.headers) for r in back) == sorted(
+        (value, b"t", (("ce_id", b"e1"),)) for value in (originals[1], originals[0], originals[1])
+    )
+
+
+def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation: Settings) -> None:
+    assert "no release yet" in retrail("releases").out
+    assert json.loads(retrail("releases", "--json").out) == {"live": None, "releases": []}
+    producer = consumers_kafka.producer(installation)
+    consumers_kafka.publish_and_wait(
+        producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
+    )
+    better = Metrics(ndcg_at_10=0.52, recall_at_10=0.7, mrr=0.4)
+    own = Regression(
+        queries=9,
+        parent_metrics=better,
+        child_metrics=better,
+        difference=0.0123,
+        interval=(0.0, 0.02),
+    )
+    for release in (
+        a_release(1, None, "first"),
+        a_release(2, 1, "ship", child_metrics=better, regression=own),
+        a_release(3, 2, "hold"),
+    ):
+        releases.write_release(producer, installation, release)
+    live = Live.model_validate_json(
+        json.dumps({"version": 2, "previous": 1, "why": "it passed", "changed_at": NOW})
+    )
+    releases.write_live(producer, installation, live)
+    listed = retrail("releases").out
+    assert "Release 2 is live: it passed." in listed
+    assert "because of 3" in listed
+    assert "0.5200" in listed
+    assert "+0.0200" in listed
+    assert "regression" in listed
+    assert "+0.0123" in listed
+    [line] = [line for line in listed.splitlines() if "labelled-pairs[1] 7 to 11" in line]
+    assert line.split()[:2] == ["2", 12 * "0"]
+    as_json = json.loads(retrail("releases", "--json").out)
+    assert as_json["live"]["version"] == 2
+    assert [one["decision"] for one in as_json["releases"]] == ["first", "ship", "hold"]
+    assert as_json["releases"][1]["run"]["ranges"][0]["end"] == 12
+    assert "waits" not in listed
+    releases.write_release(producer, installation, a_release(4, 2, "pending"))
+    assert "Release 4 waits: `retrail promote 4` makes it live." in retrail("releases").out
+
+    promoted = retrail("promote", "3")
+    assert (promoted.status, "Release 3 is to serve" in promoted.out) == (0, True)
+    assert retrail("promote", "9").status == 1
+    back = retrail("rollback")
+    assert "Release 2 is to serve (rolled back from release 3)" in back.out
+    known = releases.read(installation)
+    assert known.live is not None
+    assert known.live.quarantined == (run_of(3),)

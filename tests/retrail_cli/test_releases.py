@@ -1,0 +1,110 @@
+"""`retrail train` and `retrail demo` hand over what they were given, and say what came of it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import consumers.training.training_worker
+import simulation.demo.demo
+
+
+def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = SimpleNamespace(version=4, decision="hold", reason="nDCG@10 fell by .01")
+
+    def train_now(settings: Any, *, on_step: Any) -> Any:
+        for step in (1, 2):
+            on_step(SimpleNamespace(step=step, steps=2, loss=0.5, pairs_per_second=9.0))
+        return release
+
+    monkeypatch.setattr(consumers.training.training_worker, "train_now", train_now)
+    done = retrail("train")
+    assert (done.status, done.out) == (0, "Release 4: hold (nDCG@10 fell by .01).\n")
+
+
+def test_train_says_that_nothing_was_new(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        consumers.training.training_worker, "train_now", lambda settings, on_step: None
+    )
+    done = retrail("train")
+    assert done.status == 0
+    assert "nothing new to learn from" in done.out
+
+
+def test_the_demo_gets_its_options(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(simulation.demo.demo, "run", lambda **options: given.append(options))
+    options = [
+        "--report",
+        "r.json",
+        "--chart",
+        "c.png",
+        "--corpus",
+        "d",
+        "--turns",
+        "3",
+        "--seed",
+        "7",
+        "--agents",
+        "5",
+    ]
+    assert retrail("demo").status == retrail("demo", *options).status == 0
+    assert given == [
+        {"report": None, "chart": None, "corpus": None, "turns": 2, "seed": 0, "agents": None},
+        {
+            "report": Path("r.json"),
+            "chart": Path("c.png"),
+            "corpus": Path("d"),
+            "turns": 3,
+            "seed": 7,
+            "agents": 5,
+        },
+    ]
+
+
+def test_search_prints_hits_as_a_table_and_as_json(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hit = SimpleNamespace(doc_id="d2", rank=1, score=0.75, title="Bridges", text="Built\nin 1965.")
+
+    class Retriever:
+        def __init__(self, settings: Any) -> None: ...
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def search(self, query: str, k: int) -> Any:
+            assert (query, k) == ("when was it built", 3)
+            return SimpleNamespace(hits=[hit], retriever_version=2)
+
+    monkeypatch.setattr("serving.search.retriever.Retriever", Retriever)
+    table = retrail("search", "when was it built", "-k", 3).out
+    assert "Bridges Built in 1965." in table
+    assert "1 hit from release 2." in table
+    assert json.loads(retrail("search", "when was it built", "-k", 3, "--json").out) == {
+        "retriever_version": 2,
+        "hits": [
+            {
+                "doc_id": "d2",
+                "rank": 1,
+                "score": 0.75,
+                "title": "Bridges",
+                "text": "Built\nin 1965.",
+            }
+        ],
+    }
+    assert retrail("search", "x", "-k", 0).status == 2
+
+
+def test_search_without_milvus_says_what_to_do(
+    retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
+    done = retrail("search", "x")
+    assert done.status == 1
+    assert "Milvus does not answer" in done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,228 @@
+"""`retrail serve` and `retrail mcp` as processes, over a real index, with events on real Kafka."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp import Client, StdioServerParameters
+
+from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.rows import Row
+from deploy.local.environment import variables
+from retrail_runtime import kafka as consumers_kafka
+from schemas.collection import Build
+from schemas.events import Browse, End, Reasoning, Search, parse
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.tiny_model import write_tiny_model
+from tests.waiting import eventually
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
+
+ROOT = Path(__file__).parents[2]
+TEXTS = {"gzip": "Open a gzip file.", "zip": "Read archives.", "json#0": "Decode notation."}
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def indexed(settings: Settings, topics: Topics, tmp_path: Path) -> Iterator[Settings]:
+    """An installation whose live index holds TEXTS, by a tiny model."""
+    encoder = Encoder.load(write_tiny_model(tmp_path / "tiny"), max_tokens=64)
+    model = Registry.of(settings).publish(settings.retriever, 1, encoder.save).model
+    build = Build(f"{settings.retriever}_v1", 1, secrets.token_hex(4), model.location, model.digest)
+    milvus = Milvus(settings)
+    milvus.create(build, encoder.dimension)
+    vectors = encoder.encode_documents(list(TEXTS.values()))
+    rows = zip(TEXTS.items(), vectors, strict=True)
+    milvus.upsert(build, [Row(doc_id, "", text, "h", vector) for (doc_id, text), vector in rows])
+    milvus.make_searchable(build)
+    milvus.swap(build)
+    yield settings
+    milvus.drop(build)
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    path = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return os.environ | variables(settings) | path | more
+
+
+@contextmanager
+def running(settings: Settings, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "retrail_cli", *arguments],
+        env=environment(settings, **more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Where a server says that it listens."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"on (http://\S+)", line):
+            return found.group(1)
+    raise AssertionError(f"no address: {''.join(said)}")
+
+
+def events(settings: Settings) -> list[Any]:
+    """What is on trajectory-events, by trajectory and number."""
+    topic = Topics.of(settings).trajectory_events
+    found = [parse(r.value or b"").event for r in consumers_kafka.read_to_end(settings, topic)]
+    return sorted(found, key=lambda event: (event.trajectory_id, event.seq))
+
+
+def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
+    with running(indexed, "serve", "--port", "0", RETRAIL_SERVE_TOKEN=TOKEN) as process:
+        url = url_of(process)
+        headers = {"Authorization": f"Bearer {TOKEN}", "Retrail-Agent": "me"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+            eventually(lambda: http.get("/readyz").status_code == 200, 180, interval=0.5)
+            found = http.post("/v1/search", json={"query": "open gzip", "k": 3})
+            assert found.status_code == 200, found.text
+            hits = found.json()["hits"]
+            assert {hit["doc_id"] for hit in hits} == set(TEXTS)
+            trajectory = found.headers["Retrail-Trajectory"]
+            http.headers["Retrail-Trajectory"] = trajectory
+            opened = http.get("/v1/documents/json%230")
+            assert opened.json()["text"] == TEXTS["json#0"]
+            assert http.post("/v1/open", json={"doc_id": "gzip", "reasoning": "No."}).is_success
+            page = http.get("/metrics").text
+            assert "retrail_published_events_total" in page
+            assert "retrail_searches_total" in page
+            assert httpx.get(f"{url}/metrics").status_code == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    published = events(indexed)
+    assert [event.trajectory_id for event in published] == [trajectory] * 5
+    search, first, reasoning, second, end = published
+    assert isinstance(search, Search)
+    assert [hit.doc_id for hit in search.hits] == [hit["doc_id"] for hit in hits]
+    assert (search.query, search.retriever_version) == ("open gzip", 1)
+    assert search.agent.name == "me"
+    assert isinstance(first, Browse)
+    assert isinstance(reasoning, Reasoning)
+    assert (first.doc_id, reasoning.about, reasoning.text) == ("json#0", "json#0", "No.")
+    assert isinstance(second, Browse)
+    assert isinstance(end, End)
+    assert (second.doc_id, end.outcome) == ("gzip", "unknown")
+
+
+def test_an_agent_of_a_stdio_client_is_on_kafka(indexed: Settings) -> None:
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "retrail_cli", "mcp"],
+        env=environment(indexed, RETRAIL_LOG_LEVEL="DEBUG"),
+    )
+
+    async def work() -> str:
+        async with Client(server, read_timeout_seconds=120) as client:
+            found = await client.call_tool("search", {"query": "open gzip", "k": 1})
+            assert not found.is_error, found.content
+            assert found.structured_content is not None
+            doc_id = found.structured_content["hits"][0]["doc_id"]
+            opened = await client.call_tool("open_document", {"doc_id": doc_id})
+            assert opened.structured_content is not None
+            assert opened.structured_content["text"] == TEXTS[doc_id]
+            await client.call_tool("search", {"query": "x", "reasoning": "It helped."})
+            return str(found.structured_content["trajectory_id"])
+
+    trajectory = asyncio.run(work())
+    published = eventually(lambda: len(found := events(indexed)) >= 5 and found, what="events")
+    assert {event.trajectory_id for event in published} == {trajectory}
+    assert [event.type for event in published] == ["search", "browse", "reasoning", "search", "end"]
+    assert published[2].about == published[1].doc_id
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "bare", "version": "1"},
+    },
+}
+SEARCH = {
+    "jsonrpc": "2.0",
+    "id": 2,
+    "method": "tools/call",
+    "params": {"name": "search", "arguments": {"query": "gzip"}},
+}
+
+
+def test_standard_output_is_the_protocols_and_a_signal_loses_no_event(indexed: Settings) -> None:
+    with running(indexed, "mcp", RETRAIL_LOG_LEVEL="DEBUG") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines = [INITIALIZE, {"jsonrpc": "2.0", "method": "notifications/initialized"}, SEARCH]
+        process.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [answer["id"] for answer in answers] == [1, 2]
+        assert answers[1]["result"]["isError"] is False
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stdout.read() == ""
+        assert process.stderr is not None
+        assert "ready to search" in process.stderr.read()
+    assert [event.type for event in events(indexed)] == ["search", "end"]
+
+
+def test_over_http_the_tools_listen(indexed: Settings) -> None:
+    arguments = ("mcp", "--transport", "streamable-http", "--port", "0")
+    with running(indexed, *arguments) as process:
+        url = url_of(process)
+
+        async def work() -> None:
+            async with Client(url, mode="legacy", read_timeout_seconds=120) as client:
+                found = await client.call_tool("search", {"query": "open gzip", "k": 1})
+                assert not found.is_error, found.content
+
+        asyncio.run(work())
+        published = eventually(lambda: len(e := events(indexed)) >= 2 and e, what="events")
+        assert [event.type for event in published] == ["search", "end"]
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def test_what_keeps_a_server_from_starting_is_said(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = retrail("serve", "--host", "0.0.0.0", "--port", "0")
+    assert done.status == 1
+    assert "RETRAIL_SERVE_TOKEN" in done.err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for command in (["serve"], ["mcp", "--transport", "streamable-http"]):
+            done = retrail(*command, "--port", port)
+            assert done.status == 1
+            assert f"Cannot serve on 127.0.0.1:{port}" in done.err
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", f"127.0.0.1:{port}")
+    done = retrail("serve", "--port", 0)
+    assert done.status == 1
+    assert "Kafka does not answer" in done.err
+    monkeypatch.setenv("RETRAIL_SERVE_TOKEN", "")
+    assert "RETRAIL_SERVE_TOKEN" in retrail("serve").err

@@ -1,0 +1,346 @@
+"""The HTTP API: its contract, the trajectories it keeps, what it says when something is wrong."""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import schemathesis
+import structlog
+from hypothesis import HealthCheck, settings
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from retrail import Trajectory
+from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
+from schemas.settings import Settings
+from serving.api import http_api
+from serving.api.guards import guarded
+from serving.api.http_api import TRAJECTORY_HEADER, create_app
+from serving.search.async_retriever import AsyncRetriever
+from serving.trajectories import service as service_module
+from serving.trajectories.publishing import Agent
+from serving.trajectories.service import SearchService
+from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
+from tests.waiting import eventually
+
+TOKEN = "0123456789abcdef"
+
+
+class World:
+    """An app over a fake retriever, and what it published."""
+
+    def __init__(self, **changes: object) -> None:
+        self.settings = Settings.model_validate({"serve_snippet_chars": 20} | changes)
+        self.retriever, self.log = FakeRetriever(), Remembering()
+        self.app = create_app(self.settings, self._running)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[SearchService]:
+        retriever = AsyncRetriever(self.retriever)
+        async with SearchService(self.settings, retriever, self.log).running() as service:
+            yield service
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def http(world: World) -> Iterator[TestClient]:
+    with TestClient(world.app, base_url="http://127.0.0.1", raise_server_exceptions=False) as http:
+        yield http
+
+
+# -- Its own description ---------------------------------------------------------------------------
+
+
+def described() -> schemathesis.BaseSchema:
+    world = World(serve_token=SecretStr(TOKEN))
+    # All that may be said to a request that the contract does not allow.
+    refusals = ["400", "401", "404", "405", "408", "413", "421", "422", "503"]
+    config = {"checks": {"negative_data_rejection": {"expected-statuses": refusals}}}
+    found = schemathesis.openapi.from_dict(
+        world.app.openapi(), config=schemathesis.Config.from_dict(config)
+    )
+    found.app = guarded(world.app, world.settings, host="0.0.0.0")
+    return found
+
+
+schema = described()
+
+
+@schema.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_it_does_what_its_openapi_document_says(case: schemathesis.Case) -> None:
+    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+# -- Searching and opening -------------------------------------------------------------------------
+
+
+def test_hits_come_with_their_beginnings_and_a_trajectory(http: TestClient) -> None:
+    answer = http.post("/v1/search", json={"query": "open a gzip file", "k": 2})
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["retriever_version"] == 1
+    assert [hit["doc_id"] for hit in found["hits"]] == ["gzip", "json#0"]
+    assert found["hits"][0] == {
+        "doc_id": "gzip",
+        "rank": 1,
+        "score": 0.4,
+        "title": "gzip",
+        "snippet": "Open a gzip file wi…",
+    }
+    assert found["trajectory_id"] == answer.headers[TRAJECTORY_HEADER]
+
+
+@pytest.mark.parametrize("doc_id", TEXTS)
+def test_documents_are_whole_whatever_their_ids(doc_id: str, http: TestClient) -> None:
+    path = doc_id.replace("#", "%23")
+    wanted = {"doc_id": doc_id, "title": doc_id, "text": TEXTS[doc_id]}
+    for answer in (
+        http.get(f"/v1/documents/{path}"),
+        http.get(f"/v1/documents/{path.replace('/', '%2F')}"),
+        http.post("/v1/open", json={"doc_id": doc_id}),
+    ):
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found.pop("trajectory_id") == answer.headers[TRAJECTORY_HEADER]
+        assert found == wanted
+
+
+def test_the_steps_of_a_task_become_one_trajectory(world: World, http: TestClient) -> None:
+    me = {"Retrail-Agent": "me", "Retrail-Model": "qwen3-30b", "Retrail-Tenant": "t"}
+    first = http.post("/v1/search", json={"query": "gzip", "k": 1}, headers=me)
+    trajectory = first.headers[TRAJECTORY_HEADER]
+    on = me | {TRAJECTORY_HEADER: trajectory}
+    http.get("/v1/documents/gzip", headers=on)
+    again = http.post(
+        "/v1/open", json={"doc_id": "json#0", "reasoning": "Not what I need."}, headers=on
+    )
+    assert again.headers[TRAJECTORY_HEADER] == trajectory
+    ended = http.post(
+        f"/v1/trajectories/{trajectory}/end",
+        json={"outcome": "correct", "answer": "gzip.open", "reasoning": "Neither is this."},
+        headers=me,
+    )
+    assert ended.json() == {"trajectory_id": trajectory, "outcome": "correct", "events": 7}
+    assert world.log.events == {
+        trajectory: [
+            ("search", "gzip", ["gzip"], 1),
+            ("browse", "gzip"),
+            ("reasoning", "Not what I need."),
+            ("browse", "json#0"),
+            ("reasoning", "Neither is this."),
+            ("answer", "gzip.open"),
+            ("end", "correct"),
+        ]
+    }
+    agent = world.log.agents[trajectory]
+    assert (agent.name, agent.model, agent.tenant) == ("me", "qwen3-30b", "t")
+    twice = http.post(f"/v1/trajectories/{trajectory}/end", headers=me)
+    assert twice.status_code == 404
+    assert "has ended" in twice.json()["detail"]
+
+
+def test_a_name_of_the_clients_own_serves_too(world: World, http: TestClient) -> None:
+    on = {TRAJECTORY_HEADER: "task-17"}
+    ids = {
+        http.post("/v1/search", json={"query": "gzip"}, headers=on).headers[TRAJECTORY_HEADER]
+        for _ in range(2)
+    }
+    assert len(ids) == 1
+    assert ids.pop().startswith("task-17.")
+    assert http.post("/v1/trajectories/task-17/end").json()["outcome"] == "unknown"
+
+
+@pytest.mark.parametrize("handle", ["a b", "x" * 161, "é", "a/b", "a\n"])
+def test_a_handle_that_is_none_is_refused(handle: str, http: TestClient) -> None:
+    headers = [(TRAJECTORY_HEADER.encode(), handle.encode())]
+    answer = http.post("/v1/search", json={"query": "gzip"}, headers=headers)
+    assert answer.status_code == 422
+
+
+def test_an_unknown_document_keeps_the_reasoning_and_opens_nothing(
+    world: World, http: TestClient
+) -> None:
+    body = {"doc_id": "absent", "reasoning": "I guess."}
+    answer = http.post("/v1/open", json=body, headers={TRAJECTORY_HEADER: "t"})
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "no document with this id" in answer.json()["detail"]
+    assert world.log.events[answer.headers[TRAJECTORY_HEADER]] == [("reasoning", "I guess.")]
+
+
+def test_the_end_of_the_server_ends_trajectories_and_closes_the_retriever(world: World) -> None:
+    with TestClient(world.app, base_url="http://127.0.0.1") as http:
+        http.post("/v1/search", json={"query": "gzip"}, headers={TRAJECTORY_HEADER: "t"})
+    [events] = world.log.events.values()
+    assert events[-1] == ("end", "unknown")
+    assert world.retriever.closed
+
+
+def test_silence_ends_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "SWEEP_SECONDS", 0.02)
+    world = World(serve_idle_seconds=0.1)
+    with TestClient(world.app, base_url="http://127.0.0.1") as http:
+        http.post("/v1/search", json={"query": "gzip"})
+        [events] = world.log.events.values()
+        eventually(lambda: events[-1] == ("end", "unknown"), what="end of the trajectory")
+
+
+# -- What is wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        ({}, "body.query"),
+        ({"query": ""}, "body.query"),
+        ({"query": "x" * 4001}, "body.query"),
+        ({"query": 5}, "body.query"),
+        ({"query": "a", "k": 0}, "body.k"),
+        ({"query": "a", "k": 101}, "body.k"),
+        ({"query": "a", "K": 1}, "body.K"),
+    ],
+)
+def test_an_invalid_request_is_told_where(body: object, at: str, http: TestClient) -> None:
+    answer = http.post("/v1/search", json=body)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert at in problem["detail"]
+    assert ".".join(problem["errors"][0]["at"]) == at
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff", b'{"query": "\\ud800"}', b"[" * 100_000, b"null"]
+)
+def test_what_cannot_be_read_is_the_clients_fault(content: bytes, http: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = http.post("/v1/search", content=content, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("error", "retry_after"),
+    [
+        (NoIndexYet("Milvus at http://10.0.0.7:19530 has no alias"), "5"),
+        (MilvusUnavailable("Milvus at http://10.0.0.7:19530 failed"), "1"),
+        (ModelError("/srv/registry/10.0.0.7 is not there"), "30"),
+    ],
+)
+def test_an_index_that_cannot_answer_is_a_503_that_publishes_nothing(
+    error: Exception, retry_after: str, world: World, http: TestClient
+) -> None:
+    world.retriever.failure = error
+    for answer in (
+        http.post("/v1/search", json={"query": "a", "reasoning": "r"}),
+        http.get("/v1/documents/a"),
+        http.get("/readyz"),
+    ):
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == retry_after
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "10.0.0.7" not in answer.text
+    assert world.log.events == {}
+    assert http.get("/healthz").status_code == 200
+    world.retriever.failure = None
+    assert http.get("/readyz").json() == {"status": "ok", "retriever_version": 1}
+
+
+def test_probes_of_a_server_that_is_not_ready_are_logged_once(
+    monkeypatch: pytest.MonkeyPatch, world: World, http: TestClient
+) -> None:
+    eventually(lambda: http.get("/readyz").status_code == 200)
+    lines = structlog.testing.LogCapture()
+    recording = structlog.wrap_logger(
+        None, [lines], structlog.make_filtering_bound_logger(logging.DEBUG)
+    )
+    for module in (service_module, http_api):
+        monkeypatch.setattr(module, "log", recording)
+    for failure in (NoIndexYet("there is no alias"), None):
+        world.retriever.failure = failure
+        for _ in range(3):
+            assert http.get("/readyz").status_code == (503 if failure else 200)
+    assert [line["event"] for line in lines.entries] == [
+        "nothing can be searched now",
+        "ready to search",
+    ]
+    assert lines.entries[0]["reason"] == "there is no alias"
+
+
+def test_a_crash_is_a_500_that_tells_nothing(world: World, http: TestClient) -> None:
+    world.retriever.failure = ZeroDivisionError("a secret")
+    answer = http.post("/v1/search", json={"query": "a"})
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "secret" not in answer.text
+
+
+def test_unknown_paths_and_methods_are_problems_too(http: TestClient) -> None:
+    for answer, status in ((http.get("/v2"), 404), (http.put("/v1/search"), 405)):
+        assert answer.status_code == status
+        assert answer.json()["status"] == status
+
+
+def test_a_hanging_index_does_not_hang_the_probe(
+    monkeypatch: pytest.MonkeyPatch, world: World, http: TestClient
+) -> None:
+    monkeypatch.setattr(service_module, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(world.retriever, "version", lambda: world.retriever.goes_on.wait(30) and 7)
+    assert http.get("/readyz").json()["retriever_version"] == 7
+    world.retriever.goes_on.clear()
+    try:
+        assert http.get("/readyz").status_code == 503
+        assert http.get("/readyz").status_code == 503
+    finally:
+        world.retriever.goes_on.set()
+    eventually(lambda: http.get("/readyz").status_code == 200)
+
+
+def test_the_time_of_a_request_includes_the_publishing_of_its_event(
+    monkeypatch: pytest.MonkeyPatch, world: World, http: TestClient
+) -> None:
+    labels = {"operation": "search"}
+    publishing: list[float | None] = []
+
+    def timed() -> float | None:
+        return REGISTRY.get_sample_value("retrail_request_seconds_count", labels)
+
+    def trajectory(trajectory_id: str, agent: Agent) -> Trajectory:
+        publishing.append(timed())
+        return Remembering.trajectory(world.log, trajectory_id, agent)
+
+    monkeypatch.setattr(world.log, "trajectory", trajectory)
+    http.post("/v1/search", json={"query": "gzip"})
+    http.post("/v1/search", json={"query": "gzip"})
+    first, second = publishing
+    assert (second or 0) - (first or 0) == 1
+    assert (timed() or 0) - (second or 0) == 1
+
+
+def test_the_description_names_no_status_that_is_never_answered(world: World) -> None:
+    api = world.app.openapi()
+    operations = [operation for path in api["paths"].values() for operation in path.values()]
+    answered = {status for operation in operations for status in operation["responses"]}
+    named = set(re.findall(r"\b[45]\d\d\b", api["info"]["description"]))
+    assert named <= answered
+
+
+def test_metrics_are_shown(http: TestClient) -> None:
+    http.post("/v1/search", json={"query": "gzip"})
+    page = http.get("/metrics").text
+    assert 'retrail_request_seconds_bucket{le="0.25",operation="search"}' in page
+    assert "retrail_search_batch_queries_count" in page
+    assert "retrail_trajectories_open 1.0" in page

@@ -1,0 +1,122 @@
+"""Who goes with whom into a batch, and who fails alone."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from schemas.errors import NoIndexYet
+from serving.search.batching import Batcher
+
+
+class Doubling:
+    """Doubles numbers, once it is let; ``13`` breaks it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may = asyncio.Event()
+        self.may.set()
+        self.failure: Exception | None = None
+
+    async def __call__(self, numbers: list[int]) -> list[int]:
+        self.batches.append(numbers)
+        await self.may.wait()
+        if self.failure:
+            raise self.failure
+        if 13 in numbers:
+            raise ValueError("thirteen")
+        return [2 * n for n in numbers]
+
+
+def run(test: Callable[[Doubling], Coroutine[Any, Any, None]]) -> None:
+    async def go() -> None:
+        await test(Doubling())
+
+    asyncio.run(go())
+
+
+async def turns(count: int = 5) -> None:
+    """Let other tasks run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_one_alone_leaves_at_once_and_those_meanwhile_leave_together() -> None:
+    async def test(double: Doubling) -> None:
+        double.may.clear()
+        batcher = Batcher(double, largest=3)
+        first = asyncio.create_task(batcher.ask(1))
+        await turns()
+        assert double.batches == [[1]]
+        others = [asyncio.create_task(batcher.ask(n)) for n in (2, 3, 4, 5)]
+        await turns()
+        assert double.batches == [[1]]
+        double.may.set()
+        assert await asyncio.gather(first, *others) == [2, 4, 6, 8, 10]
+        assert double.batches == [[1], [2, 3, 4], [5]]
+        assert await batcher.ask(6) == 12
+
+    run(test)
+
+
+def test_a_bad_question_fails_alone() -> None:
+    async def test(double: Doubling) -> None:
+        double.may.clear()
+        batcher = Batcher(double)
+        tasks = [asyncio.create_task(batcher.ask(n)) for n in (1, 2, 13, 3)]
+        await turns()
+        double.may.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [answers[0], answers[1], answers[3]] == [2, 4, 6]
+        assert isinstance(answers[2], ValueError)
+
+    run(test)
+
+
+def test_what_concerns_all_is_not_tried_for_each() -> None:
+    async def test(double: Doubling) -> None:
+        double.may.clear()
+        double.failure = NoIndexYet("none")
+        batcher = Batcher(double)
+        tasks = [asyncio.create_task(batcher.ask(n)) for n in (1, 2, 3)]
+        await turns()
+        double.may.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(answer, NoIndexYet) for answer in answers)
+        assert len(double.batches) <= 2
+
+    run(test)
+
+
+def test_who_left_is_not_asked_for_and_holds_up_nobody() -> None:
+    async def test(double: Doubling) -> None:
+        double.may.clear()
+        batcher = Batcher(double)
+        away, waits = (asyncio.create_task(batcher.ask(n)) for n in (1, 2))
+        await turns()
+        gone = asyncio.create_task(batcher.ask(3))
+        stays = asyncio.create_task(batcher.ask(4))
+        await turns()
+        away.cancel()
+        gone.cancel()
+        await turns()
+        double.may.set()
+        assert await asyncio.gather(waits, stays) == [4, 8]
+        assert [3] not in double.batches
+        assert double.batches[-1] == [4]
+
+    run(test)
+
+
+def test_a_closed_one_answers_what_waits_and_takes_no_more() -> None:
+    async def test(double: Doubling) -> None:
+        batcher = Batcher(double)
+        waiting = asyncio.create_task(batcher.ask(1))
+        await turns(1)
+        await batcher.close()
+        assert await waiting == 2
+        with pytest.raises(RuntimeError, match="closed"):
+            await batcher.ask(2)
+
+    run(test)

@@ -1,0 +1,292 @@
+"""The retriever against a real Milvus Lite server, with encoders of plain numbers."""
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.rows import Row
+from deploy.servers.milvus import MilvusLite
+from schemas.collection import Build, SearchMode, collection_name
+from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
+from schemas.settings import Settings
+from serving.search import retriever as module
+from serving.search.retriever import Retriever
+from tests.waiting import eventually
+
+DIMENSION = 16
+
+
+class Numbers:
+    """An encoder whose space depends on its version: texts are seeds."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        seeds = [[self.version, *text.encode()] for text in texts]
+        vectors = np.array([np.random.default_rng(s).normal(size=DIMENSION) for s in seeds])
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def settings_for(uri: str) -> Settings:
+    return Settings(milvus_uri=uri, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT")
+
+
+@pytest.fixture
+def here(milvus: str) -> Iterator[Settings]:
+    settings = settings_for(milvus)
+    yield settings
+    shell = Milvus(settings)
+    for build in shell.builds():
+        shell.drop(build)
+
+
+def put(
+    settings: Settings,
+    version: int,
+    texts: Sequence[str],
+    *,
+    alias: bool = True,
+    search: SearchMode = "dense",
+) -> Build:
+    """A build whose documents are named by their texts."""
+    shell = Milvus(settings)
+    build = Build(
+        collection_name(settings.retriever, version, search),
+        version,
+        secrets.token_hex(4),
+        "somewhere",
+        "0" * 64,
+        search=search,
+    )
+    shell.create(build, DIMENSION)
+    vectors = Numbers(version).encode_queries(texts)
+    shell.upsert(
+        build, [Row(t, "title", f"text {t}", "h", v) for t, v in zip(texts, vectors, strict=True)]
+    )
+    shell.make_searchable(build)
+    if alias:
+        shell.swap(build)
+    return build
+
+
+def numbers(_: Settings, build: Build) -> Numbers:
+    return Numbers(build.version)
+
+
+def test_hits_come_by_rank_with_the_version_that_answered(here: Settings) -> None:
+    put(here, 3, ["a", "b", "c"])
+    with Retriever(here, load=numbers) as retriever:
+        result = retriever.search("b", k=2)
+        assert result.retriever_version == 3
+        assert [hit.rank for hit in result.hits] == [1, 2]
+        best = result.hits[0]
+        assert (best.doc_id, best.title, best.text) == ("b", "title", "text b")
+        assert best.score == pytest.approx(1, abs=1e-5)
+        assert result.hits[1].score <= best.score
+
+
+def test_many_queries_are_answered_in_their_order(here: Settings) -> None:
+    put(here, 1, ["a", "b", "c"])
+    with Retriever(here, load=numbers) as retriever:
+        results = retriever.search_many(["c", "a", "b", "a"], k=1)
+        assert [r.hits[0].doc_id for r in results] == ["c", "a", "b", "a"]
+        assert retriever.search_many([]) == []
+
+
+def test_a_hybrid_build_is_searched_by_vectors_and_words_whatever_the_setting(
+    here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUERIES", 2)
+    texts = ["zebra", "stone", *(f"other {n}" for n in range(30))]
+    put(here, 1, texts, search="hybrid")
+    assert here.search == "dense"
+    queries = ["zebra", "what is a zebra or a stone", "???"]
+    with Retriever(here, load=numbers) as retriever:
+        both, words, vectors = retriever.search_many(queries, k=3)
+    assert [hit.rank for hit in both.hits] == [1, 2, 3]
+    assert (both.hits[0].doc_id, both.hits[0].text) == ("zebra", "text zebra")
+    assert both.hits[0].score == pytest.approx(2 / 61)
+    found = {hit.doc_id: hit.score for hit in words.hits}
+    assert found.keys() >= {"zebra", "stone"}
+    assert all(1 / 62 <= found[name] <= 2 / 61 for name in ("zebra", "stone"))
+    assert [hit.score for hit in vectors.hits] == pytest.approx([1 / 61, 1 / 62, 1 / 63])
+
+
+def test_more_queries_than_a_message_takes(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_QUERIES", 2)
+    put(here, 1, ["a", "b", "c"])
+    with Retriever(here, load=numbers) as retriever:
+        results = retriever.search_many(["a", "b", "c", "b", "a"], k=1)
+    assert [r.hits[0].doc_id for r in results] == ["a", "b", "c", "b", "a"]
+
+
+@pytest.mark.parametrize("k", [0, -1, 16_385])
+def test_an_impossible_k_is_refused(here: Settings, k: int) -> None:
+    put(here, 1, ["a"])
+    with Retriever(here, load=numbers) as retriever, pytest.raises(ValueError, match="k is"):
+        retriever.search("a", k=k)
+
+
+def test_documents_are_opened_by_id(here: Settings) -> None:
+    put(here, 1, ["a", 'quo"te'])
+    with Retriever(here, load=numbers) as retriever:
+        document = retriever.open('quo"te')
+        assert document is not None
+        assert (document.title, document.text) == ("title", 'text quo"te')
+        assert retriever.open("unknown") is None
+
+
+def test_before_the_first_build_the_error_says_what_to_do(here: Settings) -> None:
+    with Retriever(here, load=numbers) as retriever:
+        began = time.monotonic()
+        with pytest.raises(NoIndexYet, match="retrail worker index"):
+            retriever.search("a")
+        assert time.monotonic() - began < 2
+        put(here, 1, ["a"])
+        assert retriever.search("a").hits[0].doc_id == "a"
+
+
+def test_milvus_down_at_the_start() -> None:
+    with pytest.raises(MilvusUnavailable, match="retrail up"):
+        Retriever(settings_for("http://127.0.0.1:1"))
+
+
+def test_a_collection_of_somebody_else_is_not_searched(here: Settings) -> None:
+    client = Milvus(here)._client
+    client.create_collection(f"{here.retriever}_theirs", dimension=DIMENSION)
+    client.create_alias(f"{here.retriever}_theirs", here.retriever)
+    with (
+        Retriever(here, load=numbers) as retriever,
+        pytest.raises(ModelError, match="not built by Retrail"),
+    ):
+        retriever.search("a")
+    client.drop_collection(f"{here.retriever}_theirs")
+
+
+def test_the_alias_is_asked_once_a_second_and_models_load_before_the_switch(
+    here: Settings,
+) -> None:
+    put(here, 1, ["a", "b"])
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(settings: Settings, build: Build) -> Numbers:
+        if build.version == 2:
+            loading.set()
+            assert loaded.wait(20)
+        return Numbers(build.version)
+
+    with Retriever(here, load=load) as retriever:
+        assert retriever.search("a").retriever_version == 1
+        put(here, 2, ["a", "c"])
+        slow = threading.Thread(
+            target=lambda: eventually(lambda: retriever.search("a").retriever_version == 2)
+        )
+        slow.start()
+        assert loading.wait(10)
+        during = retriever.search("b", k=1)
+        assert (during.retriever_version, during.hits[0].doc_id) == (1, "b")
+        loaded.set()
+        slow.join()
+        assert retriever.search("c", k=1).hits[0].doc_id == "c"
+
+
+def test_a_model_that_does_not_load_leaves_the_index_before_in_use(here: Settings) -> None:
+    put(here, 1, ["a"])
+    tried = threading.Event()
+
+    def load(settings: Settings, build: Build) -> Numbers:
+        if build.version == 2:
+            tried.set()
+            raise ModelError("broken")
+        return Numbers(build.version)
+
+    with Retriever(here, load=load) as retriever:
+        retriever.search("a")
+        put(here, 2, ["b"])
+        eventually(lambda: retriever.search("a") and tried.is_set())
+        assert retriever.search("a").retriever_version == 1
+
+
+def test_a_search_that_meets_a_dropped_collection_resolves_again(here: Settings) -> None:
+    old = put(here, 1, ["a"])
+    with Retriever(here, load=numbers) as retriever:
+        retriever.search("a")
+        put(here, 2, ["b"])
+        Milvus(here).drop(old)
+        result = retriever.search("b", k=1)
+        assert (result.retriever_version, result.hits[0].doc_id) == (2, "b")
+
+
+def test_a_released_collection_is_loaded(here: Settings) -> None:
+    build = put(here, 1, ["a"])
+    with Retriever(here, load=numbers) as retriever:
+        Milvus(here)._client.release_collection(build.collection)
+        assert retriever.search("a", k=1).hits[0].doc_id == "a"
+
+
+def test_searches_outlive_a_restart_of_milvus(tmp_path: Path) -> None:
+    server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
+    server.start()
+    try:
+        settings = settings_for(f"http://{server.address}")
+        put(settings, 1, ["a", "b"])
+        done = threading.Event()
+        answers: list[str] = []
+        with Retriever(settings, load=numbers) as retriever:
+
+            def search() -> None:
+                while not done.is_set():
+                    try:
+                        answers.append(retriever.search("b", k=1).hits[0].doc_id)
+                    except Exception as error:
+                        answers.append(f"{error}")
+
+            thread = threading.Thread(target=search)
+            thread.start()
+            eventually(lambda: len(answers) > 5)
+            assert server.child is not None
+            server.child.kill()
+            server.start()
+            count = len(answers)
+            eventually(lambda: len(answers) > count + 5)
+            done.set()
+            thread.join()
+        assert set(answers) == {"b"}
+    finally:
+        server.stop()
+
+
+def test_a_milvus_that_stays_away_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
+    server.start()
+    settings = settings_for(f"http://{server.address}")
+    try:
+        put(settings, 1, ["a"])
+        retriever = Retriever(settings, load=numbers)
+        retriever.search("a")
+    finally:
+        server.stop()
+    with pytest.raises(MilvusUnavailable, match="Is it still running"):
+        retriever.search("a")
+    retriever.close()
+
+
+def test_a_digest_that_differs_is_refused(here: Settings, tmp_path: Path) -> None:
+    put(here, 1, ["a"])
+    elsewhere = here.model_copy(update={"registry": tmp_path})
+    folder = tmp_path / "somewhere"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with Retriever(elsewhere) as retriever, pytest.raises(ModelError, match="digest"):
+        retriever.search("a")

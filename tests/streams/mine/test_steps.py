@@ -1,0 +1,79 @@
+"""The miner's view of a judged event agrees with the contract."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.events import Agent, Hit
+from schemas.judged import JudgedBrowse, JudgedReasoning, JudgedSearch, Tick, adapter
+from streams.mine import steps
+
+ENVELOPE = {
+    "event_id": "e",
+    "trajectory_id": "t",
+    "seq": 3,
+    "occurred_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "agent": Agent(name="a", model="m"),
+    "source_offset": 9,
+    "source_time": 17,
+}
+
+
+def test_a_tick_is_read():
+    assert steps.decode(Tick(as_of=5).to_json()) == steps.TickRecord(as_of=5)
+    assert steps.decode(Tick().to_json()) == steps.TickRecord()
+
+
+@pytest.mark.parametrize(
+    ("event", "step"),
+    [
+        (
+            JudgedSearch(**ENVELOPE, query="q", hits=(Hit(doc_id="a", rank=1, score=0.5),)),
+            steps.SearchStep(3, "q", ["a"]),
+        ),
+        (
+            JudgedSearch(
+                **ENVELOPE,
+                query="q",
+                hits=(Hit(doc_id="a", rank=12), Hit(doc_id="b", rank=11)),
+                retriever_version=2,
+            ),
+            steps.SearchStep(3, "q", ["b", "a"], [11, 12], 2),
+        ),
+        (
+            JudgedBrowse(**ENVELOPE, doc_id="a", verdict="relevant", judge="none"),
+            steps.BrowseStep(3, "a", "relevant", "none"),
+        ),
+        (
+            JudgedReasoning(
+                **ENVELOPE, about="a", tokens=4, verdict="unknown", judge="l", judge_version="2"
+            ),
+            steps.ReasoningStep(3, "a", 4, "unknown", "l", "2"),
+        ),
+        (JudgedReasoning(**ENVELOPE), steps.BreakStep(3)),
+    ],
+)
+def test_a_judged_event_becomes_the_step_that_mining_reads(event, step):
+    record = steps.decode(event.to_json())
+    assert adapter.validate_json(event.to_json()) == event
+    assert (record.trajectory_id, record.source_offset, record.source_time) == ("t", 9, 17)
+    assert steps.step_of(record) == step
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(steps.SearchStep, st.integers(0, 99), st.text(), st.lists(st.text())),
+            st.builds(steps.BrowseStep, st.integers(0, 99), st.text()),
+            st.builds(steps.ReasoningStep, st.integers(0, 99), st.text(), st.integers(0, 99)),
+            st.builds(steps.BreakStep, st.integers(0, 99)),
+        )
+    )
+)
+def test_packed_steps_are_unpacked_as_they_were(all_steps):
+    packed: list[bytes] = []
+    for step in all_steps:
+        steps.pack(packed, step)
+    assert list(steps.unpack(packed)) == all_steps

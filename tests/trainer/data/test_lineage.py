@@ -1,0 +1,300 @@
+"""Which pairs a run takes, over any history of runs, gates, rollbacks and promotions."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.releases import Releases, promoted, rolled_back, shipped
+from schemas.errors import InputError
+from schemas.releases import Decision, Live, Model, Release
+from schemas.runs import Range, run_id
+from trainer.data.lineage import (
+    History,
+    Run,
+    draw,
+    due,
+    ends_of,
+    lacking,
+    new_ranges,
+    quarantined,
+    seen_ends,
+    trained,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TOPIC = "pairs"
+
+
+class World:
+    """The two topics, written as the trainer and an operator write them."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.by_version: dict[int, Release] = {}
+        self.offsets: dict[int, int] = {}
+        self.live: Live | None = None
+        self.live_offset = -1
+        self.written = 0
+        self.ends = {0: 0, 1: 0}
+        self.release(None, 1, None, "first")
+        self.make_live(Live(version=1, why="first", changed_at=NOW))
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.by_version, self.offsets, self.live, self.live_offset, self.written)
+
+    @property
+    def history(self) -> History:
+        return History(tuple(self.runs), self.releases)
+
+    def release(
+        self, run: str | None, version: int, parent: int | None, decision: Decision
+    ) -> None:
+        self.by_version[version] = Release(
+            version=version,
+            retriever="r",
+            parent=parent,
+            run_id=run,
+            model=Model(location="x", digest="0" * 64),
+            created_at=NOW,
+            queries=0,
+            decision=decision,
+            reason="",
+        )
+        self.offsets[version] = self.written
+        self.written += 1
+
+    def make_live(self, live: Live) -> None:
+        self.live, self.live_offset = live, self.written
+        self.written += 1
+
+    def train(self, decision: Decision) -> tuple[Range, ...]:
+        assert self.live is not None
+        ranges = new_ranges(self.history, TOPIC, self.ends)
+        run = Run(len(self.runs), run_id(self.live.version, ranges), self.live.version, ranges)
+        if not ranges or self.history.run(run.run_id):
+            return ()
+        self.runs.append(run)
+        self.release(run.run_id, run.version, run.parent, decision)
+        live = shipped(self.releases, run.version, NOW)
+        if live is not None:
+            self.make_live(live)
+        return ranges
+
+    def rollback(self) -> None:
+        self.make_live(rolled_back(self.releases, NOW))
+
+    def promote(self, version: int) -> None:
+        self.make_live(promoted(self.releases, version, NOW))
+
+
+def covered(ranges: list[Range]) -> list[tuple[int, int]]:
+    return [(span.partition, at) for span in ranges for at in range(span.start, span.end)]
+
+
+def test_a_run_takes_what_lies_behind_the_live_lineage() -> None:
+    world = World()
+    world.ends = {0: 10, 1: 4}
+    assert covered(list(world.train("ship"))) == covered(
+        [Range(topic=TOPIC, partition=p, start=0, end=e) for p, e in ((0, 10), (1, 4))]
+    )
+    world.ends = {0: 10, 1: 6}
+    assert world.train("ship") == (Range(topic=TOPIC, partition=1, start=4, end=6),)
+
+
+def test_pairs_of_a_held_run_enter_the_next_one() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("hold")
+    assert world.train("ship") == ()
+    world.ends = {0: 8, 1: 0}
+    assert world.train("ship") == (Range(topic=TOPIC, partition=0, start=0, end=8),)
+
+
+def test_a_rollback_sets_the_pairs_of_its_run_aside() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    world.ends = {0: 8, 1: 0}
+    world.train("ship")
+    world.rollback()
+    assert world.live is not None
+    assert (world.live.version, world.live.previous) == (2, 3)
+    assert world.train("ship") == ()
+    world.ends = {0: 9, 1: 0}
+    assert world.train("ship") == (Range(topic=TOPIC, partition=0, start=8, end=9),)
+    assert world.live.version == 4
+
+
+def test_two_rollbacks_go_back_two_releases() -> None:
+    world = World()
+    for end in (5, 8):
+        world.ends = {0: end, 1: 0}
+        world.train("ship")
+    world.rollback()
+    world.rollback()
+    assert world.live is not None
+    assert world.live.version == 1
+    assert set(world.live.quarantined) == {world.runs[0].run_id, world.runs[1].run_id}
+    with pytest.raises(InputError, match="first of its line"):
+        world.rollback()
+
+
+def test_promoting_a_release_takes_its_run_out_of_quarantine() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    world.rollback()
+    world.promote(2)
+    assert world.live is not None
+    assert world.live.quarantined == ()
+    assert covered(trained(world.history, 2)) == [(0, at) for at in range(5)]
+
+
+def test_rolling_back_to_a_descendant_quarantines_nothing_of_it() -> None:
+    world = World()
+    for end in (5, 8):
+        world.ends = {0: end, 1: 0}
+        world.train("ship")
+    world.promote(2)
+    world.rollback()
+    assert world.live is not None
+    assert (world.live.version, world.live.quarantined) == (3, ())
+
+
+def test_pairs_of_a_branch_that_was_left_are_new_to_the_other_one() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    world.rollback()
+    world.ends = {0: 8, 1: 0}
+    world.train("ship")
+    world.promote(2)
+    world.promote(3)
+    assert covered(trained(world.history, 3)) == [(0, at) for at in range(5, 8)]
+    assert world.train("ship") == (Range(topic=TOPIC, partition=0, start=0, end=5),)
+
+
+def test_promoting_what_does_not_exist_names_what_does() -> None:
+    with pytest.raises(InputError, match=r"no release 7\. Releases: 1\."):
+        World().promote(7)
+
+
+def test_promoting_what_is_live_changes_nothing() -> None:
+    world = World()
+    assert promoted(world.releases, 1, NOW) == world.live
+
+
+def test_a_topic_new_to_the_lineage_starts_at_zero() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    assert new_ranges(world.history, "pairs-b", {0: 3}) == (
+        Range(topic="pairs-b", partition=0, start=0, end=3),
+    )
+
+
+def test_a_release_does_not_ship_once_its_parent_is_not_live() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("hold")
+    world.promote(2)
+    world.release("a" * 32, 9, 1, "ship")
+    assert shipped(world.releases, 9, NOW) is None
+
+
+def test_a_repeat_does_not_undo_a_rollback() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    world.rollback()
+    assert shipped(world.releases, 2, NOW) is None
+
+
+def test_of_two_manifests_of_one_run_the_first_counts() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("hold")
+    world.runs.append(Run(1, world.runs[0].run_id, 1, world.runs[0].ranges))
+    last = world.history.last()
+    assert last is not None
+    assert last.version == 2
+    assert not lacking(world.history, last)
+
+
+@pytest.mark.parametrize(
+    ("count", "oldest", "expected"),
+    [
+        (0, None, None),
+        (9, 995_000, None),
+        (10, 999_999, "count"),
+        (1, 940_000, "age"),
+        (1, 940_001, None),
+    ],
+)
+def test_triggers(count: int, oldest: int | None, expected: str | None) -> None:
+    found = due(count, oldest, 1_000_000, min_pairs=10, max_age_seconds=60)
+    assert found == expected
+
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("pairs"), st.integers(0, 1), st.integers(1, 5)),
+        st.tuples(st.just("train"), st.sampled_from(["ship", "hold", "reject"]), st.none()),
+        st.tuples(st.just("rollback"), st.none(), st.none()),
+        st.tuples(st.just("promote"), st.integers(1, 12), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=1000)
+@given(actions)
+def test_no_pair_is_new_twice_in_a_lineage_and_none_is_lost(script: list[tuple[str, ...]]) -> None:
+    world = World()
+    for name, first, second in script:
+        try:
+            match name:
+                case "pairs":
+                    world.ends[first] += second  # type: ignore[index, operator]
+                case "train":
+                    world.train(first)  # type: ignore[arg-type]
+                case "rollback":
+                    world.rollback()
+                case "promote":
+                    world.promote(first)  # type: ignore[arg-type]
+        except InputError:
+            continue
+        assert world.live is not None
+        learned = covered(trained(world.history, world.live.version))
+        aside = set(covered(quarantined(world.history)))
+        new = covered(list(new_ranges(world.history, TOPIC, world.ends)))
+        everything = {(p, at) for p, end in world.ends.items() for at in range(end)}
+        assert len(learned) == len(set(learned)), "learned from twice"
+        assert not set(learned) & set(new), "new again"
+        assert not aside & set(new), "out of quarantine by itself"
+        assert set(learned) | aside | set(new) == everything, "lost"
+        seen = seen_ends(world.history, TOPIC)
+        assert all(
+            seen.get(p, 0) >= end
+            for p, end in ends_of(trained(world.history, world.live.version), TOPIC).items()
+        )
+
+
+@given(st.sets(st.text(max_size=5)), st.integers(0, 10), st.integers(0, 3), st.integers(1, 3))
+def test_a_draw_depends_on_seed_and_parent_alone(
+    ids: set[str], count: int, seed: int, parent: int
+) -> None:
+    chosen = draw(sorted(ids), count, seed=seed, parent=parent)
+    assert chosen == draw(sorted(ids, reverse=True), count, seed=seed, parent=parent)
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= ids
+    assert len(chosen) == min(count, len(ids))
+
+
+def test_draws_differ_between_seeds() -> None:
+    ids = [str(n) for n in range(100)]
+    assert draw(ids, 10, seed=1, parent=1) != draw(ids, 10, seed=2, parent=1)
+    assert draw(ids, 10, seed=1, parent=1) != draw(ids, 10, seed=1, parent=2)

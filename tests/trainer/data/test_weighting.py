@@ -1,0 +1,90 @@
+import math
+import random
+from statistics import mean, median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.labelled import labelled
+from trainer.data.weighting import ENOUGH_PAIRS, measure, weight
+
+
+def reference(length: int, lengths: list[int]) -> float:
+    """LRAT, eq. 3, as it is printed."""
+    beta = median(lengths)
+
+    def unnormalised(tokens: int) -> float:
+        return 1 - math.exp(-math.log(2) * tokens / beta)
+
+    return unnormalised(length) / mean(unnormalised(tokens) for tokens in lengths)
+
+
+@given(st.lists(st.integers(1, 20_000), min_size=1, max_size=200))
+def test_weights_are_those_of_the_paper_and_average_one(lengths: list[int]) -> None:
+    pairs = [labelled(i, reasoning_tokens=length) for i, length in enumerate(lengths)]
+    intensity = measure(pairs)
+
+    weights = [weight(pair, intensity) for pair in pairs]
+
+    assert weights == pytest.approx([reference(length, lengths) for length in lengths], rel=1e-9)
+    assert mean(weights) == pytest.approx(1.0)
+
+
+def test_each_agent_model_is_its_own_measure() -> None:
+    terse = [labelled(i, model="terse", reasoning_tokens=10 + i) for i in range(ENOUGH_PAIRS)]
+    wordy = [
+        labelled(100 + i, model="wordy", reasoning_tokens=100 * (10 + i))
+        for i in range(ENOUGH_PAIRS)
+    ]
+    intensity = measure([*terse, *wordy])
+
+    assert set(intensity.by_agent_model) == {"terse", "wordy"}
+    assert intensity.by_agent_model["wordy"].beta == 100 * intensity.by_agent_model["terse"].beta
+    for short, long in zip(terse, wordy, strict=True):
+        assert weight(short, intensity) == pytest.approx(weight(long, intensity))
+
+
+def test_an_agent_model_with_few_pairs_is_measured_by_all() -> None:
+    many = [labelled(i, model="many", reasoning_tokens=100) for i in range(ENOUGH_PAIRS)]
+    few = [labelled(100 + i, model="few", reasoning_tokens=7) for i in range(ENOUGH_PAIRS - 1)]
+    intensity = measure([*many, *few])
+
+    assert set(intensity.by_agent_model) == {"many"}
+    assert intensity.overall is not None
+    assert intensity.overall.pairs == 2 * ENOUGH_PAIRS - 1
+    assert weight(few[0], intensity) == pytest.approx(
+        reference(7, [100] * ENOUGH_PAIRS + [7] * (ENOUGH_PAIRS - 1))
+    )
+
+
+def test_only_relevant_pairs_with_a_reasoning_are_measured() -> None:
+    counted = [labelled(i, reasoning_tokens=10) for i in range(3)]
+    passed_over = [
+        labelled(10, reasoning_tokens=5000, verdict="irrelevant"),
+        labelled(11),
+        labelled(12, reasoning_tokens=0),
+    ]
+
+    assert measure([*counted, *passed_over]) == measure(counted)
+
+
+def test_no_reasoning_weighs_one() -> None:
+    intensity = measure([labelled(0, reasoning_tokens=10)])
+
+    assert weight(labelled(1), intensity) == 1.0
+    assert weight(labelled(2, reasoning_tokens=0), intensity) == 1.0
+    assert weight(labelled(3), measure([])) == 1.0
+
+
+def test_a_pair_that_nothing_was_measured_for_is_a_bug_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="no intensity"):
+        weight(labelled(0, reasoning_tokens=10), measure([]))
+
+
+def test_order_leaves_no_trace() -> None:
+    draw = random.Random(3)
+    pairs = [labelled(i, reasoning_tokens=draw.randint(1, 900)) for i in range(300)]
+    shuffled = draw.sample(pairs, len(pairs))
+
+    assert measure(pairs) == measure(shuffled)

@@ -1,0 +1,193 @@
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.evaluate.evaluation import QueryMetrics
+from trainer.evaluate.gate import (
+    Decision,
+    GateDecision,
+    Rule,
+    awaiting_approval,
+    bounds,
+    clusters,
+    decide,
+    verdict,
+    without_regression,
+)
+
+
+def measured(ndcg: Sequence[float]) -> dict[str, QueryMetrics]:
+    return {f"q{i:03}": QueryMetrics(value, value, value) for i, value in enumerate(ndcg)}
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "queries", "margin", "decision", "why"),
+    [
+        (0.03, (0.01, 0.05), 100, 0.0, "ship", "ruled out"),
+        (0.01, (-0.015, 0.03), 100, 0.02, "ship", "a fall by 0.02 or more is ruled out"),
+        (0.0, (-0.015, 0.02), 100, 0.02, "ship", "ruled out"),
+        (0.01, (-0.02, 0.03), 100, 0.02, "hold", "would have to be above -0.02"),
+        (0.0, (0.0, 0.0), 100, 0.0, "hold", "would have to be above -0"),
+        (-0.001, (-0.01, 0.01), 100, 0.02, "hold", "may be chance"),
+        (-0.01, (-0.02, 0.0), 100, 0.02, "hold", "may be chance"),
+        (-0.01, (-0.02, -0.001), 100, 0.05, "reject", "worse, beyond chance"),
+        (0.03, (0.01, 0.05), 99, 0.0, "hold", "1 more are needed"),
+        (-0.5, (-0.6, -0.4), 30, 0.0, "hold", "70 more are needed"),
+    ],
+)
+def test_the_table_of_the_rule(
+    difference: float,
+    interval: tuple[float, float],
+    queries: int,
+    margin: float,
+    decision: Decision,
+    why: str,
+) -> None:
+    found, reason = verdict(difference, interval, queries, Rule(margin, 100))
+
+    assert (found, why in reason) == (decision, True), reason
+    assert f"over {queries} held-out queries" in reason
+
+
+def test_a_decision_has_all_figures() -> None:
+    parent, child = [0.5] * 40, [0.5] * 20 + [0.9] * 20
+    found = decide(measured(parent), measured(child), Rule(0.02, 40))
+
+    assert (found.decision, found.queries, found.margin) == ("ship", 40, 0.02)
+    assert found.parent is not None
+    assert found.child is not None
+    assert found.difference == pytest.approx(found.child.ndcg_at_10 - found.parent.ndcg_at_10)
+    assert found.interval is not None
+    assert 0.1 < found.interval[0] < 0.2 < found.interval[1] < 0.3
+
+
+def test_the_same_queries_and_seed_give_the_same_decision_in_any_order() -> None:
+    draw = np.random.default_rng(1)
+    parent, child = (measured(draw.random(60).tolist()) for _ in range(2))
+    rule = Rule(0.02, 1, seed=5)
+    backwards = decide(dict(reversed(parent.items())), dict(reversed(child.items())), rule)
+    assert decide(parent, child, rule) == backwards
+    assert decide(parent, child, rule).interval != decide(parent, child, Rule(0.02, 1)).interval
+
+
+def test_without_held_out_queries_the_child_is_held() -> None:
+    found = decide({}, {}, Rule(0.0, 1))
+
+    assert (found.decision, found.queries, found.parent, found.child) == ("hold", 0, None, None)
+    assert (found.difference, found.interval) == (None, None)
+    assert "no held-out query" in found.reason
+
+
+def test_only_equal_queries_can_be_compared() -> None:
+    with pytest.raises(ValueError, match="different queries"):
+        decide(measured([0.5]), measured([0.5, 0.6]), Rule(0.0, 1))
+
+
+def test_the_bounds_are_those_of_the_normal_approximation_where_that_holds() -> None:
+    draw = np.random.default_rng(3)
+    values = draw.normal(0.02, 0.2, size=400)
+    low, high = bounds(values.tolist())
+    error = 1.645 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(values.mean() - error, abs=0.001)
+    assert high == pytest.approx(values.mean() + error, abs=0.001)
+
+
+def test_the_bounds_hold_what_they_promise() -> None:
+    """Each bound is passed by the true mean in 5% of the draws, of skewed values, mostly 0."""
+    values = np.array([0.0] * 70 + [-0.4] * 12 + [0.1] * 10 + [0.37] * 8)
+    draw = np.random.default_rng(11)
+    found = [
+        bounds(draw.choice(values, size=150).tolist(), seed=number, resamples=500)
+        for number in range(1000)
+    ]
+    assert np.mean([low > values.mean() for low, _ in found]) == pytest.approx(0.05, abs=0.025)
+    assert np.mean([high < values.mean() for _, high in found]) == pytest.approx(0.05, abs=0.025)
+
+
+def test_repeated_questions_for_one_document_are_no_more_evidence_than_one() -> None:
+    draw = np.random.default_rng(2)
+    alone = draw.normal(0.0, 0.2, size=50)
+    fivefold = np.repeat(alone, 5).tolist()
+    together = bounds(fivefold, np.repeat(np.arange(50), 5).tolist())
+    assert together == pytest.approx(bounds(alone.tolist()))
+    one_by_one = bounds(fivefold)
+    assert together[0] < one_by_one[0] < one_by_one[1] < together[1]
+
+
+def test_many_queries_are_drawn_in_parts() -> None:
+    low, high = bounds([0.0, 0.2] * 20_000, resamples=300)
+    assert 0.099 < low < 0.1 < high < 0.101
+
+
+def test_queries_with_a_document_in_common_are_one_cluster() -> None:
+    relevant = {"a": {"1"}, "b": {"2"}, "c": {"2", "3"}, "d": {"4"}, "e": {"3"}, "f": {"4", "1"}}
+    assert clusters(["a", "b", "c", "d", "e", "f", "unknown"], relevant) == [0, 1, 1, 0, 1, 0, 2]
+
+
+@given(st.lists(st.sets(st.integers(0, 12), max_size=3), max_size=15))
+def test_clusters_are_the_connected_components(documents: list[set[int]]) -> None:
+    names = [str(number) for number in range(len(documents))]
+    relevant = {name: {str(n) for n in some} for name, some in zip(names, documents, strict=True)}
+    found = clusters(names, relevant)
+
+    parts: list[set[int]] = []
+    for some in documents:
+        touching = [part for part in parts if part & some]
+        parts = [part for part in parts if not part & some]
+        parts.append(some.union(*touching))
+    for i, one in enumerate(documents):
+        for j, other in enumerate(documents):
+            connected = i == j or any(part & one and part & other for part in parts)
+            assert (found[i] == found[j]) == connected
+    assert list(dict.fromkeys(found)) == list(range(len(set(found))))
+
+
+def test_where_a_person_must_approve_what_would_ship_is_pending_and_nothing_else() -> None:
+    better = decide(measured([0.1] * 9), measured([0.5] * 9), Rule(0.0, 1))
+    worse = decide(measured([0.5] * 9), measured([0.1] * 9), Rule(0.0, 1))
+
+    assert (better.decision, worse.decision) == ("ship", "reject")
+    waiting = awaiting_approval(better)
+    assert waiting.decision == "pending"
+    assert waiting.reason == f"{better.reason}; it waits for `retrail promote`"
+    assert (waiting.difference, waiting.interval) == (better.difference, better.interval)
+    assert awaiting_approval(worse) == worse
+
+
+@pytest.mark.parametrize(
+    ("own", "found", "decision", "why"),
+    [
+        ([0.0] * 30, "ship", "ship", "on the regression set it changes by +0.0000"),
+        ([0.0] * 30, "hold", "hold", "over 30 queries"),
+        ([-0.2, 0.0] * 15, "ship", "reject", "beyond chance"),
+        ([-0.2, 0.0] * 15, "hold", "reject", "beyond chance"),
+        ([-0.5, 0.4] * 15, "ship", "hold", "a fall by 0.02 or more is not ruled out"),
+        ([-0.5, 0.4] * 15, "reject", "reject", "not ruled out"),
+        ([-0.01] * 30, "ship", "ship", "-0.0100 (-0.0100 to -0.0100)"),
+        ([], "ship", "hold", "no document of the regression set"),
+    ],
+)
+def test_the_table_of_the_regression_set(
+    own: list[float], found: Decision, decision: Decision, why: str
+) -> None:
+    before = GateDecision(found, 100, None, None, 0.01, "because")
+
+    after = without_regression(
+        before, measured([0.5] * len(own)), measured([0.5 + d for d in own]), Rule(0.02, 100)
+    )
+
+    assert (after.decision, why in after.reason) == (decision, True), after.reason
+    assert after.reason.startswith("because; ")
+    assert (after.regression is None) == (not own)
+    if after.regression is not None:
+        assert after.regression.difference == pytest.approx(np.mean(own))
+
+
+def test_a_regression_set_is_measured_on_the_same_queries() -> None:
+    found = GateDecision("ship", 100, None, None, 0.01, "because")
+    with pytest.raises(ValueError, match="different queries"):
+        without_regression(found, measured([0.5]), measured([0.5, 0.6]), Rule(0.0, 1))

@@ -1,0 +1,123 @@
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.trainer.labelled import example
+from trainer.data.examples import TrainingExample
+from trainer.data.heldout import folded
+from trainer.fit.batching import epoch, known_positives, own_negatives
+
+queries = st.lists(st.integers(0, 9), min_size=1, max_size=80)
+
+
+def of_queries(numbers: list[int]) -> list[TrainingExample]:
+    return [
+        example(i, query=f"Query {n}" if i % 2 else f" query  {n} ", negatives=(("n", f"n{i}"),))
+        for i, n in enumerate(numbers)
+    ]
+
+
+@settings(deadline=None)
+@given(queries, st.integers(1, 32), st.integers(0, 5))
+def test_an_epoch_holds_each_pair_once_and_a_batch_each_query_once(
+    numbers: list[int], size: int, number: int
+) -> None:
+    examples = of_queries(numbers)
+
+    batches = epoch(examples, size=size, negatives=1, seed=4, number=number)
+
+    assert Counter(p for b in batches for p in b.pair_ids) == Counter(e.pair_id for e in examples)
+    for batch in batches:
+        assert len(batch.queries) <= size
+        assert len({folded(query) for query in batch.queries}) == len(batch.queries)
+
+
+def test_batches_are_of_like_size() -> None:
+    examples = [example(i) for i in range(70)]
+
+    sizes = [len(b.queries) for b in epoch(examples, size=32, negatives=0, seed=0, number=0)]
+
+    assert sorted(sizes) == [23, 23, 24]
+
+
+def test_the_seed_decides_and_the_order_of_arrival_does_not() -> None:
+    examples = of_queries([i % 40 for i in range(100)])
+    shuffled = random.Random(1).sample(examples, len(examples))
+
+    def batches(some: list[TrainingExample], seed: int = 0, number: int = 0) -> object:
+        return epoch(some, size=16, negatives=2, seed=seed, number=number)
+
+    assert batches(examples) == batches(shuffled)
+    assert batches(examples) != batches(examples, seed=1)
+    assert batches(examples) != batches(examples, number=1)
+
+
+@pytest.mark.parametrize(("count", "rejected"), [(0, 0), (1, 1), (2, 2), (3, 2), (9, 2)])
+def test_rejected_documents_are_the_first_negatives_if_wanted(count: int, rejected: int) -> None:
+    one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(7)), rejected=2)
+
+    chosen = own_negatives(
+        one, count, known_positives([one]), rejected_first=True, seed=0, number=0
+    )
+
+    assert chosen[:rejected] == ["text 0", "text 1"][:rejected]
+    assert len(chosen) == len(set(chosen)) == min(count, 7)
+
+
+@pytest.mark.parametrize(("rejected_first", "leading"), [(False, 0), (True, 1)])
+def test_negatives_are_drawn_anew_each_epoch(rejected_first: bool, leading: int) -> None:
+    one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(50)), rejected=1)
+    positives = known_positives([one])
+
+    def drawn(number: int) -> list[str]:
+        return own_negatives(
+            one, 4, positives, rejected_first=rejected_first, seed=0, number=number
+        )
+
+    assert drawn(0) == drawn(0)
+    assert len({tuple(drawn(number)) for number in range(5)}) == 5
+    counts = Counter(text for number in range(2000) for text in drawn(number)[leading:])
+    assert len(counts) == 50 - leading
+    assert all(90 < count < 240 for count in counts.values())
+
+
+def test_known_positives_of_a_query_are_neither_negatives_nor_counted_against_it() -> None:
+    one = example(1, query="q", positive_text="one", negatives=(("t", "two"), ("n", "no")))
+    two = example(2, query="Q", positive_text="two")
+    other = example(3, query="other", positive_text="two")
+    examples = [one, two, other]
+
+    assert own_negatives(one, 9, known_positives(examples), seed=0, number=0) == ["no"]
+    batches = epoch(examples, size=2, negatives=9, seed=0, number=0)
+
+    against = {
+        (batch.queries[row], batch.documents[column])
+        for batch in batches
+        for row in range(len(batch.queries))
+        for column in range(len(batch.documents))
+        if column not in batch.masked[row] and column != batch.positive[row]
+    }
+    assert not {("q", "two"), ("Q", "one")} & against
+    assert ("q", "no") in against
+
+
+def test_a_text_that_occurs_twice_is_one_document() -> None:
+    examples = [
+        example(1, positive_text="same", negatives=(("n", "no"),)),
+        example(2, positive_text="same", negatives=(("n", "no"),)),
+    ]
+
+    (batch,) = epoch(examples, size=8, negatives=4, seed=0, number=0)
+
+    assert batch.documents == ("same", "no")
+    assert batch.positive == (0, 0)
+
+
+def test_a_pair_that_stands_alone_and_has_no_negative_is_left_out() -> None:
+    assert epoch([example(0)], size=8, negatives=4, seed=0, number=0) == []
+    lone = example(0, negatives=(("n", "no"),))
+    assert len(epoch([lone], size=8, negatives=4, seed=0, number=0)) == 1
+    assert epoch([lone], size=8, negatives=0, seed=0, number=0) == []

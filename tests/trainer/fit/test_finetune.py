@@ -1,0 +1,230 @@
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.runs import TrainingConfig
+from schemas.settings import Settings
+from tests.trainer.labelled import example
+from trainer.data.examples import TrainingExample
+from trainer.evaluate import evaluation
+from trainer.fit import finetune, gradients
+from trainer.fit.finetune import NothingToLearn, Step, TrainingDiverged
+from trainer.fit.loss import weighted_info_nce
+from trainer.model.encoder import Encoder
+from trainer.model.presets import PRESETS
+
+NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
+EXAMPLES = [
+    example(
+        i,
+        query=f"{name} {i}",
+        # Of another name, so that an untrained encoder is misled.
+        positive_text=f"on the {NAMES[i - 3]}s of port {9 - i}",
+        negatives=((f"n{i}", f"no {NAMES[i - 1]} at all, {'really ' * i}"),),
+        weight=0.5 + i / 8,
+    )
+    for i, name in enumerate(NAMES)
+]
+
+
+def config(**changes: Any) -> TrainingConfig:
+    fields: dict[str, Any] = {
+        "epochs": 5,
+        "batch": 4,
+        "negatives": 1,
+        "learning_rate": 5e-3,
+        "temperature": 0.05,
+        "max_tokens": 32,
+        "seed": 1,
+    }
+    return TrainingConfig(**(fields | changes))
+
+
+def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def queries_of(examples: Sequence[TrainingExample]) -> dict[str, set[str]]:
+    return {e.query: {e.positive_id} for e in examples}
+
+
+def test_the_child_finds_what_it_was_trained_on_and_the_parent_stays(encoder: Encoder) -> None:
+    before = weights(encoder)
+    documents = {e.positive_id: e.positive_text for e in EXAMPLES}
+    documents |= {doc_id: text for e in EXAMPLES for doc_id, text in e.negatives}
+
+    report = finetune.finetune(encoder, EXAMPLES, config(epochs=20))
+
+    assert same(weights(encoder), before)
+    parent, child = (
+        evaluation.mean(evaluation.evaluate(e, queries_of(EXAMPLES), documents)).ndcg_at_10
+        for e in (encoder, report.encoder)
+    )
+    assert child > 0.9
+    assert child > parent + 0.3
+    assert report.steps[-1].loss < report.steps[0].loss / 2
+
+
+def test_two_runs_give_identical_weights(tiny: Path) -> None:
+    first = finetune.finetune(Encoder.load(tiny), EXAMPLES, config())
+    second = finetune.finetune(Encoder.load(tiny), list(reversed(EXAMPLES)), config())
+
+    assert same(weights(first.encoder), weights(second.encoder))
+    assert [step.loss for step in first.steps] == [step.loss for step in second.steps]
+
+
+def test_another_seed_gives_another_child(encoder: Encoder) -> None:
+    first = finetune.finetune(encoder, EXAMPLES, config(seed=1))
+    second = finetune.finetune(encoder, EXAMPLES, config(seed=2))
+
+    assert not same(weights(first.encoder), weights(second.encoder))
+
+
+def test_minilm_trains_alike_twice_in_bfloat16() -> None:
+    minilm = Encoder.load("minilm", precision="bfloat16", device="cpu")
+    short = config(epochs=2, learning_rate=5e-5, max_tokens=16)
+
+    first = finetune.finetune(minilm, EXAMPLES[:4], short)
+    second = finetune.finetune(minilm, EXAMPLES[:4], short)
+
+    assert same(weights(first.encoder), weights(second.encoder))
+    assert not same(weights(first.encoder), weights(minilm))
+
+
+def test_progress_tells_steps_loss_speed_and_time_left(encoder: Encoder) -> None:
+    seen: list[Step] = []
+
+    report = finetune.finetune(encoder, EXAMPLES, config(epochs=3), on_step=seen.append)
+
+    assert tuple(seen) == report.steps
+    assert [step.step for step in seen] == [1, 2, 3, 4, 5, 6]
+    assert {step.steps for step in seen} == {6}
+    assert all(step.pairs == 4 and step.pairs_per_second > 0 for step in seen)
+    assert seen[0].eta_seconds > 0 == seen[-1].eta_seconds
+
+
+def test_a_callback_can_stop_training(encoder: Encoder) -> None:
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(encoder, EXAMPLES, config(), on_step=stop)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 100])
+def test_the_learning_rate_rises_and_falls_and_is_never_zero(steps: int) -> None:
+    factors = [finetune.learning_rate_factor(step, steps) for step in range(1, steps + 1)]
+
+    peak = factors.index(1)
+    assert peak == int(finetune.WARM_UP * steps)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_training(encoder: Encoder, weight: float) -> None:
+    broken = [example(0, weight=weight), example(1)]
+
+    with pytest.raises(TrainingDiverged, match=r"step 1 of 5 .*TRAIN_LEARNING_RATE"):
+        finetune.finetune(encoder, broken, config())
+
+
+def test_nothing_to_learn(encoder: Encoder) -> None:
+    with pytest.raises(NothingToLearn, match="The 1 pairs of this run"):
+        finetune.finetune(encoder, [example(0)], config())
+
+
+def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> None:
+    encoder = Encoder.load(
+        tiny, query_prefix="ask ", document_prefix="read ", precision="float32", device="cpu"
+    )
+    ((batch,),) = finetune.plan(EXAMPLES, config(epochs=1, batch=8))
+    masked = torch.zeros(8, len(batch.documents), dtype=torch.bool)
+    expected = weighted_info_nce(
+        torch.from_numpy(encoder.encode_queries(batch.queries)),
+        torch.from_numpy(encoder.encode_documents(batch.documents)),
+        torch.tensor(batch.positive),
+        masked,
+        torch.tensor(batch.weights),
+        0.05,
+    )
+
+    report = finetune.finetune(encoder, EXAMPLES, config(epochs=1, batch=8, max_tokens=64))
+
+    assert report.steps[0].loss == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_a_light_pair_pulls_less_than_a_heavy_one(encoder: Encoder) -> None:
+    def moved(weight: float) -> float:
+        one = [example(0, weight=weight, negatives=(("n", "some other text"),)), example(1)]
+        child = finetune.finetune(encoder, one, config(epochs=1, batch=2)).encoder
+        text = [one[0].query, one[0].positive_text]
+        query, positive = child.encode_queries(text)
+        return float(np.dot(query, positive))
+
+    assert moved(5.0) != moved(0.1)
+
+
+def test_hyper_parameters_come_from_the_settings() -> None:
+    settings = Settings(
+        train_epochs=3, train_negatives=0, train_seed=5, max_tokens=99, train_accumulate=4
+    )
+
+    found = finetune.config_of(settings, PRESETS["qwen3-embedding"])
+
+    assert (found.epochs, found.negatives, found.seed, found.max_tokens) == (3, 0, 5, 99)
+    assert found.accumulate == 4
+    assert (found.batch, found.learning_rate, found.temperature) == (32, 1e-6, 0.02)
+
+
+def test_rejected_documents_come_first_only_if_the_configuration_says_so() -> None:
+    negatives = tuple((str(i), f"text {i}") for i in range(50))
+    examples = [example(i, negatives=negatives, rejected=1) for i in range(8)]
+
+    def with_the_rejected(**changes: Any) -> int:
+        wanted = config(epochs=1, batch=1, negatives=1, **changes)
+        (batches,) = zip(*finetune.plan(examples, wanted), strict=True)
+        return sum("text 0" in batch.documents for batch in batches)
+
+    assert with_the_rejected(rejected_first=True) == 8
+    assert with_the_rejected(rejected_first=False) < 3
+    assert finetune.config_of(Settings(), PRESETS["minilm"]).rejected_first is False
+    older = config().model_dump(exclude={"rejected_first"})
+    assert TrainingConfig.model_validate(older).rejected_first is True
+
+
+def test_a_step_may_take_several_batches(encoder: Encoder) -> None:
+    wanted = config(batch=3, accumulate=2, epochs=2)
+
+    steps = finetune.plan(EXAMPLES, wanted)
+    report = finetune.finetune(encoder, EXAMPLES, wanted)
+
+    # Eight pairs are three batches, so the last step of an epoch has one.
+    assert [len(step) for step in steps] == [2, 1, 2, 1]
+    assert [step.pairs for step in report.steps] == [
+        sum(len(batch.queries) for batch in step) for step in steps
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"checkpointing": True}, {"tokens_kept": 0}])
+def test_ways_to_save_memory_give_the_same_child(
+    encoder: Encoder, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
+    one = finetune.finetune(encoder, EXAMPLES, config(epochs=2)).encoder
+    other = finetune.finetune(encoder, EXAMPLES, config(epochs=2, **changes)).encoder
+
+    texts = [example.query for example in EXAMPLES]
+    np.testing.assert_allclose(other.encode_queries(texts), one.encode_queries(texts), atol=1e-3)
+    assert not other.model.encoder.layer[0].training
+    assert not other.model.encoder.layer[0].gradient_checkpointing

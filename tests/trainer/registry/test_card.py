@@ -1,0 +1,90 @@
+from typing import Any
+
+import pytest
+
+from schemas.releases import Metrics, Regression, Release
+from schemas.runs import Range
+from tests.trained import a_manifest, a_release
+from trainer.model.layout import Layout
+from trainer.registry.card import card, first_card
+
+MANIFEST = a_manifest(
+    4,
+    ranges=(
+        Range(topic="labelled-pairs", partition=0, start=5, end=1200),
+        Range(topic="labelled-pairs", partition=1, start=0, end=7),
+    ),
+    pair_ids=tuple(f"{number:032x}" for number in range(1100)),
+    left_out={"held out": 102},
+)
+
+
+def compared(**changes: Any) -> Release:
+    values: dict[str, Any] = {
+        "parent_metrics": Metrics(ndcg_at_10=0.41, recall_at_10=0.6, mrr=0.4),
+        "child_metrics": Metrics(ndcg_at_10=0.45, recall_at_10=0.63, mrr=0.44),
+        "difference": 0.04,
+        "interval": (0.012, 0.07),
+    }
+    return a_release(4, 3, "ship", **(values | changes))
+
+
+def test_a_card_tells_origin_data_training_and_evaluation() -> None:
+    text = card(compared(), MANIFEST)
+
+    _, head, body = text.split("---\n", 2)
+    assert "library_name: sentence-transformers" in head.splitlines()
+    assert body.lstrip().startswith("# r, version 4\n")
+    for line in (
+        "| parent | version 3 |",
+        f"| digest of the training file | `{'c' * 64}` |",
+        "| labelled-pairs | 0 | 5 | 1199 |",
+        "| labelled-pairs | 1 | 0 | 6 |",
+        "| held out | 102 |",
+        "| learning rate | 3e-05 |",
+        "| parent | 0.4100 | 0.6000 | 0.4000 |",
+        "| this | 0.4500 | 0.6300 | 0.4400 |",
+        "Decision: **ship**: because of 4.",
+    ):
+        assert line in text.splitlines()
+    assert "1,100 new pairs" in text
+    assert "+0.0400, one-sided 95% bounds +0.0120 and +0.0700" in text
+
+
+@pytest.mark.parametrize("gone", ["parent_metrics", "child_metrics"])
+def test_a_card_of_a_release_that_was_not_compared(gone: str) -> None:
+    text = card(compared(**{gone: None}), MANIFEST)
+    assert "not compared with its parent" in text
+    assert "0.4500" not in text
+
+
+def test_a_card_tells_of_the_regression_set() -> None:
+    own = Regression(
+        queries=50,
+        parent_metrics=Metrics(ndcg_at_10=0.7, recall_at_10=0.8, mrr=0.75),
+        child_metrics=Metrics(ndcg_at_10=0.71, recall_at_10=0.81, mrr=0.76),
+        difference=0.01,
+        interval=(-0.005, 0.02),
+    )
+
+    lines = card(compared(regression=own), MANIFEST).splitlines()
+
+    assert "On 50 queries of the regression set, which was not mined:" in lines
+    assert "| this | 0.7100 | 0.8100 | 0.7600 |" in lines
+
+
+def test_the_card_of_the_first_release_tells_what_it_is() -> None:
+    layout = Layout(pooling="mean", max_tokens=256, query_prefix="query: ")
+
+    text = first_card(a_release(1, None, "first", queries=0), "org/model", layout)
+
+    assert "library_name: sentence-transformers" in text
+    for line in (
+        "# r, version 1",
+        "| from | `org/model`, under whose licence it is |",
+        f"| digest of the model's files | `{'d' * 64}` |",
+        "| longest input, in tokens | 256 |",
+        "| before a query | `query: ` |",
+        "| before a document | nothing |",
+    ):
+        assert line in text.splitlines()
