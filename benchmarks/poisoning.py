@@ -81,7 +81,7 @@ def runs(seed: int, share: float, max_tokens: int, done: set[tuple[int, str]]) -
         train_epochs=1,
         train_negatives=2,
         train_learning_rate=5e-5,
-        max_tokens=max_tokens,
+        index_max_tokens=max_tokens,
         train_seed=seed,
     )
     found = stdlib_corpus.load()

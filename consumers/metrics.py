@@ -3,42 +3,42 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 PAIRS_SEEN = Counter(
-    "retrail_pairs_seen_total",
+    "retrail_train_pairs_read_total",
     "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
     ["verdict"],
 )
 PAIRS_REPEATED = Counter(
-    "retrail_pairs_repeated_total", "Labelled pairs whose pair_id had been read before."
+    "retrail_train_pairs_repeated_total", "Labelled pairs whose pair_id had been read before."
 )
 PAIRS_PENDING = Gauge(
-    "retrail_pairs_pending",
+    "retrail_train_pairs_pending",
     "Relevant pairs for training since the last run; RETRAIL_TRAIN_MIN_PAIRS of them start one.",
 )
-PENDING_AGE = Gauge("retrail_pairs_pending_age_seconds", "Age of the oldest pending pair.")
+PENDING_AGE = Gauge("retrail_train_pairs_pending_age_seconds", "Age of the oldest pending pair.")
 INVALID_RECORDS = Counter(
     "retrail_consumer_invalid_records_total",
     "Records that are no pair, document, manifest or release, and were passed over.",
     ["stage"],
 )
 STORE_REBUILDS = Counter(
-    "retrail_local_copy_rebuilds_total",
+    "retrail_mirror_rebuilds_total",
     "Local copies of a topic that were thrown away and read anew.",
     ["topic", "reason"],
 )
 
-TRAINER_ACTIVE = Gauge("retrail_trainer_active", "1 on the trainer that trains, 0 on a stand-by.")
+TRAINER_ACTIVE = Gauge("retrail_train_active", "1 on the trainer that trains, 0 on a stand-by.")
 RUNS = Counter(
-    "retrail_training_runs_total",
+    "retrail_train_runs_total",
     "Training runs by result: ship, hold, reject, empty, abandoned, interrupted, failed.",
     ["result"],
 )
 RUN_SECONDS = Histogram(
-    "retrail_training_run_seconds",
+    "retrail_train_run_duration_seconds",
     "Wall time of a run from its manifest to its release.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
 LEFT_OUT = Counter(
-    "retrail_training_pairs_left_out_total",
+    "retrail_train_pairs_excluded_total",
     "Pairs in a run's ranges that did not train, by reason.",
     ["reason"],
 )

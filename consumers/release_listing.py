@@ -60,7 +60,7 @@ def read(settings: Settings) -> tuple[Releases, list[Listed]]:
     """What is on both topics now.
 
     Raises:
-        BrokerUnavailable, TopicMismatch: from Kafka.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
     """
     topic = Topics.of(settings).training_runs
     manifests: dict[str, RunManifest] = {}

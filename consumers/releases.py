@@ -64,8 +64,8 @@ def read(settings: Settings, known: Releases | None = None) -> Releases:
         known: an earlier answer; only what came after it is read.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer.
-        TopicMismatch: there is no such topic.
+        BrokerUnavailableError: Kafka does not answer.
+        TopicMismatchError: there is no such topic.
     """
     known = known or Releases()
     topic = Topics.of(settings).retriever_releases
@@ -102,7 +102,7 @@ def write_release(producer: Producer, settings: Settings, release: Release) -> i
     """Write a release; returns its offset once acknowledged.
 
     Raises:
-        NotAcknowledged: it may or may not be on the topic; writing it again does no harm.
+        DeliveryError: it may or may not be on the topic; writing it again does no harm.
     """
     topic = Topics.of(settings).retriever_releases
     return kafka.publish_and_wait(producer, topic, key=_key(release), value=release.to_json())
@@ -112,7 +112,7 @@ def write_live(producer: Producer, settings: Settings, live: Live) -> int:
     """Write what should serve; returns the offset once acknowledged.
 
     Raises:
-        NotAcknowledged: it may or may not be on the topic; writing it again does no harm.
+        DeliveryError: it may or may not be on the topic; writing it again does no harm.
     """
     topic = Topics.of(settings).retriever_releases
     return kafka.publish_and_wait(producer, topic, key=LIVE_KEY.encode(), value=live.to_json())
@@ -125,7 +125,7 @@ def promote(settings: Settings, version: int) -> Live:
 
     Raises:
         InputError: there is no such release.
-        BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     return _change(settings, lambda known: promoted(known, version, datetime.now(UTC)))
 
@@ -135,7 +135,7 @@ def rollback(settings: Settings) -> Live:
 
     Raises:
         InputError: there is nothing to go back to.
-        BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     return _change(settings, lambda known: rolled_back(known, datetime.now(UTC)))
 

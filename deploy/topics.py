@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
-from schemas.errors import BrokerUnavailable, ConfigurationError, TopicMismatch
+from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, TopicSpec, specs
 
@@ -49,7 +49,7 @@ class Difference:
     wanted: str
 
     def __str__(self) -> str:
-        """As in the list of a :class:`TopicMismatch`."""
+        """As in the list of a :class:`TopicMismatchError`."""
         return f"{self.topic}: {self.what} is {self.actual}, should be {self.wanted}"
 
 
@@ -60,10 +60,10 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
         Each topic's name, and whether it was created or was there as it should be.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer within 10 s.
+        BrokerUnavailableError: Kafka does not answer within 10 s.
         ConfigurationError: Kafka refuses to create a topic, or judged-events would forget what
             the miner still needs.
-        TopicMismatch: with all differences at once; absent topics were created all the same.
+        TopicMismatchError: with all differences at once; absent topics were created all the same.
     """
     require_retention(settings)
     admin = _connect(settings)
@@ -76,7 +76,7 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     actual = describe(admin, [spec.name for spec in earlier])
     differences = [found for spec in earlier for found in compare(spec, actual[spec.name])]
     if differences:
-        raise TopicMismatch(_advice(differences))
+        raise TopicMismatchError(_advice(differences))
     return [
         (spec.name, "created" if spec.name in created else "as it should be") for spec in wanted
     ]
@@ -86,7 +86,7 @@ def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Diff
     """Every topic as it should be, as it is (``None``: absent), and how these differ.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer within 10 s.
+        BrokerUnavailableError: Kafka does not answer within 10 s.
     """
     admin = _connect(settings)
     existing = _existing(admin, settings)
@@ -104,7 +104,7 @@ def require_broker(settings: Settings) -> None:
     """Fail fast if Kafka does not answer.
 
     Raises:
-        BrokerUnavailable: nothing answers within 10 s.
+        BrokerUnavailableError: nothing answers within 10 s.
     """
     _existing(_connect(settings), settings)
 
@@ -115,13 +115,15 @@ def require_retention(settings: Settings) -> None:
     Raises:
         ConfigurationError: retention is not above the longest that a trajectory can be open.
     """
-    open_seconds = settings.max_age_seconds + settings.idle_seconds + settings.gap_seconds
-    if settings.events_retention_hours * 3600 <= open_seconds:
+    open_seconds = (
+        settings.mine_max_age_seconds + settings.mine_idle_seconds + settings.mine_gap_seconds
+    )
+    if settings.kafka_retention_hours * 3600 <= open_seconds:
         raise ConfigurationError(
             f"{Topics.of(settings).judged_events} would be kept for "
-            f"{settings.events_retention_hours:g} h, but a trajectory can be open for "
-            f"{open_seconds / 3600:g} h (RETRAIL_MAX_AGE_SECONDS, RETRAIL_IDLE_SECONDS and "
-            "RETRAIL_GAP_SECONDS together). Raise RETRAIL_EVENTS_RETENTION_HOURS above that."
+            f"{settings.kafka_retention_hours:g} h, but a trajectory can be open for "
+            f"{open_seconds / 3600:g} h (RETRAIL_MINE_MAX_AGE_SECONDS, RETRAIL_MINE_IDLE_SECONDS "
+            "and RETRAIL_MINE_GAP_SECONDS together). Raise RETRAIL_KAFKA_RETENTION_HOURS above that."
         )
 
 
@@ -157,7 +159,7 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
     try:
         described = {resource.name: future.result() for resource, future in futures.items()}
     except KafkaException as error:
-        raise BrokerUnavailable(
+        raise BrokerUnavailableError(
             f"Kafka does not tell the settings of its topics: {error.args[0].str()}. Its user "
             "needs the right DescribeConfigs on them."
         ) from error
@@ -180,7 +182,7 @@ def _existing(admin: AdminClient, settings: Settings) -> set[str]:
     try:
         return set(admin.list_topics(timeout=TIMEOUT).topics)
     except KafkaException as error:
-        raise BrokerUnavailable(
+        raise BrokerUnavailableError(
             f"Kafka does not answer at {settings.kafka_bootstrap} ({error.args[0].str()}). "
             "Start a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
             "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
@@ -220,7 +222,7 @@ def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
         known = admin.list_topics(timeout=WORK_TIMEOUT).topics
         missing -= {name for name in missing if name in known and known[name].partitions}
         if missing and time.monotonic() > deadline:
-            raise BrokerUnavailable(
+            raise BrokerUnavailableError(
                 f"Kafka created {', '.join(sorted(missing))} and does not show it. Look into the "
                 "broker's log, then repeat `retrail topics create`."
             )
@@ -237,7 +239,7 @@ def _advice(differences: list[Difference]) -> str:
     if any(difference.what != "partitions" for difference in differences):
         advice.append(
             "Settings of a topic: change them with `kafka-configs.sh --alter --entity-type topics "
-            "--entity-name TOPIC --add-config NAME=VALUE` (or RETRAIL_EVENTS_RETENTION_HOURS, if "
+            "--entity-name TOPIC --add-config NAME=VALUE` (or RETRAIL_KAFKA_RETENTION_HOURS, if "
             "the topic is right), or take a new RETRAIL_TOPIC_PREFIX."
         )
     return "\n".join(advice)

@@ -16,28 +16,28 @@ Example:
 from retrail.dispatch import LostEvent, Stats
 from retrail.errors import (
     ConfigurationError,
-    EventTooLarge,
-    InvalidEvent,
-    NotDelivered,
-    PublisherClosed,
+    DeliveryError,
+    EventTooLargeError,
+    InvalidEventError,
+    PublisherClosedError,
     PublishError,
-    QueueFull,
-    TrajectoryOver,
+    QueueFullError,
+    TrajectoryClosedError,
 )
 from retrail.publisher import Publisher
 from retrail.trajectory import Trajectory
 
 __all__ = [
     "ConfigurationError",
-    "EventTooLarge",
-    "InvalidEvent",
+    "DeliveryError",
+    "EventTooLargeError",
+    "InvalidEventError",
     "LostEvent",
-    "NotDelivered",
     "PublishError",
     "Publisher",
-    "PublisherClosed",
-    "QueueFull",
+    "PublisherClosedError",
+    "QueueFullError",
     "Stats",
     "Trajectory",
-    "TrajectoryOver",
+    "TrajectoryClosedError",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retrail.complaints import Complaints
-from retrail.errors import NotDelivered, PublisherClosed, PublishError, QueueFull
+from retrail.errors import DeliveryError, PublisherClosedError, PublishError, QueueFullError
 from retrail.outbox import Outbox
 from retrail.texts import Shown, TextPolicy, shown
 from retrail.wire import Record
@@ -143,11 +143,11 @@ class Dispatch:
         """Put a record into the queue, or return ``False`` if it is full; never blocks.
 
         Raises:
-            PublisherClosed: the publisher was closed.
-            QueueFull: librdkafka's own queue is full, so waiting for room in ours is no use.
+            PublisherClosedError: the publisher was closed.
+            QueueFullError: librdkafka's own queue is full, so waiting for room in ours is no use.
         """
         if self.outbox.closed:
-            raise PublisherClosed("The publisher is closed; make a new one.")
+            raise PublisherClosedError("The publisher is closed; make a new one.")
 
         def report(error: str | None) -> None:
             if error is None:
@@ -171,9 +171,9 @@ class Dispatch:
         """Wait for room; while events are dropped, a wait in vain is the last until one arrives."""
         return self.outbox.wait_for_room(size, seconds, again=self.raises)
 
-    def queue_full(self) -> QueueFull:
+    def queue_full(self) -> QueueFullError:
         """The error of a call that found no room."""
-        return QueueFull(
+        return QueueFullError(
             f"{self.outbox.waiting:,} events wait for the broker at {self.bootstrap}, which does "
             "not take them fast enough. Is it running, and does the topic "
             f"{self.topic} exist (`retrail topics create`)?"
@@ -208,13 +208,13 @@ class Dispatch:
         """Raise what was given up since the last call, if errors are to be raised.
 
         Raises:
-            NotDelivered: with their number.
+            DeliveryError: with their number.
         """
         with self._counting:
             failed = self._counts["failed"] - self._raised
             self._raised += failed
         if failed and self.raises:
-            raise NotDelivered(
+            raise DeliveryError(
                 f"{failed:,} events were not delivered to {self.bootstrap} in time, or before the "
                 "publisher was closed.",
                 failed,

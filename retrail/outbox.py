@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from retrail.complaints import Complaints
 from retrail.connection import FIXED
-from retrail.errors import PublisherClosed
+from retrail.errors import PublisherClosedError
 from retrail.wire import MAX_EVENT_BYTES, Record
 
 POLL_SECONDS = 0.1
@@ -119,7 +119,7 @@ class Outbox:
         Raises:
             BufferError: librdkafka's own queue is full; its bounds were set below ours.
             KafkaException: librdkafka refuses the record.
-            PublisherClosed: it was closed just now.
+            PublisherClosedError: it was closed just now.
             RuntimeError: no thread can be started any more.
         """
         with self._changed:
@@ -191,7 +191,7 @@ class Outbox:
         if producer is None:
             with self._starting:
                 if self._closed:
-                    raise PublisherClosed("The publisher was closed meanwhile.")
+                    raise PublisherClosedError("The publisher was closed meanwhile.")
                 producer = self._producer or self._start()
         return producer
 

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 
 from retrail import connection, wire
 from retrail.dispatch import Dispatch, LostEvent, Stats
-from retrail.errors import ConfigurationError, InvalidEvent, NotDelivered
+from retrail.errors import ConfigurationError, DeliveryError, InvalidEventError
 from retrail.texts import TextPolicy
 from retrail.trajectory import Trajectory
 
@@ -45,7 +45,7 @@ class Publisher:
         answer_text: likewise for answers.
         on_error: ``"drop"``, or ``"raise"``: a call that cannot publish raises a
             :class:`~retrail.PublishError`, and :meth:`flush` and :meth:`close` raise
-            :class:`~retrail.NotDelivered`.
+            :class:`~retrail.DeliveryError`.
         block_seconds: how long a call waits for room in a full queue; 0: not at all. A thread that
             runs an event loop never waits. With ``on_error="drop"`` a wait in vain is the last one
             until the broker takes events again.
@@ -105,7 +105,7 @@ class Publisher:
             wire.sender("any", agent, model, tenant)
             wire.text_of("agent", agent, shortest=1)
             wire.version_of(retriever_version)
-        except InvalidEvent as error:
+        except InvalidEventError as error:
             raise ConfigurationError(str(error)) from error
         self._agent, self._model = agent, model
         self._tenant, self._retriever_version = tenant, retriever_version
@@ -168,8 +168,8 @@ class Publisher:
             retriever_version: instead of the publisher's.
 
         Raises:
-            InvalidEvent: ``on_error="raise"`` and an argument cannot be used; with ``"drop"`` all
-                events of the trajectory are dropped and counted.
+            InvalidEventError: ``on_error="raise"`` and an argument is invalid; with
+                ``"drop"`` all events of the trajectory are dropped and counted.
 
         Example:
             >>> with publisher.trajectory() as trajectory:  # doctest: +SKIP
@@ -233,7 +233,7 @@ class Publisher:
             How many events still wait.
 
         Raises:
-            NotDelivered: ``on_error="raise"`` and events were given up since the last flush.
+            DeliveryError: ``on_error="raise"`` and events were given up since the last flush.
 
         Example:
             >>> publisher.flush(5.0)  # doctest: +SKIP
@@ -247,7 +247,7 @@ class Publisher:
         """Flush, give up what is left, and take no more events; again has no effect.
 
         Raises:
-            NotDelivered: ``on_error="raise"`` and events were given up since the last flush.
+            DeliveryError: ``on_error="raise"`` and events were given up since the last flush.
 
         Example:
             >>> publisher.close()  # doctest: +SKIP
@@ -259,7 +259,7 @@ class Publisher:
         """As :meth:`close`, while the event loop goes on; ``async with Publisher(…)`` does it too.
 
         Raises:
-            NotDelivered: as :meth:`close`.
+            DeliveryError: as :meth:`close`.
 
         Example:
             >>> await publisher.aclose()  # doctest: +SKIP
@@ -277,7 +277,7 @@ class Publisher:
     ) -> None:
         try:
             self.close()
-        except NotDelivered as error:
+        except DeliveryError as error:
             if leaving is None:
                 raise
             self._dispatch.complain("events were not delivered", error)

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from retrail import wire
 from retrail.dispatch import Dispatch
-from retrail.errors import InvalidEvent, PublishError, TrajectoryOver
+from retrail.errors import InvalidEventError, PublishError, TrajectoryClosedError
 from retrail.tokens import count_tokens
 
 Step = tuple[str, wire.Data | None]
@@ -66,12 +66,12 @@ class Trajectory:
         self._browsed: str | None = None
         self._to_repeat: Step | None = None
         self._retriever_version: int | None = None
-        self._cannot_start: InvalidEvent | None = None
+        self._cannot_start: InvalidEventError | None = None
         self._sender = wire.Sender("", "", "", "")
         try:
             self._sender = wire.sender(trajectory_id, agent, model, tenant)
             self._retriever_version = wire.version_of(retriever_version)
-        except InvalidEvent as error:
+        except InvalidEventError as error:
             if dispatch.raises:
                 raise
             self._cannot_start = error
@@ -278,16 +278,16 @@ class Trajectory:
         if self._cannot_start is not None:
             raise self._cannot_start
         if self._is_foreign():
-            raise TrajectoryOver(
+            raise TrajectoryClosedError(
                 f"Trajectory {self.id} was opened by process {self._pid} and is published from "
                 "there; open one of its own in a forked process."
             )
 
     def _require_open(self, seq: int) -> None:
         if self._ended:
-            raise TrajectoryOver(f"Trajectory {self.id} has ended; open a new one.")
+            raise TrajectoryClosedError(f"Trajectory {self.id} has ended; open a new one.")
         if seq > 0 and not self._opened:
-            raise TrajectoryOver(
+            raise TrajectoryClosedError(
                 f"The first event of trajectory {self.id} could not be published, so the rest "
                 "means nothing and is not published either."
             )

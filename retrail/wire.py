@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from retrail.errors import EventTooLarge, InvalidEvent
+from retrail.errors import EventTooLargeError, InvalidEventError
 
 SCHEMA_VERSION = "1.0"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -81,7 +81,7 @@ def record(
     """One event as a record: JSON value, CloudEvents headers in Kafka's binary mode.
 
     Raises:
-        EventTooLarge: the record is above :data:`MAX_EVENT_BYTES`.
+        EventTooLargeError: the record is above :data:`MAX_EVENT_BYTES`.
     """
     moment = at.isoformat()
     event: Data = {
@@ -102,7 +102,7 @@ def record(
         headers=_headers(f"retrail.trajectory.{kind}", event_id, sender.agent, moment),
     )
     if result.size > MAX_EVENT_BYTES:
-        raise EventTooLarge(
+        raise EventTooLargeError(
             f"This {kind} event has {result.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}. "
             "Publish fewer hits, or withhold or shorten the text."
         )
@@ -165,14 +165,14 @@ def hit_of(hit: object, rank: int) -> Data:
         score, rank = getattr(hit, "score", None), _or(getattr(hit, "rank", None), rank)
     elif isinstance(hit, tuple | list):
         if len(hit) != 2:
-            raise InvalidEvent(f"A hit is a pair (doc_id, score), not {len(hit)} values.")
+            raise InvalidEventError(f"A hit is a pair (doc_id, score), not {len(hit)} values.")
         doc_id, score = hit
     else:
         doc_id = hit
     result: Data = {"doc_id": doc_id_of(doc_id), "rank": int_of("rank", rank, 1)}
     if score is not None:
         if not isinstance(score, numbers.Real) or isinstance(score, bool):
-            raise InvalidEvent(f"A score is a number, not {type(score).__name__}.")
+            raise InvalidEventError(f"A score is a number, not {type(score).__name__}.")
         if math.isfinite(number := float(score)):
             result["score"] = number
     return result
@@ -220,21 +220,21 @@ def doc_id_of(value: object) -> str:
 def text_of(name: str, value: object, *, shortest: int = 0, longest: int | None = None) -> str:
     """``value``, if it is a string of a length that the contract takes; ``name`` is for people."""
     if not isinstance(value, str):
-        raise InvalidEvent(f"{name} is a string, not {type(value).__name__}.")
+        raise InvalidEventError(f"{name} is a string, not {type(value).__name__}.")
     if len(value) < shortest:
-        raise InvalidEvent(f"{name} is empty.")
+        raise InvalidEventError(f"{name} is empty.")
     if longest is not None and len(value) > longest:
-        raise InvalidEvent(f"{name} has {len(value)} characters; at most {longest} are taken.")
+        raise InvalidEventError(f"{name} has {len(value)} characters; at most {longest} are taken.")
     return value
 
 
 def int_of(name: str, value: object, smallest: int) -> int:
     """``value``, if it is a whole number from ``smallest`` to 2³¹ − 1."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise InvalidEvent(f"{name} is a whole number, not {type(value).__name__}.")
+        raise InvalidEventError(f"{name} is a whole number, not {type(value).__name__}.")
     number = int(value)
     if not smallest <= number <= MAX_INT:
-        raise InvalidEvent(f"{name} is {number}; it must be {smallest} to {MAX_INT}.")
+        raise InvalidEventError(f"{name} is {number}; it must be {smallest} to {MAX_INT}.")
     return number
 
 
@@ -246,7 +246,7 @@ def version_of(value: object) -> int | None:
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     """``value``, if it is one of ``choices``."""
     if value not in choices:
-        raise InvalidEvent(f"{name} must be {' or '.join(choices)}.")
+        raise InvalidEventError(f"{name} must be {' or '.join(choices)}.")
     return str(value)
 
 

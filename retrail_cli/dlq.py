@@ -122,8 +122,8 @@ def replay(
     They stay in the queue. A replayed event is a new record at the end of the topic: it counts if
     its trajectory is still open, or if it is the seq 0 that opens it. One that stands behind its
     trajectory's close counts only in a new revision (RETRAIL_REVISION), and only if that waits for
-    it: RETRAIL_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS of its miner must reach from the
-    trajectory to the replay.
+    it: RETRAIL_MINE_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS of its miner must reach from
+    the trajectory to the replay.
 
     \b
     Examples:

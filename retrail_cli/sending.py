@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from retrail_runtime.kafka import STALL_SECONDS, NotAcknowledged, producer
+from retrail_runtime.kafka import STALL_SECONDS, DeliveryError, producer
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES
 
@@ -43,7 +43,7 @@ def send_all(
     """Send records in their order; returns how many, once all replicas have every one.
 
     Raises:
-        NotAcknowledged: Kafka refused some, or did not answer in time; sending all again is safe.
+        DeliveryError: Kafka refused some, or did not answer in time; sending all again is safe.
     """
     sender = producer(settings)
     failures: list[str] = []
@@ -67,9 +67,7 @@ def send_all(
             except BufferError:
                 sender.poll(0.1)
             except KafkaException as error:
-                raise NotAcknowledged(
-                    f"Kafka did not take a record for {topic}: {error}"
-                ) from error
+                raise DeliveryError(f"Kafka did not take a record for {topic}: {error}") from error
         count += 1
         on_sent(1)
         sender.poll(0)
@@ -78,7 +76,7 @@ def send_all(
     left = sender.flush(STALL_SECONDS + 5)
     if failures or left:
         reason = failures[0] if failures else "no answer in time"
-        raise NotAcknowledged(
+        raise DeliveryError(
             f"Kafka did not acknowledge {len(failures) + left:,} records for {topic}: {reason}. "
             "Nothing is lost by running the command again."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import BrokerUnavailable, TopicMismatch
+from schemas.errors import BrokerUnavailableError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import specs
 
@@ -30,8 +30,8 @@ def require_broker(
         Number of partitions of each topic in ``topics``.
 
     Raises:
-        BrokerUnavailable: nothing answers at the bootstrap address.
-        TopicMismatch: topics do not exist, or their numbers of partitions differ.
+        BrokerUnavailableError: nothing answers at the bootstrap address.
+        TopicMismatchError: topics do not exist, or their numbers of partitions differ.
     """
     wanted = [spec.name for spec in specs(settings)] if topics is None else list(topics)
     # What librdkafka would log is in the exception.
@@ -40,20 +40,20 @@ def require_broker(
     try:
         found = AdminClient(settings.kafka(), logger=quiet).list_topics(timeout=timeout).topics
     except KafkaException as error:
-        raise BrokerUnavailable(
+        raise BrokerUnavailableError(
             f"Kafka does not answer at {settings.kafka_bootstrap} ({error.args[0].str()}). Start a "
             "local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP to a broker that runs."
         ) from error
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise TopicMismatch(
+        raise TopicMismatchError(
             f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create what "
             "is missing with `retrail topics create`."
         )
     numbers = {name: len(found[name].partitions) for name in wanted}
     if keyed_alike and len(set(numbers.values())) > 1:
         listed = ", ".join(f"{name} has {number}" for name, number in numbers.items())
-        raise TopicMismatch(
+        raise TopicMismatchError(
             f"These topics need the same number of partitions: {listed}. Use a new "
             "RETRAIL_TOPIC_PREFIX and `retrail topics create`."
         )

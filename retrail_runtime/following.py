@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from consumers import metrics
 from retrail_runtime import kafka
 from retrail_runtime.metrics import LAG_EVENTS
-from schemas.errors import BrokerUnavailable, CannotGoOn
+from schemas.errors import BrokerUnavailableError, RestartRequiredError
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Follower(ABC):
     :attr:`max_absence_seconds`.
 
     Raises:
-        BrokerUnavailable, TopicMismatch: from Kafka, at the start.
+        BrokerUnavailableError, TopicMismatchError: from Kafka, at the start.
     """
 
     tables: ClassVar[str]
@@ -85,17 +85,17 @@ class Follower(ABC):
         """Take in what has arrived, waiting ``timeout`` seconds at most; returns how many records.
 
         Raises:
-            CannotGoOn: the topic was deleted or truncated under the running process.
+            RestartRequiredError: the topic was deleted or truncated under the running process.
         """
         try:
             messages = kafka.ready(self._consumer, timeout)
             if self._gone is not None:
-                raise CannotGoOn(f"{self.topic} is gone: {self._gone.str()}")
+                raise RestartRequiredError(f"{self.topic} is gone: {self._gone.str()}")
             if not messages:
                 return 0
             places = [kafka.place(message) for message in messages]
-        except (BrokerUnavailable, KafkaException) as error:
-            raise CannotGoOn(f"Following {self.topic} failed: {error}") from error
+        except (BrokerUnavailableError, KafkaException) as error:
+            raise RestartRequiredError(f"Following {self.topic} failed: {error}") from error
         records = [kafka.record(message) for message in messages if message.error() is None]
         ahead = dict(self.next)
         for message, (partition, offset) in zip(messages, places, strict=True):
@@ -111,7 +111,7 @@ class Follower(ABC):
         """End offset of each partition now; the lag up to there is shown as a metric.
 
         Raises:
-            BrokerUnavailable, TopicMismatch: from Kafka.
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
         # What has been read is there, whatever the broker for try-outs says (``kafka.TANSU``).
@@ -129,12 +129,12 @@ class Follower(ABC):
         """Follow to the end offsets of now.
 
         Raises:
-            BrokerUnavailable: the end was not reached within ``timeout`` seconds.
+            BrokerUnavailableError: the end was not reached within ``timeout`` seconds.
         """
         deadline, ends = time.monotonic() + timeout, self.ends()
         while not self.reached(ends):
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(
+                raise BrokerUnavailableError(
                     f"Could not read {self.topic} to its end within {timeout:.0f} s."
                 )
             self.poll(0.5)

@@ -16,7 +16,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import BrokerUnavailable, RetrailError, TopicMismatch
+from schemas.errors import BrokerUnavailableError, RetrailError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
@@ -57,7 +57,7 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class NotAcknowledged(RetrailError):
+class DeliveryError(RetrailError):
     """The brokers did not confirm a record: it may or may not be on the topic."""
 
 
@@ -117,7 +117,7 @@ def publish_and_wait(
     """Write one record; returns its offset once all replicas have it.
 
     Raises:
-        NotAcknowledged: the brokers refused it, or did not answer in time.
+        DeliveryError: the brokers refused it, or did not answer in time.
     """
     offsets: list[int] = []
     failures: list[str] = []
@@ -131,11 +131,11 @@ def publish_and_wait(
     try:
         producer.produce(topic, value=value, key=key, headers=list(headers), on_delivery=delivered)
     except (KafkaException, BufferError) as error:
-        raise NotAcknowledged(f"Kafka did not take a record for {topic}: {error}") from error
+        raise DeliveryError(f"Kafka did not take a record for {topic}: {error}") from error
     producer.flush(STALL_SECONDS + 5)
     if not offsets:
         reason = failures[0] if failures else "no answer in time"
-        raise NotAcknowledged(f"Kafka did not acknowledge a record for {topic}: {reason}")
+        raise DeliveryError(f"Kafka did not acknowledge a record for {topic}: {reason}")
     return offsets[0]
 
 
@@ -145,7 +145,7 @@ def publish_all(
     """Write (key, value) records; returns how many, once all replicas have every one.
 
     Raises:
-        NotAcknowledged: the brokers refused some, or did not answer in time.
+        DeliveryError: the brokers refused some, or did not answer in time.
     """
     failures: list[str] = []
 
@@ -162,7 +162,7 @@ def publish_all(
             except BufferError:
                 producer.poll(0.1)
             except KafkaException as error:
-                raise NotAcknowledged(
+                raise DeliveryError(
                     f"Kafka did not take a record for {topic}: {_said(error)}"
                 ) from error
         count += 1
@@ -172,7 +172,7 @@ def publish_all(
     left = producer.flush(STALL_SECONDS + 5)
     if failures or left:
         reason = failures[0] if failures else "no answer in time"
-        raise NotAcknowledged(
+        raise DeliveryError(
             f"Kafka did not acknowledge {len(failures) + left} records for {topic}: {reason}"
         )
     return count
@@ -187,13 +187,13 @@ def offsets(
         timeout: seconds to wait for each answer.
 
     Raises:
-        BrokerUnavailable: the brokers do not answer.
-        TopicMismatch: there is no such topic.
+        BrokerUnavailableError: the brokers do not answer.
+        TopicMismatchError: there is no such topic.
     """
     try:
         found = consumer.list_topics(topic, timeout=timeout).topics[topic]
         if found.error is not None:
-            raise TopicMismatch(
+            raise TopicMismatchError(
                 f"Kafka has no topic {topic} ({found.error.str()}). Create what is missing with "
                 "`retrail topics create`."
             )
@@ -202,7 +202,7 @@ def offsets(
             for partition in sorted(found.partitions)
         }
     except KafkaException as error:
-        raise BrokerUnavailable(
+        raise BrokerUnavailableError(
             f"Kafka stopped answering about {topic}: {_said(error)}. Is the broker still running?"
         ) from error
 
@@ -239,8 +239,8 @@ def read_to_end(
             default all are, to their ends.
 
     Raises:
-        BrokerUnavailable: the brokers do not answer.
-        TopicMismatch: there is no such topic.
+        BrokerUnavailableError: the brokers do not answer.
+        TopicMismatchError: there is no such topic.
     """
     reader = consumer(settings, enable_partition_eof=True)
     try:
@@ -264,7 +264,7 @@ def _is_tansu(reader: Consumer) -> bool:
     try:
         return bool(reader.list_topics(timeout=STALL_SECONDS).cluster_id == TANSU)
     except KafkaException as error:
-        raise BrokerUnavailable(f"Kafka stopped answering: {_said(error)}.") from error
+        raise BrokerUnavailableError(f"Kafka stopped answering: {_said(error)}.") from error
 
 
 def _until(
@@ -278,7 +278,7 @@ def _until(
     while ends:
         messages = ready(reader, 0.5)
         if not messages and time.monotonic() - heard > STALL_SECONDS:
-            raise BrokerUnavailable(
+            raise BrokerUnavailableError(
                 f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Is the broker running?"
             )
         for message in messages:
@@ -308,11 +308,11 @@ def place(message: Message) -> tuple[int, int]:
     """Partition and offset of a message, or of the end of a partition.
 
     Raises:
-        BrokerUnavailable: the message carries any other error.
+        BrokerUnavailableError: the message carries any other error.
     """
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise BrokerUnavailable(f"Kafka failed while reading {message.topic()}: {error.str()}")
+        raise BrokerUnavailableError(f"Kafka failed while reading {message.topic()}: {error.str()}")
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None

@@ -3,7 +3,7 @@
 from prometheus_client import Gauge
 
 LAG_EVENTS = Gauge(
-    "retrail_consumer_lag_events",
+    "retrail_consumer_lag_records",
     "Records between what has been read and the end of the topic.",
     ["topic", "partition"],
 )

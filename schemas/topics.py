@@ -86,7 +86,7 @@ class TopicSpec:
 def specs(settings: Settings) -> list[TopicSpec]:
     """Every topic that an installation needs."""
     topics, n, replication = Topics.of(settings), settings.partitions, settings.replication
-    events_ms = int(settings.events_retention_hours * 3600 * 1000)
+    events_ms = int(settings.kafka_retention_hours * 3600 * 1000)
     larger = MAX_EVENT_BYTES + ADDED_BYTES
     return [
         TopicSpec(topics.trajectory_events, n, replication, "time", events_ms, True),

@@ -17,28 +17,37 @@ LAG_SECONDS = Gauge(
     "Age of the last record read, while there are more; else 0.",
     ["topic", "partition"],
 )
-ASSIGNED = Gauge("retrail_assigned_partitions", "Partitions that this worker owns.", ["topic"])
+ASSIGNED = Gauge(
+    "retrail_consumer_assigned_partitions", "Partitions that this worker owns.", ["topic"]
+)
 CHECKPOINTS = Counter(
     "retrail_checkpoints_total",
     "Attempts to commit offsets, by result (committed, lost: no longer ours, waiting).",
     ["result"],
 )
 HOLES = Counter(
-    "retrail_offset_holes_total",
-    "Records whose offset was not the next one: sought (went back), hole (accepted: no such "
-    "records any more), rewound (the log starts again).",
-    ["topic", "outcome"],
+    "retrail_offset_discontinuities_total",
+    "Records whose offset was not the next one: refetched (the worker went back once), gap "
+    "(accepted: the records are gone), reset (the log starts again).",
+    ["topic", "kind"],
 )
 
 # -- judge ----------------------------------------------------------------------------------
-EVENTS = Counter("retrail_events_total", "Trajectory events read by the judge.", ["type", "result"])
-UNKNOWN_FIELDS = Counter(
-    "retrail_unknown_fields_total", "Fields of a newer minor version that were left out."
+EVENTS = Counter(
+    "retrail_judge_events_total", "Trajectory events read by the judge.", ["type", "result"]
 )
-DEAD_LETTERS = Counter("retrail_dead_letters_total", "Records set aside.", ["reason"])
-VERDICTS = Counter("retrail_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"])
+UNKNOWN_FIELDS = Counter(
+    "retrail_judge_unknown_fields_total", "Fields of a newer minor version that were left out."
+)
+DEAD_LETTERS = Counter("retrail_judge_dead_letters_total", "Records set aside.", ["reason"])
+VERDICTS = Counter(
+    "retrail_judge_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"]
+)
 JUDGE_SECONDS = Histogram(
-    "retrail_judge_seconds", "From the question to the verdict.", ["judge"], buckets=_SECONDS
+    "retrail_judge_duration_seconds",
+    "From the question to the verdict.",
+    ["judge"],
+    buckets=_SECONDS,
 )
 JUDGE_REQUESTS = Counter(
     "retrail_judge_requests_total",
@@ -50,36 +59,42 @@ JUDGE_TOKENS = Counter(
     "retrail_judge_tokens_total", "Tokens that the judging server counted.", ["kind"]
 )
 JUDGE_AVAILABLE = Gauge(
-    "retrail_judge_available", "0 while the judging server does not answer and the worker waits."
+    "retrail_judge_server_up", "0 while the judging server does not answer and the worker waits."
 )
 REASONING_TOKENS = Histogram(
-    "retrail_reasoning_tokens",
+    "retrail_judge_reasoning_tokens",
     "Length of the reasoning about a browsed document; agent models beyond 50 are one, other.",
     ["agent_model"],
     buckets=_TOKENS,
 )
-TICKS = Counter("retrail_ticks_total", "Ticks written because there was nothing to read.")
+TICKS = Counter("retrail_judge_ticks_total", "Ticks written because there was nothing to read.")
 
 # -- miner ----------------------------------------------------------------------------------
 MINED_EVENTS = Counter(
-    "retrail_mined_events_total",
+    "retrail_mine_events_total",
     "Judged events by what became of them (accepted, repeated, held, late, rejudged, …).",
     ["result"],
 )
 BROWSES = Counter(
-    "retrail_mined_browses_total", "Browses of closed trajectories by what they gave.", ["result"]
+    "retrail_mine_browses_total", "Browses of closed trajectories by what they gave.", ["result"]
 )
-CLOSED = Counter("retrail_trajectories_closed_total", "Trajectories closed.", ["reason"])
-OPEN = Gauge("retrail_open_trajectories", "Trajectories that wait for their end.", ["partition"])
-PAIRS = Counter("retrail_pairs_total", "Labelled pairs written.", ["verdict"])
+CLOSED = Counter("retrail_mine_trajectories_closed_total", "Trajectories closed.", ["reason"])
+OPEN = Gauge(
+    "retrail_mine_open_trajectories", "Trajectories that wait for their end.", ["partition"]
+)
+PAIRS = Counter("retrail_mine_pairs_total", "Labelled pairs written.", ["verdict"])
 OVERSIZED_PAIRS = Counter(
-    "retrail_oversized_pairs_total", "Labelled pairs that were too large for their topic."
+    "retrail_mine_oversized_pairs_total", "Labelled pairs that were too large for their topic."
 )
 BROWSED_RANK = Histogram(
-    "retrail_browsed_rank",
+    "retrail_mine_browsed_rank",
     "Rank of a browsed document in the search that found it, of closed trajectories.",
     ["verdict"],
     buckets=_RANKS,
 )
-NEGATIVES = Histogram("retrail_negatives", "Negatives of a pair.", ["verdict"], buckets=_COUNTS)
-GAPS = Counter("retrail_gaps_total", "Events of closed trajectories that never came.")
+NEGATIVES = Histogram(
+    "retrail_mine_pair_negatives", "Negatives of a pair.", ["verdict"], buckets=_COUNTS
+)
+GAPS = Counter(
+    "retrail_mine_missing_events_total", "Events of closed trajectories that never came."
+)

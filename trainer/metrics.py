@@ -2,33 +2,33 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-ENCODED = Counter("retrail_encoded_texts_total", "Texts encoded.", ["kind"])
+ENCODED = Counter("retrail_encoder_texts_total", "Texts encoded.", ["kind"])
 ENCODING_SECONDS = Histogram(
-    "retrail_encoding_seconds",
+    "retrail_encoder_duration_seconds",
     "Time to encode the texts of one call.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0),
 )
-TRAINING_STEPS = Counter("retrail_training_steps_total", "Optimiser steps.")
-TRAINING_PAIRS = Counter("retrail_training_pairs_total", "Pairs that steps were taken on.")
+TRAINING_STEPS = Counter("retrail_train_steps_total", "Optimiser steps.")
+TRAINING_PAIRS = Counter("retrail_train_pairs_total", "Pairs that steps were taken on.")
 TRAINING_BATCH = Histogram(
-    "retrail_training_batch_pairs",
+    "retrail_train_batch_pairs",
     "Pairs in a batch.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 )
-TRAINING_LOSS = Gauge("retrail_training_loss", "Loss of the latest step.")
+TRAINING_LOSS = Gauge("retrail_train_loss", "Loss of the latest step.")
 TRAINING_STEP_SECONDS = Histogram(
-    "retrail_training_step_seconds",
+    "retrail_train_step_duration_seconds",
     "Time of one optimiser step.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
-RUN_STEP = Gauge("retrail_training_run_step", "Latest step of the run in hand, or of the last one.")
-RUN_STEPS = Gauge("retrail_training_run_steps", "Steps that this run takes in all.")
-RUN_LEARNING_RATE = Gauge("retrail_training_learning_rate", "Learning rate of the latest step.")
+RUN_STEP = Gauge("retrail_train_run_step", "Latest step of the run in hand, or of the last one.")
+RUN_STEPS = Gauge("retrail_train_run_steps", "Steps that this run takes in all.")
+RUN_LEARNING_RATE = Gauge("retrail_train_learning_rate", "Learning rate of the latest step.")
 RUN_PAIRS_PER_SECOND = Gauge(
-    "retrail_training_pairs_per_second", "Speed of this run since its first step."
+    "retrail_train_pairs_per_second", "Speed of this run since its first step."
 )
 RUN_SECONDS_LEFT = Gauge(
-    "retrail_training_seconds_left", "Until the last step of this run, at that speed."
+    "retrail_train_run_remaining_seconds", "Until the last step of this run, at that speed."
 )
 GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
 GATE_NDCG = Gauge("retrail_gate_ndcg_at_10", "Mean held-out nDCG@10 at the last gate.", ["model"])

@@ -81,7 +81,7 @@ class World:
     def parent(self) -> ExactIndex:
         """The untrained retriever."""
         self.report(f"encoding {len(self.corpus.documents):,} documents")
-        encoder = Encoder.load(self.settings.model, max_tokens=self.settings.max_tokens)
+        encoder = Encoder.load(self.settings.model, max_tokens=self.settings.index_max_tokens)
         return ExactIndex(encoder, self.corpus.documents)
 
     def measured(self, index: ExactIndex) -> list[measure.Quality]:

@@ -21,7 +21,7 @@ from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
 from retrail_runtime import kafka, milvus
 from schemas.collection import Build, collection_name
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -172,7 +172,7 @@ class Worker:
 def _aliased(client: MilvusClient, settings: Settings) -> int | None:
     try:
         return target.resolve(client, settings).version
-    except NoIndexYet:
+    except NoIndexError:
         return None
 
 
@@ -203,9 +203,9 @@ def world(count: int) -> Iterator[World]:
                 milvus_uri=lite.client_address,
                 data_dir=folder / "data",
                 model=str(folder / "model"),
-                max_tokens=64,
+                index_max_tokens=64,
                 # No comparison while something else is measured.
-                compare_seconds=3600.0,
+                index_compare_seconds=3600.0,
             )
             topics_module.ensure(settings)
             publish(settings, count)

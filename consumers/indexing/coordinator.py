@@ -21,9 +21,9 @@ from consumers.indexing.embedder import Embedder
 from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.ledger import Ledger
 from retrail_runtime import kafka
-from retrail_runtime.milvus_calls import CollectionLost
+from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import Build
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -89,7 +89,7 @@ class Coordinator(threading.Thread):
                     self._serve(duty, offsets)
         except Relieved:
             log.info("no longer coordinating", collection=duty.build.collection)
-        except CollectionLost:
+        except CollectionLostError:
             log.warning("collection is gone", collection=duty.build.collection)
 
     def _complete(self, duty: Duty, offsets: Consumer) -> None:
@@ -109,7 +109,9 @@ class Coordinator(threading.Thread):
         self._milvus.make_searchable(build)
         rows = self._repair_until_equal(duty, offsets)
         if not self._milvus.probe(build):
-            raise CannotGoOn(f"{build.collection} has rows, but a search finds none of them.")
+            raise RestartRequiredError(
+                f"{build.collection} has rows, but a search finds none of them."
+            )
         self._require_live(duty)
         self._milvus.swap(build)
         seconds = time.monotonic() - began
@@ -127,7 +129,7 @@ class Coordinator(threading.Thread):
             self._complete(duty, offsets)
         self._milvus.load(duty.build)
         last = self._compared.get(duty.build.build_id)
-        if last is None or time.monotonic() >= last + self._settings.compare_seconds:
+        if last is None or time.monotonic() >= last + self._settings.index_compare_seconds:
             self._repair(duty, self._compare(duty, offsets))
 
     def _repair_until_equal(self, duty: Duty, offsets: Consumer) -> int:
@@ -136,7 +138,7 @@ class Coordinator(threading.Thread):
             if not difference:
                 return len(self._ledger.hashes)
             self._repair(duty, difference)
-        raise CannotGoOn(
+        raise RestartRequiredError(
             f"{duty.build.collection} still differs from {self._topic} after {ROUNDS} repairs: "
             f"{len(difference.upserts)} documents are missing or other, {len(difference.deletes)} "
             "too many. Does something else write to this collection?"
@@ -211,7 +213,9 @@ class Coordinator(threading.Thread):
         try:
             answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
         except KafkaException as error:
-            raise CannotGoOn(f"Kafka does not tell the offsets of a build: {error}") from error
+            raise RestartRequiredError(
+                f"Kafka does not tell the offsets of a build: {error}"
+            ) from error
         return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def _require_duty(self, duty: Duty) -> None:

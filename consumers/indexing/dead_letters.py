@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from consumers.indexing import index_metrics as metrics
 from consumers.indexing.documents import Poison
 from retrail_runtime import kafka
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -43,8 +43,8 @@ class DeadLetters:
         """Set aside what no build has set aside before; returns once all is acknowledged.
 
         Raises:
-            NotAcknowledged: Kafka did not take one.
-            CannotGoOn: Kafka did not answer.
+            DeliveryError: Kafka did not take one.
+            RestartRequiredError: Kafka did not answer.
         """
         by_partition: dict[int, list[tuple[kafka.Record, Poison]]] = {}
         for record, poison in poisoned:
@@ -92,11 +92,15 @@ class DeadLetters:
         try:
             return max(0, self._offsets.committed([where], timeout=TIMEOUT)[0].offset)
         except KafkaException as error:
-            raise CannotGoOn(f"Kafka does not tell what was dead-lettered: {error}") from error
+            raise RestartRequiredError(
+                f"Kafka does not tell what was dead-lettered: {error}"
+            ) from error
 
     def _mark(self, partition: int, offset: int) -> None:
         where = TopicPartition(self._documents, partition, offset)
         try:
             self._offsets.commit(offsets=[where], asynchronous=False)
         except KafkaException as error:
-            raise CannotGoOn(f"Kafka does not take what was dead-lettered: {error}") from error
+            raise RestartRequiredError(
+                f"Kafka does not take what was dead-lettered: {error}"
+            ) from error

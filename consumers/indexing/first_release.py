@@ -34,7 +34,7 @@ def register(settings: Settings) -> Release:
 
     Raises:
         ModelError: there is no such model, or another one is version 1 in the registry.
-        BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     known = releases.read(settings)
     producer = kafka.producer(settings)
@@ -50,14 +50,14 @@ def register(settings: Settings) -> Release:
 
 
 def _first(settings: Settings) -> Release:
-    preset = presets.preset(settings.preset, locate(settings.model), settings.model)
+    preset = presets.preset(settings.train_preset, locate(settings.model), settings.model)
     encoder = Encoder.load(
         settings.model,
         preset=preset,
-        query_prefix=settings.query_prefix,
-        document_prefix=settings.document_prefix,
+        query_prefix=settings.index_query_prefix,
+        document_prefix=settings.index_document_prefix,
         pooling=settings.pooling,
-        max_tokens=settings.max_tokens,
+        max_tokens=settings.index_max_tokens,
     )
     registry = Registry.of(settings)
     published = registry.publish(settings.retriever, FIRST, encoder.save)

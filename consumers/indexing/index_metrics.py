@@ -3,19 +3,21 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 DOCUMENTS_ENCODED = Counter(
-    "retrail_documents_encoded_total", "Documents that an encoder read.", ["version"]
+    "retrail_index_documents_encoded_total", "Documents that an encoder read.", ["version"]
 )
 DOCUMENTS_REUSED = Counter(
-    "retrail_documents_reused_total",
+    "retrail_index_documents_reused_total",
     "Documents whose vector was known from an equal text under the same model.",
     ["version"],
 )
-ROWS_UPSERTED = Counter("retrail_rows_upserted_total", "Rows written to a collection.", ["version"])
+ROWS_UPSERTED = Counter(
+    "retrail_index_rows_upserted_total", "Rows written to a collection.", ["version"]
+)
 ROWS_DELETED = Counter(
-    "retrail_rows_deleted_total", "Document ids deleted from a collection.", ["version"]
+    "retrail_index_rows_deleted_total", "Document ids deleted from a collection.", ["version"]
 )
 DEAD_LETTERS = Counter(
-    "retrail_documents_dead_lettered_total", "Records of documents that are no document."
+    "retrail_index_dead_letters_total", "Records of documents that are no document."
 )
 SWAPS = Counter("retrail_index_swaps_total", "Times that the alias was set to another build.")
 COMPARISONS = Counter(
@@ -29,7 +31,7 @@ LIVE_VERSION = Gauge(
     "retrail_index_live_version", "Version whose build the alias points at; 0 before the first."
 )
 BUILD_SECONDS = Histogram(
-    "retrail_index_build_seconds",
+    "retrail_index_build_duration_seconds",
     "Time that a coordinator took to bring a build to its swap; short after a rollback.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )

@@ -27,7 +27,7 @@ from pymilvus import MilvusClient
 from consumers.indexing import schema
 from consumers.indexing.rows import BATCH_ROWS, Row, batches
 from retrail_runtime import milvus
-from retrail_runtime.milvus_calls import PATIENCE, Calls, CollectionLost, NotLoaded, Refused
+from retrail_runtime.milvus_calls import PATIENCE, Calls, CollectionLostError, NotLoaded, Refused
 from schemas.collection import (
     HASH_FIELD,
     ID_FIELD,
@@ -37,7 +37,7 @@ from schemas.collection import (
     Build,
     version_of,
 )
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -55,8 +55,8 @@ class Milvus:
     Every method repeats a call for up to ``patience`` seconds while Milvus does not answer.
 
     Raises:
-        CannotGoOn: it did not answer in all that time, or refused.
-        CollectionLost: the collection is gone (all methods but :meth:`drop`).
+        RestartRequiredError: it did not answer in all that time, or refused.
+        CollectionLostError: the collection is gone (all methods but :meth:`drop`).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Milvus:
         """Connect; ``stop`` ends the waiting for a lost server early.
 
         Raises:
-            MilvusUnavailable: Milvus does not answer now.
+            MilvusUnavailableError: Milvus does not answer now.
         """
         self._settings = settings
         self._stop = stop or threading.Event()
@@ -99,7 +99,7 @@ class Milvus:
                 continue
             try:
                 build = self._describe(name)
-            except CollectionLost:
+            except CollectionLostError:
                 continue
             if build is not None:
                 found.append(build)
@@ -109,7 +109,7 @@ class Milvus:
         """Whether the collection is still that of this very build."""
         try:
             found = self._describe(build.collection)
-        except CollectionLost:
+        except CollectionLostError:
             return False
         return found is not None and found.build_id == build.build_id
 
@@ -218,7 +218,7 @@ class Milvus:
         """The collection that the retriever's alias points at."""
         try:
             answer = self._calls(self._client.describe_alias, self._settings.retriever)
-        except CollectionLost:
+        except CollectionLostError:
             return None
         return str(answer["collection_name"])
 
@@ -242,7 +242,7 @@ class Milvus:
             if self.aliased() == build.collection:
                 return
             self._stop.wait(0.1)
-        raise CannotGoOn(
+        raise RestartRequiredError(
             f"Milvus does not let the alias {alias} point at {build.collection}: it points at "
             f"{self.aliased()}. Is there a collection of the alias's name?"
         )
@@ -266,12 +266,12 @@ class Milvus:
                 )
             except NotLoaded:
                 self.load(build)
-        raise CannotGoOn(f"Milvus keeps releasing {build.collection}.")
+        raise RestartRequiredError(f"Milvus keeps releasing {build.collection}.")
 
     def _is_loaded(self, build: Build) -> bool:
         state = self._calls(self._client.get_load_state, build.collection)["state"]
         if state.name == "NotExist":
-            raise CollectionLost(f"{build.collection} is gone")
+            raise CollectionLostError(f"{build.collection} is gone")
         return bool(state.name == "Loaded")
 
     def _load(self, build: Build) -> None:

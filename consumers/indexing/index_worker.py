@@ -31,7 +31,7 @@ from retrail_runtime import kafka, metrics_server
 from retrail_runtime.broker import require_broker
 from retrail_runtime.stopping import stopped_by_signals
 from schemas.collection import Build, collection_name
-from schemas.errors import BrokerUnavailable, CannotGoOn, ModelError
+from schemas.errors import BrokerUnavailableError, ModelError, RestartRequiredError
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -48,10 +48,10 @@ def run(settings: Settings) -> None:
     """Index until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailable, TopicMismatch, MilvusUnavailable: at the start.
+        BrokerUnavailableError, TopicMismatchError, MilvusUnavailableError: at the start.
         ConfigurationError: this Milvus is too old for hybrid search; at the start.
         ModelError: the first model, or that of a collection, cannot be loaded.
-        CannotGoOn: Kafka or Milvus was lost for too long; a restart is the remedy.
+        RestartRequiredError: Kafka or Milvus was lost for too long; a restart is the remedy.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
@@ -117,8 +117,8 @@ class IndexWorker:
             builds=self._milvus.builds(),
             retired=self._retired,
             now=time.monotonic(),
-            grace=self._settings.grace_seconds,
-            search=self._settings.search,
+            grace=self._settings.index_grace_seconds,
+            search=self._settings.index_search,
         )
         self._retired = build_plan.retired_since(facts)
         plan = build_plan.plan(facts)
@@ -160,13 +160,13 @@ class IndexWorker:
             return
         build = Build(
             collection=collection_name(
-                self._settings.retriever, release.version, self._settings.search
+                self._settings.retriever, release.version, self._settings.index_search
             ),
             version=release.version,
             build_id=secrets.token_hex(4),
             location=release.model.location,
             digest=release.model.digest,
-            search=self._settings.search,
+            search=self._settings.index_search,
             generation=plan.target.generation + 1 if plan.target else 0,
         )
         try:
@@ -234,8 +234,8 @@ class IndexWorker:
         """End the worker if a thread failed; forget those that ended as they should."""
         threads: list[Coordinator | Ingest] = [self._coordinator, *self._ingests.values()]
         for thread in threads:
-            if isinstance(thread.error, BrokerUnavailable | kafka.NotAcknowledged):
-                raise CannotGoOn(f"Kafka was lost: {thread.error}") from thread.error
+            if isinstance(thread.error, BrokerUnavailableError | kafka.DeliveryError):
+                raise RestartRequiredError(f"Kafka was lost: {thread.error}") from thread.error
             if thread.error is not None:
                 raise thread.error
         for build_id in [name for name, thread in self._ingests.items() if not thread.is_alive()]:

@@ -16,9 +16,9 @@ from consumers.indexing.documents import Change, Poison, read_change
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.index_milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.milvus_calls import CollectionLost
+from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import Build
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -94,7 +94,7 @@ class Ingest(threading.Thread):
                     self._take_in(reader, messages, embedder, letters)
         except Stopped:
             pass
-        except CollectionLost:
+        except CollectionLostError:
             log.warning("collection is gone", collection=self.build.collection)
         except Exception as error:
             self.error = error
@@ -160,7 +160,9 @@ class Ingest(threading.Thread):
             )
         except KafkaException as error:
             if error.args[0].code() not in _NOT_OURS:
-                raise CannotGoOn(f"Kafka did not take the offsets of {self._group}.") from error
+                raise RestartRequiredError(
+                    f"Kafka did not take the offsets of {self._group}."
+                ) from error
             log.info("partitions moved on before the commit", collection=self.build.collection)
             return
         self._positions |= moved

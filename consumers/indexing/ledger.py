@@ -26,7 +26,7 @@ class Ledger:
         """Read on to the end of the topic as of now; returns the documents that changed.
 
         Raises:
-            BrokerUnavailable, TopicMismatch: from Kafka.
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         changed = set()
         for record in kafka.read_to_end(self._settings, self._topic, self._next):

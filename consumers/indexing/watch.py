@@ -5,7 +5,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from consumers import releases
 from consumers.releases import Releases
 from retrail_runtime import kafka
-from schemas.errors import BrokerUnavailable, CannotGoOn
+from schemas.errors import BrokerUnavailableError, RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -17,7 +17,7 @@ class ReleaseWatch:
         """Read what there is.
 
         Raises:
-            BrokerUnavailable, TopicMismatch: from Kafka.
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         self._known = releases.read(settings)
         self._reader = kafka.consumer(settings)
@@ -28,13 +28,13 @@ class ReleaseWatch:
         """All releases and ``live``, as far as they have arrived.
 
         Raises:
-            CannotGoOn: reading failed.
+            RestartRequiredError: reading failed.
         """
         try:
             messages = kafka.ready(self._reader, 0)
             records = [kafka.record(message) for message in messages]
-        except (BrokerUnavailable, KafkaException) as error:
-            raise CannotGoOn(f"Following the releases failed: {error}") from error
+        except (BrokerUnavailableError, KafkaException) as error:
+            raise RestartRequiredError(f"Following the releases failed: {error}") from error
         if records:
             self._known = releases.follow(self._known, records)
         return self._known

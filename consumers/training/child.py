@@ -8,7 +8,7 @@ often as somebody asks (:mod:`consumers.training.repeat`).
 from collections.abc import Callable
 from pathlib import Path
 
-from schemas.errors import InputError, ModelError, RegistryUnavailable
+from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.runs import RunManifest
 from trainer.data.examples import TrainingExample
@@ -44,7 +44,7 @@ def train_child(
     Raises:
         TrainingFileLost: the training file is gone, or not the one that was frozen.
         ModelError: the parent's model is gone, or not the one that was released.
-        TrainingDiverged, NothingToLearn: see :func:`trainer.fit.finetune.finetune`.
+        TrainingDivergedError, NothingToLearnError: see :func:`trainer.fit.finetune.finetune`.
     """
     frozen = frozen_examples(registry, manifest)
     check()
@@ -58,11 +58,11 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 
     Raises:
         TrainingFileLost: it is gone, or not what was frozen.
-        RegistryUnavailable: nobody knows; it may be read later.
+        RegistryError: nobody knows; it may be read later.
     """
     try:
         return registry.load_training_file(manifest.training_file)
-    except RegistryUnavailable:
+    except RegistryError:
         raise
     except (InputError, ModelError) as error:
         raise TrainingFileLost(str(error)) from error

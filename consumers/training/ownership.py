@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumers import metrics
 from retrail_runtime import kafka
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -59,15 +59,15 @@ class Ownership:
         """Take part in the group for ``timeout`` seconds; returns whether the partition is owned.
 
         Raises:
-            CannotGoOn: the group refuses this member.
+            RestartRequiredError: the group refuses this member.
         """
         try:
             message = self._consumer.poll(timeout)
         except KafkaException as error:
-            raise CannotGoOn(f"The trainers' group failed: {error}") from error
+            raise RestartRequiredError(f"The trainers' group failed: {error}") from error
         failure = message.error() if message is not None else None
         if failure is not None:
-            raise CannotGoOn(f"The trainers' group failed: {failure.str()}")
+            raise RestartRequiredError(f"The trainers' group failed: {failure.str()}")
         return self.owned
 
     def close(self) -> None:

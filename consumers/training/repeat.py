@@ -84,7 +84,7 @@ def repeat(
     Raises:
         InputError: there is no such run, it has no release yet, or its training file is lost.
         ModelError: the parent's model is gone, or not the one that was released.
-        BrokerUnavailable, TopicMismatch: from Kafka.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.training_runs, topics.retriever_releases])

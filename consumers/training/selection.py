@@ -73,7 +73,7 @@ def rules_of(settings: Settings) -> SelectionRules:
         ),
         max_staleness=settings.train_max_staleness,
         replay=settings.train_replay,
-        outcome_policy=settings.outcome_policy,
+        outcome_policy=settings.train_outcome_policy,
         outcome_factor=settings.outcome_factor,
     )
 

@@ -5,7 +5,7 @@ from confluent_kafka import Producer
 
 from consumers import metrics, releases
 from retrail_runtime import kafka
-from schemas.errors import TopicMismatch
+from schemas.errors import TopicMismatchError
 from schemas.runs import RunManifest, version_of
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -27,7 +27,7 @@ class Ledger:
         """The history as of now.
 
         Raises:
-            BrokerUnavailable, TopicMismatch: from Kafka.
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         runs = list(self.history.runs)
         for record in kafka.read_to_end(self._settings, self._topic, {0: self._next}):
@@ -46,7 +46,7 @@ class Ledger:
             manifest = _read(record)
             if record.offset == run.offset and manifest is not None:
                 return manifest
-        raise TopicMismatch(
+        raise TopicMismatchError(
             f"{self._topic} lost the manifest of run {run.run_id} at offset {run.offset}: the "
             "topic was recreated. Start anew with another RETRAIL_TOPIC_PREFIX."
         )
@@ -55,15 +55,15 @@ class Ledger:
         """Put a manifest on the topic; returns the run, whose version follows from its offset.
 
         Raises:
-            NotAcknowledged: it may or may not be on the topic. If it is, the next
+            DeliveryError: it may or may not be on the topic. If it is, the next
                 :meth:`refresh` shows it, and the run goes on from there.
-            TopicMismatch: training-runs is younger than the releases.
+            TopicMismatchError: training-runs is younger than the releases.
         """
         offset = kafka.publish_and_wait(producer, self._topic, value=manifest.to_json())
         run = self.refresh().run(manifest.run_id)
         assert run is not None
         if version_of(offset) in self.history.releases.by_version:
-            raise TopicMismatch(
+            raise TopicMismatchError(
                 f"{self._topic} was recreated: offset {offset} stands for release "
                 f"{version_of(offset)}, which exists. Start anew with another "
                 "RETRAIL_TOPIC_PREFIX."

@@ -28,7 +28,7 @@ from trainer.data.lineage import History, Run
 from trainer.data.outcome_policy import apply
 from trainer.evaluate.gate import GateDecision
 from trainer.fit import finetune
-from trainer.fit.finetune import NothingToLearn, TrainingDiverged
+from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
 from trainer.model import presets
 from trainer.registry.card import card
 from trainer.registry.registry import Registry
@@ -148,7 +148,7 @@ def _freeze(
     """Steps 2 and 3; ``None`` if no step could be trained."""
     settings = bench.settings
     folder = bench.registry.open(history.releases.by_version[parent].model)
-    config = finetune.config_of(settings, presets.preset(settings.preset, folder))
+    config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
     rules = rules_of(settings)
     with bench.outcomes.snapshot() as known:
         selector = Selector(
@@ -166,7 +166,7 @@ def _freeze(
         metrics.LEFT_OUT.labels(reason=reason).inc(count)
     try:
         finetune.plan(chosen.examples, config)
-    except NothingToLearn as nothing:
+    except NothingToLearnError as nothing:
         metrics.RUNS.labels(result="empty").inc()
         log.warning("nothing to train on", reason=str(nothing), left_out=dict(chosen.left_out))
         return None
@@ -218,7 +218,7 @@ def _release(bench: Bench, history: History, run: Run, manifest: RunManifest) ->
             settings=bench.settings,
             progress=comparing(bench.check),
         )
-    except (TrainingDiverged, TrainingFileLost) as failure:
+    except (TrainingDivergedError, TrainingFileLost) as failure:
         model = parent.model
         gate = GateDecision(
             "reject",

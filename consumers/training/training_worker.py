@@ -24,9 +24,9 @@ from consumers.training.training_pairs import PairStore
 from consumers.training.training_run import Bench, Interrupted, finish, train_new
 from retrail_runtime import data_dir, kafka, metrics_server
 from retrail_runtime.broker import require_broker
-from retrail_runtime.kafka import NotAcknowledged
+from retrail_runtime.kafka import DeliveryError
 from retrail_runtime.stopping import stopped_by_signals
-from schemas.errors import BrokerUnavailable, CannotGoOn, InputError, RetrailError
+from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError, RetrailError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -53,10 +53,10 @@ def run(settings: Settings) -> None:
     """Be a trainer until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailable, TopicMismatch: at the start.
+        BrokerUnavailableError, TopicMismatchError: at the start.
         InputError: the regression set of the gate cannot be read.
         ModelError: the parent's model cannot be loaded, or the registry cannot be used.
-        CannotGoOn: a restart is the remedy.
+        RestartRequiredError: a restart is the remedy.
     """
     _require(settings)
     metrics_server.serve(settings, "train")
@@ -80,9 +80,9 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
 
     Raises:
         InputError: there is no first release yet, or the gate's regression set cannot be read.
-        BrokerUnavailable, TopicMismatch, NotAcknowledged: from Kafka.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
         ModelError: the parent's model cannot be loaded, or the registry cannot be used.
-        CannotGoOn: trying again is the remedy.
+        RestartRequiredError: trying again is the remedy.
     """
     _require(settings)
     if releases.read(settings).live is None:
@@ -167,7 +167,7 @@ class Trainer:
         """Keep the membership, take in what has arrived, and do what the phase asks for.
 
         Raises:
-            ModelError, CannotGoOn: see :func:`run`.
+            ModelError, RestartRequiredError: see :func:`run`.
         """
         owned = self._ownership.poll(0.05)
         self._pairs.poll(0.1)
@@ -179,7 +179,7 @@ class Trainer:
                 self._yield()
             elif time.monotonic() >= self._not_before:
                 self._enter(self._phases[self._phase]())
-        except (BrokerUnavailable, NotAcknowledged) as error:
+        except (BrokerUnavailableError, DeliveryError) as error:
             if self._role == "now":
                 raise
             log.warning("waiting for Kafka", error=str(error))
@@ -323,7 +323,9 @@ def _shown(error: Exception) -> RetrailError:
     if isinstance(error, RetrailError):
         return error
     log.error("a run failed", exc_info=error)
-    return CannotGoOn(f"A training run failed unexpectedly: {type(error).__name__}: {error}")
+    return RestartRequiredError(
+        f"A training run failed unexpectedly: {type(error).__name__}: {error}"
+    )
 
 
 def _require(settings: Settings) -> None:

@@ -100,7 +100,7 @@ def verify(
 
     Raises:
         InputError: there is no such run, or its training file is lost or altered.
-        BrokerUnavailable, TopicMismatch: from Kafka; a topic may be deleted by now.
+        BrokerUnavailableError, TopicMismatchError: from Kafka; a topic may be deleted by now.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.training_runs, topics.retriever_releases, topics.documents])

@@ -9,7 +9,7 @@ from deploy.processes import ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 from retrail_runtime.milvus import connect
-from schemas.errors import MilvusUnavailable
+from schemas.errors import MilvusUnavailableError
 from schemas.settings import Settings
 
 
@@ -53,6 +53,6 @@ class MilvusLite(Server):
         """Whether Milvus lists its collections to a client."""
         try:
             connect(Settings(milvus_uri=self.client_address, milvus_token=None)).close()
-        except MilvusUnavailable:
+        except MilvusUnavailableError:
             return False
         return True

@@ -89,7 +89,8 @@ class RetrailTools:
             arguments: as they came, a JSON object.
 
         Raises:
-            NoIndexYet, MilvusUnavailable, ModelError: nothing can be searched now. Nothing was
+            NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now. Nothing
+            was
                 published: the call may be repeated.
         """
         if name not in _TOOLS:

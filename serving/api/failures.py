@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet, RetrailError
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,10 @@ class Failure:
 
 
 _KNOWN: dict[type[RetrailError], Failure] = {
-    NoIndexYet: Failure(
+    NoIndexError: Failure(
         503, "No index yet", "There is no index yet; it is being built. Try again later.", 5
     ),
-    MilvusUnavailable: Failure(
+    MilvusUnavailableError: Failure(
         503, "Index unavailable", "The index does not answer now. Repeat the request.", 1
     ),
     ModelError: Failure(
@@ -35,7 +35,7 @@ _OTHER = Failure(500, "Server error", "The server failed; its log says why.")
 def failure_of(error: RetrailError) -> Failure:
     """What to tell.
 
-    >>> failure_of(NoIndexYet("Milvus at http://10.0.0.7:19530 has no alias")).message
+    >>> failure_of(NoIndexError("Milvus at http://10.0.0.7:19530 has no alias")).message
     'There is no index yet; it is being built. Try again later.'
     """
     return next((_KNOWN[kind] for kind in type(error).__mro__ if kind in _KNOWN), _OTHER)

@@ -28,7 +28,7 @@ from serving.trajectories.service import (
     OpenedDocument,
     SearchAnswer,
     SearchService,
-    UnknownDocument,
+    UnknownDocumentError,
 )
 from serving.trajectories.sessions import HANDLE, Caller, Outcome
 
@@ -143,7 +143,7 @@ def create_app(
     app.include_router(_probes)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(UnknownDocument, _unknown)
+    app.add_exception_handler(UnknownDocumentError, _unknown)
     app.add_exception_handler(RetrailError, _failed)
     app.add_exception_handler(Exception, _crashed)
     return app
@@ -334,7 +334,7 @@ def _refused(_request: Request, error: Exception) -> Response:
 
 
 def _unknown(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnknownDocument)
+    assert isinstance(error, UnknownDocumentError)
     headers = {TRAJECTORY_HEADER: error.trajectory_id}
     return _answer(404, "No such document", str(error), headers=headers)
 

@@ -51,7 +51,7 @@ from serving.trajectories.service import (
     OpenedDocument,
     SearchAnswer,
     SearchService,
-    UnknownDocument,
+    UnknownDocumentError,
 )
 from serving.trajectories.sessions import HANDLE, Caller
 
@@ -266,7 +266,7 @@ def _caller(
 
 
 def _told(error: RetrailError) -> ToolError:
-    if isinstance(error, UnknownDocument):
+    if isinstance(error, UnknownDocumentError):
         return ToolError(str(error))
     log.warning("cannot answer", error=str(error))
     return ToolError(failure_of(error).message)

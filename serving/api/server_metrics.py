@@ -8,21 +8,27 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from retrail import Stats
 
 REQUEST_SECONDS = Histogram(
-    "retrail_request_seconds",
+    "retrail_serve_request_duration_seconds",
     "Time from a request to its answer, by what was asked for.",
     ["operation"],
     buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-REQUESTS = Counter("retrail_requests_total", "Requests by HTTP status.", ["operation", "status"])
-REQUESTS_UNDER_WAY = Gauge("retrail_requests_under_way", "Requests that are being answered.")
+REQUESTS = Counter(
+    "retrail_serve_requests_total", "Requests by HTTP status.", ["operation", "status"]
+)
+REQUESTS_UNDER_WAY = Gauge(
+    "retrail_serve_requests_in_progress", "Requests that are being answered."
+)
 BATCH_QUERIES = Histogram(
     "retrail_search_batch_queries",
     "Queries that were encoded and searched together.",
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
-TRAJECTORIES_OPEN = Gauge("retrail_trajectories_open", "Trajectories that requests may go on with.")
+TRAJECTORIES_OPEN = Gauge(
+    "retrail_serve_open_trajectories", "Trajectories that requests may go on with."
+)
 TRAJECTORIES_ENDED = Counter(
-    "retrail_trajectories_ended_total", "Trajectories ended, by why.", ["why"]
+    "retrail_serve_trajectories_ended_total", "Trajectories ended, by reason.", ["reason"]
 )
 
 
@@ -44,11 +50,15 @@ class EventCounts:
         """Called by prometheus_client."""
         stats = self._stats()
         events = CounterMetricFamily(
-            "retrail_published_events", "Trajectory events by their fate.", labels=["fate"]
+            "retrail_serve_published_events",
+            "Trajectory events by delivery status.",
+            labels=["status"],
         )
-        for fate in ("delivered", "failed", "dropped"):
-            events.add_metric([fate], getattr(stats, fate))
+        for status in ("delivered", "failed", "dropped"):
+            events.add_metric([status], getattr(stats, status))
         yield events
         yield GaugeMetricFamily(
-            "retrail_published_events_waiting", "Events that Kafka has yet to take.", stats.waiting
+            "retrail_serve_publish_queue_events",
+            "Events that Kafka has yet to take.",
+            stats.waiting,
         )

@@ -51,7 +51,7 @@ class AsyncRetriever:
         """One that searches the live index.
 
         Raises:
-            MilvusUnavailable: Milvus does not answer now.
+            MilvusUnavailableError: Milvus does not answer now.
         """
         from serving.search.retriever import Retriever
 
@@ -61,8 +61,8 @@ class AsyncRetriever:
         """The ``k`` nearest documents of a query.
 
         Raises:
-            NoIndexYet: nothing has been built for this retriever.
-            MilvusUnavailable: Milvus does not answer.
+            NoIndexError: nothing has been built for this retriever.
+            MilvusUnavailableError: Milvus does not answer.
             ModelError: the model of the index cannot be loaded.
         """
         if k < 1:

@@ -12,7 +12,7 @@ import structlog
 from retrail_runtime import milvus
 from schemas.collection import TEXT_FIELD, TITLE_FIELD, Build
 from schemas.documents import Document
-from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet, RetrailError
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 from serving.search import target
@@ -84,7 +84,7 @@ class Retriever:
             load: loads the model of a build; by default from the registry, its digest verified.
 
         Raises:
-            MilvusUnavailable: Milvus does not answer now.
+            MilvusUnavailableError: Milvus does not answer now.
         """
         self._settings = settings
         self._client = milvus.connect(settings)
@@ -98,8 +98,8 @@ class Retriever:
         """The ``k`` nearest documents of a query.
 
         Raises:
-            NoIndexYet: nothing has been built for this retriever.
-            MilvusUnavailable: Milvus does not answer.
+            NoIndexError: nothing has been built for this retriever.
+            MilvusUnavailableError: Milvus does not answer.
             ModelError: the model of the index cannot be loaded.
         """
         return self.search_many([query], k)[0]
@@ -187,12 +187,12 @@ class Retriever:
                 return call(found)
             except milvus.FAILURES as error:
                 if time.monotonic() > deadline:
-                    raise MilvusUnavailable(
+                    raise MilvusUnavailableError(
                         f"Milvus at {self._settings.milvus_uri} has failed for {PATIENCE:.0f} s "
                         f"({milvus.said(error)}). Is it still running?"
                     ) from error
                 self._recover(found, error)
-            except NoIndexYet:
+            except NoIndexError:
                 # An index that was there and is gone is being built anew, which may take long.
                 if not self._answered or time.monotonic() > deadline:
                     raise

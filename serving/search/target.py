@@ -7,7 +7,7 @@ from pymilvus import MilvusClient
 
 from retrail_runtime import milvus
 from schemas.collection import Build
-from schemas.errors import ModelError, NoIndexYet
+from schemas.errors import ModelError, NoIndexError
 from schemas.releases import Model
 from schemas.settings import Settings
 
@@ -50,7 +50,7 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
     """The build that the alias points at: name, version and model from one answer.
 
     Raises:
-        NoIndexYet: there is no such alias.
+        NoIndexError: there is no such alias.
         MilvusException, grpc.RpcError: Milvus failed.
     """
     alias = settings.retriever
@@ -64,7 +64,7 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
             found = client.describe_collection(name, timeout=milvus.CALL_TIMEOUT)
     except milvus.FAILURES as error:
         if milvus.is_missing(error):
-            raise NoIndexYet(
+            raise NoIndexError(
                 f"There is no index yet: Milvus at {settings.milvus_uri} has no alias {alias!r}. "
                 "It appears when an index worker (`retrail worker index`) has built the live "
                 "release. Load documents with `retrail documents load`; if they are loaded and the "

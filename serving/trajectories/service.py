@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel, Field
 
 from schemas.base import DocId, Version
-from schemas.errors import MilvusUnavailable, RetrailError
+from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving.api import server_metrics as metrics
 from serving.search.async_retriever import AsyncRetriever
@@ -67,7 +67,7 @@ class OpenedDocument(BaseModel):
     trajectory_id: str
 
 
-class UnknownDocument(RetrailError):
+class UnknownDocumentError(RetrailError):
     """An agent opened a document that the index does not hold."""
 
     def __init__(self, message: str, trajectory_id: str) -> None:
@@ -100,7 +100,7 @@ class SearchService:
         """The ``k`` nearest documents of a query.
 
         Raises:
-            NoIndexYet, MilvusUnavailable, ModelError: nothing can be searched now.
+            NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
         """
         with metrics.REQUEST_SECONDS.labels("search").time():
             result = await self._retriever.search(query, k)
@@ -118,14 +118,14 @@ class SearchService:
         """A whole document.
 
         Raises:
-            UnknownDocument: there is none; its reasoning was published nevertheless.
-            NoIndexYet, MilvusUnavailable, ModelError: nothing can be opened now.
+            UnknownDocumentError: there is none; its reasoning was published nevertheless.
+            NoIndexError, MilvusUnavailableError, ModelError: nothing can be opened now.
         """
         with metrics.REQUEST_SECONDS.labels("open").time():
             document = await self._retriever.open(doc_id)
             session = self._session(caller, reasoning)
             if document is None:
-                raise UnknownDocument(
+                raise UnknownDocumentError(
                     "The index holds no document with this id. Use a doc_id that a search gave.",
                     session.trajectory_id,
                 )
@@ -143,9 +143,9 @@ class SearchService:
         Logs when the answer changes, not each time: probes come every few seconds.
 
         Raises:
-            MilvusUnavailable: nothing can be searched now, or there is no answer within
+            MilvusUnavailableError: nothing can be searched now, or there is no answer within
                 :data:`PROBE_SECONDS`.
-            NoIndexYet, ModelError: nothing can be searched now.
+            NoIndexError, ModelError: nothing can be searched now.
         """
         # One question at a time, however many ask: a hanging one must not use up the threads.
         if self._probe is None or self._probe.done():
@@ -153,7 +153,7 @@ class SearchService:
         try:
             return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
         except TimeoutError as error:
-            raise MilvusUnavailable(
+            raise MilvusUnavailableError(
                 "The index does not answer now, or its model is being loaded."
             ) from error
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from retrail_runtime import kafka
-from retrail_runtime.kafka import NotAcknowledged
+from retrail_runtime.kafka import DeliveryError
 from schemas.documents import Document
 from schemas.errors import InputError
 from schemas.settings import Settings
@@ -39,7 +39,7 @@ def send_documents(
         on_sent: called with how many were sent, and how many there are.
 
     Raises:
-        NotAcknowledged: Kafka refused some, or did not answer in time.
+        DeliveryError: Kafka refused some, or did not answer in time.
     """
     topic = Topics.of(settings).documents
     producer = kafka.producer(settings)
@@ -62,12 +62,12 @@ def send_documents(
             except BufferError:
                 producer.poll(0.1)
             except KafkaException as error:
-                raise NotAcknowledged(f"Kafka did not take a document: {error}") from error
+                raise DeliveryError(f"Kafka did not take a document: {error}") from error
         producer.poll(0)
         on_sent(done, len(documents))
     left = producer.flush(kafka.STALL_SECONDS)
     if failures or left:
         reason = failures[0] if failures else "no answer in time"
-        raise NotAcknowledged(
+        raise DeliveryError(
             f"Kafka did not acknowledge {len(failures) + left:,} documents: {reason}."
         )

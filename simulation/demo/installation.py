@@ -18,7 +18,7 @@ from deploy.local.stack import LocalStack
 from retrail_runtime import milvus
 from retrail_runtime.signals import AskedToStop, Ending, on_ending_signals
 from schemas.collection import version_of
-from schemas.errors import BrokerUnavailable, MilvusUnavailable
+from schemas.errors import BrokerUnavailableError, MilvusUnavailableError
 from schemas.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -33,9 +33,9 @@ DEFAULTS: dict[str, Any] = {
     "train_replay": 1.0,
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
-    "max_tokens": 128,
+    "index_max_tokens": 128,
     # The miner remembers a closed trajectory so long, and a turn waits until it has nothing open.
-    "gap_seconds": 1.0,
+    "mine_gap_seconds": 1.0,
     "gate_margin": 0.05,
     "gate_min_queries": 20,
 }
@@ -107,7 +107,7 @@ def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalSt
             except AskedToStop:
                 announce("stopping and removing everything (Ctrl-C once more kills it)")
                 raise StoppedEarly("Stopped before the end; nothing is left behind.") from None
-            except (BrokerUnavailable, MilvusUnavailable):
+            except (BrokerUnavailableError, MilvusUnavailableError):
                 reachable = False
                 raise
             finally:
@@ -127,7 +127,7 @@ def remove(stack: LocalStack) -> None:
             removal.remove(settings)
         if "RETRAIL_MILVUS_URI" not in started:
             remove_collections(settings)
-    except (KafkaException, MilvusException, MilvusUnavailable) as error:
+    except (KafkaException, MilvusException, MilvusUnavailableError) as error:
         log.warning(
             "could not remove everything",
             topics_and_groups=f"{settings.topic_prefix}*",
@@ -140,7 +140,7 @@ def remove_collections(settings: Settings) -> None:
     """Drop the retriever's alias and every collection of its builds.
 
     Raises:
-        MilvusException, MilvusUnavailable: Milvus does not answer or refuses.
+        MilvusException, MilvusUnavailableError: Milvus does not answer or refuses.
     """
     client = milvus.connect(settings)
     try:

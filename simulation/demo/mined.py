@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from retrail_runtime import kafka
 from schemas.base import canonical
-from schemas.errors import BrokerUnavailable, RetrailError
+from schemas.errors import BrokerUnavailableError, RetrailError
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -47,7 +47,7 @@ def wait_until_mined(
 
     Raises:
         NotMined: nothing moves any more.
-        BrokerUnavailable: Kafka does not answer.
+        BrokerUnavailableError: Kafka does not answer.
     """
     topics = Topics.of(settings)
     judge = kafka.consumer(settings, settings.group("judge", revised=True))
@@ -82,7 +82,7 @@ def pairs_of(settings: Settings, trajectory_ids: Collection[str]) -> list[Labell
     """The pairs of these trajectories, each id once, sorted by ``pair_id``.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer.
+        BrokerUnavailableError: Kafka does not answer.
     """
     found: dict[str, LabelledPair] = {}
     for record in kafka.read_to_end(settings, Topics.of(settings).labelled_pairs):
@@ -103,13 +103,13 @@ def committed(reader: Consumer, topic: str, partitions: int) -> Offsets:
     """What the reader's group has committed; 0 where it has not.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer.
+        BrokerUnavailableError: Kafka does not answer.
     """
     wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
     try:
         found = reader.committed(wanted, timeout=ANSWER_SECONDS)
     except KafkaException as error:
-        raise BrokerUnavailable(f"Kafka does not tell committed offsets: {error}") from error
+        raise BrokerUnavailableError(f"Kafka does not tell committed offsets: {error}") from error
     return {place.partition: max(0, place.offset) for place in found}
 
 
@@ -117,7 +117,7 @@ def ends(reader: Consumer, topic: str) -> Offsets:
     """The end of each partition.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer.
+        BrokerUnavailableError: Kafka does not answer.
     """
     return {partition: high for partition, (_, high) in kafka.offsets(reader, topic).items()}
 

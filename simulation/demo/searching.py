@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from consumers.indexing.index_milvus import Milvus
-from schemas.errors import NoIndexYet, RetrailError
+from schemas.errors import NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving.search.retriever import Hit, Retriever
 
@@ -84,7 +84,7 @@ def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[],
     while True:
         try:
             found = retriever.version()
-        except NoIndexYet:
+        except NoIndexError:
             found = 0
         if found == version:
             return

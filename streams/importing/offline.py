@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.errors import InputError
-from schemas.events import Event, InvalidEvent, parse
+from schemas.events import Event, InvalidEventError, parse
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from streams.importing.lrat import events_of_file
@@ -65,7 +65,7 @@ def events_of(path: Path, file_format: FileFormat) -> Iterator[Event]:
 def _event_of_line(line: bytes, path: Path, number: int) -> Event:
     try:
         return parse(line).event
-    except InvalidEvent as error:
+    except InvalidEventError as error:
         raise InputError(f"{path}:{number}: {error}") from error
 
 

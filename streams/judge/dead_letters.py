@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from schemas.events import InvalidEvent, InvalidReason, Parsed, parse
+from schemas.events import InvalidEventError, InvalidReason, Parsed, parse
 from schemas.headers import DeadLetter
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 from streams.loop.outbox import Output
@@ -36,7 +36,7 @@ def read(record: Record) -> Parsed:
         raise Rejected("malformed_json", "the record has no value")
     try:
         parsed = parse(record.value)
-    except InvalidEvent as error:
+    except InvalidEventError as error:
         raise Rejected(error.reason, str(error)) from error
     if record.key != parsed.event.trajectory_id.encode():
         raise Rejected("wrong_key", f"key {record.key!r} is not the trajectory_id")

@@ -198,10 +198,10 @@ def run(settings: Settings) -> None:
     """Judge until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer at start.
-        TopicMismatch: a topic is missing.
+        BrokerUnavailableError: Kafka does not answer at start.
+        TopicMismatchError: a topic is missing.
         ConfigurationError: the judge lacks a setting.
-        CannotGoOn: a restart is the remedy.
+        RestartRequiredError: a restart is the remedy.
     """
     topics = Topics.of(settings)
     judge = judge_named(settings)

@@ -54,7 +54,7 @@ _REFUSED: dict[int, str] = {
 _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class Unavailable(Exception):
+class JudgeUnavailableError(Exception):
     """The server does not answer now; ``pause`` is how many seconds it asks for, if it does."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
@@ -233,7 +233,7 @@ class LlmJudge:
             if not self._outage:
                 try:
                     return await self._post_once(body)
-                except Unavailable as error:
+                except JudgeUnavailableError as error:
                     asked_for = error.pause
                     self._went_down(error)
             async with self._probe:
@@ -241,14 +241,14 @@ class LlmJudge:
                     await asyncio.sleep(max(asked_for, self._pause(self._outage)))
                     try:
                         response = await self._post_once(body)
-                    except Unavailable as error:
+                    except JudgeUnavailableError as error:
                         asked_for = error.pause
                         self._outage += 1
                     else:
                         self._came_back()
                         return response
 
-    def _went_down(self, error: Unavailable) -> None:
+    def _went_down(self, error: JudgeUnavailableError) -> None:
         if not self._outage:
             self._outage = 1
             metrics.JUDGE_AVAILABLE.set(0)
@@ -267,18 +267,18 @@ class LlmJudge:
         try:
             response = await self._client.post(self._url, json=body)
         except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unavailable(repr(error)) from error
+            raise JudgeUnavailableError(repr(error)) from error
         except httpx.TimeoutException:
             raise
         except httpx.TransportError as error:
-            raise Unavailable(repr(error)) from error
+            raise JudgeUnavailableError(repr(error)) from error
         status = response.status_code
         if status in _REFUSED:
             raise ConfigurationError(
                 f"The judging server {self._url} {_REFUSED[status]}. It says: {response.text[:300]}"
             )
         if status in _BUSY or response.is_server_error:
-            raise Unavailable(f"status {status}", _retry_after(response))
+            raise JudgeUnavailableError(f"status {status}", _retry_after(response))
         return response
 
 

@@ -6,7 +6,7 @@ as a record whose offset is not the next one; only the second shows again after 
 
 from typing import Literal
 
-Finding = Literal["continuous", "seek", "hole", "rewound"]
+Finding = Literal["continuous", "seek", "gap", "reset"]
 
 
 class Continuity:
@@ -17,8 +17,8 @@ class Continuity:
     ======================================  ==============================================
     the next one                            ``continuous``
     another one, for the first time         ``seek``: drop the record, go back to the next
-    the same one after that, above          ``hole``: no such records any more; go on there
-    the same one after that, below          ``rewound``: another log under the same name;
+    the same one after that, above          ``gap``: no such records any more; go on there
+    the same one after that, below          ``reset``: another log under the same name;
                                             start over there
     ======================================  ==============================================
     """
@@ -35,6 +35,6 @@ class Continuity:
         if self._sought != (self.next, offset):
             self._sought = (self.next, offset)
             return "seek"
-        finding: Finding = "hole" if offset > self.next else "rewound"
+        finding: Finding = "gap" if offset > self.next else "reset"
         self.next, self._sought = offset, None
         return finding

@@ -129,7 +129,7 @@ class BatchApp(TransportApp):
         """Returns when the consumer's thread, whatever the broker does, takes its turn.
 
         Raises:
-            CannotGoOn: the thread has ended.
+            RestartRequiredError: the thread has ended.
         """
 
         async def nothing(consumer: Any) -> None:

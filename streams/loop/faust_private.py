@@ -26,7 +26,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
-from schemas.errors import CannotGoOn, ConfigurationError
+from schemas.errors import ConfigurationError, RestartRequiredError
 from streams.loop.source import Handler
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
@@ -98,11 +98,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         """Do something with aiokafka's consumer, in its own thread.
 
         Raises:
-            CannotGoOn: the thread has ended.
+            RestartRequiredError: the thread has ended.
         """
 
         if self._thread is None or not self._thread.is_alive():
-            raise CannotGoOn("Faust's consumer thread has ended.")
+            raise RestartRequiredError("Faust's consumer thread has ended.")
 
         async def job() -> T:
             return await work(self._ensure_consumer())

@@ -13,7 +13,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from retrail_runtime import data_dir, metrics_server
-from schemas.errors import CannotGoOn, RetrailError
+from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
 from streams.loop.faust_batches import BatchApp
@@ -48,7 +48,8 @@ def run(
         at_end: awaited after the last checkpoint.
 
     Raises:
-        CannotGoOn: a send failed for good, or Kafka or Faust left the worker without a way on.
+        RestartRequiredError: a send failed for good, or Kafka or Faust left the worker without a
+        way on.
         ConfigurationError: a setting is unusable.
     """
     claimed = data_dir.claim(settings, role)
@@ -77,7 +78,7 @@ def run(
     elif isinstance(failure, RetrailError):
         raise failure
     else:
-        raise CannotGoOn(f"The {role} worker cannot go on: {failure!r}") from failure
+        raise RestartRequiredError(f"The {role} worker cannot go on: {failure!r}") from failure
 
 
 def spare_the_collector() -> None:
@@ -113,7 +114,7 @@ async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseExcep
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await worker.revoked()
-    except (TimeoutError, KafkaError, CannotGoOn) as error:
+    except (TimeoutError, KafkaError, RestartRequiredError) as error:
         log.warning("the last checkpoint did not succeed", error=repr(error))
     return failure
 
@@ -138,7 +139,11 @@ async def _crash_of(app: BatchApp) -> BaseException:
 def _exit_status(failure: BaseException | None) -> int:
     if failure is None:
         return 0
-    return failure.exit_status if isinstance(failure, RetrailError) else CannotGoOn.exit_status
+    return (
+        failure.exit_status
+        if isinstance(failure, RetrailError)
+        else RestartRequiredError.exit_status
+    )
 
 
 def _leave_if_frozen(observed_at: Callable[[], float]) -> None:
@@ -155,7 +160,7 @@ def _leave_if_frozen(observed_at: Callable[[], float]) -> None:
             turns, last = (turns + 1 if now == last else 0), now
         seconds = round(turns * WATCH_SECONDS)
         log.error("the worker has not looked at its partitions; leaving", seconds=seconds)
-        os._exit(CannotGoOn.exit_status)
+        os._exit(RestartRequiredError.exit_status)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
 

@@ -42,7 +42,7 @@ from aiokafka.errors import KafkaError
 
 from retrail_runtime.metrics import LAG_EVENTS
 from retrail_runtime.metrics_server import Health
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from streams import metrics
 from streams.loop import health
 from streams.loop.continuity import Continuity
@@ -215,15 +215,15 @@ class Worker:
         finding = slot.guard.check(record.offset)
         if finding == "continuous":
             return True
-        metrics.HOLES.labels(self.source, "sought" if finding == "seek" else finding).inc()
+        metrics.HOLES.labels(self.source, "refetched" if finding == "seek" else finding).inc()
         place = {"topic": self.source, "partition": partition, "wanted": wanted}
         log.warning("offsets are not continuous", finding=finding, got=record.offset, **place)
-        if finding == "rewound":
+        if finding == "reset":
             await slot.task.finish(self._patience)
             self._slots[partition] = self._slot(partition, Committed(record.offset))
-        if finding != "hole":
+        if finding != "gap":
             await self.app.seek(partition, self._slots[partition].guard.next)
-        return finding == "hole"
+        return finding == "gap"
 
     def _slot(self, partition: int, start: Committed) -> Slot:
         task = self._make_task(self.app, partition, start, self.fail)
@@ -343,13 +343,13 @@ class Worker:
         )
         if health.state_of(self._observation, now) == "deaf":
             self.fail(
-                CannotGoOn(
+                RestartRequiredError(
                     f"Faust's consumer thread has not answered for {self._observation.deaf:.0f} s."
                 )
             )
         for partition, state in health.stalled(self._observation).items():
             self.fail(
-                CannotGoOn(
+                RestartRequiredError(
                     f"No record of {self.source}/{partition} came for {state.unmoved:.0f} s, "
                     f"although {state.lag} are there."
                 )

@@ -42,10 +42,10 @@ class Limits:
     def of(cls, settings: Settings) -> "Limits":
         """The limits that the settings ask for."""
         return cls(
-            gap_ms=int(settings.gap_seconds * 1000),
-            idle_ms=int(settings.idle_seconds * 1000),
-            age_ms=int(settings.max_age_seconds * 1000),
-            events=settings.max_events,
+            gap_ms=int(settings.mine_gap_seconds * 1000),
+            idle_ms=int(settings.mine_idle_seconds * 1000),
+            age_ms=int(settings.mine_max_age_seconds * 1000),
+            events=settings.mine_max_events,
         )
 
 

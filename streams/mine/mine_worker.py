@@ -140,9 +140,9 @@ def run(settings: Settings) -> None:
     """Mine until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailable: Kafka does not answer at start.
-        TopicMismatch: a topic is missing.
-        CannotGoOn: a restart is the remedy.
+        BrokerUnavailableError: Kafka does not answer at start.
+        TopicMismatchError: a topic is missing.
+        RestartRequiredError: a restart is the remedy.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.judged_events, topics.labelled_pairs], keyed_alike=True)

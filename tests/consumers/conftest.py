@@ -13,4 +13,4 @@ from tests.tiny_model import write_tiny_model
 def small(settings: Settings, topics: Topics, tmp_path: Path) -> Settings:
     """An installation whose first model is tiny; its topics are there."""
     model = write_tiny_model(tmp_path / "first", seed=1)
-    return settings.model_copy(update={"model": str(model), "max_tokens": 64})
+    return settings.model_copy(update={"model": str(model), "index_max_tokens": 64})

@@ -12,7 +12,7 @@ from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.rows import Row
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import MAX_TEXT_BYTES, Build
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 
 DIMENSION = 8
@@ -59,12 +59,12 @@ def test_rows_are_refused_while_there_is_no_room_and_none_acknowledged_is_lost(
         build = Build("retrail_v1", 1, secrets.token_hex(4), "folder", "0" * 64)
         milvus.create(build, DIMENSION)
         written = 0
-        refused: CannotGoOn | None = None
+        refused: RestartRequiredError | None = None
         while refused is None and written < 50 * ROWS:
             try:
                 milvus.upsert(build, rows(written))
                 written += ROWS
-            except CannotGoOn as error:
+            except RestartRequiredError as error:
                 refused = error
         assert written
         assert "has its disk room" in str(refused)

@@ -167,7 +167,7 @@ def test_after_the_grace_time_collection_and_group_are_dropped(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.indexing.groups.PAUSE", 0.2)
-    brief = small.model_copy(update={"grace_seconds": 0.5})
+    brief = small.model_copy(update={"index_grace_seconds": 0.5})
     harness.publish(brief, harness.documents(10))
     admin = AdminClient(brief.kafka())
 
@@ -220,7 +220,7 @@ def test_another_search_mode_is_built_beside_and_swapped_while_searches_go_on(
     small: Settings,
 ) -> None:
     """The retriever's own setting is dense all along: it searches as the build says."""
-    hybrid = small.model_copy(update={"search": "hybrid"})
+    hybrid = small.model_copy(update={"index_search": "hybrid"})
     texts = harness.documents(40) | {"rare": "an unheard-of zyzzyva"}
     harness.publish(small, texts)
     missed: list[str] = []

@@ -36,7 +36,7 @@ SETTINGS = Settings(
     train_epochs=1,
     train_negatives=2,
     train_learning_rate=5e-5,
-    max_tokens=32,
+    index_max_tokens=32,
 )
 NO_CAPS = {"train_cap_trajectory": 1.0, "train_cap_query": 1.0, "train_cap_document": 1.0}
 WITHOUT_CAPS = SETTINGS.model_copy(update=NO_CAPS | {"gate_margin": 1.0, "gate_min_queries": 1})
@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 @cache
 def parent() -> Encoder:
     torch.set_num_threads(1)
-    return Encoder.load("minilm", max_tokens=SETTINGS.max_tokens)
+    return Encoder.load("minilm", max_tokens=SETTINGS.index_max_tokens)
 
 
 @dataclass(frozen=True)

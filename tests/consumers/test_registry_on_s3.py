@@ -15,7 +15,7 @@ from consumers.indexing.index_milvus import Milvus
 from consumers.training.child import frozen_examples
 from consumers.training.repeat import repeat
 from consumers.training.training_worker import train_now
-from schemas.errors import RegistryUnavailable
+from schemas.errors import RegistryError
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -91,10 +91,10 @@ def test_a_registry_that_does_not_answer_is_no_lost_training_file() -> None:
         name = "s3://away"
 
         def read(self, location: str) -> bytes:
-            raise RegistryUnavailable("away")
+            raise RegistryError("away")
 
     frozen = TrainingFile(location="r/training/x.jsonl", digest="0" * 64, examples=1)
     manifest = cast(RunManifest, SimpleNamespace(training_file=frozen))
 
-    with pytest.raises(RegistryUnavailable):
+    with pytest.raises(RegistryError):
         frozen_examples(Registry(cast(Storage, cast(Any, Away()))), manifest)

@@ -44,7 +44,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
         "train_cap_document": 1.0,
         "kafka_session_timeout": 1.5,
         "train_min_pairs": 16,
-        "train_batch": 8,
+        "train_batch_size": 8,
     }
     world = World(small(settings, tmp_path, **changes))
     world.open()

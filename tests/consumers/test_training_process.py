@@ -30,7 +30,7 @@ Process = subprocess.Popen[bytes]
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch": 1}
+    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch_size": 1}
     world = World(small(settings, tmp_path, train_epochs=10, **changes))
     world.open()
     return world
@@ -68,7 +68,7 @@ def steps(world: World, process: Process) -> float:
         return -1
     with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics") as page:
         lines = page.read().decode().splitlines()
-    [line] = [line for line in lines if line.startswith("retrail_training_steps_total ")]
+    [line] = [line for line in lines if line.startswith("retrail_train_steps_total ")]
     return float(line.split()[1])
 
 

@@ -28,7 +28,7 @@ def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
     """Settings to train a tiny model with, in a pass, behind a gate that lets all but ruin ship."""
     defaults: dict[str, Any] = {
         "model": str(write_tiny_model(folder / "model")),
-        "max_tokens": 32,
+        "index_max_tokens": 32,
         "train_epochs": 1,
         "gate_margin": 1.0,
         "gate_min_queries": 1,

@@ -8,7 +8,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy import topics
 from deploy.processes.ports import free_ports
-from schemas.errors import BrokerUnavailable, ConfigurationError, TopicMismatch
+from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, specs
 
@@ -46,7 +46,7 @@ def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
     for future in made.values():
         future.result()
 
-    with pytest.raises(TopicMismatch) as caught:
+    with pytest.raises(TopicMismatchError) as caught:
         topics.ensure(settings)
 
     message = str(caught.value)
@@ -71,11 +71,11 @@ def test_survey_of_nothing(settings: Settings) -> None:
 
 @pytest.mark.parametrize(("hours", "enough"), [(6.5, False), (6.508, False), (6.51, True)])
 def test_retention_exceeds_the_oldest_trajectory(hours: float, enough: bool) -> None:
-    settings = Settings(events_retention_hours=hours)  # open for 6 h + 30 min + 30 s at most
+    settings = Settings(kafka_retention_hours=hours)  # open for 6 h + 30 min + 30 s at most
     if enough:
         topics.require_retention(settings)
     else:
-        with pytest.raises(ConfigurationError, match="RETRAIL_EVENTS_RETENTION_HOURS"):
+        with pytest.raises(ConfigurationError, match="RETRAIL_KAFKA_RETENTION_HOURS"):
             topics.require_retention(settings)
 
 
@@ -83,5 +83,5 @@ def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics, "TIMEOUT", 1.0)
     address = f"127.0.0.1:{free_ports(1)[0]}"
 
-    with pytest.raises(BrokerUnavailable, match=re.escape(address)):
+    with pytest.raises(BrokerUnavailableError, match=re.escape(address)):
         topics.ensure(Settings(kafka_bootstrap=address))

@@ -37,6 +37,6 @@ def test_create_then_list(runner: CliRunner, settings: Settings) -> None:
 
 def test_list_tells_differences(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     runner.invoke(app, ["create"])
-    monkeypatch.setenv("RETRAIL_EVENTS_RETENTION_HOURS", "10")
+    monkeypatch.setenv("RETRAIL_KAFKA_RETENTION_HOURS", "10")
     shown = runner.invoke(app, ["list"]).stdout
     assert shown.count("retention.ms is 2592000000, should be 36000000") == 4

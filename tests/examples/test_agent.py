@@ -12,7 +12,7 @@ import pytest
 from deploy.local.environment import variables
 from deploy.local.stack import ROLES, LocalStack
 from retrail_cli import main
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from schemas.settings import Settings
 from serving.search.retriever import Retriever
 from tests.waiting import eventually
@@ -100,5 +100,5 @@ def searchable(stack: Settings) -> bool:
     with Retriever(stack) as retriever:
         try:
             return len(retriever.search("anything", 5).hits) == len(DOCUMENTS)
-        except NoIndexYet:
+        except NoIndexError:
             return False

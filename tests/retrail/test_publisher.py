@@ -15,12 +15,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retrail import (
     ConfigurationError,
-    InvalidEvent,
+    DeliveryError,
+    InvalidEventError,
     LostEvent,
-    NotDelivered,
     Publisher,
-    PublisherClosed,
-    QueueFull,
+    PublisherClosedError,
+    QueueFullError,
     Stats,
     Trajectory,
 )
@@ -74,11 +74,11 @@ def test_raise_tells_at_flush_and_close_what_never_arrived(closed_port: str) -> 
         "a", bootstrap=closed_port, delivery_seconds=0.3, on_error="raise", kafka=quick()
     )
     publisher.trajectory().browse("d")
-    with pytest.raises(NotDelivered, match=f"1 events were not delivered to {closed_port}"):
+    with pytest.raises(DeliveryError, match=f"1 events were not delivered to {closed_port}"):
         publisher.flush(10)
     assert publisher.flush(10) == 0
     publisher.trajectory().browse("d")
-    with pytest.raises(NotDelivered) as caught:
+    with pytest.raises(DeliveryError) as caught:
         publisher.close(0.1)
     assert caught.value.count == 1
     with pytest.raises(ZeroDivisionError), publisher:
@@ -111,7 +111,7 @@ def test_closing_gives_up_what_is_left_and_says_so(closed_port: str) -> None:
 def test_a_closed_publisher_raises_if_asked_to(closed_port: str) -> None:
     publisher = Publisher("a", bootstrap=closed_port, on_error="raise")
     publisher.close()
-    with pytest.raises(PublisherClosed):
+    with pytest.raises(PublisherClosedError):
         publisher.trajectory().browse("d")
 
 
@@ -137,10 +137,12 @@ def test_a_full_queue_raises_after_a_wait_or_at_once(closed_port: str) -> None:
         publisher = full_queue(closed_port, block_seconds=seconds, on_error="raise")
         for _ in range(2):
             started = time.monotonic()
-            with pytest.raises(QueueFull, match=rf"3 events wait.*{closed_port}.*topics create"):
+            with pytest.raises(
+                QueueFullError, match=rf"3 events wait.*{closed_port}.*topics create"
+            ):
                 publisher.trajectory().browse("late")
             assert seconds <= time.monotonic() - started < seconds + 0.5
-        with pytest.raises(NotDelivered):
+        with pytest.raises(DeliveryError):
             publisher.close(0)
 
 
@@ -160,10 +162,10 @@ def test_librdkafkas_own_bound_is_a_full_queue_too(closed_port: str) -> None:
         kafka={"queue.buffering.max.messages": 1},
     )
     publisher.trajectory().browse("d")
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         publisher.trajectory().browse("d")
     assert publisher.stats.published == publisher.stats.waiting == 1
-    with pytest.raises(NotDelivered):
+    with pytest.raises(DeliveryError):
         publisher.close(0)
 
 
@@ -213,7 +215,7 @@ def test_a_producer_is_not_made_anew_after_the_end(closed_port: str) -> None:
     publisher = Publisher("a", bootstrap=closed_port)
     outbox = publisher._dispatch.outbox
     publisher.close()
-    with pytest.raises(PublisherClosed):
+    with pytest.raises(PublisherClosedError):
         outbox._started()
     assert not outbox_module._open
 
@@ -452,7 +454,7 @@ def test_an_outcome_that_cannot_be_published_is_counted_or_raised(closed_port: s
     assert publisher.stats == Stats(dropped=3)
     assert [(event.type, event.seq) for event in lost] == [("outcome", None)] * 3
     strict = Publisher("a", bootstrap=closed_port, on_error="raise", close_seconds=0.1)
-    with pytest.raises(InvalidEvent, match="outcome must be correct or incorrect"):
+    with pytest.raises(InvalidEventError, match="outcome must be correct or incorrect"):
         strict.outcome("t", "unknown")  # type: ignore[arg-type]
     strict.close()
 
@@ -468,8 +470,8 @@ def test_outcomes_wait_for_room_as_events_do(closed_port: str) -> None:
     )
     publisher.outcome("t", "correct")
     started = time.monotonic()
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         publisher.outcome("t", "incorrect")
     assert time.monotonic() - started >= 0.1
-    with pytest.raises(NotDelivered):
+    with pytest.raises(DeliveryError):
         publisher.close()

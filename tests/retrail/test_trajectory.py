@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from retrail import (
-    EventTooLarge,
-    InvalidEvent,
+    EventTooLargeError,
+    InvalidEventError,
     LostEvent,
     Publisher,
     PublishError,
-    QueueFull,
+    QueueFullError,
     Trajectory,
-    TrajectoryOver,
+    TrajectoryClosedError,
 )
 from retrail.tokens import count_tokens
 
@@ -123,7 +123,7 @@ def test_nothing_follows_the_end(make: Made) -> None:
     assert (publisher.stats.published, publisher.stats.dropped) == (1, 2)
     strict = make(on_error="raise").trajectory()
     strict.end()
-    with pytest.raises(TrajectoryOver, match="has ended"):
+    with pytest.raises(TrajectoryClosedError, match="has ended"):
         strict.browse("a")
 
 
@@ -239,17 +239,17 @@ def test_a_dropped_event_leaves_a_gap(make: Made, published: Any) -> None:
 def test_a_raised_event_may_be_repeated_under_its_number(make: Made, published: Any) -> None:
     publisher = make(on_error="raise")
     with publisher.trajectory() as trajectory:
-        with pytest.raises(InvalidEvent):
+        with pytest.raises(InvalidEventError):
             trajectory.search("q", [""])
-        with pytest.raises(TrajectoryOver, match="first event"):
+        with pytest.raises(TrajectoryClosedError, match="first event"):
             trajectory.browse("a")
     assert publisher.stats.published == 0
 
     with publisher.trajectory() as trajectory:
         trajectory.search("q", ["a"])
-        with pytest.raises(EventTooLarge):
+        with pytest.raises(EventTooLargeError):
             trajectory.answer("x" * 5_000_000)
-        with pytest.raises(EventTooLarge):
+        with pytest.raises(EventTooLargeError):
             trajectory.answer("x" * 5_000_000)
         trajectory.browse("a")
     assert numbered(published(publisher)) == [(0, "search"), (2, "browse"), (3, "end")]
@@ -265,13 +265,13 @@ def test_a_full_queue_raises_and_the_same_call_again_fills_the_hole(
     monkeypatch.setattr(dispatch, "enqueue", lambda *args: not full and enqueue(*args))
     monkeypatch.setattr(dispatch, "wait_for_room", lambda *args: False)
     with publisher.trajectory() as trajectory:
-        with pytest.raises(QueueFull, match="events wait for the broker"):
+        with pytest.raises(QueueFullError, match="events wait for the broker"):
             trajectory.search("q", ["a"])
         full = False
         trajectory.search("q", ["a"])
         trajectory.browse("a")
         full = True
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             trajectory.end("correct")
         full = False
     events = published(publisher)
@@ -288,7 +288,7 @@ def test_an_error_of_the_end_does_not_hide_the_agents_own(
     monkeypatch.setattr(publisher._dispatch, "enqueue", lambda *args: False)
     with pytest.raises(ZeroDivisionError), trajectory:
         raise ZeroDivisionError
-    with pytest.raises(QueueFull), trajectory:
+    with pytest.raises(QueueFullError), trajectory:
         pass
 
 
@@ -307,7 +307,7 @@ def test_a_trajectory_that_cannot_begin_is_dropped_whole(make: Made) -> None:
         first_refused.search(None, [])  # type: ignore[arg-type]
         first_refused.browse("a")
     assert (publisher.stats.published, publisher.stats.dropped) == (0, 8)
-    with pytest.raises(InvalidEvent, match="trajectory_id"):
+    with pytest.raises(InvalidEventError, match="trajectory_id"):
         make(on_error="raise").trajectory("")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrail import wire
-from retrail.errors import EventTooLarge, InvalidEvent
+from retrail.errors import EventTooLargeError, InvalidEventError
 from schemas import events, headers, topics
 from schemas.events import parse
 from schemas.outcomes import OutcomeReport
@@ -78,12 +78,12 @@ def test_client_and_contract_take_the_same_names(name: str) -> None:
         try:
             parse(json.dumps(template | {field: name}).encode())
             taken = True
-        except events.InvalidEvent:
+        except events.InvalidEventError:
             taken = False
         if taken:
             assert make(name) == {field: name}
         else:
-            with pytest.raises(InvalidEvent):
+            with pytest.raises(InvalidEventError):
                 make(name)
 
 
@@ -144,7 +144,7 @@ def test_a_score_that_is_no_number_is_left_out(score: float | None) -> None:
     ],
 )
 def test_what_the_contract_would_refuse_is_refused_here(make: Any) -> None:
-    with pytest.raises(InvalidEvent):
+    with pytest.raises(InvalidEventError):
         make()
 
 
@@ -155,7 +155,7 @@ def test_lone_surrogates_do_not_make_an_event_unreadable() -> None:
 
 
 def test_too_large_says_how_large_and_what_to_do() -> None:
-    with pytest.raises(EventTooLarge, match=r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"):
+    with pytest.raises(EventTooLargeError, match=r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"):
         made("answer", wire.answer("x" * 5_000_000))
 
 
@@ -181,5 +181,5 @@ def test_the_contract_reads_every_outcome(trajectory_id: str, outcome: str, sour
 def test_an_outcome_that_the_contract_refuses_is_refused(
     trajectory_id: Any, outcome: str, source: str
 ) -> None:
-    with pytest.raises(InvalidEvent):
+    with pytest.raises(InvalidEventError):
         wire.outcome_report(trajectory_id, outcome, source=source, agent="me", report_id="r", at=AT)

@@ -24,12 +24,12 @@ from tests.streams.fleet import (
 from tests.waiting import eventually
 
 OLDER_JUDGE = """
-from schemas.events import InvalidEvent
+from schemas.events import InvalidEventError
 from streams import dead_letters
 parse = dead_letters.parse
 def of_an_older_version(value):
     if b'"event_id":"opened-1"' in value or b'"event_id":"ended-1"' in value:
-        raise InvalidEvent("invalid_field", "doc_id: this version knows no such documents")
+        raise InvalidEventError("invalid_field", "doc_id: this version knows no such documents")
     return parse(value)
 dead_letters.parse = of_an_older_version
 """
@@ -64,7 +64,7 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     opened, ended, mended = (trajectory(name) for name in ("opened", "ended", "mended"))
     wrong = json.loads(mended[1].to_json()) | {"doc_id": 7}
     judge = fleet.start("judge", OLDER_JUDGE)
-    miner = fleet.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
+    miner = fleet.start("mine", RETRAIL_MINE_GAP_SECONDS=MINUTES)
     publish(settings, [*opened[:-1], *ended, mended[0]])
     send(settings, [(b"mended", json.dumps(wrong).encode(), [])])
     publish(settings, mended[2:-1])
@@ -90,14 +90,14 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     fleet.until_pairs(expected)
 
     assert miner.stop() == 0
-    miner = fleet.start("mine", RETRAIL_GAP_SECONDS=SECOND)
+    miner = fleet.start("mine", RETRAIL_MINE_GAP_SECONDS=SECOND)
     without = mined_offline([ended[0], *ended[2:]], settings)
     assert without
     assert not of_the_first_browse(without)
     fleet.until_pairs(expected | without)
 
     def late() -> float:
-        return miner.sample("retrail_mined_events_total", result="late")
+        return miner.sample("retrail_mine_events_total", result="late")
 
     # Not 0: events behind the commit whose trajectory closed before it are late when read again.
     before = late()
@@ -117,7 +117,7 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     patient = Fleet(revised, tmp_path / "r2")
     try:
         patient.start("judge")
-        patient.start("mine", RETRAIL_GAP_SECONDS=MINUTES)
+        patient.start("mine", RETRAIL_MINE_GAP_SECONDS=MINUTES)
         whole = mined_offline([*opened, *ended, *mended], revised)
         assert {"opened", "ended", "mended"} == of_the_first_browse(whole)
         patient.until_pairs(whole)

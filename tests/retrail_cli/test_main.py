@@ -12,7 +12,7 @@ import typer
 from retrail.cli import main
 from retrail_cli import app as app_module
 from retrail_cli import worker
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "pymilvus", "faust", "aiokafka", "transformers", "matplotlib", "rich", "pydantic"}
@@ -115,7 +115,7 @@ def test_a_worker_that_cannot_go_on_is_status_75(
     class Module:
         @staticmethod
         def run(settings: Any) -> None:
-            raise CannotGoOn(f"the {settings.revision} worker lost its assignment")
+            raise RestartRequiredError(f"the {settings.revision} worker lost its assignment")
 
     def import_module(name: str) -> type[Module]:
         assert name == worker.MODULES[role]

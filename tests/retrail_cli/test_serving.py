@@ -109,8 +109,8 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
             assert opened.json()["text"] == TEXTS["json#0"]
             assert http.post("/v1/open", json={"doc_id": "gzip", "reasoning": "No."}).is_success
             page = http.get("/metrics").text
-            assert "retrail_published_events_total" in page
-            assert "retrail_searches_total" in page
+            assert "retrail_serve_published_events_total" in page
+            assert "retrail_search_queries_total" in page
             assert httpx.get(f"{url}/metrics").status_code == 401
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)

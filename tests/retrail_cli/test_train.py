@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    return World(small(settings, tmp_path, outcome_policy="weight"))
+    return World(small(settings, tmp_path, train_outcome_policy="weight"))
 
 
 def test_a_run_is_verified_against_the_topics(

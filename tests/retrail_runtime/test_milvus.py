@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from deploy.errors import ToolMissing
 from retrail_runtime.milvus import connect
-from schemas.errors import ConfigurationError, MilvusUnavailable
+from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
 from tests.servers.milvus_standalone import MilvusStandalone
 from tests.servers.milvus_wheel import require_platform
@@ -166,7 +166,7 @@ def test_a_server_is_reached_if_its_certificate_is_trusted(
 
 
 def test_a_server_with_an_unknown_certificate_is_refused(behind_tls: str) -> None:
-    with pytest.raises(MilvusUnavailable, match="does not answer"):
+    with pytest.raises(MilvusUnavailableError, match="does not answer"):
         connect(Settings(milvus_uri=behind_tls), timeout=2)
 
 
@@ -182,7 +182,7 @@ def lets_in_only_clients_of_its_authority(uri: str, certificates: Certificates) 
     assert isinstance(client.list_collections(), list)
     # They do not slip in through the connection of the one who was let in.
     for refused in (None, certificates.stranger):
-        with pytest.raises(MilvusUnavailable, match="RETRAIL_MILVUS_TLS_CERTFILE"):
+        with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_TLS_CERTFILE"):
             connect(as_client(uri, trusted, refused), timeout=2)
     client.close()
 
@@ -211,7 +211,7 @@ def standalone_over_tls(tmp_path: Path) -> Iterator[Callable[[Pair, Mapping[str,
 def answers(settings: Settings) -> bool:
     try:
         connect(settings).close()
-    except MilvusUnavailable:
+    except MilvusUnavailableError:
         return False
     return True
 
@@ -226,7 +226,7 @@ def test_a_standalone_server_with_tls_asks_for_a_token(
     stranger = nobody.model_copy(update={"milvus_token": SecretStr("root:wrong")})
     eventually(lambda: answers(root), 90, "an answer")
     for settings in (nobody, stranger):
-        with pytest.raises(MilvusUnavailable, match="RETRAIL_MILVUS_TOKEN"):
+        with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_TOKEN"):
             connect(settings)
 
 

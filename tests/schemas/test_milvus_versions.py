@@ -6,7 +6,7 @@ from retrail_runtime.milvus import require_search
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
-HYBRID = Settings(search="hybrid", milvus_uri="http://milvus:19530")
+HYBRID = Settings(index_search="hybrid", milvus_uri="http://milvus:19530")
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,9 @@ class Worker:
     @property
     def working(self) -> bool:
         """Whether it has handled records; those that a miner folds again do not count."""
-        counter = {"judge": "retrail_events_total", "mine": "retrail_mined_events_total"}[self.role]
+        counter = {"judge": "retrail_judge_events_total", "mine": "retrail_mine_events_total"}[
+            self.role
+        ]
         try:
             return bool(self.ports) and self.sample(counter) > 0
         except OSError:

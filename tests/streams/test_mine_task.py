@@ -50,7 +50,7 @@ def a_log(events):
 
 @pytest.mark.parametrize(
     ("setting", "events"),
-    [("gap_seconds", [*EVENTS[:3], EVENTS[4]]), ("idle_seconds", EVENTS[:3])],
+    [("mine_gap_seconds", [*EVENTS[:3], EVENTS[4]]), ("mine_idle_seconds", EVENTS[:3])],
 )
 def test_what_shorter_limits_close_before_the_last_checkpoint_comes_out(setting, events):
     log = a_log(events)
@@ -71,4 +71,4 @@ def test_under_the_same_limits_nothing_is_written_twice():
 
 def test_a_commit_of_a_version_before_is_taken_to_be_under_the_same_limits():
     log = a_log(EVENTS)
-    assert mined(Settings(gap_seconds=5.0), Committed(0, "1;6;-1;0"), log)[0] == []
+    assert mined(Settings(mine_gap_seconds=5.0), Committed(0, "1;6;-1;0"), log)[0] == []

@@ -52,7 +52,7 @@ def mine(values, partition=0, **settings):
     async def scenario():
         task = MineTask(Settings(**settings), partition, Committed(0), Tape(), never)
         task.process([FakeRecord(offset, one, None, 10**12) for offset, one in enumerate(values)])
-        waiting = value("retrail_open_trajectories", partition=str(partition))
+        waiting = value("retrail_mine_open_trajectories", partition=str(partition))
         await task.finish(5)
         return waiting
 
@@ -81,15 +81,15 @@ def test_browses_per_search_and_verdicts_and_length_per_agent_model():
         )
         for offset, event in enumerate(events)
     ]
-    searches = moved("retrail_events_total", type="search", result="accepted")
-    browses = moved("retrail_events_total", type="browse", result="accepted")
+    searches = moved("retrail_judge_events_total", type="search", result="accepted")
+    browses = moved("retrail_judge_events_total", type="browse", result="accepted")
     verdicts = {
-        verdict: moved("retrail_verdicts_total", verdict=verdict, judge="local")
+        verdict: moved("retrail_judge_verdicts_total", verdict=verdict, judge="local")
         for verdict in ("relevant", "irrelevant", "unknown")
     }
-    numbers = [moved("retrail_reasoning_tokens_count", agent_model=model) for model in models]
-    lengths = [moved("retrail_reasoning_tokens_sum", agent_model=model) for model in models]
-    asked = moved("retrail_judge_seconds_count", judge="local")
+    numbers = [moved("retrail_judge_reasoning_tokens_count", agent_model=model) for model in models]
+    lengths = [moved("retrail_judge_reasoning_tokens_sum", agent_model=model) for model in models]
+    asked = moved("retrail_judge_duration_seconds_count", judge="local")
     judge(records)
     assert searches() == 3
     assert browses() == len(thoughts) == sum(number() for number in numbers)
@@ -117,22 +117,24 @@ def test_browses_per_search_and_verdicts_and_length_per_agent_model():
     ],
 )
 def test_dead_letters_by_reason(reason, key, content):
-    letters = moved("retrail_dead_letters_total", reason=reason)
-    events = moved("retrail_events_total", type="invalid", result="dead_lettered")
+    letters = moved("retrail_judge_dead_letters_total", reason=reason)
+    events = moved("retrail_judge_events_total", type="invalid", result="dead_lettered")
     judge([FakeRecord(0, content, key)])
     assert (letters(), events()) == (1, 1)
 
 
 def test_rejections_ranks_and_negatives():
     read = {
-        "relevant": moved("retrail_mined_browses_total", result="relevant"),
-        "irrelevant": moved("retrail_mined_browses_total", result="irrelevant"),
-        "unsearched": moved("retrail_mined_browses_total", result="unsearched"),
-        "pairs": moved("retrail_pairs_total", verdict="relevant"),
-        "negatives": moved("retrail_negatives_sum", verdict="relevant"),
-        "rank of relevant": moved("retrail_browsed_rank_sum", verdict="relevant"),
-        "first of irrelevant": moved("retrail_browsed_rank_bucket", verdict="irrelevant", le="1.0"),
-        "ended": moved("retrail_trajectories_closed_total", reason="end"),
+        "relevant": moved("retrail_mine_browses_total", result="relevant"),
+        "irrelevant": moved("retrail_mine_browses_total", result="irrelevant"),
+        "unsearched": moved("retrail_mine_browses_total", result="unsearched"),
+        "pairs": moved("retrail_mine_pairs_total", verdict="relevant"),
+        "negatives": moved("retrail_mine_pair_negatives_sum", verdict="relevant"),
+        "rank of relevant": moved("retrail_mine_browsed_rank_sum", verdict="relevant"),
+        "first of irrelevant": moved(
+            "retrail_mine_browsed_rank_bucket", verdict="irrelevant", le="1.0"
+        ),
+        "ended": moved("retrail_mine_trajectories_closed_total", reason="end"),
     }
     steps = [
         search("q", "a", "b", "c"),
@@ -159,11 +161,11 @@ def test_rejections_ranks_and_negatives():
 
 def test_repeats_gaps_late_events_and_closes_without_end():
     read = {
-        name: moved("retrail_mined_events_total", result=name)
+        name: moved("retrail_mine_events_total", result=name)
         for name in ("accepted", "held", "repeated", "rejudged", "late", "undecodable")
     }
-    gaps = moved("retrail_gaps_total")
-    idle = moved("retrail_trajectories_closed_total", reason="idle")
+    gaps = moved("retrail_mine_missing_events_total")
+    idle = moved("retrail_mine_trajectories_closed_total", reason="idle")
     first, second, _lost, fourth, fifth = values_of(*[{"type": "other", "name": "x"}] * 5)
     [again] = values_of({"type": "other", "name": "x"}, first_source=6)
     [stray] = [
@@ -210,7 +212,7 @@ def test_lag_in_events_and_seconds(monkeypatch):
                 await asyncio.sleep(0.01)
         watching.cancel()
         seen = (
-            value("retrail_consumer_lag_events", **place),
+            value("retrail_consumer_lag_records", **place),
             value("retrail_consumer_lag_seconds", **place),
         )
         await worker.revoked()
@@ -219,7 +221,7 @@ def test_lag_in_events_and_seconds(monkeypatch):
     events, seconds = asyncio.run(scenario())
     assert events == 6
     assert 50 <= seconds < 65
-    assert value("retrail_consumer_lag_events", **place) == 0
+    assert value("retrail_consumer_lag_records", **place) == 0
 
 
 def test_what_a_fold_counts_reaches_the_metrics_once():
@@ -233,13 +235,13 @@ def test_what_a_fold_counts_reaches_the_metrics_once():
         ("rank", "irrelevant", "1"): 1,
     }
     read = {
-        "late": moved("retrail_mined_events_total", result="late"),
-        "unsearched": moved("retrail_mined_browses_total", result="unsearched"),
-        "idle": moved("retrail_trajectories_closed_total", reason="idle"),
-        "gaps": moved("retrail_gaps_total"),
-        "ranks": moved("retrail_browsed_rank_count", verdict="irrelevant"),
-        "sum": moved("retrail_browsed_rank_sum", verdict="irrelevant"),
-        "first": moved("retrail_browsed_rank_bucket", verdict="irrelevant", le="1.0"),
+        "late": moved("retrail_mine_events_total", result="late"),
+        "unsearched": moved("retrail_mine_browses_total", result="unsearched"),
+        "idle": moved("retrail_mine_trajectories_closed_total", reason="idle"),
+        "gaps": moved("retrail_mine_missing_events_total"),
+        "ranks": moved("retrail_mine_browsed_rank_count", verdict="irrelevant"),
+        "sum": moved("retrail_mine_browsed_rank_sum", verdict="irrelevant"),
+        "first": moved("retrail_mine_browsed_rank_bucket", verdict="irrelevant", le="1.0"),
     }
     show(counts)
     assert {name: get() for name, get in read.items()} == {

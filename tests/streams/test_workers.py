@@ -189,7 +189,7 @@ Worker.deliver = skipping
     assert_judged_completely(settings)
     for worker in workers:
         assert '"finding": "seek"' in worker.log
-        assert '"finding": "hole"' not in worker.log
+        assert '"finding": "gap"' not in worker.log
         assert worker.stop() == 0
 
 

@@ -11,21 +11,21 @@ def value(name: str, **labels: str) -> float:
 
 
 def test_training_is_counted(encoder: Encoder) -> None:
-    steps, pairs = value("retrail_training_steps_total"), value("retrail_training_pairs_total")
+    steps, pairs = value("retrail_train_steps_total"), value("retrail_train_pairs_total")
     config = TrainingConfig(
         epochs=2, batch=3, negatives=0, learning_rate=1e-3, temperature=0.1, max_tokens=8, seed=0
     )
 
     report = finetune.finetune(encoder, [example(n) for n in range(6)], config)
 
-    assert value("retrail_training_steps_total") - steps == 4
-    assert value("retrail_training_pairs_total") - pairs == 12
-    assert value("retrail_training_loss") == report.steps[-1].loss
+    assert value("retrail_train_steps_total") - steps == 4
+    assert value("retrail_train_pairs_total") - pairs == 12
+    assert value("retrail_train_loss") == report.steps[-1].loss
 
 
 def test_encoded_texts_are_counted(encoder: Encoder) -> None:
-    before = value("retrail_encoded_texts_total", kind="query")
+    before = value("retrail_encoder_texts_total", kind="query")
 
     encoder.encode_queries(["a", "b"])
 
-    assert value("retrail_encoded_texts_total", kind="query") - before == 2
+    assert value("retrail_encoder_texts_total", kind="query") - before == 2

@@ -39,11 +39,11 @@ WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0
 
 
-class TrainingDiverged(RetrailError):
+class TrainingDivergedError(RetrailError):
     """The loss or its gradient is no longer a number; the child is thrown away."""
 
 
-class NothingToLearn(RetrailError):
+class NothingToLearnError(RetrailError):
     """No batch has two queries or a negative, so there is nothing to tell a positive from."""
 
 
@@ -90,12 +90,12 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
         rejected_first=settings.train_rejected_first,
         learning_rate=chosen("learning_rate"),
         temperature=chosen("temperature"),
-        max_tokens=settings.max_tokens,
+        max_tokens=settings.index_max_tokens,
         seed=settings.train_seed,
         variant=settings.train_variant,
         accumulate=settings.train_accumulate,
-        tokens_at_once=settings.train_tokens_at_once,
-        tokens_kept=settings.train_tokens_kept,
+        tokens_at_once=settings.train_micro_batch_tokens,
+        tokens_kept=settings.train_activation_tokens,
         checkpointing=settings.train_checkpointing,
         lora_rank=settings.train_lora_rank,
     )
@@ -119,8 +119,8 @@ def finetune(
         processes: that train it together, each with equal arguments; each gets the child.
 
     Raises:
-        NothingToLearn: the examples give no step.
-        TrainingDiverged: the loss or its gradient is not finite.
+        NothingToLearnError: the examples give no step.
+        TrainingDivergedError: the loss or its gradient is not finite.
     """
     steps = plan(examples, config)
     child = encoder.copy()
@@ -175,7 +175,7 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[li
     """The batches of each step of all epochs, in order.
 
     Raises:
-        NothingToLearn: there is none.
+        NothingToLearnError: there is none.
     """
     steps: list[list[Batch]] = []
     for number in range(config.epochs):
@@ -190,7 +190,7 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[li
         starts = range(0, len(batches), config.accumulate)
         steps += [batches[start : start + config.accumulate] for start in starts]
     if not steps:
-        raise NothingToLearn(
+        raise NothingToLearnError(
             f"The {len(examples)} pairs of this run give no training step: that takes two "
             "queries, or one with a negative. Wait until there are more pairs."
         )
@@ -235,7 +235,7 @@ def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
 
 def _check(value: float, step: int, steps: int) -> None:
     if not math.isfinite(value):
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"Training diverged at step {step} of {steps} (loss or gradient {value}). The child is "
             "thrown away. Lower RETRAIL_TRAIN_LEARNING_RATE or raise RETRAIL_TRAIN_TEMPERATURE."
         )

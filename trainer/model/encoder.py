@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from trainer import metrics
 from trainer.model import layout as layouts
 from trainer.model import loading
@@ -265,7 +265,7 @@ class Encoder:
         """Vectors of rows of one padded length, in smaller batches where memory ends.
 
         Raises:
-            CannotGoOn: one row alone does not fit.
+            RestartRequiredError: one row alone does not fit.
         """
         length = padded(max(map(len, rows)), self.max_tokens)
         parts: list[Vectors] = []
@@ -282,10 +282,10 @@ class Encoder:
                 continue
             self._forget_unused_memory()
             if size == 1:
-                raise CannotGoOn(
+                raise RestartRequiredError(
                     f"Memory does not suffice to encode one text of {length} tokens on "
                     f"{self.device}. Leave it more (other processes, a smaller model), or set "
-                    "RETRAIL_MAX_TOKENS lower for a first model."
+                    "RETRAIL_INDEX_MAX_TOKENS lower for a first model."
                 )
             self._fitting_tokens = size // 2 * length
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)

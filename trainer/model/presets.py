@@ -1,6 +1,6 @@
 """Recipes by family of model: how texts are read, and the hyper-parameters that suit it.
 
-A preset only fills what nobody else says. A setting (``RETRAIL_QUERY_PREFIX``,
+A preset only fills what nobody else says. A setting (``RETRAIL_INDEX_QUERY_PREFIX``,
 ``RETRAIL_TRAIN_LEARNING_RATE``, …) overrules it, and so do the model's own files for what they
 name: pooling and prompts.
 """

@@ -39,7 +39,7 @@ class Registry:
     """Models and training files of the retrievers in one place.
 
     Any number of processes may share it: what is published never changes. Where object storage
-    cannot be reached, every method raises :class:`schemas.errors.RegistryUnavailable`.
+    cannot be reached, every method raises :class:`schemas.errors.RegistryError`.
     """
 
     def __init__(self, storage: Storage | Path) -> None:

@@ -31,7 +31,7 @@ from fsspec.spec import AbstractFileSystem
 from pydantic import ValidationError
 
 from schemas.base import Contract
-from schemas.errors import ConfigurationError, ModelError, RegistryUnavailable, RetrailError
+from schemas.errors import ConfigurationError, ModelError, RegistryError, RetrailError
 from schemas.releases import Model
 from trainer.registry import model_files
 from trainer.registry.model_copies import ModelCopies
@@ -122,7 +122,7 @@ class ObjectStorage:
         self._create(f"{location}.json", manifest.to_json())
         published = self._manifest(location)
         if published is None:
-            raise RegistryUnavailable(
+            raise RegistryError(
                 f"The registry {self._url} took the manifest of {location} and does not give it "
                 "back. Its storage must be consistent: what was written must be read at once."
             )
@@ -289,7 +289,7 @@ class ObjectStorage:
                 self._files.rm(self._path(location), recursive=True)
         except FileNotFoundError:
             return
-        except RegistryUnavailable as error:
+        except RegistryError as error:
             log.warning("cannot remove objects that nobody needs", error=str(error))
 
     @contextmanager
@@ -299,7 +299,7 @@ class ObjectStorage:
         Lets FileNotFoundError and errors of the local disk through.
 
         Raises:
-            RegistryUnavailable: for all others, saying what to do.
+            RegistryError: for all others, saying what to do.
         """
         try:
             yield
@@ -310,7 +310,7 @@ class ObjectStorage:
                 raise
             if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
                 raise
-            raise RegistryUnavailable(self._said(what, error)) from error
+            raise RegistryError(self._said(what, error)) from error
 
     def _said(self, what: str, error: Exception) -> str:
         if isinstance(error, FileNotFoundError):

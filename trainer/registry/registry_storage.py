@@ -11,7 +11,7 @@ class Storage(Protocol):
     """A folder, or object storage.
 
     Locations are relative POSIX paths; a model's is ``…/v<version>``. Where that cannot be reached
-    every method raises :class:`schemas.errors.RegistryUnavailable`, and OSError if the local disk
+    every method raises :class:`schemas.errors.RegistryError`, and OSError if the local disk
     fails.
     """
 

@@ -13,7 +13,7 @@ from consumers.indexing import schema
 from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.rows import Row
 from retrail_runtime import milvus as basics
-from retrail_runtime.milvus_calls import CollectionLost
+from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import (
     BM25_FIELD,
     MAX_TEXT_BYTES,
@@ -21,7 +21,7 @@ from schemas.collection import (
     Build,
     collection_name,
 )
-from schemas.errors import CannotGoOn, MilvusUnavailable
+from schemas.errors import MilvusUnavailableError, RestartRequiredError
 from schemas.settings import Settings
 from tests.started_servers import on_both, standalone_in_faults
 
@@ -215,7 +215,7 @@ def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: 
         lambda: shell.load(build),
         lambda: shell.swap(build),
     ):
-        with pytest.raises(CollectionLost):
+        with pytest.raises(CollectionLostError):
             call()
     assert not shell.exists(build)
 
@@ -239,7 +239,9 @@ def test_what_was_just_written_is_read(shell: Milvus, build: Build) -> None:
 
 
 def test_no_milvus_at_the_start_says_what_to_do() -> None:
-    with pytest.raises(MilvusUnavailable, match=r"127\.0\.0\.1:1 .*retrail up.*RETRAIL_MILVUS_URI"):
+    with pytest.raises(
+        MilvusUnavailableError, match=r"127\.0\.0\.1:1 .*retrail up.*RETRAIL_MILVUS_URI"
+    ):
         Milvus(Settings(milvus_uri="http://127.0.0.1:1"))
 
 
@@ -247,5 +249,5 @@ def test_a_lost_milvus_is_waited_for_a_bounded_time(only_milvus: Settings) -> No
     nowhere = only_milvus.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
     client = MilvusClient(uri=only_milvus.milvus_uri)
     client.close()
-    with pytest.raises(CannotGoOn, match=r"Milvus at http://127\.0\.0\.1:1"):
+    with pytest.raises(RestartRequiredError, match=r"Milvus at http://127\.0\.0\.1:1"):
         Milvus(nowhere, client=client, patience=0.3).builds()

@@ -12,7 +12,7 @@ from consumers.indexing.index_metrics import DOCUMENTS_ENCODED
 from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.rows import Row
 from retrail_runtime import kafka
-from schemas.errors import ConfigurationError, MilvusUnavailable, ModelError, NoIndexYet
+from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -27,7 +27,7 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
     texts = harness.documents(50)
     harness.publish(small, texts)
     with Retriever(small) as retriever:
-        with pytest.raises(NoIndexYet, match="retrail worker index"):
+        with pytest.raises(NoIndexError, match="retrail worker index"):
             retriever.search("red stone")
         with harness.working(small):
             harness.serves(small, 1)
@@ -115,7 +115,7 @@ def test_a_dropped_collection_is_built_anew(small: Settings) -> None:
 
 @standalone_in_faults
 def test_the_comparison_repairs_what_was_overwritten(small: Settings) -> None:
-    often = small.model_copy(update={"compare_seconds": 0.5})
+    often = small.model_copy(update={"index_compare_seconds": 0.5})
     texts = harness.documents(20)
     harness.publish(often, texts)
     with harness.working(often):
@@ -137,8 +137,8 @@ def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
     small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.4.9")
-    with pytest.raises(ConfigurationError, match="RETRAIL_SEARCH=dense"):
-        index_worker.run(small.model_copy(update={"search": "hybrid"}))
+    with pytest.raises(ConfigurationError, match="RETRAIL_INDEX_SEARCH=dense"):
+        index_worker.run(small.model_copy(update={"index_search": "hybrid"}))
 
 
 @standalone_in_faults
@@ -169,7 +169,7 @@ def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
     small = small.model_copy(update={"kafka_session_timeout": 6.0})
     first = harness.WorkerProcess(small.model_copy(update={"encode_batch": 1}))
     try:
-        encoded = "retrail_documents_encoded_total"
+        encoded = "retrail_index_documents_encoded_total"
         eventually(lambda: first.metric(encoded) >= 2 * 256, 90, "a build that has begun")
     finally:
         first.end(signal.SIGKILL)
@@ -187,7 +187,7 @@ def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
 
 def test_it_fails_fast_without_milvus(small: Settings) -> None:
     nowhere = small.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
-    with pytest.raises(MilvusUnavailable, match="RETRAIL_MILVUS_URI"):
+    with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_URI"):
         index_worker.run(nowhere)
 
 

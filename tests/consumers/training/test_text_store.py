@@ -10,7 +10,7 @@ from consumers.training.text_store import TextStore, read
 from deploy import topics as topics_module
 from retrail_runtime import kafka
 from schemas.documents import Document
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.waiting import eventually
@@ -133,7 +133,7 @@ def test_a_topic_deleted_under_a_running_store_ends_the_worker(
     def fails() -> bool:
         try:
             store.poll(0.2)
-        except CannotGoOn:
+        except RestartRequiredError:
             return True
         return False
 

@@ -19,7 +19,7 @@ from consumers.training.training_worker import Trainer, train_now
 from deploy import topics as topics_module
 from retrail import Publisher
 from retrail_runtime import kafka
-from schemas.errors import CannotGoOn, InputError, ModelError
+from schemas.errors import InputError, ModelError, RestartRequiredError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -33,7 +33,7 @@ TIMEOUT = 60.0
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch": 4}
+    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch_size": 4}
     return World(small(settings, tmp_path, **changes))
 
 
@@ -109,7 +109,7 @@ def test_a_crash_after_the_manifest_repeats_the_same_run(
     with monkeypatch.context() as patched:
         patched.setattr(training_run, "finish", crash)
         one = trainer()
-        with pytest.raises(CannotGoOn, match="crash"):
+        with pytest.raises(RestartRequiredError, match="crash"):
             turn_until(lambda: False, one)
         one.close()
     assert world.live() == 1
@@ -136,14 +136,14 @@ def test_a_crash_at_any_later_step_is_made_good(
     with monkeypatch.context() as patched:
         patched.setattr(where, step, crash_after)
         one = trainer()
-        with pytest.raises(CannotGoOn, match="crash"):
+        with pytest.raises(RestartRequiredError, match="crash"):
             turn_until(lambda: False, one)
         one.close()
-    steps = metric("retrail_training_steps_total")
+    steps = metric("retrail_train_steps_total")
     two = trainer()
     turn_until(lambda: world.live() == 2, two)
     turn_until(lambda: two._phase == "watching", two)
-    assert metric("retrail_training_steps_total") == steps, "trained again"
+    assert metric("retrail_train_steps_total") == steps, "trained again"
     assert len(world.manifests()) == 1
     assert sorted(world.releases().by_version) == [1, 2]
 
@@ -177,9 +177,11 @@ def test_watching_goes_on_while_a_run_trains(world: World) -> None:
     one = Trainer(world.settings, "worker", on_step=lambda step: resume.wait() and None)
     try:
         turn_until(lambda: one._phase == "working", one)
-        seen = metric("retrail_pairs_seen_total", verdict="relevant")
+        seen = metric("retrail_train_pairs_read_total", verdict="relevant")
         world.pairs(50)
-        turn_until(lambda: metric("retrail_pairs_seen_total", verdict="relevant") == seen + 50, one)
+        turn_until(
+            lambda: metric("retrail_train_pairs_read_total", verdict="relevant") == seen + 50, one
+        )
         assert world.live() == 1
         resume.set()
         turn_until(lambda: world.live() == 3, one)
@@ -243,11 +245,11 @@ def test_pairs_that_cannot_train_start_no_run_until_others_come(
     world.open()
     world.pairs(40, positive="nobody knows")
     one = trainer()
-    empty = metric("retrail_training_runs_total", result="empty")
-    turn_until(lambda: metric("retrail_training_runs_total", result="empty") == empty + 1, one)
+    empty = metric("retrail_train_runs_total", result="empty")
+    turn_until(lambda: metric("retrail_train_runs_total", result="empty") == empty + 1, one)
     deadline = time.monotonic() + 2
     turn_until(lambda: time.monotonic() > deadline, one)
-    assert metric("retrail_training_runs_total", result="empty") == empty + 1, "tried again"
+    assert metric("retrail_train_runs_total", result="empty") == empty + 1, "tried again"
     assert world.manifests() == []
     world.pairs(30)
     turn_until(lambda: world.live() == 2, one)
@@ -392,7 +394,7 @@ def test_a_lost_training_file_does_not_block_the_trainer(
     with monkeypatch.context() as patched:
         patched.setattr(training_run, "finish", crash)
         one = trainer()
-        with pytest.raises(CannotGoOn):
+        with pytest.raises(RestartRequiredError):
             turn_until(lambda: False, one)
         one.close()
     [manifest] = world.manifests()
@@ -418,7 +420,7 @@ def test_the_first_release_is_registered_once(world: World) -> None:
 
 
 def test_an_outcome_that_became_known_later_decides_what_trains(world: World) -> None:
-    world.settings = world.settings.model_copy(update={"outcome_policy": "correct_only"})
+    world.settings = world.settings.model_copy(update={"train_outcome_policy": "correct_only"})
     world.open()
     pairs = world.pairs(30, outcome="incorrect")
     with Publisher(

@@ -33,9 +33,9 @@ def test_file_gives_the_same_settings_back(tmp_path: Path, monkeypatch: pytest.M
     settings = Settings(
         data_dir=tmp_path / "a folder",
         topic_prefix="t_",
-        idle_seconds=0.5,
+        mine_idle_seconds=0.5,
         judge_api_key=SecretStr("it's \\ a 'key'"),
-        query_prefix="query: ",
+        index_query_prefix="query: ",
     )
     file = tmp_path / "stack.env"
     environment.write(file, environment.variables(settings))

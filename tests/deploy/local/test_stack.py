@@ -18,7 +18,7 @@ from deploy.errors import StackFailed, StackInUse, ToolMissing
 from deploy.local.stack import LocalStack, python_path, retrail_worker
 from deploy.processes.ports import free_ports
 from deploy.servers import jars, tansu
-from schemas.errors import BrokerUnavailable, MilvusUnavailable, TopicMismatch
+from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.waiting import eventually
@@ -124,14 +124,14 @@ def test_external_servers_that_do_not_answer(
     no_kafka = settings.model_copy(update={"kafka_bootstrap": nowhere})
     no_milvus = settings.model_copy(update={"milvus_uri": f"http://{nowhere}"})
 
-    with pytest.raises(BrokerUnavailable, match=nowhere):
+    with pytest.raises(BrokerUnavailableError, match=nowhere):
         LocalStack(no_kafka, ()).start()
-    with pytest.raises(MilvusUnavailable, match=nowhere):
+    with pytest.raises(MilvusUnavailableError, match=nowhere):
         LocalStack(no_milvus, ()).start()
 
 
 def test_topics_that_are_otherwise_stop_the_start(settings: Settings, topics: Topics) -> None:
-    with pytest.raises(TopicMismatch, match="partitions is 2, should be 3"):
+    with pytest.raises(TopicMismatchError, match="partitions is 2, should be 3"):
         LocalStack(settings.model_copy(update={"partitions": 3}), ()).start()
 
 

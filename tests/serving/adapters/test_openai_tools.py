@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from serving.adapters.openai_tools import RetrailTools
 from serving.trajectories.publishing import Agent
 from tests.serving.adapters.test_langchain import Alone
@@ -71,8 +71,8 @@ def test_what_the_model_did_wrong_it_is_told(
 def test_what_the_model_cannot_help_is_raised_and_not_published(
     fake: Alone, tools: RetrailTools, log: Remembering
 ) -> None:
-    fake.failure = NoIndexYet("none")
-    with pytest.raises(NoIndexYet):
+    fake.failure = NoIndexError("none")
+    with pytest.raises(NoIndexError):
         tools.call("search", {"query": "a", "reasoning": "r"})
     assert log.events["t"] == []
 

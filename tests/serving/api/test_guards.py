@@ -173,6 +173,6 @@ def test_one_request_too_many_is_told_when_to_come_back_and_probes_get_through()
             echo.may.set()
             assert [r.status_code for r in await asyncio.gather(*under_way, probe)] == [200] * 3
             assert (await http.post("/v1/search")).status_code == 200
-        assert REGISTRY.get_sample_value("retrail_requests_under_way") == 0
+        assert REGISTRY.get_sample_value("retrail_serve_requests_in_progress") == 0
 
     asyncio.run(go())

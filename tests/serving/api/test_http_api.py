@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from retrail import Trajectory
-from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from serving.api import http_api
 from serving.api.guards import guarded
@@ -235,8 +235,8 @@ def test_what_cannot_be_read_is_the_clients_fault(content: bytes, http: TestClie
 @pytest.mark.parametrize(
     ("error", "retry_after"),
     [
-        (NoIndexYet("Milvus at http://10.0.0.7:19530 has no alias"), "5"),
-        (MilvusUnavailable("Milvus at http://10.0.0.7:19530 failed"), "1"),
+        (NoIndexError("Milvus at http://10.0.0.7:19530 has no alias"), "5"),
+        (MilvusUnavailableError("Milvus at http://10.0.0.7:19530 failed"), "1"),
         (ModelError("/srv/registry/10.0.0.7 is not there"), "30"),
     ],
 )
@@ -269,7 +269,7 @@ def test_probes_of_a_server_that_is_not_ready_are_logged_once(
     )
     for module in (service_module, http_api):
         monkeypatch.setattr(module, "log", recording)
-    for failure in (NoIndexYet("there is no alias"), None):
+    for failure in (NoIndexError("there is no alias"), None):
         world.retriever.failure = failure
         for _ in range(3):
             assert http.get("/readyz").status_code == (503 if failure else 200)
@@ -316,7 +316,7 @@ def test_the_time_of_a_request_includes_the_publishing_of_its_event(
     publishing: list[float | None] = []
 
     def timed() -> float | None:
-        return REGISTRY.get_sample_value("retrail_request_seconds_count", labels)
+        return REGISTRY.get_sample_value("retrail_serve_request_duration_seconds_count", labels)
 
     def trajectory(trajectory_id: str, agent: Agent) -> Trajectory:
         publishing.append(timed())
@@ -341,6 +341,6 @@ def test_the_description_names_no_status_that_is_never_answered(world: World) ->
 def test_metrics_are_shown(http: TestClient) -> None:
     http.post("/v1/search", json={"query": "gzip"})
     page = http.get("/metrics").text
-    assert 'retrail_request_seconds_bucket{le="0.25",operation="search"}' in page
+    assert 'retrail_serve_request_duration_seconds_bucket{le="0.25",operation="search"}' in page
     assert "retrail_search_batch_queries_count" in page
-    assert "retrail_trajectories_open 1.0" in page
+    assert "retrail_serve_open_trajectories 1.0" in page

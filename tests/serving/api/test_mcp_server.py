@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 from pydantic import SecretStr
 
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from schemas.settings import Settings
 from serving.api.guards import guarded
 from serving.api.mcp_server import create_http_app, create_server
@@ -137,7 +137,7 @@ def test_what_is_wrong_is_told_to_the_model() -> None:
         assert "no document with this id" in await refusal(client, "open_document", doc_id="x")
         assert "query" in await refusal(client, "search")
         assert "less than or equal to 100" in await refusal(client, "search", query="a", k=101)
-        world.retriever.failure = NoIndexYet("Milvus at http://10.0.0.7:19530 has no alias")
+        world.retriever.failure = NoIndexError("Milvus at http://10.0.0.7:19530 has no alias")
         said = await refusal(client, "search", query="a")
         assert "no index yet" in said
         assert "10.0.0.7" not in said
@@ -241,9 +241,9 @@ def test_the_token_guards_it_and_probes_do_without() -> None:
             assert (await http.get(f"{url}/metrics")).status_code == 401
             assert (await http.get(f"{url}/healthz")).json() == {"status": "ok"}
             assert (await http.get(f"{url}/readyz")).json()["retriever_version"] == 1
-            world.retriever.failure = NoIndexYet("none")
+            world.retriever.failure = NoIndexError("none")
             assert (await http.get(f"{url}/readyz")).status_code == 503
             metrics = await http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
-            assert 'retrail_requests_total{operation="mcp",status="200"}' in metrics.text
+            assert 'retrail_serve_requests_total{operation="mcp",status="200"}' in metrics.text
 
     served(world, test)

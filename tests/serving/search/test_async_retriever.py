@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from serving.search.async_retriever import AsyncRetriever
 from serving.search.retriever import SearchResult
 from tests.serving.fakes import TEXTS, FakeRetriever
@@ -49,9 +49,9 @@ def test_documents_versions_and_errors_come_through() -> None:
             assert await retriever.version() == 4
             with pytest.raises(ValueError, match="k is 0"):
                 await retriever.search("a", k=0)
-            fake.failure = NoIndexYet("none")
+            fake.failure = NoIndexError("none")
             for call in (retriever.search("a"), retriever.open("a"), retriever.version()):
-                with pytest.raises(NoIndexYet):
+                with pytest.raises(NoIndexError):
                     await call
 
     asyncio.run(go())

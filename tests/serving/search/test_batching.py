@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import NoIndexYet
+from schemas.errors import NoIndexError
 from serving.search.batching import Batcher
 
 
@@ -77,13 +77,13 @@ def test_a_bad_question_fails_alone() -> None:
 def test_what_concerns_all_is_not_tried_for_each() -> None:
     async def test(double: Doubling) -> None:
         double.may.clear()
-        double.failure = NoIndexYet("none")
+        double.failure = NoIndexError("none")
         batcher = Batcher(double)
         tasks = [asyncio.create_task(batcher.ask(n)) for n in (1, 2, 3)]
         await turns()
         double.may.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(answer, NoIndexYet) for answer in answers)
+        assert all(isinstance(answer, NoIndexError) for answer in answers)
         assert len(double.batches) <= 2
 
     run(test)

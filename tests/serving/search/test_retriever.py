@@ -14,7 +14,7 @@ from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.rows import Row
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import Build, SearchMode, collection_name
-from schemas.errors import MilvusUnavailable, ModelError, NoIndexYet
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from serving.search import retriever as module
 from serving.search.retriever import Retriever
@@ -147,7 +147,7 @@ def test_documents_are_opened_by_id(here: Settings) -> None:
 def test_before_the_first_build_the_error_says_what_to_do(here: Settings) -> None:
     with Retriever(here, load=numbers) as retriever:
         began = time.monotonic()
-        with pytest.raises(NoIndexYet, match="retrail worker index"):
+        with pytest.raises(NoIndexError, match="retrail worker index"):
             retriever.search("a")
         assert time.monotonic() - began < 2
         put(here, 1, ["a"])
@@ -155,7 +155,7 @@ def test_before_the_first_build_the_error_says_what_to_do(here: Settings) -> Non
 
 
 def test_milvus_down_at_the_start() -> None:
-    with pytest.raises(MilvusUnavailable, match="retrail up"):
+    with pytest.raises(MilvusUnavailableError, match="retrail up"):
         Retriever(settings_for("http://127.0.0.1:1"))
 
 
@@ -277,7 +277,7 @@ def test_a_milvus_that_stays_away_is_reported(
         retriever.search("a")
     finally:
         server.stop()
-    with pytest.raises(MilvusUnavailable, match="Is it still running"):
+    with pytest.raises(MilvusUnavailableError, match="Is it still running"):
         retriever.search("a")
     retriever.close()
 

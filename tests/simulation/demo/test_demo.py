@@ -48,7 +48,7 @@ def start(corpus: Path, folder: Path, **environment: str) -> "subprocess.Popen[s
     command += ["--report", str(folder / "report.json"), "--chart", str(folder / "chart.png")]
     mine = {
         "TMPDIR": str(folder),
-        "RETRAIL_MAX_TOKENS": "64",
+        "RETRAIL_INDEX_MAX_TOKENS": "64",
         "RETRAIL_TRAIN_EPOCHS": "1",
         "RETRAIL_TRAIN_NEGATIVES": "0",
         "RETRAIL_GATE_MARGIN": "1",

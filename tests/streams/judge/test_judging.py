@@ -14,7 +14,7 @@ from schemas.events import (
     Browse,
     End,
     Hit,
-    InvalidEvent,
+    InvalidEventError,
     Other,
     Reasoning,
     Search,
@@ -152,7 +152,7 @@ def test_whatever_is_accepted_is_read_alike_either_way(fields, more, escaped, ga
     value = f"{gap}{{{','.join(members)}{gap}}}{gap}".encode()
     try:
         parsed = parse(value)
-    except InvalidEvent:
+    except InvalidEventError:
         return
     slowly = judged(parsed.event, 41, 7, NO_JUDGEMENT).to_json()
     quickly = judged_json(parsed, value, 41, 7, NO_JUDGEMENT)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas import events
-from schemas.events import InvalidEvent, parse
+from schemas.events import InvalidEventError, parse
 from schemas.judged import adapter
 from streams.judge.judging import NO_JUDGEMENT, judged, with_source
 from streams.judge.whole_search import Search, trajectory_of
@@ -148,7 +148,7 @@ def test_what_it_accepts_the_contract_accepts_and_the_miner_reads_alike(path, it
     trajectory_id = trajectory_of(value)
     try:
         parsed = parse(value)
-    except InvalidEvent:
+    except InvalidEventError:
         assert trajectory_id is None
         return
     if trajectory_id is None:

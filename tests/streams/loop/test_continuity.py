@@ -20,18 +20,18 @@ def test_a_skip_is_sought_once_and_then_recovered():
 
 def test_the_same_hole_again_is_accepted():
     guard = Continuity(7)
-    assert [guard.check(9), guard.check(9)] == ["seek", "hole"]
+    assert [guard.check(9), guard.check(9)] == ["seek", "gap"]
     assert guard.check(9) == "continuous"
 
 
 def test_another_hole_is_sought_anew():
     guard = Continuity(7)
-    assert [guard.check(9), guard.check(8), guard.check(8)] == ["seek", "seek", "hole"]
+    assert [guard.check(9), guard.check(8), guard.check(8)] == ["seek", "seek", "gap"]
 
 
 def test_a_log_that_starts_again_is_seen():
     guard = Continuity(700)
-    assert [guard.check(0), guard.check(0)] == ["seek", "rewound"]
+    assert [guard.check(0), guard.check(0)] == ["seek", "reset"]
     assert guard.next == 0
 
 
@@ -49,7 +49,7 @@ def test_every_record_that_the_log_still_has_is_read_in_order(kept, jumps):
         if finding == "seek":
             position = guard.next
             continue
-        assert finding != "rewound"
+        assert finding != "reset"
         read.append(ahead[0])
         guard.next = ahead[0] + 1
         position = jumps.pop() if jumps else guard.next

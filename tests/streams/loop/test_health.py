@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from streams.loop.health import (
     MEANING,
     STALL_SECONDS,
@@ -67,7 +67,7 @@ def test_stalled_partitions_are_named():
 def test_a_worker_that_gave_up_is_not_alive_while_it_leaves():
     async def give_up():
         worker = Worker("events", 6.0, None)
-        worker.fail(CannotGoOn("nothing comes"))
+        worker.fail(RestartRequiredError("nothing comes"))
         before = worker.health()
         await worker.revoked()
         return before, worker.health()

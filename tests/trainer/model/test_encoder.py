@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from schemas.errors import CannotGoOn
+from schemas.errors import RestartRequiredError
 from trainer.model.encoder import Encoder, Precision
 from trainer.model.padding import padded
 from trainer.model.pooling import Pooling
@@ -126,7 +126,9 @@ def test_a_text_that_does_not_fit_alone_is_a_clear_error(
     encoder = Encoder.load(tiny, device="cpu")
     monkeypatch.setattr(encoder, "forward", Full(encoder, 16, MemoryError()).forward)
     assert encoder.encode_documents(["a", "b", "c"]).shape == (3, 32)
-    with pytest.raises(CannotGoOn, match=r"one text of 64 tokens on cpu.*RETRAIL_MAX_TOKENS"):
+    with pytest.raises(
+        RestartRequiredError, match=r"one text of 64 tokens on cpu.*RETRAIL_INDEX_MAX_TOKENS"
+    ):
         encoder.encode_documents(["word " * 100])
 
 

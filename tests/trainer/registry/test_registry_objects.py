@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from structlog.testing import capture_logs
 
-from schemas.errors import ConfigurationError, ModelError, RegistryUnavailable
+from schemas.errors import ConfigurationError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.settings import Settings
 from tests.started_servers import on_s3
@@ -170,7 +170,7 @@ def test_a_bucket_that_is_missing_is_named(settings: Settings) -> None:
         lambda: registry.publish("r", 1, files(a="1")),
         lambda: registry.store_training_file("r", ()),
     ):
-        with pytest.raises(RegistryUnavailable, match="there is no bucket 'no-such-bucket'"):
+        with pytest.raises(RegistryError, match="there is no bucket 'no-such-bucket'"):
             attempt()
 
 
@@ -180,7 +180,7 @@ def test_a_refused_access_says_what_is_needed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
     with pytest.raises(
-        RegistryUnavailable, match=r"denies the right to list models: .*AWS_ACCESS_KEY_ID"
+        RegistryError, match=r"denies the right to list models: .*AWS_ACCESS_KEY_ID"
     ):
         Registry.of(settings).require(writing=False)
 
@@ -192,7 +192,7 @@ def test_a_server_that_does_not_answer_is_named(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
     with pytest.raises(
-        RegistryUnavailable, match=r"Cannot list models in the registry .*127\.0\.0\.1:9"
+        RegistryError, match=r"Cannot list models in the registry .*127\.0\.0\.1:9"
     ) as error:
         Registry.of(settings).require(writing=False)
     assert error.value.exit_status == 75
