@@ -123,7 +123,7 @@ def require_retention(settings: Settings) -> None:
             f"{Topics.of(settings).judged_events} would be kept for "
             f"{settings.kafka_retention_hours:g} h, but a trajectory can be open for "
             f"{open_seconds / 3600:g} h (RETRAIL_MINE_MAX_AGE_SECONDS, RETRAIL_MINE_IDLE_SECONDS "
-            "and RETRAIL_MINE_GAP_SECONDS together). Raise RETRAIL_KAFKA_RETENTION_HOURS above that."
+            "and RETRAIL_MINE_GAP_SECONDS together). Raise RETRAIL_KAFKA_RETENTION_HOURS."
         )
 
 

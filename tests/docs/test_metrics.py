@@ -15,15 +15,16 @@ from serving.api.server_metrics import EventCounts
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
-ROOMS = ("schemas", "streams", "consumers", "trainer", "serving")
+ROOMS = ("schemas", "retrail_runtime", "streams", "consumers", "trainer", "serving")
 
 Row = tuple[str, str, str, str]
 
 
 def modules() -> list[ModuleType]:
     """Every ``metrics.py`` and ``…_metrics.py``, so that a new one is not forgotten."""
-    files = [file for room in ROOMS for file in sorted((ROOT / room).glob("*metrics.py"))]
-    return [importlib.import_module(f"{file.parent.name}.{file.stem}") for file in files]
+    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*metrics.py"))]
+    names = (".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)
+    return [importlib.import_module(name) for name in names]
 
 
 def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
