@@ -138,9 +138,7 @@ def model(settings: "Settings") -> Finding:
     """First model."""
     from trainer.model.encoder import Encoder
 
-    encoder = Encoder.load(
-        settings.model, pooling=settings.pooling, max_tokens=settings.index_max_tokens
-    )
+    encoder = Encoder.load(settings.model, max_tokens=settings.index_max_tokens)
     encoder.encode_queries(["does it encode"])
     return Finding("First model", "ok", f"{settings.model}, {encoder.dimension} dimensions")
 

@@ -95,17 +95,15 @@ class RetrieverSettings(BaseModel):
         description="how a family of models reads texts and is trained, where neither its files "
         "nor other settings say; auto goes by the model",
     )
-    index_query_prefix: str = Field("", description="put before every query of the first model")
-    index_document_prefix: str = Field(
-        "", description="put before every document of the first model"
+    index_query_prefix: str = Field(
+        "", description="put before every query, if the files of the first model name no prompt"
     )
-    pooling: Literal["auto", "mean", "cls", "last"] = Field(
-        "auto", description="auto reads the model's sentence-transformers files, else mean"
+    index_document_prefix: str = Field(
+        "", description="put before every document, if the files of the first model name no prompt"
     )
     index_max_tokens: PositiveInt = Field(
         256, description="queries and documents are cut to this length"
     )
-    encode_batch: PositiveInt = 64
 
 
 class JudgeSettings(BaseModel):
@@ -147,14 +145,8 @@ class TrainSettings(BaseModel):
     train_negatives: int | None = Field(
         None, ge=0, description="K, own negatives of a pair; by default the preset's"
     )
-    train_rejected_first: bool = Field(
-        False,
-        description="documents that were browsed and rejected are the first of the K negatives; by "
-        "default all that were passed over have the same chance",
-    )
     train_learning_rate: PositiveFloat | None = Field(None, description="by default the preset's")
     train_temperature: PositiveFloat | None = Field(None, description="likewise")
-    train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
     train_micro_batch_tokens: PositiveInt = Field(
         4096, description="padded tokens that are encoded together; bounds the memory of a pass"
     )
@@ -164,19 +156,11 @@ class TrainSettings(BaseModel):
         description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
         "twice (GradCache), so memory does not grow with the batch",
     )
-    train_checkpointing: bool = Field(
-        False, description="keep no activations inside of layers: less memory, a third slower"
-    )
     train_lora_rank: int = Field(
         0, ge=0, description="of LoRA adapters (retrail[lora]); 0: all weights are trained"
     )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = 0
-    train_variant: TrainVariant = Field(
-        "reweight",
-        description="naive: every browsed document is a positive of weight 1; filter: relevant "
-        "ones, weight 1; reweight: relevant ones, by the length of the reasoning",
-    )
     train_max_staleness: int | None = Field(
         None,
         ge=0,

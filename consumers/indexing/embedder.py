@@ -27,7 +27,6 @@ class DocumentEncoder(Protocol):
         self,
         texts: Sequence[str],
         *,
-        batch: int = ...,
         progress: Callable[[int, int], None] | None = ...,
     ) -> NDArray[np.float32]:
         """One L2-normalised vector a text."""
@@ -54,14 +53,12 @@ class Embedder:
         encoder: DocumentEncoder,
         version: int,
         *,
-        batch: int = 64,
         remembered: int = REMEMBERED,
         store: KnownVectors | None = None,
     ) -> None:
         self.version = version
         self.dimension = encoder.dimension
         self._encoder = encoder
-        self._batch = batch
         self._remembered = remembered
         self._store = store
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -82,9 +79,7 @@ class Embedder:
             found: text for found, text in zip(hashes, texts, strict=True) if found not in vectors
         }
         if missing:
-            encoded = self._encoder.encode_documents(
-                list(missing.values()), batch=self._batch, progress=progress
-            )
+            encoded = self._encoder.encode_documents(list(missing.values()), progress=progress)
             fresh = dict(zip(missing, encoded, strict=True))
             vectors |= fresh
             self._remember(fresh)

@@ -10,7 +10,7 @@ from schemas.releases import Live, Release
 from schemas.settings import Settings
 from trainer.model import presets
 from trainer.model.encoder import Encoder
-from trainer.model.models import locate
+from trainer.model.loading import locate
 from trainer.registry.card import first_card
 from trainer.registry.registry import Registry
 
@@ -56,7 +56,6 @@ def _first(settings: Settings) -> Release:
         preset=preset,
         query_prefix=settings.index_query_prefix,
         document_prefix=settings.index_document_prefix,
-        pooling=settings.pooling,
         max_tokens=settings.index_max_tokens,
     )
     registry = Registry.of(settings)
@@ -70,5 +69,5 @@ def _first(settings: Settings) -> Release:
         decision="first",
         reason=f"the untrained model {settings.model}",
     )
-    registry.write_card(release.model, first_card(release, settings.model, encoder.layout))
+    registry.write_card(release.model, first_card(release, settings.model, encoder))
     return release

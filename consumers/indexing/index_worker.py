@@ -222,7 +222,6 @@ class IndexWorker:
                 found = Embedder(
                     encoder,
                     build.version,
-                    batch=self._settings.encode_batch,
                     store=(
                         self._vectors.of(build.digest, encoder.dimension) if self._vectors else None
                     ),

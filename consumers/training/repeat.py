@@ -28,7 +28,7 @@ from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data.lineage import History, Run
-from trainer.fit.processes import ALONE, Processes
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry, digest_of
 
@@ -69,7 +69,7 @@ def repeat(
     wanted: str,
     *,
     on_step: OnStep | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Repeated | None:
     """Train the child of a run again, into ``<data dir>/repeats/<run id>``.
 

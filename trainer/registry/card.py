@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from schemas.releases import Metrics, Regression, Release
 from schemas.runs import RunManifest
-from trainer.model.layout import Layout
+from trainer.model.encoder import Encoder
 
 _HEAD = """\
 ---
@@ -80,13 +80,14 @@ def card(release: Release, manifest: RunManifest) -> str:
     return "\n".join(parts)
 
 
-def first_card(release: Release, model: str, layout: Layout) -> str:
+def first_card(release: Release, model: str, encoder: Encoder) -> str:
     """Markdown of the first release, which nothing was trained for.
 
     Args:
         model: what it was made of: RETRAIL_MODEL.
-        layout: how it reads its texts.
+        encoder: of that model.
     """
+    before_query, before_document = encoder.prompts
     parts = [
         f"{_HEAD}# {release.retriever}, version {release.version}\n",
         f"A dense retriever in sentence-transformers format: `{model}` as it came, the parent of "
@@ -103,12 +104,10 @@ def first_card(release: Release, model: str, layout: Layout) -> str:
         "\n## Texts\n",
         _table(
             {
-                "pooling": layout.pooling,
-                "longest input, in tokens": str(layout.max_tokens or "the model's own limit"),
-                "before a query": f"`{layout.query_prefix}`" if layout.query_prefix else "nothing",
-                "before a document": (
-                    f"`{layout.document_prefix}`" if layout.document_prefix else "nothing"
-                ),
+                "modules": ", ".join(type(module).__name__ for module in encoder.model),
+                "longest input, in tokens": str(encoder.max_tokens),
+                "before a query": f"`{before_query}`" if before_query else "nothing",
+                "before a document": f"`{before_document}`" if before_document else "nothing",
             }
         ),
         "\n## Evaluation\n",

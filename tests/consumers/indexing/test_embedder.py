@@ -24,7 +24,6 @@ class Counting:
         self,
         texts: Sequence[str],
         *,
-        batch: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         self.read += texts

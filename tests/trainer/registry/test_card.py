@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from schemas.releases import Metrics, Regression, Release
 from schemas.runs import Range
 from tests.trained import a_manifest, a_release
-from trainer.model.layout import Layout
+from trainer.model.encoder import Encoder
 from trainer.registry.card import card, first_card
 
 MANIFEST = a_manifest(
@@ -73,17 +74,18 @@ def test_a_card_tells_of_the_regression_set() -> None:
     assert "| this | 0.7100 | 0.8100 | 0.7600 |" in lines
 
 
-def test_the_card_of_the_first_release_tells_what_it_is() -> None:
-    layout = Layout(pooling="mean", max_tokens=256, query_prefix="query: ")
+def test_the_card_of_the_first_release_describes_the_model(tiny: Path) -> None:
+    encoder = Encoder.load(tiny, query_prefix="query: ", max_tokens=40)
 
-    text = first_card(a_release(1, None, "first", queries=0), "org/model", layout)
+    text = first_card(a_release(1, None, "first", queries=0), "org/model", encoder)
 
     assert "library_name: sentence-transformers" in text
     for line in (
         "# r, version 1",
         "| from | `org/model`, under whose licence it is |",
         f"| digest of the model's files | `{'d' * 64}` |",
-        "| longest input, in tokens | 256 |",
+        "| modules | Transformer, Pooling, Normalize |",
+        "| longest input, in tokens | 40 |",
         "| before a query | `query: ` |",
         "| before a document | nothing |",
     ):
