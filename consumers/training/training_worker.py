@@ -22,11 +22,17 @@ from consumers.training.text_store import TextStore
 from consumers.training.training_ledger import Ledger
 from consumers.training.training_pairs import PairStore
 from consumers.training.training_run import Bench, Interrupted, finish, train_new
-from retrail_runtime import data_dir, kafka, metrics_server
-from retrail_runtime.broker import require_broker
-from retrail_runtime.kafka import DeliveryError
+from retrail_runtime import data_dir, kafka
+from retrail_runtime.kafka import require_broker
+from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.stopping import stopped_by_signals
-from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError, RetrailError
+from schemas.errors import (
+    BrokerUnavailableError,
+    DeliveryError,
+    InputError,
+    RestartRequiredError,
+    RetrailError,
+)
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -59,7 +65,7 @@ def run(settings: Settings) -> None:
         RestartRequiredError: a restart is the remedy.
     """
     _require(settings)
-    metrics_server.serve(settings, "train")
+    serve_metrics(settings, "train")
     with stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
         while not stop.is_set():
             trainer.turn()

@@ -20,6 +20,7 @@ from deploy.servers import jars, tansu
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
 from retrail_runtime import milvus as milvus_client
+from retrail_runtime.kafka import require_broker
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -183,7 +184,7 @@ class LocalStack:
     def _require_given(self) -> None:
         """Fail before anything is started if a server that was named does not answer."""
         if "kafka_bootstrap" in self._given:
-            topics.require_broker(self.settings)
+            require_broker(self.settings, [])
         if "milvus_uri" in self._given:
             milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import typer
-
 from retrail.cli import main
+
 from retrail_cli import app as app_module
 from retrail_cli import worker
 from schemas.errors import RestartRequiredError
