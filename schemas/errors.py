@@ -8,6 +8,7 @@
     ├── MilvusUnavailableError     Milvus does not answer
     ├── TopicMismatchError         a topic exists with other partitions, retention or compaction
     ├── InputError                 a file that the user named is unreadable or malformed
+    ├── InvalidRecordError         a record on a topic is not what the topic's contract says
     ├── ModelError                 a model cannot be loaded, or is not the one that a record names
     │   └── RegistryError          its object storage does not answer or refuses (exit 75)
     ├── NoIndexError               nothing can be searched: no release has been built
@@ -45,6 +46,10 @@ class TopicMismatchError(RetrailError):
 
 class InputError(RetrailError):
     """A file that the user named cannot be read; the message names file and line."""
+
+
+class InvalidRecordError(RetrailError):
+    """A record on a topic does not satisfy the topic's contract; the message names the field."""
 
 
 class ModelError(RetrailError):
