@@ -1,9 +1,13 @@
 """What every contract has in common."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import InvalidRecordError
 
 TrajectoryId = Annotated[str, Field(min_length=1, max_length=512)]
 DocId = Annotated[str, Field(min_length=1, max_length=512)]
@@ -29,3 +33,69 @@ class Contract(BaseModel):
 def canonical(value: object) -> bytes:
     """JSON with sorted keys: equal values give equal bytes, and so equal digests."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+C = TypeVar("C", bound=Contract)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[C]):
+    """What a record of a compacted topic makes of its key.
+
+    Attributes:
+        key: what the value is about; ``None`` if the record's key cannot be that, and then the
+            record changes nothing.
+        value: ``None``: there is no such thing any more.
+        error: why the record is invalid; empty if it is not. An invalid record removes the value of
+            its key: compaction may have dropped the record before it, so keeping the old value
+            would make the result depend on when the topic was read.
+    """
+
+    key: str | None
+    value: C | None
+    error: str = ""
+
+
+def decode(contract: type[C], value: bytes | None) -> C:
+    """The value of a record.
+
+    Raises:
+        InvalidRecordError: the value is missing or breaks the contract.
+    """
+    try:
+        return contract.model_validate_json(value or b"")
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        raise InvalidRecordError(describe(details)) from error
+
+
+def decode_change(
+    contract: type[C], id_field: str, key: bytes | None, value: bytes | None
+) -> Change[C]:
+    """The change that a record of a compacted topic makes; an empty value deletes. Never raises.
+
+    Args:
+        id_field: of the contract; the record's key must be equal to it.
+    """
+    try:
+        name = (key or b"").decode()
+    except UnicodeDecodeError as error:
+        return Change(None, None, f"the key is not UTF-8: {error}")
+    if not name:
+        return Change(None, None, "the record has no key")
+    if not value:
+        return Change(name, None)
+    try:
+        found = decode(contract, value)
+    except InvalidRecordError as error:
+        return Change(name, None, str(error))
+    if (own := getattr(found, id_field)) != name:
+        return Change(name, None, f"{id_field} is {own!r}, the key is {name!r}")
+    return Change(name, found)
+
+
+def describe(details: Iterable[Any]) -> str:
+    """Pydantic's errors as one line: place and complaint of each."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
+    )

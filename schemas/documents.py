@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from schemas.base import Contract, DocId
+from schemas.base import Change, Contract, DocId, decode_change
 
 
 class Document(Contract):
@@ -28,3 +28,18 @@ def embedded_text(title: str, text: str) -> str:
 def content_hash(text: str) -> str:
     """Names a text: equal texts are one document to training, and are not encoded twice."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read_change(key: bytes | None, value: bytes | None) -> Change[Document]:
+    """What a record of ``documents`` makes of the document that is its key; never raises."""
+    return decode_change(Document, "doc_id", key, value)
+
+
+def encode(document: Document) -> tuple[bytes, bytes]:
+    """Key and value of a document's record."""
+    return document.doc_id.encode(), document.to_json()
+
+
+def encode_deletion(doc_id: str) -> tuple[bytes, None]:
+    """Key and value of the record that deletes a document."""
+    return doc_id.encode(), None

@@ -23,6 +23,9 @@ from pathlib import Path
 EXIT_CANNOT_GO_ON = 75
 """Exit status of a worker that wants to be restarted (``EX_TEMPFAIL`` of sysexits.h)."""
 
+EXIT_INTERRUPTED = 130
+"""Exit status of a command that a signal ended."""
+
 
 class RetrailError(Exception):
     """Base of all errors that are shown to a person without a traceback.
@@ -76,7 +79,12 @@ class InvalidRecordError(RetrailError):
     """A record on a topic does not satisfy its contract; ``reason`` is a metric label."""
 
     def __init__(
-        self, reason: str, message: str, *, topic: str | None = None, partition: int | None = None
+        self,
+        message: str,
+        *,
+        reason: str = "malformed",
+        topic: str | None = None,
+        partition: int | None = None,
     ) -> None:
         super().__init__(message, topic=topic, partition=partition)
         self.reason = reason

@@ -6,13 +6,14 @@ client sends seq 0 first. One search event is one query: a tool that runs severa
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.base import Contract, Count, DocId, Moment, Tenant, TrajectoryId, Version
+from schemas.base import describe as describe
 
 SCHEMA_VERSION = "1.0"
 """Major.minor. A newer minor version is read without its unknown fields; a newer major is not."""
@@ -183,11 +184,4 @@ _REASONS: dict[str, InvalidReason] = {
 def _reason(details: Iterable[ErrorDetails]) -> InvalidReason:
     return next(
         (_REASONS[item["type"]] for item in details if item["type"] in _REASONS), "invalid_field"
-    )
-
-
-def describe(details: Iterable[Any]) -> str:
-    """Pydantic's errors as one line: place and complaint of each."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Contract, Moment, TrajectoryId
+from schemas.base import Change, Contract, Moment, TrajectoryId, decode_change
 
 ReportedOutcome = Literal["correct", "incorrect"]
 
@@ -28,3 +28,8 @@ class OutcomeReport(Contract):
     outcome: ReportedOutcome
     reported_at: Moment
     source: Annotated[str, Field(max_length=128)] = ""
+
+
+def read_change(key: bytes | None, value: bytes | None) -> Change[OutcomeReport]:
+    """What a record of ``outcomes`` makes of the report on its trajectory; never raises."""
+    return decode_change(OutcomeReport, "trajectory_id", key, value)

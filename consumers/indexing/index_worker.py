@@ -29,7 +29,7 @@ from consumers.indexing.watch import ReleaseWatch
 from consumers.releases import Releases
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.metrics import serve_metrics
-from retrail_runtime.stopping import stopped_by_signals
+from retrail_runtime.signals import stop_event
 from schemas.collection import Build, collection_name
 from schemas.errors import (
     BrokerUnavailableError,
@@ -60,7 +60,7 @@ def run(settings: Settings) -> None:
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
-    with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
+    with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
         serve_metrics(settings, "index")
         IndexWorker(settings, milvus, stop).run()

@@ -4,7 +4,6 @@ One trainer is active, others stand by (:mod:`consumers.training.ownership`). It
 the topics while a run trains in a thread of its own (:mod:`consumers.training.training_run`).
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -25,7 +24,7 @@ from consumers.training.training_run import Bench, Interrupted, finish, train_ne
 from retrail_runtime import data_dir, kafka
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.metrics import serve_metrics
-from retrail_runtime.stopping import stopped_by_signals
+from retrail_runtime.signals import stop_event
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,
@@ -66,7 +65,7 @@ def run(settings: Settings) -> None:
     """
     _require(settings)
     serve_metrics(settings, "train")
-    with stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
+    with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
         while not stop.is_set():
             trainer.turn()
     log.info("trainer stopped")
@@ -202,7 +201,7 @@ class Trainer:
         self._pairs.close()
         self._texts.close()
         self._outcomes.close()
-        os.close(self._claim.lock)
+        self._claim.lock.release()
 
     def _enter(self, phase: Phase) -> None:
         if phase != self._phase:

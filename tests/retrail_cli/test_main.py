@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import typer
-from retrail.cli import main
 
 from retrail_cli import app as app_module
-from retrail_cli import worker
+from retrail_cli import main, worker
 from schemas.errors import RestartRequiredError
 
 ROOT = Path(__file__).parents[2]

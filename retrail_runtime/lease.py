@@ -1,0 +1,106 @@
+"""Leader election through a Kafka consumer group: one lease for each topic and group.
+
+All candidates are members of one group that is subscribed to a topic with one partition, and the
+partition's owner holds the lease. The oldest member owns it: Kafka's range assignor gives the only
+partition to the member whose id sorts first, and a member id begins with the client id. So a second
+candidate stands by and never interrupts the first. A candidate with a lower ``rank`` sorts before
+all others: it takes the lease at once, and returns it when it leaves.
+
+A lease is no fence: a process that stops polling may believe for a moment that it still holds it.
+What a holder writes must therefore do no harm when two write it.
+"""
+
+import secrets
+import time
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from retrail_runtime import kafka
+from schemas.errors import RestartRequiredError
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+MAX_POLL_SECONDS = 300.0
+"""A holder that does not poll for so long loses the lease."""
+
+
+class Lease:
+    """Membership in a group; :meth:`poll` keeps it. For one thread; others may read ``held``.
+
+    Attributes:
+        held: whether this process holds the lease.
+        joined: whether the group has answered, with the lease or without.
+    """
+
+    def __init__(self, settings: Settings, topic: str, group: str, *, rank: int = 1) -> None:
+        """Join the group.
+
+        Args:
+            topic: with one partition.
+            group: full group id (``settings.group(…)``).
+            rank: 0 to 9; the lowest goes first, and among equals the oldest.
+        """
+        self.held = False
+        self.joined = False
+        self._group = group
+        self._member = kafka.consumer(
+            settings,
+            group,
+            client_id=f"{rank}-{time.time_ns():020}-{secrets.token_hex(2)}",
+            partition_assignment_strategy="range",
+            max_poll_interval_ms=int(MAX_POLL_SECONDS * 1000),
+            heartbeat_interval_ms=500,
+        )
+        self._member.subscribe(
+            [topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def poll(self, timeout: float = 0.0) -> bool:
+        """Take part in the group for ``timeout`` seconds; returns whether the lease is held.
+
+        Raises:
+            RestartRequiredError: the group or its topic failed.
+        """
+        try:
+            message = self._member.poll(timeout)
+        except KafkaException as error:
+            raise RestartRequiredError(f"Consumer group {self._group} failed: {error}.") from error
+        failure = message.error() if message is not None else None
+        # After too long a pause the lease is lost, and the member joins again.
+        if failure is not None and failure.code() != KafkaError._MAX_POLL_EXCEEDED:
+            raise RestartRequiredError(f"Consumer group {self._group} failed: {failure.str()}.")
+        return self.held
+
+    def close(self) -> None:
+        """Leave the group, so that the next member takes the lease at once."""
+        self._member.close()
+        self._set(False)
+
+    def _assigned(self, member: Consumer, partitions: list[TopicPartition]) -> None:
+        member.assign(partitions)
+        # Only the ownership counts: the records are read elsewhere.
+        member.pause(partitions)
+        self.joined = True
+        self._set(bool(partitions))
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._set(False)
+
+    def _set(self, held: bool) -> None:
+        if held != self.held:
+            self.held = held
+            log.info("lease acquired" if held else "lease released", group=self._group)
+
+
+def has_members(settings: Settings, group: str) -> bool:
+    """Whether a group has members; ``False`` too if the broker does not answer that."""
+    # Keep a reference to the client: a pending request ends with it.
+    admin = kafka.admin(settings)
+    try:
+        answer = admin.describe_consumer_groups([group], request_timeout=10)
+        return bool(answer[group].result().members)
+    except KafkaException as error:
+        log.debug("cannot describe group", group=group, error=str(error))
+        return False
