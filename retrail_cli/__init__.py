@@ -24,8 +24,6 @@ _EXTRAS = {
 }
 """Which extra brings a library that a command may lack; all others come with ``retrail[cli]``."""
 
-EXIT_INTERRUPTED = 130
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status.
@@ -40,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _fail(_missing(error))
     except KeyboardInterrupt:
+        from schemas.errors import EXIT_INTERRUPTED
+
         return _fail("Interrupted.", EXIT_INTERRUPTED)
 
 

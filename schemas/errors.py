@@ -18,6 +18,9 @@
 EXIT_CANNOT_GO_ON = 75
 """Exit status of a worker that wants to be restarted (``EX_TEMPFAIL`` of sysexits.h)."""
 
+EXIT_INTERRUPTED = 130
+"""Exit status of a command that a signal ended."""
+
 
 class RetrailError(Exception):
     """Base of all errors that are shown to a person without a traceback."""

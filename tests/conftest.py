@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from deploy import topics as topics_module
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.processes.server import Server
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
@@ -126,7 +126,7 @@ def logging_restored() -> Iterator[None]:
 def _skip_without(require: Callable[[], object]) -> None:
     try:
         require()
-    except ToolMissing as error:
+    except MissingToolError as error:
         pytest.skip(str(error))
 
 

@@ -29,7 +29,7 @@ from consumers.indexing.watch import ReleaseWatch
 from consumers.releases import Releases
 from retrail_runtime import kafka, metrics_server
 from retrail_runtime.broker import require_broker
-from retrail_runtime.stopping import stopped_by_signals
+from retrail_runtime.signals import stop_event
 from schemas.collection import Build, collection_name
 from schemas.errors import BrokerUnavailableError, ModelError, RestartRequiredError
 from schemas.releases import Model
@@ -55,7 +55,7 @@ def run(settings: Settings) -> None:
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
-    with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
+    with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
         metrics_server.serve(settings, "index")
         IndexWorker(settings, milvus, stop).run()

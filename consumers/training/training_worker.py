@@ -25,7 +25,7 @@ from consumers.training.training_run import Bench, Interrupted, finish, train_ne
 from retrail_runtime import data_dir, kafka, metrics_server
 from retrail_runtime.broker import require_broker
 from retrail_runtime.kafka import DeliveryError
-from retrail_runtime.stopping import stopped_by_signals
+from retrail_runtime.signals import stop_event
 from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError, RetrailError
 from schemas.releases import Release
 from schemas.settings import Settings
@@ -60,7 +60,7 @@ def run(settings: Settings) -> None:
     """
     _require(settings)
     metrics_server.serve(settings, "train")
-    with stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
+    with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
         while not stop.is_set():
             trainer.turn()
     log.info("trainer stopped")

@@ -30,7 +30,7 @@ def run(
 
     Raises:
         InputError: the corpus cannot be read, or a file cannot be written.
-        StoppedEarly: a signal ended it.
+        StackError: a signal ended it.
         RetrailError: a stage did not run.
     """
     from simulation.corpora.documents import require_fitting
