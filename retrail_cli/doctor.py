@@ -72,7 +72,7 @@ def _found(check: Check, settings: "Settings", missing: set[Check]) -> Finding:
         return Finding(what, state, str(error))
     except ModuleNotFoundError as error:
         return Finding(
-            what, "optional", f"{error.name} is not installed: pip install 'retrail[all]'"
+            what, "optional", f"{error.name} is not installed: pip install 'retrail-server[all]'"
         )
 
 
