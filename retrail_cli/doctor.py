@@ -83,15 +83,15 @@ def python(settings: "Settings") -> Finding:
 
 
 def local_kafka(settings: "Settings") -> Finding:
-    """Java and Maven, for a broker on this machine."""
-    from deploy.servers import jars
+    """Apache Kafka, for `retrail up`."""
+    from deploy.servers import artifacts, java
 
-    jars.require_tools()
-    fetched = jars.cache_folder().is_dir()
-    said = f"Kafka {jars.KAFKA_VERSION} " + (
-        f"is in {jars.cache_folder()}" if fetched else "can be fetched by Maven"
+    found, folder = java.find(), artifacts.cache_folder()
+    fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
+    said = f"in {folder}" if fetched else "fetched at the first start"
+    return Finding(
+        "Apache Kafka, for `retrail up`", "ok", f"{artifacts.kafka_version()}, {said}; {found}"
     )
-    return Finding("Java and Maven, for a broker on this machine", "ok", f"{jars.java()}; {said}")
 
 
 def local_milvus(settings: "Settings") -> Finding:
@@ -120,7 +120,7 @@ def topics(settings: "Settings") -> Finding:
         return Finding("Topics", "missing", f"{'; '.join(different)}: see `retrail topics list`.")
     if absent:
         return Finding("Topics", "missing", f"no {', '.join(absent)}: run `retrail topics create`.")
-    return Finding("Topics", "ok", f"all {len(found)} are as they should be")
+    return Finding("Topics", "ok", f"all {len(found)} are ok")
 
 
 def milvus(settings: "Settings") -> Finding:

@@ -55,3 +55,8 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def user_cache() -> Path:
+    """Where what is fetched once is kept: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
