@@ -26,6 +26,8 @@ from retrail.publisher import Publisher
 from retrail.stats import LostEvent, Stats
 from retrail.trajectory import Trajectory
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ClosedError",
     "ConfigurationError",

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,14 +65,6 @@ def prefix(mock_cluster: Cluster) -> str:
     )
     producer.list_topics(f"{name}trajectory-events", timeout=10)
     return name
-
-
-@pytest.fixture
-def closed_port() -> Iterator[str]:
-    """An address where nothing listens, and nothing will."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 def quick() -> dict[str, Any]:
