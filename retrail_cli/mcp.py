@@ -46,7 +46,6 @@ def mcp(
     from schemas.topics import Topics
     from serving.api import mcp_server, running
     from serving.search.retriever import Retriever
-    from serving.trajectories.publishing import Publisher
 
     settings = load()
     # On standard error: over stdio, standard output belongs to the protocol.
@@ -54,12 +53,12 @@ def mcp(
     logging.getLogger("mcp").setLevel(logging.WARNING)
     if transport is Transport.stdio:
         require_broker(settings, [Topics.of(settings).trajectory_events])
-        retriever, publisher = Retriever(settings), Publisher(settings)
+        retriever, publisher = Retriever(settings), running.publisher(settings)
         mcp_server.serve_stdio(settings, retriever, publisher)
         return
     with running.listen(host, port, settings, without_token=without_token) as listener:
         require_broker(settings, [Topics.of(settings).trajectory_events])
-        retriever, publisher = Retriever(settings), Publisher(settings)
+        retriever, publisher = Retriever(settings), running.publisher(settings)
         app = mcp_server.create_http_app(
             settings, lambda: running.serving(settings, retriever, publisher), host=host
         )

@@ -40,13 +40,12 @@ def serve(
     from serving.api import running
     from serving.api.http_api import create_app
     from serving.search.retriever import Retriever
-    from serving.trajectories.publishing import Publisher
 
     settings = load()
     configure(settings.log_level)
     with running.listen(host, port, settings, without_token=without_token) as listener:
         require_broker(settings, [Topics.of(settings).trajectory_events])
-        retriever, publisher = Retriever(settings), Publisher(settings)
+        retriever, publisher = Retriever(settings), running.publisher(settings)
         app = create_app(settings, lambda: running.serving(settings, retriever, publisher))
         typer.echo(f"Serving search on {running.address(listener)} (Ctrl-C stops).", err=True)
         running.serve(app, listener, settings, host=host)
