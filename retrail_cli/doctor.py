@@ -64,12 +64,12 @@ def python(settings: "Settings") -> str:
 
 
 def local_kafka(settings: "Settings") -> str:
-    from deploy.servers import jars
+    from deploy.servers import artifacts, java
 
-    jars.require_tools()
-    folder = jars.cache_folder()
-    where = f"is in {folder}" if folder.is_dir() else "can be fetched by Maven"
-    return f"{jars.java()}; Kafka {jars.KAFKA_VERSION} {where}"
+    found, folder = java.find(), artifacts.cache_folder()
+    fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
+    where = f"in {folder}" if fetched else "fetched at the first start"
+    return f"{artifacts.kafka_version()}, {where}; {found}"
 
 
 def local_milvus(settings: "Settings") -> str:
@@ -96,7 +96,7 @@ def topics(settings: "Settings") -> str:
         raise TopicMismatchError(f"{'; '.join(different)}: see `retrail topics list`.")
     if absent:
         raise TopicMismatchError(f"no {', '.join(absent)}: run `retrail topics create`.")
-    return f"all {len(found)} are as they should be"
+    return f"all {len(found)} are ok"
 
 
 def milvus(settings: "Settings") -> str:
@@ -150,7 +150,7 @@ def data_folder(settings: "Settings") -> str:
 
 CHECKS: dict[str, Check] = {
     "Python": python,
-    "Java and Maven, for a broker on this machine": local_kafka,
+    "Apache Kafka, for `retrail up`": local_kafka,
     "Milvus Lite, for `retrail up`": local_milvus,
     "Kafka": broker,
     "Topics": topics,
@@ -160,4 +160,4 @@ CHECKS: dict[str, Check] = {
     "Judge": judge,
     "Data folder": data_folder,
 }
-OPTIONAL = ("Java and Maven, for a broker on this machine", "Milvus Lite, for `retrail up`")
+OPTIONAL = ("Apache Kafka, for `retrail up`", "Milvus Lite, for `retrail up`")

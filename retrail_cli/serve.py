@@ -97,11 +97,11 @@ def _parts(settings: "Settings") -> tuple[Any, Any]:
     """Retriever and publisher, once the broker answers."""
     from retrail_runtime.kafka import require_broker
     from schemas.topics import Topics
+    from serving.api import running
     from serving.search.retriever import Retriever
-    from serving.trajectories.publishing import Publisher
 
     require_broker(settings, [Topics.of(settings).trajectory_events])
-    return Retriever(settings), Publisher(settings)
+    return Retriever(settings), running.publisher(settings)
 
 
 def _listen(

@@ -61,6 +61,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def user_cache() -> Path:
+    """Where what is fetched once is kept: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
+
+
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """Place (``file:line``) and bytes of each line that is not blank.
 
