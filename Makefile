@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
-.PHONY: demo test test-faults check schemas s3-server clean help
+.PHONY: demo test test-faults check schemas s3-server dist clean help
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,14 +33,19 @@ schemas: $(READY)  ## write schemas/generated from the contracts
 s3-server: $(READY)  ## build the S3 server of the tests, once, where there is Go
 	-@! command -v go >/dev/null || $(BIN)/python -m tests.servers.s3_gateway
 
+dist: $(READY)  ## wheels and source distributions of client and server
+	rm -rf dist
+	$(BIN)/python -m uv build --quiet --out-dir dist retrail
+	$(BIN)/python -m uv build --quiet --out-dir dist
+
 clean:  ## remove the virtual environment and the reports
 	rm -rf $(VENV) demo-report.json demo-report.png
 
 # uv installs the same wheels as pip in a fifth of the time.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml retrail/pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable '.[all]' --group dev
+		--editable ./retrail --editable '.[all]' --group dev
 	touch $@

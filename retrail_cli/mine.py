@@ -1,8 +1,6 @@
 """``retrail mine``."""
 
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,7 +90,7 @@ def mine(
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
     files = files_of(paths, file_format.value)
     verdicts: Counter[str] = Counter()
-    with _whole(output) as lines, bar("mining", len(files)) as advance:
+    with _written(output) as lines, bar("mining", len(files)) as advance:
         for pair in mine_paths(files, file_format.value, settings, on_file=lambda path: advance(1)):
             lines.write(pair.to_json() + b"\n")
             verdicts[pair.verdict] += 1
@@ -105,8 +103,9 @@ def mine(
 
 
 @contextmanager
-def _whole(output: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only when all is in it; or standard output."""
+def _written(output: Path) -> Iterator[BinaryIO]:
+    """A file that is replaced once all is written; or standard output."""
+    from retrail_runtime.files import atomic_file
     from schemas.errors import InputError
 
     if output == STANDARD_OUTPUT:
@@ -114,23 +113,7 @@ def _whole(output: Path) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        handle, name = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
+        with atomic_file(output) as file:
+            yield file
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror}.") from error
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        unfinished.chmod(0o666 & ~_umask())
-        try:
-            unfinished.replace(output)
-        except OSError as error:
-            raise InputError(f"{output} cannot be written: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

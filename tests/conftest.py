@@ -8,6 +8,7 @@ stops at the end of the session, and the kernel kills it if the session itself i
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import structlog
 
 from deploy import topics as topics_module
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.processes.server import Server
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
@@ -125,7 +126,7 @@ def logging_restored() -> Iterator[None]:
 def _skip_without(require: Callable[[], object]) -> None:
     try:
         require()
-    except ToolMissing as error:
+    except MissingToolError as error:
         pytest.skip(str(error))
 
 
@@ -138,3 +139,11 @@ def _running(server: Server) -> Iterator[str]:
         yield server.client_address
     finally:
         server.stop()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address where nothing listens, and nothing will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"

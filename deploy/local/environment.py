@@ -2,13 +2,13 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from retrail_runtime.files import atomic_write
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -81,14 +81,7 @@ def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) 
         ConfigurationError: the file cannot be written.
     """
     try:
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(remark(started) + rendered(values))
-            Path(part).replace(path)
-        except BaseException:
-            Path(part).unlink()
-            raise
+        atomic_write(path, remark(started) + rendered(values), mode=0o600)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 

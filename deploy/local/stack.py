@@ -1,6 +1,5 @@
 """The local stack: broker, Milvus Lite and workers as child processes over a data directory."""
 
-import fcntl
 import os
 import sys
 import time
@@ -8,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+
+from filelock import FileLock
 
 from deploy import topics
-from deploy.errors import StackFailed, StackInUse, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from deploy.local import environment
 from deploy.processes.child import Child
 from deploy.processes.server import Server
@@ -19,8 +19,10 @@ from deploy.processes.supervisor import Supervisor, Worker
 from deploy.servers import jars, tansu
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
+from retrail_runtime import data_dir
 from retrail_runtime import milvus as milvus_client
-from schemas.errors import ConfigurationError
+from retrail_runtime.files import atomic_write
+from retrail_runtime.kafka import require_broker
 from schemas.settings import Settings
 
 ROLES = ("judge", "mine", "train", "index")
@@ -99,7 +101,7 @@ class LocalStack:
         self._servers: list[Server] = []
         self._workers: list[Worker] = []
         self._supervisor = Supervisor(self._servers, self._workers, announce)
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
 
     def start(self) -> None:
         """Start everything; returns when every worker is at work.
@@ -124,7 +126,7 @@ class LocalStack:
         """Look after all parts once: restart workers, notice what ended.
 
         Raises:
-            StackFailed: the broker or Milvus ended, or a worker exits again and again.
+            StackError: the broker or Milvus ended, or a worker exits again and again.
         """
         self._supervisor.check()
 
@@ -134,7 +136,7 @@ class LocalStack:
             self._supervisor.stop()
         finally:
             if self._lock is not None:
-                self._lock.close()
+                self._lock.release()
                 self._lock = None
 
     @property
@@ -183,7 +185,7 @@ class LocalStack:
     def _require_given(self) -> None:
         """Fail before anything is started if a server that was named does not answer."""
         if "kafka_bootstrap" in self._given:
-            topics.require_broker(self.settings)
+            require_broker(self.settings, [])
         if "milvus_uri" in self._given:
             milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 
@@ -211,11 +213,11 @@ class LocalStack:
         data_dir, log_file = self.settings.data_dir, self._log_file("kafka")
         try:
             jars.require_tools()
-        except ToolMissing as missing:
+        except MissingToolError as missing:
             try:
                 broker = tansu.TansuBroker(data_dir / "tansu", log_file, port=self._kafka_port)
-            except ToolMissing as also:
-                raise ToolMissing(f"{missing}\n{also}") from missing
+            except MissingToolError as also:
+                raise MissingToolError(f"{missing}\n{also}") from missing
             self._announce(f"{str(missing).splitlines()[0]}\nSo {tansu.CONSEQUENCE}.")
             return broker
         if not jars.cache_folder().is_dir():
@@ -242,7 +244,7 @@ class LocalStack:
             self.check()
             if time.monotonic() > deadline:
                 late = waiting[0]
-                raise StackFailed(
+                raise StackError(
                     f"{late.name} was not at work within {WORKERS_TIMEOUT:.0f} s. The end of "
                     f"{late.child.log_file}:\n{late.child.log_tail()}"
                 )
@@ -260,29 +262,18 @@ class LocalStack:
         return self.settings.data_dir / "logs" / f"{name}.log"
 
 
-def _locked(data_dir: Path) -> IO[str]:
-    """The open lock file of a data directory; the lock goes with it, however this process ends."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / "stack.lock").open("a+")
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot write {data_dir}: {error.strerror}. Choose another folder with --data-dir."
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise StackInUse(
-            f"Another stack runs on {data_dir} (process {owner}). Stop it, or choose another "
+def _locked(folder: Path) -> FileLock:
+    """The lock of a data directory, which ends with this process."""
+    owner = folder / "stack.pid"
+    lock = data_dir.try_lock(folder / "stack.lock")
+    if lock is None:
+        pid = owner.read_text() if owner.exists() else "unknown"
+        raise StackError(
+            f"Another stack runs on {folder} (process {pid}). Stop it, or choose another "
             "folder with --data-dir."
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        )
+    atomic_write(owner, str(os.getpid()))
+    return lock
 
 
 def _forget_the_dead(run: Path) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.errors import StoppedEarly
+from deploy.errors import StackError
 from deploy.local import environment
 from deploy.local.stack import LocalStack
 from deploy.local.view import View
-from retrail_runtime.signals import AskedToStop, Ending, on_ending_signals
+from retrail_runtime.signals import StopSignals, interrupt
+from schemas.errors import EXIT_INTERRUPTED
 
 INTERVAL = 0.25
 """Seconds between two looks at the processes."""
@@ -25,12 +26,12 @@ def run(stack: LocalStack, view: View, env_file: Path | None) -> None:
             the stack.
 
     Raises:
-        StoppedEarly: asked to stop before everything was ready.
-        RetrailError: the stack cannot start, or lost a part; everything is stopped by then.
+        RetrailError: the stack cannot start, lost a part, or was stopped before it was ready
+            (status 130); everything is stopped by then.
     """
-    ending = Ending(stack.send_kill)
+    signals = StopSignals(interrupt, again=stack.send_kill)
     ready = False
-    with on_ending_signals(ending):
+    with signals:
         try:
             if env_file is not None:
                 env_file.unlink(missing_ok=True)
@@ -45,14 +46,16 @@ def run(stack: LocalStack, view: View, env_file: Path | None) -> None:
                 stack.check()
                 view.show(stack.parts())
                 time.sleep(INTERVAL)
-        except AskedToStop:
+        except KeyboardInterrupt:
             view.say("stopping: workers, Milvus, broker (Ctrl-C once more kills them)")
+            if not ready:
+                raise StackError(
+                    "Stopped before the stack was ready.", exit_status=EXIT_INTERRUPTED
+                ) from None
         finally:
-            ending.stopping = True
+            signals.stopping = True
             view.end()
             stack.stop()
-    if not ready:
-        raise StoppedEarly("Stopped before the stack was ready.")
     view.say("stopped")
 
 

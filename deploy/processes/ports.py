@@ -4,7 +4,7 @@ import random
 import socket
 from collections.abc import Mapping
 
-from deploy.errors import PortTaken
+from deploy.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 RANGE = range(20000, 32768)
@@ -28,7 +28,7 @@ def free_ports(count: int) -> list[int]:
     """``count`` different ports that are free now, in random order.
 
     Raises:
-        PortTaken: there are not that many.
+        StackError: there are not that many.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(RANGE, len(RANGE)):
@@ -36,7 +36,7 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
         if len(found) == count:
             return found
-    raise PortTaken(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
+    raise StackError(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
 
 
 def keep_or_choose(last: Mapping[str, int | None]) -> dict[str, int]:

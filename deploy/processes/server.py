@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from deploy.errors import PortTaken, StackFailed
+from deploy.errors import StackError
 from deploy.processes import ports
 from deploy.processes.child import Child
 
@@ -71,9 +71,9 @@ class Server(ABC):
         """Run the server; returns when it answers.
 
         Raises:
-            ToolMissing: what runs it is not installed.
-            PortTaken: the port that was asked for is in use.
-            StackFailed: it did not start; the message holds the end of its log.
+            MissingToolError: what runs it is not installed.
+            StackError: the port that was asked for is in use.
+            StackError: it did not start; the message holds the end of its log.
         """
         self.launch()
         try:
@@ -90,7 +90,7 @@ class Server(ABC):
         self.child.start()
 
     def wait_until_ready(self) -> None:
-        """Second half of :meth:`start`: returns when it answers, raises StackFailed if not."""
+        """Second half of :meth:`start`: returns when it answers, raises StackError if not."""
         if self.child is None:
             raise RuntimeError(f"{self.name} was not launched")
         began = time.monotonic()
@@ -102,7 +102,7 @@ class Server(ABC):
             else:
                 time.sleep(0.05)
                 continue
-            raise StackFailed(f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}")
+            raise StackError(f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}")
 
     def kill(self) -> None:
         """Kill it at once."""
@@ -120,7 +120,7 @@ class Server(ABC):
         last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
         if self._wanted_port:
             if not ports.is_free(self._wanted_port):
-                raise PortTaken(
+                raise StackError(
                     f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
                     "one, or 0 for any free one."
                 )

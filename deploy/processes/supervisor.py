@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deploy.errors import StackFailed
+from deploy.errors import StackError
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 
@@ -58,7 +58,7 @@ class Worker:
     child: Child
     run_folder: Path
     """Where a worker writes ``<role>-<pid>.metrics`` once it works
-    (retrail_runtime.metrics_server).
+    (retrail_runtime.metrics).
     """
     exits: list[float] = field(default_factory=list)
     restart_at: float | None = None
@@ -121,11 +121,11 @@ class Supervisor:
         """Look after everything once; to be called about every second or more often.
 
         Raises:
-            StackFailed: a server ended, or a worker exited too often.
+            StackError: a server ended, or a worker exited too often.
         """
         for server in self.servers:
             if server.child is not None and not server.child.running:
-                raise StackFailed(
+                raise StackError(
                     f"{server.name} ended {_ending(server.child)}. The end of "
                     f"{server.log_file}:\n{server.child.log_tail()}"
                 )
@@ -179,7 +179,7 @@ class Supervisor:
         what = f"{worker.name} exited {_ending(worker.child)}"
         match decide(worker.exits, now):
             case GiveUp(exits):
-                raise StackFailed(
+                raise StackError(
                     f"{what}, the {_ordinal(exits)} time in {WINDOW / 60:.0f} minutes. The end of "
                     f"{worker.child.log_file}:\n{tail}"
                 )

@@ -7,7 +7,7 @@ import uuid
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from deploy.errors import StackFailed
+from deploy.errors import StackError
 from deploy.processes import ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
@@ -47,8 +47,8 @@ class KafkaBroker(Server):
         """Kafka, its jars fetched and its folder formatted if this is the first time.
 
         Raises:
-            ToolMissing: no Java, or no Maven when the jars must be fetched.
-            StackFailed: the jars cannot be fetched or the folder cannot be formatted.
+            MissingToolError: no Java, or no Maven when the jars must be fetched.
+            StackError: the jars cannot be fetched or the folder cannot be formatted.
         """
         java = [jars.java(), *JVM_OPTIONS, "-cp", f"{jars.kafka_jars()}/*"]
         if not (self.folder / DATA).is_dir():
@@ -67,7 +67,7 @@ class KafkaBroker(Server):
         arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
         child = Child("format", [*command, *arguments], self.log_file, folder=self.folder)
         if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
-            raise StackFailed(f"Kafka could not format {self.folder}:\n{child.log_tail(10)}")
+            raise StackError(f"Kafka could not format {self.folder}:\n{child.log_tail(10)}")
 
     def _write_properties(self, data: str) -> None:
         text = server_properties(data, self.port, self.ports["controller"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from deploy.errors import StackFailed, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from deploy.processes.child import Child
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ def require_tools() -> None:
     """Fail now if :func:`java` or :func:`kafka_jars` would for want of a tool.
 
     Raises:
-        ToolMissing: no Java 17+, or no Maven and the jars were never fetched.
+        MissingToolError: no Java 17+, or no Maven and the jars were never fetched.
     """
     java()
     if not cache_folder().is_dir():
@@ -41,11 +41,11 @@ def maven() -> str:
     """Path of Maven.
 
     Raises:
-        ToolMissing: it is not on the ``PATH``.
+        MissingToolError: it is not on the ``PATH``.
     """
     path = shutil.which("mvn")
     if path is None:
-        raise ToolMissing(
+        raise MissingToolError(
             "Apache Kafka must be fetched once and there is no Maven (mvn) on the PATH. "
             f"{WITHOUT_TOOLS}"
         )
@@ -56,22 +56,24 @@ def java() -> str:
     """Path of a Java that runs Kafka: of ``JAVA_HOME`` if set, else on the ``PATH``.
 
     Raises:
-        ToolMissing: there is none, or it is older than 17.
+        MissingToolError: there is none, or it is older than 17.
     """
     home = os.environ.get("JAVA_HOME")
     path = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     if path is None:
         where = f"in JAVA_HOME ({home})" if home else "on the PATH"
-        raise ToolMissing(f"There is no Java {where}. {WITHOUT_TOOLS}")
+        raise MissingToolError(f"There is no Java {where}. {WITHOUT_TOOLS}")
     try:
         answer = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=60)
     except OSError as error:
-        raise ToolMissing(f"{path} cannot be run: {error.strerror}. {WITHOUT_TOOLS}") from error
+        raise MissingToolError(
+            f"{path} cannot be run: {error.strerror}. {WITHOUT_TOOLS}"
+        ) from error
     version = java_major(answer.stderr + answer.stdout)
     if answer.returncode != 0 or version is None:
-        raise ToolMissing(f"{path} does not tell its version. {WITHOUT_TOOLS}")
+        raise MissingToolError(f"{path} does not tell its version. {WITHOUT_TOOLS}")
     if version < JAVA_AT_LEAST:
-        raise ToolMissing(
+        raise MissingToolError(
             f"{path} is Java {version}; Kafka {KAFKA_VERSION} needs {JAVA_AT_LEAST} or newer. "
             f"{WITHOUT_TOOLS}"
         )
@@ -104,8 +106,8 @@ def kafka_jars() -> Path:
     interruption nor a second process at the same time leaves half of them.
 
     Raises:
-        ToolMissing: they must be fetched and there is no Maven.
-        StackFailed: Maven could not fetch them.
+        MissingToolError: they must be fetched and there is no Maven.
+        StackError: Maven could not fetch them.
     """
     folder = cache_folder()
     if folder.is_dir():
@@ -129,10 +131,10 @@ def _run_maven(program: str, pom: Path, jars: Path) -> None:
     command = [program, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
     child = Child("maven", [*command, f"-DoutputDirectory={jars}"], pom.with_suffix(".log"))
     if not child.run(MAVEN_TIMEOUT):
-        raise StackFailed(f"Maven did not fetch Apache Kafka in {MAVEN_TIMEOUT:.0f} s.")
+        raise StackError(f"Maven did not fetch Apache Kafka in {MAVEN_TIMEOUT:.0f} s.")
     if child.exit_status != 0 or not list(jars.glob("kafka_*.jar")):
         said = "\n".join(child.log_file.read_text(errors="replace").splitlines()[:8])
-        raise StackFailed(
+        raise StackError(
             f"Maven could not fetch Apache Kafka {KAFKA_VERSION} (a proxy or mirror belongs into "
             f"~/.m2/settings.xml):\n{said}"
         )

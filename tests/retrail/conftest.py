@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +59,3 @@ def prefix(mock_cluster: Cluster) -> str:
     )
     producer.list_topics(f"{name}trajectory-events", timeout=10)
     return name
-
-
-@pytest.fixture
-def closed_port() -> Iterator[str]:
-    """An address where nothing listens, and nothing will."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"

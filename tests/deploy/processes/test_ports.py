@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from deploy.errors import PortTaken
+from deploy.errors import StackError
 from deploy.processes import ports
 
 
@@ -18,7 +18,7 @@ def test_nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "RANGE", range(20000, 20003))
     monkeypatch.setattr(ports, "is_free", lambda port: port == 20001)
     assert ports.free_ports(1) == [20001]
-    with pytest.raises(PortTaken):
+    with pytest.raises(StackError):
         ports.free_ports(2)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.errors import StackFailed
+from deploy.errors import StackError
 from deploy.processes.child import Child
 from deploy.processes.supervisor import DELAYS, WINDOW, GiveUp, Restart, Supervisor, Worker, decide
 from tests.waiting import eventually
@@ -104,7 +104,7 @@ def test_third_exit_ends_the_stack(dying: Supervisor, said: list[str], clock: Cl
         dying.check()
     assert mortal.child.wait(10)
 
-    with pytest.raises(StackFailed, match="3rd time in 5 minutes") as caught:
+    with pytest.raises(StackError, match="3rd time in 5 minutes") as caught:
         dying.check()
     assert "the broker is gone" in str(caught.value)
     assert len(said) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.errors import StackFailed, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from deploy.servers import jars
 
 
@@ -50,26 +50,26 @@ def _which_in(folder: Path):  # type: ignore[no-untyped-def]
 
 
 def test_no_java(machine: Path) -> None:
-    with pytest.raises(ToolMissing, match=r"no Java on the PATH.*RETRAIL_KAFKA_BOOTSTRAP"):
+    with pytest.raises(MissingToolError, match=r"no Java on the PATH.*RETRAIL_KAFKA_BOOTSTRAP"):
         jars.require_tools()
 
 
 def test_no_java_in_java_home(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(machine, "java", "echo 'openjdk version \"21\"' >&2")
     monkeypatch.setenv("JAVA_HOME", str(machine / "none"))
-    with pytest.raises(ToolMissing, match="no Java in JAVA_HOME"):
+    with pytest.raises(MissingToolError, match="no Java in JAVA_HOME"):
         jars.require_tools()
 
 
 def test_old_java(machine: Path) -> None:
     program(machine, "java", "echo 'openjdk version \"11.0.2\"' >&2")
-    with pytest.raises(ToolMissing, match=r"Java 11; Kafka 4\.3\.1 needs 17"):
+    with pytest.raises(MissingToolError, match=r"Java 11; Kafka 4\.3\.1 needs 17"):
         jars.require_tools()
 
 
 def test_maven_only_for_the_first_time(machine: Path) -> None:
     program(machine, "java", "echo 'openjdk version \"17.0.15\"' >&2")
-    with pytest.raises(ToolMissing, match="no Maven"):
+    with pytest.raises(MissingToolError, match="no Maven"):
         jars.require_tools()
     jars.cache_folder().mkdir(parents=True)
     jars.require_tools()
@@ -97,6 +97,6 @@ def test_two_at_once_fetch_whole(machine: Path) -> None:
 
 def test_failed_fetch_leaves_nothing(machine: Path) -> None:
     program(machine, "mvn", "echo '[ERROR] no route to host'; exit 1")
-    with pytest.raises(StackFailed, match="no route to host"):
+    with pytest.raises(StackError, match="no route to host"):
         jars.kafka_jars()
     assert list(jars.cache_folder().parent.iterdir()) == []
