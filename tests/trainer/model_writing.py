@@ -37,8 +37,8 @@ def read(settings: Settings, location: str) -> bytes:
 
 def put(settings: Settings, location: str, content: bytes) -> None:
     """Write a file of a registry, as nobody should."""
-    filesystem, root = fsspec.core.url_to_fs(settings.registry_url, auto_mkdir=True)
-    filesystem.pipe_file(f"{root}/{location}", content)
+    with fsspec.open(f"{settings.registry_url}/{location}", "wb") as file:
+        file.write(content)
 
 
 def files_of(settings: Settings, model: Model) -> str:

@@ -79,14 +79,15 @@ class ModelCache:
 
     def _prune(self) -> None:
         """Remove what nobody needs. A model that another process has locked stays."""
+        old = time.time() - KEPT_SECONDS
         folders = [path for path in self.folder.iterdir() if path.is_dir()]
         for path in folders:
-            if path.name.startswith(".") and _seconds_since_use(path) > KEPT_SECONDS:
+            if path.name.startswith(".") and _last_used(path) < old:
                 shutil.rmtree(path, ignore_errors=True)
         models = [path for path in folders if not path.name.startswith(".")]
-        for path in sorted(models, key=_seconds_since_use)[KEPT:]:
+        for path in sorted(models, key=_last_used, reverse=True)[KEPT:]:
             with suppress(Timeout), self._lock(path.name, timeout=0):
-                if _seconds_since_use(path) > KEPT_SECONDS:
+                if _last_used(path) < old:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _lock(self, digest: str, timeout: float = -1) -> FileLock:
@@ -107,9 +108,10 @@ def _intact(copy: Path, digest: str) -> bool:
     return False
 
 
-def _seconds_since_use(path: Path) -> float:
+def _last_used(path: Path) -> float:
+    """Seconds since the epoch."""
     try:
-        return time.time() - path.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
         # Another process has just removed it.
         return 0.0

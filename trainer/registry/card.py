@@ -140,7 +140,10 @@ def _evaluation(release: Release) -> list[str]:
         "documents:\n",
         _rows(
             ("", "nDCG@10", "recall@10", "MRR"),
-            (_measured("parent", release.parent_metrics), _measured("child", release.child_metrics)),
+            (
+                _measured("parent", release.parent_metrics),
+                _measured("child", release.child_metrics),
+            ),
         ),
     ]
     if release.difference is not None and release.interval is not None:

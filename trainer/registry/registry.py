@@ -127,13 +127,15 @@ class Registry:
         except OSError as error:
             raise ModelError(
                 f"Cannot publish version {version} of {retriever} into {self.name}: {error}. "
-                "Nothing was published; free space or correct permissions and try again."
+                "Nothing was published; free space or correct permissions and try again.",
+                version=version,
             ) from error
         if published.digest != manifest.digest:
             raise ModelError(
                 f"Version {version} of {retriever} is in the registry already, with other files "
                 f"({self.name}, {location}). Versions never change: use the published one, or "
-                "another registry."
+                "another registry.",
+                version=version,
             )
         if published == manifest:
             log.info("model published", retriever=retriever, version=version)
@@ -216,11 +218,14 @@ class Registry:
         try:
             content = self._storage.read(frozen.location)
         except FileNotFoundError as error:
-            raise InputError(f"Cannot read the training file {name}: {error}.") from error
+            raise InputError(
+                f"Cannot read the training file {name}: {error}.", path=name
+            ) from error
         if training_file.digest(content) != frozen.digest:
             raise ModelError(
                 f"The training file {name} is not the one that the manifest names: its digest is "
-                f"not {frozen.digest}. Restore it from a copy of the registry."
+                f"not {frozen.digest}. Restore it from a copy of the registry.",
+                path=name,
             )
         return training_file.parse(content, name)
 

@@ -152,7 +152,7 @@ class Storage:
         progress.log("model downloaded")
 
     def remove(self, location: str) -> None:
-        """Remove a file, or a folder with all below it; a failure is logged, it only costs space."""
+        """Remove a file, or a folder with all below it; a failure costs space and is logged."""
         try:
             with self._request(f"remove {location}"):
                 self._files.rm(self.path(location), recursive=True)

@@ -123,7 +123,7 @@ def test_many_may_prune_at_once(cache: ModelCache) -> None:
         name = f"{number:064x}"
         (cache.folder / name).mkdir()
         (cache.folder / name / "a").write_text("1")
-        age(cache, name)
+        age(cache, name, KEPT_SECONDS + 60 + number)
 
     digests = at_once(lambda: keep(ModelCache(cache.folder), "1"), 8)
 
