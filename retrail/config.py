@@ -1,15 +1,18 @@
-"""How the client reaches Kafka: arguments, else ``RETRAIL_…`` variables, else defaults.
+"""How the client is configured: arguments, else ``RETRAIL_…`` variables, else defaults.
 
 The variables are those of ``schemas.settings``, which the client does not need to be installed.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from retrail.errors import ConfigurationError
+from retrail.wire import MAX_EVENT_BYTES
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 
@@ -28,6 +31,62 @@ _FILES = {
     "RETRAIL_KAFKA_SSL_CERTFILE": "ssl.certificate.location",
     "RETRAIL_KAFKA_SSL_KEYFILE": "ssl.key.location",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the queue of events that the broker has not acknowledged.
+
+    Attributes:
+        events: how many.
+        bytes: their JSON values in all; at least 4 MiB, so that the largest event fits.
+
+    Raises:
+        ConfigurationError: a bound is too small.
+
+    Example:
+        >>> Limits(events=10_000).bytes
+        67108864
+    """
+
+    events: int = 100_000
+    bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.events < 1 or self.bytes < MAX_EVENT_BYTES:
+            raise ConfigurationError(
+                f"Limits.events is at least 1, Limits.bytes at least {MAX_EVENT_BYTES}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long the client waits, in seconds.
+
+    Attributes:
+        block: a call for room in a full queue; 0 does not wait.
+        delivery: an event for the broker's acknowledgement before it counts as failed.
+        close: :meth:`Publisher.close` and the end of the process for deliveries.
+
+    Raises:
+        ConfigurationError: a value is negative or not finite.
+
+    Example:
+        >>> Timeout(block=0.0).delivery
+        300.0
+    """
+
+    block: float = 1.0
+    delivery: float = 300.0
+    close: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(seconds) and seconds >= 0 for seconds in astuple(self)):
+            raise ConfigurationError("The seconds of a Timeout are finite and not negative.")
+
+
+DEFAULT_LIMITS = Limits()
+DEFAULT_TIMEOUT = Timeout()
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""The client reads the variables that the rest of Retrail reads, and understands them alike."""
+"""The client reads the variables that the rest of Retrail reads, and reads them the same way."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.local.environment import write
-from retrail.connection import FIXED, environment, kafka_config, topic_name
+from retrail import Limits, Timeout
+from retrail.config import FIXED, environment, kafka_config, topic_name
 from retrail.errors import ConfigurationError
+from retrail.wire import MAX_EVENT_BYTES
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -81,3 +84,22 @@ def test_the_file_of_a_stack_is_read_as_it_was_meant(value: str) -> None:
 def test_a_file_that_is_missing_is_named() -> None:
     with pytest.raises(ConfigurationError, match="/nowhere/env"):
         environment({"RETRAIL_ENV_FILE": "/nowhere/env"})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Limits(events=0),
+        lambda: Limits(bytes=MAX_EVENT_BYTES - 1),
+        lambda: Timeout(block=-1),
+        lambda: Timeout(delivery=float("inf")),
+        lambda: Timeout(close=float("nan")),
+    ],
+)
+def test_limits_and_timeouts_are_checked_once(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+def test_the_largest_event_fits_any_limits() -> None:
+    assert Limits(events=1, bytes=MAX_EVENT_BYTES).bytes == MAX_EVENT_BYTES
