@@ -30,8 +30,8 @@ def add_adapters(model: Any, rank: int, seed: int) -> None:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with `pip install 'retrail[lora]'`, or "
-            "set the rank to 0 to train all weights."
+            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with "
+            "`pip install 'retrail-server[lora]'`, or set the rank to 0 to train all weights."
         ) from error
     config = LoraConfig(
         r=rank,
@@ -42,11 +42,13 @@ def add_adapters(model: Any, rank: int, seed: int) -> None:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for module in transformers_of(model):
+        modules: list[Any] = transformers_of(model)
+        for module in modules:
             module.model = get_peft_model(module.model, config).eval()
 
 
 def merge_adapters(model: Any) -> None:
     """Undo :func:`add_adapters`, the adapters added into the matrices."""
-    for module in transformers_of(model):
+    modules: list[Any] = transformers_of(model)
+    for module in modules:
         module.model = module.model.merge_and_unload()

@@ -151,7 +151,7 @@ class Encoder:
     @property
     def prompts(self) -> tuple[str, str]:
         """What is put before every query, and before every document."""
-        return self.model.prompts["query"], self.model.prompts["document"]
+        return loading.choose_prompts(self.model.prompts)
 
     @property
     def device(self) -> torch.device:
@@ -162,9 +162,7 @@ class Encoder:
         """An encoder with weights of its own; the tokenizer, and so the lock, are shared."""
         return Encoder(_with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
-    def encode_queries(
-        self, texts: Sequence[str], *, progress: Progress | None = None
-    ) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
         return self._encode(texts, "query", progress)
 
@@ -414,7 +412,7 @@ def _bfloat16_copy(model: "SentenceTransformer") -> "SentenceTransformer":
     """A copy for encoding, its transformers in bfloat16 and the small modules behind in float32."""
     found = _with_own_weights(model)
     for module in loading.transformers_of(found):
-        module.model.to(torch.bfloat16)
+        module.to(torch.bfloat16)
         module.register_forward_hook(_states_to_float32)
     return found.eval()
 

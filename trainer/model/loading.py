@@ -6,7 +6,7 @@ transformers gets Pooling and Normalize. Everything else is refused by its name.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,7 +126,7 @@ def prompts_of(folder: Path) -> tuple[str, str]:
     return choose_prompts(prompts)
 
 
-def choose_prompts(prompts: dict[str, str]) -> tuple[str, str]:
+def choose_prompts(prompts: Mapping[str, str | None]) -> tuple[str, str]:
     """Those of queries and documents among a model's prompts."""
     documents = (prompts.get(name) for name in ("document", "passage", "corpus"))
     return prompts.get("query") or "", next(filter(None, documents), "")
@@ -137,7 +137,7 @@ def _read(folder: Path, pooling: PoolingMode, device: str) -> "SentenceTransform
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    local = {"local_files_only": True, "trust_remote_code": False}
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     weights = {"use_safetensors": True, "dtype": torch.float32}
     if (folder / "modules.json").is_file():
         return SentenceTransformer(str(folder), device=device, model_kwargs=weights, **local)
@@ -202,7 +202,8 @@ def _remove_missing(transformers: "list[Transformer]", directories: list[Path]) 
         ModelError: other weights are missing.
     """
     for module, directory in zip(transformers, directories, strict=True):
-        _, report = type(module.model).from_pretrained(
+        inner: Any = module.model
+        _, report = type(inner).from_pretrained(
             directory,
             local_files_only=True,
             use_safetensors=True,
@@ -217,7 +218,7 @@ def _remove_missing(transformers: "list[Transformer]", directories: list[Path]) 
                 "config.json describes another model than its weights; copy it again."
             )
         if missing:
-            module.model.pooler = None
+            inner.pooler = None
 
 
 def _unsupported(model: "SentenceTransformer") -> str | None:

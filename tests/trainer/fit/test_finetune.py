@@ -176,9 +176,7 @@ def test_a_light_pair_pulls_less_than_a_heavy_one(encoder: Encoder) -> None:
 
 
 def test_hyper_parameters_come_from_the_settings() -> None:
-    settings = Settings(
-        train_epochs=3, train_negatives=0, train_seed=5, index_max_tokens=99
-    )
+    settings = Settings(train_epochs=3, train_negatives=0, train_seed=5, index_max_tokens=99)
 
     found = finetune.config_of(settings, PRESETS["qwen3-embedding"])
 

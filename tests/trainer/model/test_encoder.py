@@ -18,7 +18,7 @@ from trainer.model.batches import padded_length
 from trainer.model.encoder import Encoder, Kind, Precision
 from trainer.model.loading import PoolingMode
 from trainer.model.presets import Preset
-from trainer.registry.registry import digest_of
+from trainer.registry.manifest import digest_of
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["a", "retriever", "learns", "from", "what", "agents", "do", "with", "documents", "found"]

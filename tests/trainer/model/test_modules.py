@@ -21,7 +21,7 @@ from tests.trainer.labelled import example
 from trainer.evaluate import evaluation, gate
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
-from trainer.registry.registry import digest_of
+from trainer.registry.manifest import digest_of
 
 NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
 EXAMPLES = [
