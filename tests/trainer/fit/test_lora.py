@@ -101,5 +101,5 @@ def test_without_peft_the_error_says_what_to_install(
     qwen3: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigurationError, match=r"retrail\[lora\]"):
+    with pytest.raises(ConfigurationError, match=r"retrail-server\[lora\]"):
         finetune.finetune(qwen3, EXAMPLES, config())
