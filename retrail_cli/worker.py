@@ -12,7 +12,7 @@ MODULES = {
     "judge": "streams.judge.judge_worker",
     "mine": "streams.mine.mine_worker",
     "train": "consumers.training.training_worker",
-    "index": "consumers.indexing.index_worker",
+    "index": "consumers.indexing.worker",
 }
 """Each has ``run(settings)``, which blocks until it is told to stop."""
 

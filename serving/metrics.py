@@ -1,4 +1,4 @@
-"""What Prometheus sees of searches."""
+"""Metrics of searches."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -7,6 +7,11 @@ SEARCH_SECONDS = Histogram(
     "Time of one call of the retriever, by what it spends it on.",
     ["part"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
+BATCH_QUERIES = Histogram(
+    "retrail_search_batch_queries",
+    "Queries that were encoded and searched together.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
 )
 SEARCHES = Counter("retrail_search_queries_total", "Queries by result.", ["result"])
 RETRIES = Counter(

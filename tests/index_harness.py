@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from consumers import releases
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.index_worker import IndexWorker
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.worker import IndexWorker
 from retrail_runtime import kafka
 from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release

@@ -20,7 +20,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 from mcp.server.mcpserver import Context, MCPServer
@@ -42,7 +42,6 @@ from serving.api import tool_texts as texts
 from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
 from serving.api.running import serving
-from serving.search.protocols import Searcher
 from serving.trajectories.publishing import Agent, Publisher
 from serving.trajectories.service import (
     MAX_K,
@@ -54,6 +53,9 @@ from serving.trajectories.service import (
     UnknownDocumentError,
 )
 from serving.trajectories.sessions import HANDLE, Caller
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
@@ -201,7 +203,7 @@ class _EndsTrajectories:
         return await self._app(scope, receive, noted)
 
 
-def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -> None:
+def serve_stdio(settings: Settings, retriever: "Retriever", publisher: Publisher) -> None:
     """Serve standard input and output until input ends, or SIGTERM or SIGINT comes."""
     current: list[SearchService] = []
     server = create_server(

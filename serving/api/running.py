@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -14,9 +15,11 @@ from schemas.settings import Settings
 from serving.api.guards import LOOPBACK, guarded
 from serving.api.server_metrics import EventCounts
 from serving.search.async_retriever import AsyncRetriever
-from serving.search.protocols import Searcher
 from serving.trajectories.publishing import Publisher
 from serving.trajectories.service import SearchService
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
 
 STOP_SECONDS = 10
 """How long requests under way may take when the server is told to stop."""
@@ -26,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, retriever: Searcher, publisher: Publisher
+    settings: Settings, retriever: "Retriever", publisher: Publisher
 ) -> AsyncIterator[SearchService]:
     """A service for the running event loop.
 

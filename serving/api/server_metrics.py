@@ -19,11 +19,6 @@ REQUESTS = Counter(
 REQUESTS_UNDER_WAY = Gauge(
     "retrail_serve_requests_in_progress", "Requests that are being answered."
 )
-BATCH_QUERIES = Histogram(
-    "retrail_search_batch_queries",
-    "Queries that were encoded and searched together.",
-    buckets=(1, 2, 4, 8, 16, 32, 64),
-)
 TRAJECTORIES_OPEN = Gauge(
     "retrail_serve_open_trajectories", "Trajectories that requests may go on with."
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from schemas.errors import NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving.search.retriever import Hit, Retriever

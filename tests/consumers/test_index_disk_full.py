@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.collection import Row
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import RestartRequiredError

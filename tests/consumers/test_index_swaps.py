@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.collection import Row
 from schemas.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings

@@ -10,8 +10,8 @@ from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from consumers.indexing import schema
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.collection import Row
 from retrail_runtime import milvus as basics
 from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import (
@@ -86,7 +86,7 @@ def test_the_last_row_of_an_id_counts(shell: Milvus, build: Build) -> None:
 def test_hashes_are_read_page_by_page(
     shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.indexing.index_milvus.PAGE", 2)
+    monkeypatch.setattr("consumers.indexing.milvus.PAGE", 2)
     shell.upsert(build, [row(doc_id) for doc_id in AWKWARD])
     assert shell.hashes(build).keys() == set(AWKWARD)
 

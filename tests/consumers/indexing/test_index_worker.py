@@ -8,9 +8,9 @@ import pytest
 from pymilvus import MilvusClient
 
 from consumers.indexing import index_worker
-from consumers.indexing.index_metrics import DOCUMENTS_ENCODED
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.metrics import DOCUMENTS_ENCODED
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.collection import Row
 from retrail_runtime import kafka
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.headers import DeadLetter

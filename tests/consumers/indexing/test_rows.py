@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from consumers.indexing.rows import Row, batches
+from consumers.indexing.collection import Row, batches
 from schemas.collection import cut
 
 

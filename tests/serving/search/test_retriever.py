@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.collection import Row
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import Build, SearchMode, collection_name
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError

@@ -1,13 +1,13 @@
-"""What Prometheus sees of the index consumer."""
+"""Metrics of the index worker."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
 DOCUMENTS_ENCODED = Counter(
-    "retrail_index_documents_encoded_total", "Documents that an encoder read.", ["version"]
+    "retrail_index_documents_encoded_total", "Documents encoded.", ["version"]
 )
 DOCUMENTS_REUSED = Counter(
     "retrail_index_documents_reused_total",
-    "Documents whose vector was known from an equal text under the same model.",
+    "Documents whose vector was stored, from an equal text under the same model.",
     ["version"],
 )
 ROWS_UPSERTED = Counter(
@@ -17,14 +17,14 @@ ROWS_DELETED = Counter(
     "retrail_index_rows_deleted_total", "Document ids deleted from a collection.", ["version"]
 )
 DEAD_LETTERS = Counter(
-    "retrail_index_dead_letters_total", "Records of documents that are no document."
+    "retrail_index_dead_letters_total", "Invalid records of documents, sent to documents.dlq."
 )
 SWAPS = Counter("retrail_index_swaps_total", "Times that the alias was set to another build.")
 COMPARISONS = Counter(
     "retrail_index_comparisons_total", "Comparisons of a collection with the documents."
 )
 REPAIRS = Counter(
-    "retrail_index_repairs_total", "Rows that a comparison put right, by what was done.", ["action"]
+    "retrail_index_repairs_total", "Rows that a comparison repaired, by action.", ["action"]
 )
 DROPPED = Counter("retrail_index_builds_dropped_total", "Builds dropped, by their role.", ["role"])
 LIVE_VERSION = Gauge(
@@ -38,6 +38,6 @@ BUILD_SECONDS = Histogram(
 LAG = Gauge(
     "retrail_index_lag_records",
     "Records of documents that a build has not read yet.",
-    ["version", "partition"],
+    ["collection", "partition"],
 )
 BUILDS = Gauge("retrail_index_builds", "Builds that this worker follows.")

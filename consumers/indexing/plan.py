@@ -1,15 +1,14 @@
 """What to do with the builds of a retriever: decisions as functions of plain values.
 
-Nothing is remembered but what Milvus and the topic ``retriever-releases`` hold, so every worker
-comes to the same decisions, also after a restart (DESIGN, "Refresh").
+All state is in Milvus and on the topic ``retriever-releases``, so every worker comes to the same
+decisions, also after a restart.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.collection import Build, SearchMode
+from schemas.collection import Build
 
 Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
 
@@ -24,20 +23,20 @@ ROLES: dict[tuple[bool, bool, bool], Role] = {
     (False, False, True): "retired",
     (False, False, False): "abandoned",
 }
-"""What a build is, by whether the alias should point at its collection (:func:`target`), whether it
-does, and whether it ever did.
+"""The role of a build, by whether the alias should point at its collection (:func:`target`),
+whether it does, and whether it ever did.
 
 - serving: the alias is where it should be.
 - next: to be completed and swapped in; after a rollback this is a build that served before.
 - outgoing: serves until the next one is complete.
-- retired: kept for the grace time, for searches under way and for a rollback.
+- retired: kept for the grace time, for searches in progress and for a rollback.
 - abandoned: superseded before it was complete.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What Kafka and Milvus say.
+    """The state in Kafka and Milvus.
 
     Attributes:
         live: the version that should serve; ``None`` if there is no ``live`` record yet.
@@ -45,7 +44,6 @@ class Facts:
         retired: since when builds are known to be retired, by build id, in seconds.
         now: on the same clock as ``retired``.
         grace: seconds that a retired build is kept.
-        search: how collections created by this worker can be searched.
     """
 
     live: int | None
@@ -54,7 +52,6 @@ class Facts:
     retired: Mapping[str, float]
     now: float
     grace: float
-    search: SearchMode = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,10 @@ class Plan:
 
     Attributes:
         target: the build that should serve, once it is complete.
-        create: version whose collection is missing.
+        create: version whose collection is missing, or is to be built again (the id of that build
+            is the target's ``successor``).
         follow: builds that consume ``documents``.
-        drop: builds whose collection and group go.
+        drop: builds whose collection is dropped.
     """
 
     target: Build | None
@@ -75,12 +73,15 @@ class Plan:
 
 
 def target(builds: Iterable[Build], live: int | None) -> Build | None:
-    """The build that the alias should point at: the live version's, the newest of them.
+    """The build that the alias should point at: the live version's that no other one succeeds.
 
-    It does not depend on settings, so workers whose settings differ pull the same way.
+    It does not depend on settings, so workers with different settings agree. After two requests
+    for a rebuild at the same moment there may be two such builds: one of them is chosen, the same
+    by all workers, and no further one is created.
     """
-    found = [build for build in builds if build.version == live]
-    return max(found, key=lambda build: build.generation, default=None)
+    own = {build.build_id: build for build in builds if build.version == live}
+    last = [build for build in own.values() if build.successor not in own]
+    return min(last, key=lambda build: (build.successor != "", build.build_id), default=None)
 
 
 def role(build: Build, target: Build | None, aliased: str | None) -> Role:
@@ -102,26 +103,15 @@ def retired_since(facts: Facts) -> dict[str, float]:
 
 
 def plan(facts: Facts) -> Plan:
-    """Which collection to create, which builds to go on with, and which to drop."""
+    """Which collection to create, which builds to continue, and which to drop."""
     wanted = target(facts.builds, facts.live)
     dropped = tuple(build for build in facts.builds if _is_over(build, wanted, facts))
     return Plan(
         target=wanted,
-        create=facts.live if wanted is None or _searched_otherwise(wanted, facts) else None,
+        create=facts.live if wanted is None or wanted.successor else None,
         follow=tuple(build for build in facts.builds if build not in dropped),
         drop=dropped,
     )
-
-
-def _searched_otherwise(wanted: Build, facts: Facts) -> bool:
-    """Whether the live version is to be built again, beside the build of it that serves.
-
-    Only then: a first build or a rollback is not held up by a change of the setting. And not while
-    the build of before such a change is kept: workers whose settings differ, and lead in turn,
-    build at most once a grace time.
-    """
-    modes = {build.search for build in facts.builds if build.version == facts.live}
-    return wanted.collection == facts.aliased and facts.search not in modes
 
 
 def _is_over(build: Build, wanted: Build | None, facts: Facts) -> bool:
@@ -158,7 +148,7 @@ def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]])
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a collection lacks or holds otherwise (``upserts``) and what it should not hold."""
+    """Rows that a collection lacks or holds with another content (``upserts``), and extra rows."""
 
     upserts: frozenset[str]
     deletes: frozenset[str]
@@ -188,23 +178,13 @@ def compare(
     )
 
 
-def group_prefix(index_group: str, retriever: str) -> str:
-    """What the groups of a retriever's builds begin with."""
-    return f"{index_group}-{retriever}_v"
+def group(index_group: str, build: Build) -> str:
+    """Consumer group of a build.
 
-
-def group(prefix: str, build: Build) -> str:
-    """Consumer group of a build, named after the version and the build id."""
-    return f"{prefix}{build.version}-{build.build_id}"
-
-
-def orphaned(groups: Iterable[str], prefix: str, builds: Iterable[Build]) -> list[str]:
-    """Groups of builds that are no more, sorted; of this retriever and no other.
+    When the build is dropped its group is empty, and Kafka removes it after
+    ``offsets.retention.minutes``.
 
     Args:
-        groups: every group of the cluster.
-        prefix: as from :func:`group_prefix`.
+        index_group: group of all index workers (``settings.group("index")``).
     """
-    kept = {group(prefix, build) for build in builds}
-    ours = re.compile(rf"{re.escape(prefix)}\d+-[0-9a-f]+")
-    return sorted(name for name in groups if ours.fullmatch(name) and name not in kept)
+    return f"{index_group}-{build.collection}-{build.build_id}"
