@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
+from retrail_runtime.kafka import partition_counts
 from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, TopicSpec, specs
@@ -66,9 +67,9 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
         TopicMismatchError: with all differences at once; absent topics were created all the same.
     """
     require_retention(settings)
+    existing = partition_counts(settings, TIMEOUT)
     admin = _connect(settings)
     wanted = specs(settings)
-    existing = _existing(admin, settings)
     absent = [spec for spec in wanted if spec.name not in existing]
     created = _create(admin, absent)
     _await_visible(admin, absent)
@@ -88,25 +89,15 @@ def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Diff
     Raises:
         BrokerUnavailableError: Kafka does not answer within 10 s.
     """
-    admin = _connect(settings)
-    existing = _existing(admin, settings)
+    existing = partition_counts(settings, TIMEOUT)
     wanted = specs(settings)
-    actual = describe(admin, [spec.name for spec in wanted if spec.name in existing])
+    actual = describe(_connect(settings), [spec.name for spec in wanted if spec.name in existing])
     return [
         (spec, actual.get(spec.name), compare(spec, actual[spec.name]))
         if spec.name in actual
         else (spec, None, [])
         for spec in wanted
     ]
-
-
-def require_broker(settings: Settings) -> None:
-    """Fail fast if Kafka does not answer.
-
-    Raises:
-        BrokerUnavailableError: nothing answers within 10 s.
-    """
-    _existing(_connect(settings), settings)
 
 
 def require_retention(settings: Settings) -> None:
@@ -176,17 +167,6 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
 
 def _connect(settings: Settings) -> AdminClient:
     return AdminClient({**settings.kafka(), "log_level": 0})
-
-
-def _existing(admin: AdminClient, settings: Settings) -> set[str]:
-    try:
-        return set(admin.list_topics(timeout=TIMEOUT).topics)
-    except KafkaException as error:
-        raise BrokerUnavailableError(
-            f"Kafka does not answer at {settings.kafka_bootstrap} ({error.args[0].str()}). "
-            "Start a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
-            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
-        ) from error
 
 
 def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:

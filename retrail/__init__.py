@@ -27,6 +27,8 @@ from retrail.errors import (
 from retrail.publisher import Publisher
 from retrail.trajectory import Trajectory
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ConfigurationError",
     "DeliveryError",

@@ -22,7 +22,7 @@ _EXTRAS = {
     "transformers": "search",
     "uvicorn": "serve",
 }
-"""Which extra brings a library that a command may lack; all others come with ``retrail[cli]``."""
+"""Which extra brings a library that a command may lack; all others come with ``retrail-server``."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,21 +58,13 @@ def _run(arguments: list[str] | None) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
-    if name in (
-        "retrail",
-        "retrail_runtime",
-        "schemas",
-        "streams",
-        "trainer",
-        "consumers",
-        "serving",
-        "simulation",
-    ):
+    # A module of ours, or one without an extra, is a broken installation: show where.
+    if name not in _EXTRAS:
         raise error
-    extra = _EXTRAS.get(name, "cli")
     return (
         f"This command needs {name}, which is not installed. Install it with "
-        f"`pip install 'retrail[{extra}]'`, or everything with `pip install 'retrail[all]'`."
+        f"`pip install 'retrail-server[{_EXTRAS[name]}]'`, or everything with "
+        "`pip install 'retrail-server[all]'`."
     )
 
 

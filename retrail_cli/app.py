@@ -41,7 +41,7 @@ def _version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            typer.echo(version("retrail"))
+            typer.echo(version("retrail-server"))
         except PackageNotFoundError:
             typer.echo("not installed: run from a source folder")
         raise typer.Exit

@@ -130,7 +130,7 @@ def replay(
       retrail dlq replay 2:17 0:3
       retrail dlq replay --reason unsupported_version
     """
-    from retrail_cli.sending import Outgoing, send_all
+    from retrail_runtime.kafka import Outgoing, producer, send_all
     from schemas.errors import InputError
     from schemas.settings import load
     from schemas.topics import Topics
@@ -154,15 +154,14 @@ def replay(
 
     topics = Topics.of(settings)
     topic = topics.trajectory_events if queue is Queue.events else topics.documents
-    sent = send_all(settings, topic, chosen())
+    sent = send_all(producer(settings), topic, chosen())
     typer.echo(f"{sent:,} records were sent back to {topic}.")
     if bodiless:
         typer.echo(f"Set aside without their bytes, and not sent: {', '.join(bodiless)}.", err=True)
 
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
-    from retrail_runtime.broker import require_broker
-    from retrail_runtime.kafka import read_to_end
+    from retrail_runtime.kafka import read_to_end, require_broker
     from schemas.headers import DeadLetter
     from schemas.topics import Topics
 

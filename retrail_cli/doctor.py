@@ -72,7 +72,7 @@ def _found(check: Check, settings: "Settings", missing: set[Check]) -> Finding:
         return Finding(what, state, str(error))
     except ModuleNotFoundError as error:
         return Finding(
-            what, "optional", f"{error.name} is not installed: pip install 'retrail[all]'"
+            what, "optional", f"{error.name} is not installed: pip install 'retrail-server[all]'"
         )
 
 
@@ -103,7 +103,7 @@ def local_milvus(settings: "Settings") -> Finding:
 
 def broker(settings: "Settings") -> Finding:
     """Kafka."""
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import require_broker
 
     require_broker(settings, [], timeout=5.0)
     return Finding("Kafka", "ok", f"answers at {settings.kafka_bootstrap}")

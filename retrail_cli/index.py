@@ -7,11 +7,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _group() -> None:
-    """With a callback `rebuild` stays a subcommand, although it is the only one."""
-
-
 @app.command()
 def rebuild() -> None:
     """Build the live release's collection again, beside the one that serves.

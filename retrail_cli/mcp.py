@@ -40,7 +40,7 @@ def mcp(
     """
     import logging
 
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import require_broker
     from retrail_runtime.logging import configure
     from schemas.settings import load
     from schemas.topics import Topics

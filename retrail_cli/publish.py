@@ -10,7 +10,7 @@ import typer
 from retrail_cli.counting import counted
 
 if TYPE_CHECKING:
-    from retrail_cli.sending import Outgoing
+    from retrail_runtime.kafka import Outgoing
 
 
 class FileFormat(StrEnum):
@@ -44,8 +44,7 @@ def publish(
       retrail publish monday.jsonl tuesday.jsonl --format events
     """
     from retrail_cli.progress import bar
-    from retrail_cli.sending import send_all
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load
     from schemas.topics import Topics
     from streams.importing.offline import files_of
@@ -61,7 +60,7 @@ def publish(
     require_broker(settings, [topic])
     with bar("publishing", total) as advance:
         records = (record for path in files for record in _records(path, file_format))
-        send_all(settings, topic, records, on_sent=advance)
+        send_all(producer(settings), topic, records, on_delivery=lambda _: advance())
     of = counted(len(files), "file", "files")
     typer.echo(
         f"{counted(total, f'event of {of} is', f'events of {of} are')} on {topic}.", err=True
@@ -69,7 +68,7 @@ def publish(
 
 
 def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:
-    from retrail_cli.sending import Outgoing
+    from retrail_runtime.kafka import Outgoing
     from schemas.errors import InputError
     from schemas.headers import cloudevents
     from schemas.topics import MAX_EVENT_BYTES
@@ -79,7 +78,7 @@ def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:
         record = Outgoing(
             event.trajectory_id.encode(), event.to_json(), cloudevents(event, event.type)
         )
-        if not record.fits:
+        if record.size > MAX_EVENT_BYTES:
             raise InputError(
                 f"{path}: the {event.type} event {event.seq} of trajectory {event.trajectory_id} "
                 f"has {record.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}."

@@ -33,7 +33,7 @@ def serve(
       curl -s localhost:8080/v1/search -H 'Content-Type: application/json' \\
            -d '{"query": "how do I open a gzip file", "k": 5}'
     """
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import require_broker
     from retrail_runtime.logging import configure
     from schemas.settings import load
     from schemas.topics import Topics

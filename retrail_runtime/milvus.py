@@ -76,9 +76,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         ) from error
     except FAILURES as error:
         raise MilvusUnavailableError(
-            f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a local "
-            "stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it "
-            f"asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
+            f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a "
+            "local stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, "
+            f"if it asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
         ) from error
     return client
 

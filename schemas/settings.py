@@ -165,7 +165,7 @@ class TrainSettings(BaseModel):
         False, description="keep no activations inside of layers: less memory, a third slower"
     )
     train_lora_rank: int = Field(
-        0, ge=0, description="of LoRA adapters (retrail[lora]); 0: all weights are trained"
+        0, ge=0, description="of LoRA adapters (retrail-server[lora]); 0: all weights are trained"
     )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = 0

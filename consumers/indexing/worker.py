@@ -22,9 +22,10 @@ from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
 from consumers.releases import Releases
-from retrail_runtime import kafka, metrics_server
+from retrail_runtime import kafka
 from retrail_runtime.lease import Lease
 from retrail_runtime.logging import RateLimit
+from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.signals import stop_event
 from schemas.collection import Build, collection_name
 from schemas.errors import (
@@ -59,7 +60,7 @@ def run(settings: Settings) -> None:
     )
     with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
-        metrics_server.serve(settings, "index")
+        serve_metrics(settings, "index")
         IndexWorker(settings, milvus, stop).run()
 
 

@@ -22,7 +22,7 @@ from consumers.training.child import (
 )
 from consumers.training.progress import reporting
 from consumers.training.training_ledger import Ledger
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import require_broker
 from schemas.errors import InputError
 from schemas.releases import Release
 from schemas.settings import Settings

@@ -22,6 +22,7 @@ from deploy.servers.milvus import MilvusLite
 from retrail_runtime import data_dir
 from retrail_runtime import milvus as milvus_client
 from retrail_runtime.files import atomic_write
+from retrail_runtime.kafka import require_broker
 from schemas.settings import Settings
 
 ROLES = ("judge", "mine", "train", "index")
@@ -184,7 +185,7 @@ class LocalStack:
     def _require_given(self) -> None:
         """Fail before anything is started if a server that was named does not answer."""
         if "kafka_bootstrap" in self._given:
-            topics.require_broker(self.settings)
+            require_broker(self.settings, [])
         if "milvus_uri" in self._given:
             milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 

@@ -58,7 +58,7 @@ class Worker:
     child: Child
     run_folder: Path
     """Where a worker writes ``<role>-<pid>.metrics`` once it works
-    (retrail_runtime.metrics_server).
+    (retrail_runtime.metrics).
     """
     exits: list[float] = field(default_factory=list)
     restart_at: float | None = None

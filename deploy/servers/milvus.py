@@ -34,8 +34,8 @@ class MilvusLite(Server):
         for package in ("milvus_lite", "pymilvus"):
             if importlib.util.find_spec(package) is None:
                 raise MissingToolError(
-                    f"The package {package} is not installed: pip install 'retrail[all]', or set "
-                    "RETRAIL_MILVUS_URI to a Milvus of your own."
+                    f"The package {package} is not installed: pip install "
+                    "'retrail-server[all]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
                 )
         data = self.folder / "data"
         return Child(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrail_cli.documents.chunking import Chunking
     from retrail_cli.documents.document_changes import OnTopic
     from retrail_cli.documents.document_sources import Source
-    from retrail_cli.sending import Outgoing
+    from retrail_runtime.kafka import Outgoing
     from schemas.documents import Document
     from schemas.settings import Settings
 
@@ -95,7 +95,7 @@ def load(
     """
     from retrail_cli.documents.document_files import Fields
     from retrail_cli.documents.document_sources import source_of
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import require_broker
     from schemas.settings import load as load_settings
     from schemas.topics import Topics
 
@@ -145,8 +145,7 @@ def delete(
       retrail documents delete d17 d18
       retrail documents delete handbook/leave.md --chunks
     """
-    from retrail_cli.sending import Outgoing, send_all
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load as load_settings
     from schemas.topics import Topics
 
@@ -168,7 +167,7 @@ def delete(
                 if parts
                 else "there is no such document",
             )
-    sent = send_all(settings, topic, (Outgoing(doc_id.encode(), None) for doc_id in found))
+    sent = send_all(producer(settings), topic, ((doc_id.encode(), None) for doc_id in found))
     are_gone = counted(sent, "document is deleted", "documents are deleted")
     typer.echo(f"{are_gone} from the topic {topic}.", err=True)
     if complaints.count:
@@ -216,8 +215,9 @@ class _Loading:
         from pydantic import ValidationError
 
         from retrail_cli.documents.chunking import chunks
-        from retrail_cli.sending import Outgoing
+        from retrail_runtime.kafka import Outgoing
         from schemas.events import describe
+        from schemas.topics import MAX_EVENT_BYTES
 
         try:
             named = _renamed(document, self.prefix + document.doc_id)
@@ -226,7 +226,7 @@ class _Loading:
             self.complaints.add(place, describe(error.errors(include_url=False)))
             return
         records = [Outgoing(part.doc_id.encode(), part.to_json()) for part in parts]
-        if (large := next((r for r in records if not r.fits), None)) is not None:
+        if (large := next((r for r in records if r.size > MAX_EVENT_BYTES), None)) is not None:
             self.complaints.add(place, _too_large(named.doc_id, large))
             return
         self.documents += 1
@@ -245,7 +245,7 @@ class _Loading:
 
     def _stale(self, doc_id: str, parts: int) -> "Iterator[Outgoing]":
         """Deletions of what the document was before: more parts, or whole."""
-        from retrail_cli.sending import Outgoing
+        from retrail_runtime.kafka import Outgoing
 
         whole = [doc_id] if doc_id in self.there else []
         for gone in [*whole, *self.there.chunks(doc_id, parts)]:
@@ -269,7 +269,7 @@ def _send(
 ) -> None:
     from retrail_cli.documents.document_files import BadLine
     from retrail_cli.progress import bar
-    from retrail_cli.sending import send_all
+    from retrail_runtime.kafka import producer, send_all
 
     sources = list(plan)
     with bar("loading", sum(source.count for source, _ in sources)) as advance:
@@ -283,7 +283,7 @@ def _send(
                         yield from loading.records(found, place, chunking)
                     advance(1)
 
-        send_all(settings, topic, records())
+        send_all(producer(settings), topic, records())
 
 
 def _read_topic(settings: "Settings", topic: str) -> "OnTopic":

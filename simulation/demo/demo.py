@@ -33,7 +33,7 @@ def run(
         StackError: a signal ended it.
         RetrailError: a stage did not run.
     """
-    from simulation.corpora.documents import require_fitting
+    from simulation.corpora.corpus import require_fitting
     from simulation.demo.chart import draw
     from simulation.demo.flywheel import Flywheel, Plan
     from simulation.demo.installation import gate_note, installation

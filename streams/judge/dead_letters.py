@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from retrail_runtime.kafka import record_size
 from schemas.events import InvalidEventError, InvalidReason, Parsed, parse
 from schemas.headers import DeadLetter
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
@@ -13,8 +14,6 @@ STAGE = "judge"
 RejectReason = InvalidReason | Literal["wrong_key", "too_large"]
 
 _LONGEST_MESSAGE = 2_000
-_OVERHEAD = 1_024
-"""Bytes of a record batch around key, value and headers, generously."""
 
 
 class Rejected(ValueError):
@@ -45,10 +44,7 @@ def read(record: Record) -> Parsed:
 
 def fits(output: Output, limit: int = MAX_EVENT_BYTES + ADDED_BYTES) -> bool:
     """Whether a topic whose largest batch is ``limit`` bytes takes the record."""
-    size = len(output.key or b"") + len(output.value or b"") + _OVERHEAD
-    for name, value in output.headers:
-        size += len(name) + len(value or b"") + 10
-    return size <= limit
+    return record_size(*output) <= limit
 
 
 def dead_letter(record: Record, topic: str, partition: int, error: Rejected) -> Output:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import require_broker
 from schemas.events import Parsed, Reasoning, Verdict
 from schemas.judged import JudgedReasoning, Tick
 from schemas.settings import Settings

@@ -82,7 +82,7 @@ def judge_named(settings: Settings) -> Judge:
                 from streams.judge.llm_judge import LlmJudge
             except ImportError as error:  # pragma: no cover - only without the extra
                 raise ConfigurationError(
-                    f"RETRAIL_JUDGE=llm needs {error.name}: pip install 'retrail[streams]'"
+                    f"RETRAIL_JUDGE=llm needs {error.name}: pip install 'retrail-server[streams]'"
                 ) from error
             return LlmJudge.of(settings)
 

@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime import data_dir, metrics_server
+from retrail_runtime import data_dir
+from retrail_runtime.metrics import serve_metrics
 from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
@@ -60,7 +61,7 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         worker = Worker(source, settings.kafka_session_timeout, make_task)
-        metrics_server.serve(settings, role, worker.health)
+        serve_metrics(settings, role, worker.health)
         _leave_if_frozen(lambda: worker.observed_at)
         group = settings.group(role, revised=True)
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)

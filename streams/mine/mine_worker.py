@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import structlog
 
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import require_broker
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics

@@ -35,7 +35,7 @@ def test_a_run_is_verified_against_the_topics(
     # Repeats and others' records in the ranges change nothing; some pairs weigh half.
     again = world.pairs(20, outcome="incorrect")
     world.publish(again[:5])
-    kafka.publish_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{")])
+    kafka.send_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{")])
     assert train_now(world.settings) is not None
     first, second = world.manifests()
     assert second.replayed
@@ -60,7 +60,7 @@ def test_a_run_is_verified_against_the_topics(
 
     pair = next(p for p in again if p.pair_id in second.pair_ids)
     changed, deleted = pair.positive, pair.negatives[0]
-    kafka.publish_all(
+    kafka.send_all(
         world.producer,
         world.topics.documents,
         [

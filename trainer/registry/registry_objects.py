@@ -84,7 +84,7 @@ class ObjectStorage:
         try:
             found = fsspec.core.url_to_fs(self._url, **_options(self._url))
         except (ImportError, ValueError) as error:
-            extra = " Run: pip install 'retrail[s3]'." if _is_s3(self._url) else ""
+            extra = " Run: pip install 'retrail-server[s3]'." if _is_s3(self._url) else ""
             raise ConfigurationError(
                 f"RETRAIL_REGISTRY is {self._url}, which cannot be used: {error}.{extra}"
             ) from error

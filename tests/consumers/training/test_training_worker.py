@@ -218,8 +218,8 @@ def test_a_trainer_waits_for_the_first_release(
 def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer]) -> None:
     world.open()
     bad = metric("retrail_consumer_invalid_records_total", stage="pairs")
-    kafka.publish_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{"), (b"y", None)])
-    kafka.publish_all(world.producer, world.topics.documents, [(b"x", b"{")])
+    kafka.send_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{"), (b"y", None)])
+    kafka.send_all(world.producer, world.topics.documents, [(b"x", b"{")])
     good = world.pairs(30)
     unknown = world.pairs(2, positive="nobody knows", query="same query")
     irrelevant = world.pairs(3, verdict="irrelevant")

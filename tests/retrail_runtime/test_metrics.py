@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter
 
-from retrail_runtime.metrics_server import Health, serve
+from retrail_runtime.metrics import Health, serve_metrics
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -25,7 +25,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def test_health_is_asked_at_each_request(tmp_path: Path) -> None:
     now = Health(alive=True, ready=False, detail="folding")
-    port = serve(Settings(data_dir=tmp_path), "mine", lambda: now)
+    port = serve_metrics(Settings(data_dir=tmp_path), "mine", lambda: now)
     assert get(port, "/healthz") == (200, "folding\n")
     assert get(port, "/readyz") == (503, "folding\n")
     now = Health(alive=True, ready=True, detail="working")
@@ -36,7 +36,7 @@ def test_health_is_asked_at_each_request(tmp_path: Path) -> None:
 
 
 def test_metrics_are_served_and_the_port_is_written_down(tmp_path: Path) -> None:
-    port = serve(Settings(data_dir=tmp_path), "train")
+    port = serve_metrics(Settings(data_dir=tmp_path), "train")
     assert (tmp_path / "run" / f"train-{os.getpid()}.metrics").read_text() == str(port)
     PINGS.inc(3)
     status, text = get(port, "/metrics")
@@ -47,6 +47,6 @@ def test_metrics_are_served_and_the_port_is_written_down(tmp_path: Path) -> None
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    port = serve(Settings(data_dir=tmp_path), "train")
+    port = serve_metrics(Settings(data_dir=tmp_path), "train")
     with pytest.raises(ConfigurationError, match=rf"{port}.*RETRAIL_METRICS_PORT"):
-        serve(Settings(data_dir=tmp_path, metrics_port=port), "train")
+        serve_metrics(Settings(data_dir=tmp_path, metrics_port=port), "train")
