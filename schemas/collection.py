@@ -80,21 +80,20 @@ class Build:
 
     @classmethod
     def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":
-        """``None``: the collection was not made by Retrail."""
-        version = properties.get(VERSION_PROPERTY, "")
-        build_id = properties.get(BUILD_PROPERTY, "")
-        if not version.isdecimal() or not build_id:
+        """``None``: the collection was not created by Retrail."""
+        try:
+            return cls(
+                collection=collection,
+                version=int(properties[VERSION_PROPERTY]),
+                build_id=properties[BUILD_PROPERTY],
+                location=properties[LOCATION_PROPERTY],
+                digest=properties[DIGEST_PROPERTY],
+                served=properties.get(SERVED_PROPERTY) == "true",
+                search="hybrid" if properties[SEARCH_PROPERTY] == "hybrid" else "dense",
+                successor=properties.get(SUCCESSOR_PROPERTY, ""),
+            )
+        except (KeyError, ValueError):
             return None
-        return cls(
-            collection=collection,
-            version=int(version),
-            build_id=build_id,
-            location=properties.get(LOCATION_PROPERTY, ""),
-            digest=properties.get(DIGEST_PROPERTY, ""),
-            served=properties.get(SERVED_PROPERTY) == "true",
-            search="hybrid" if properties.get(SEARCH_PROPERTY) == "hybrid" else "dense",
-            successor=properties.get(SUCCESSOR_PROPERTY, ""),
-        )
 
     def properties(self) -> dict[str, str]:
         """As they are written when the collection is created."""

@@ -173,7 +173,9 @@ class Ingest(threading.Thread):
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self.owned |= {p.partition for p in partitions}
-        log.info("partitions assigned", collection=self.build.collection, partitions=len(self.owned))
+        log.info(
+            "partitions assigned", collection=self.build.collection, partitions=len(self.owned)
+        )
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         lost = {p.partition for p in partitions}

@@ -180,9 +180,7 @@ class Retriever:
         with metrics.SEARCH_SECONDS.labels("milvus").time():
             for start in range(0, len(queries), MAX_QUERIES):
                 part = slice(start, start + MAX_QUERIES)
-                answers += target.search(
-                    self._client, found.build, queries[part], vectors[part], k
-                )
+                answers += target.search(self._client, found.build, queries[part], vectors[part], k)
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
 
     # -- The target -----------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
-from consumers.indexing import index_worker
+from consumers.indexing import worker as module
+from consumers.indexing.collection import Row
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
-from consumers.indexing.collection import Row
 from retrail_runtime import kafka
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.headers import DeadLetter
@@ -46,7 +46,9 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
 
 
 @standalone_in_faults
-def test_poison_is_set_aside_once_and_blocks_nothing(small: Settings, topics: Topics) -> None:
+def test_invalid_records_are_dead_lettered_once_and_blocks_nothing(
+    small: Settings, topics: Topics
+) -> None:
     harness.publish(small, {"a": "first text", "b": "second text"})
     producer = kafka.producer(small)
     kafka.publish_and_wait(
@@ -138,7 +140,7 @@ def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.4.9")
     with pytest.raises(ConfigurationError, match="RETRAIL_INDEX_SEARCH=dense"):
-        index_worker.run(small.model_copy(update={"index_search": "hybrid"}))
+        module.run(small.model_copy(update={"index_search": "hybrid"}))
 
 
 @standalone_in_faults
@@ -167,7 +169,7 @@ def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
     texts = harness.documents(1500)
     harness.publish(small, texts)
     small = small.model_copy(update={"kafka_session_timeout": 6.0})
-    first = harness.WorkerProcess(small.model_copy(update={"encode_batch": 1}))
+    first = harness.WorkerProcess(small, slow=True)
     try:
         encoded = "retrail_index_documents_encoded_total"
         eventually(lambda: first.metric(encoded) >= 2 * 256, 90, "a build that has begun")
@@ -188,9 +190,9 @@ def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
 def test_it_fails_fast_without_milvus(small: Settings) -> None:
     nowhere = small.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
     with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_URI"):
-        index_worker.run(nowhere)
+        module.run(nowhere)
 
 
 def test_a_first_model_that_does_not_exist_ends_the_worker(small: Settings) -> None:
     with pytest.raises(ModelError, match="no model folder '/nowhere'"):
-        index_worker.run(small.model_copy(update={"model": "/nowhere"}))
+        module.run(small.model_copy(update={"model": "/nowhere"}))

@@ -1,4 +1,4 @@
-"""Rows and their batches."""
+"""Rows, their batches, and texts cut to the limits of fields."""
 
 import numpy as np
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from consumers.indexing import schema
-from consumers.indexing.milvus import Milvus
+from consumers.errors import CollectionLostError
+from consumers.indexing import collection
 from consumers.indexing.collection import Row
+from consumers.indexing.milvus import Milvus
 from retrail_runtime import milvus as basics
-from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import (
     BM25_FIELD,
     MAX_TEXT_BYTES,
@@ -31,14 +32,12 @@ AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "Ã
 
 @pytest.fixture
 def only_milvus(milvus_uri: str) -> Settings:
-    return Settings(
-        milvus_uri=milvus_uri, retriever=f"r{secrets.token_hex(4)}", milvus_index="FLAT"
-    )
+    return Settings(milvus_uri=milvus_uri, retriever=f"r{secrets.token_hex(4)}")
 
 
 @pytest.fixture
 def shell(only_milvus: Settings) -> Milvus:
-    return Milvus(only_milvus)
+    return Milvus(only_milvus, vector_index="FLAT")
 
 
 @pytest.fixture
@@ -117,8 +116,8 @@ def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: 
 
 @pytest.fixture
 def hybrid(shell: Milvus, only_milvus: Settings) -> Iterator[Build]:
-    name = collection_name(only_milvus.retriever, 1, "hybrid")
-    made = Build(name, 1, secrets.token_hex(4), "folder", "0" * 64, search="hybrid", generation=1)
+    name = collection_name(only_milvus.retriever, 1)
+    made = Build(name, 1, secrets.token_hex(4), "folder", "0" * 64, search="hybrid")
     shell.create(made, DIMENSION)
     yield made
     shell.drop(made)
@@ -150,7 +149,7 @@ def test_a_kill_between_the_indexes_of_a_hybrid_build_leaves_the_rest_to_the_nex
     shell: Milvus, hybrid: Build
 ) -> None:
     shell.upsert(hybrid, [row("a", text="stone")])
-    params = schema.index_params(VECTOR_FIELD, "FLAT")
+    params = collection.index_params(VECTOR_FIELD, "FLAT")
     shell._client.create_index(hybrid.collection, params)
     shell.make_searchable(hybrid)
     assert shell._client.list_indexes(hybrid.collection) == [VECTOR_FIELD, BM25_FIELD]
@@ -194,6 +193,22 @@ def test_the_alias_follows_swaps(shell: Milvus, build: Build) -> None:
     assert [b.served for b in shell.builds()] == [True, True]
     shell.drop(other)
     assert shell.aliased() == build.collection
+
+
+@on_both
+def test_a_request_for_a_successor_is_kept_beside_the_other_properties(
+    shell: Milvus, build: Build
+) -> None:
+    shell.swap(build)
+    shell.succeed(build, "aaaa0001")
+    shell.succeed(build, "aaaa0002")
+    assert shell.builds() == (replace(build, served=True, successor="aaaa0002"),)
+    name = collection_name(shell._settings.retriever, 1, "aaaa0002")
+    again = Build(name, 1, "aaaa0002", "folder", "0" * 64, search="hybrid")
+    if not shell._client.get_server_version().startswith(("2.3", "v2.3")):
+        shell.create(again, DIMENSION)
+        assert set(shell.builds()) > {again}
+        shell.drop(again)
 
 
 @on_both
@@ -249,5 +264,6 @@ def test_a_lost_milvus_is_waited_for_a_bounded_time(only_milvus: Settings) -> No
     nowhere = only_milvus.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
     client = MilvusClient(uri=only_milvus.milvus_uri)
     client.close()
-    with pytest.raises(RestartRequiredError, match=r"Milvus at http://127\.0\.0\.1:1"):
-        Milvus(nowhere, client=client, patience=0.3).builds()
+    message = r"call `list_collections` to http://127\.0\.0\.1:1 failed for 0 s: .*Check that"
+    with pytest.raises(RestartRequiredError, match=message):
+        Milvus(nowhere, client=client, retry_seconds=0.3).builds()
