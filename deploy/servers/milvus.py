@@ -5,9 +5,8 @@ import signal
 import sys
 
 from deploy.errors import MissingToolError
-from deploy.processes import ports
 from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes.server import LOOPBACK, Server
 from retrail_runtime.milvus import connect
 from schemas.errors import MilvusUnavailableError
 from schemas.settings import Settings
@@ -19,6 +18,7 @@ class MilvusLite(Server):
     name = "milvus"
     port_names = ("milvus",)
     setting = "milvus_uri"
+    description = "Milvus Lite"
 
     @property
     def client_address(self) -> str:
@@ -35,14 +35,14 @@ class MilvusLite(Server):
             if importlib.util.find_spec(package) is None:
                 raise MissingToolError(
                     f"The package {package} is not installed: pip install "
-                    "'retrail-server[all]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
+                    "'retrail-server[local]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
                 )
         data = self.folder / "data"
         return Child(
             self.name,
             [
                 *(sys.executable, "-P", "-m", "milvus_lite", "server", "--data-dir", str(data)),
-                *("--host", ports.LOOPBACK, "--port", str(self.port)),
+                *("--host", LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,
             # Its one way to close its files in good order.

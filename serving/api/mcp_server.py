@@ -35,6 +35,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrail import Publisher
 from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
@@ -42,7 +43,6 @@ from serving.api import tool_texts as texts
 from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
 from serving.api.running import serving
-from serving.trajectories.publishing import Agent, Publisher
 from serving.trajectories.service import (
     MAX_K,
     MAX_QUERY,
@@ -52,7 +52,7 @@ from serving.trajectories.service import (
     SearchService,
     UnknownDocumentError,
 )
-from serving.trajectories.sessions import HANDLE, Caller
+from serving.trajectories.sessions import HANDLE, Agent, Caller
 
 if TYPE_CHECKING:
     from serving.search.retriever import Retriever

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from consumers.training.training_worker import train_now
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
@@ -118,7 +118,7 @@ class Flywheel:
             corpus=CorpusFigures(
                 corpus.name, len(corpus.documents), corpus.needs, len(corpus.unseen)
             ),
-            kafka=self._stack.kafka_label,
+            kafka=self._stack.kafka,
             seed=self._plan.seed,
             agents=self._plan.agents,
             turns=tuple(turns),

@@ -29,10 +29,9 @@ def test_a_rebuild_is_asked_for_in_the_collection_of_the_live_release(
 ) -> None:
     live = Live(version=2, why="a test", changed_at=datetime.now(UTC))
     releases.write_live(kafka.producer(installation), installation, live)
+    retriever = installation.retriever
     builds = [
-        Build(
-            collection_name(installation.retriever, version), version, secrets.token_hex(4), *"ab"
-        )
+        Build(collection_name(retriever, version), version, secrets.token_hex(4), "folder", "d")
         for version in (1, 2)
     ]
     with closing(Milvus(installation)) as milvus:
@@ -43,7 +42,7 @@ def test_a_rebuild_is_asked_for_in_the_collection_of_the_live_release(
         one, two = milvus.builds()
         assert one == builds[0]
         assert two.build_id == builds[1].build_id
-        assert collection_name(name, 2, two.successor) in done.out
+        assert collection_name(retriever, 2, two.successor) in done.out
         assert retrail("index", "rebuild").status == 0
         assert milvus.builds()[1].successor != two.successor
         for build in builds:

@@ -20,7 +20,7 @@ from mcp import Client, StdioServerParameters
 
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
-from deploy.local.environment import variables
+from deploy.environment import variables
 from retrail_runtime import kafka as consumers_kafka
 from schemas.collection import Build
 from schemas.events import Browse, End, Reasoning, Search, parse
