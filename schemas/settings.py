@@ -245,12 +245,9 @@ class ServeSettings(BaseModel):
         description="bearer token that requests must carry; needed beyond the loopback",
     )
     serve_concurrency: PositiveInt = Field(
-        64, description="requests at once; more are told to come back a second later"
+        64, description="max concurrent requests; excess gets 503 with Retry-After: 1"
     )
     serve_max_body: PositiveInt = Field(1024 * 1024, description="bytes of a request")
-    serve_snippet_chars: PositiveInt = Field(
-        400, description="characters of its text that a hit shows; opening it shows all"
-    )
     serve_idle_seconds: PositiveFloat = Field(
         900.0,
         description="silence after which a trajectory is ended; below RETRAIL_MINE_IDLE_SECONDS",
@@ -260,9 +257,6 @@ class ServeSettings(BaseModel):
     )
     serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "agent", description="name of agents that do not give one"
-    )
-    serve_agent_model: Annotated[str, Field(max_length=128)] = Field(
-        "", description="language model of agents that do not name one"
     )
 
 

@@ -39,27 +39,20 @@ from retrail import Publisher
 from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
-from serving.api import tool_texts as texts
-from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
+from serving.api.problems import failure_of
 from serving.api.running import serving
+from serving.errors import UnknownDocumentError
 from serving.search.protocols import Searcher
-from serving.trajectories.service import (
-    MAX_K,
-    MAX_QUERY,
-    MAX_REASONING,
-    OpenedDocument,
-    SearchAnswer,
-    SearchService,
-    UnknownDocumentError,
-)
-from serving.trajectories.sessions import HANDLE, Agent, Caller
+from serving.trajectories import tools
+from serving.trajectories.service import SearchService
+from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller
+from serving.trajectories.tools import OpenedDocument, SearchAnswer
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
 
-_Reasoning = Annotated[str | None, Field(max_length=MAX_REASONING, description=texts.REASONING)]
-_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=texts.TRAJECTORY)]
+_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=tools.TRAJECTORY)]
 
 STDIO_STOP_SECONDS = 1.5
 """How long events may take to be delivered once the client asked the process to stop; the SDK's
@@ -96,7 +89,7 @@ def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
     server: MCPServer[Lifespan] = MCPServer(
         "retrail",
         title="Retrail search",
-        instructions=texts.INSTRUCTIONS,
+        instructions=tools.INSTRUCTIONS,
         version="1",
         lifespan=lifespan,
         subscriptions=False,
@@ -104,12 +97,12 @@ def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
     )
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
-    @server.tool(title="Search documents", description=texts.SEARCH, annotations=reads)
+    @server.tool(title="Search documents", description=tools.SEARCH, annotations=reads)
     async def search(
         context: _Context,
-        query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY, description=texts.QUERY)],
-        k: Annotated[int, Field(ge=1, le=MAX_K, description=texts.K)] = 10,
-        reasoning: _Reasoning = None,
+        query: tools.Query,
+        k: tools.K = 10,
+        reasoning: tools.Reasoning = None,
         trajectory_id: _Trajectory = None,
     ) -> SearchAnswer:
         found = context.request_context.lifespan_context
@@ -117,13 +110,13 @@ def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
         try:
             return await found.service.search(caller, query, k, reasoning)
         except RetrailError as error:
-            raise _told(error) from error
+            raise _tool_error(error) from error
 
-    @server.tool(title="Open a document", description=texts.OPEN_DOCUMENT, annotations=reads)
+    @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=reads)
     async def open_document(
         context: _Context,
-        doc_id: Annotated[str, Field(min_length=1, max_length=512, description=texts.DOC_ID)],
-        reasoning: _Reasoning = None,
+        doc_id: tools.HitId,
+        reasoning: tools.Reasoning = None,
         trajectory_id: _Trajectory = None,
     ) -> OpenedDocument:
         found = context.request_context.lifespan_context
@@ -131,7 +124,7 @@ def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
         try:
             return await found.service.open(caller, doc_id, reasoning)
         except RetrailError as error:
-            raise _told(error) from error
+            raise _tool_error(error) from error
 
     return server
 
@@ -251,21 +244,21 @@ def _caller(
     name = headers.get("retrail-agent") or (client.client_info.name if client else "")
     agent = Agent(
         name=(name or settings.serve_agent)[:LONGEST_NAME],
-        model=headers.get("retrail-model", settings.serve_agent_model)[:LONGEST_NAME],
+        model=headers.get("retrail-model", "")[:LONGEST_NAME],
         tenant=headers.get("retrail-tenant", "")[:LONGEST_NAME],
     )
     if context.headers is None:
         return Caller(agent, connection, session=True)
-    if named := headers.get("retrail-trajectory"):
+    if named := headers.get(TRAJECTORY_HEADER.lower()):
         if not re.match(HANDLE, named):
-            raise ToolError(f"The header Retrail-Trajectory does not match {HANDLE}.")
+            raise ToolError(f"The header {TRAJECTORY_HEADER} does not match {HANDLE}.")
         return Caller(agent, named)
     if session := headers.get(SESSION_HEADER):
         return _of_session(session, agent)
     return Caller(agent, trajectory_id)
 
 
-def _told(error: RetrailError) -> ToolError:
+def _tool_error(error: RetrailError) -> ToolError:
     if isinstance(error, UnknownDocumentError):
         return ToolError(str(error))
     log.warning("cannot answer", error=str(error))

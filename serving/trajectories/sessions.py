@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import structlog
 
 from retrail import Trajectory
-from serving.api import server_metrics as metrics
+from serving import metrics
 
 if TYPE_CHECKING:
     from serving.search.retriever import SearchResult
 
+TRAJECTORY_HEADER = "Retrail-Trajectory"
+"""Names the trajectory of a request, and of its answer."""
 HANDLE = r"^[A-Za-z0-9._:~-]{1,160}$"
 """What a client may send; every trajectory id that an answer gives is one, too."""
 
