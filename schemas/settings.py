@@ -15,14 +15,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.choices import JudgeName, ProfileName
 from schemas.collection import SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 """A part of a topic, group or collection name: Kafka and Milvus both accept these characters."""
 
-JudgeName = Literal["local", "llm", "none"]
-ProfileName = Literal["reference", "paper"]
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual"]
 TrainVariant = Literal["naive", "filter", "reweight"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from retrail_cli.documents.document_files import BadLine
-from retrail_cli.documents.document_texts import document_of_text, markdown, texts_under
+from retrail_cli.documents.texts import document_of_text, markdown, texts_under
 from schemas.documents import Document
+from schemas.errors import InvalidRecordError
 
 
 def test_a_folder_is_searched_deeply_and_hidden_and_other_files_are_left(tmp_path: Path) -> None:
@@ -51,6 +51,5 @@ def test_what_holds_no_text_is_named(content: bytes, complaint: str, tmp_path: P
     file = tmp_path / "x.md"
     file.write_bytes(content)
     found = document_of_text(file, "x.md")
-    assert isinstance(found, BadLine)
-    assert found.place == str(file)
-    assert complaint in found.complaint
+    assert isinstance(found, InvalidRecordError)
+    assert complaint in str(found)

@@ -1,14 +1,13 @@
 """Documents in folders of text and Markdown."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from retrail_cli.documents.document_files import BadLine, Found
+from schemas.base import describe
 from schemas.documents import Document
-from schemas.events import describe
+from schemas.errors import InvalidRecordError
 
 MARKDOWN = (".md", ".markdown")
 TEXT = (".txt", ".text", ".rst")
@@ -27,34 +26,32 @@ def texts_under(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in MARKDOWN + TEXT
+        if is_text(path)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
 
 
-def documents_of_texts(files: list[Path], root: Path) -> Iterator[Found]:
-    """Each file as a document; its id is the path below ``root``, with forward slashes."""
-    for file in files:
-        yield str(file), document_of_text(file, file.relative_to(root).as_posix())
+def is_text(path: Path) -> bool:
+    """Whether a file's name ends as those of text and Markdown do."""
+    return path.suffix.lower() in MARKDOWN + TEXT
 
 
-def document_of_text(file: Path, doc_id: str) -> Document | BadLine:
+def document_of_text(file: Path, doc_id: str) -> Document | InvalidRecordError:
     """The document of one file, or what is wrong with it."""
-    place = str(file)
     try:
         content = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        return BadLine(place, f"cannot be read: {error.strerror}")
+        return InvalidRecordError(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        return BadLine(place, f"is not UTF-8 (byte {error.start})")
+        return InvalidRecordError(f"is not UTF-8 (byte {error.start})")
     title, text = markdown(content) if file.suffix.lower() in MARKDOWN else ("", content.strip())
     if not text:
-        return BadLine(place, "holds no text")
+        return InvalidRecordError("holds no text")
     try:
         return Document(doc_id=doc_id, title=title or file.stem, text=text)
     except ValidationError as error:
-        return BadLine(place, describe(error.errors(include_url=False)))
+        return InvalidRecordError(describe(error.errors(include_url=False)))
 
 
 def markdown(content: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A progress bar on standard error, if that is a terminal."""
+"""What commands print: numbers in sentences, and a progress bar on standard error."""
 
 import sys
 from collections.abc import Iterator
@@ -6,8 +6,17 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what there is of it.
+
+    >>> counted(1, "document is", "documents are"), counted(1200, "document is", "documents are")
+    ('1 document is', '1,200 documents are')
+    """
+    return f"{number:,} {one if number == 1 else many}"
+
+
 class Advance(Protocol):
-    """Adds to a bar; may also rename it, or say how much there is after all."""
+    """Adds to a bar; may also rename it, or set its total."""
 
     def __call__(
         self, count: int = 1, what: str | None = None, total: int | None = None, /
@@ -16,7 +25,7 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Show ``what`` and how far it is; yields a function that adds to it.
+    """Show ``what`` and how far it is, if standard error is a terminal; yields how to add to it.
 
     Example:
         >>> with bar("reading", total=3) as advance:

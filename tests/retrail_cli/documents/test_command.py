@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from consumers.training.text_store import read
 from deploy import topics as deploy_topics
-from retrail_runtime import kafka as consumers_kafka
-from schemas.documents import Document
+from retrail_runtime.kafka import read_to_end
+from schemas.documents import Document, read_change
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 
@@ -32,11 +31,11 @@ class Topic:
     def news(self) -> dict[str, Document | None]:
         """Documents that came since the last look, deletions among them."""
         name = Topics.of(self._settings).documents
-        records = sorted(
-            consumers_kafka.read_to_end(self._settings, name), key=lambda r: (r.timestamp, r.offset)
-        )
+        records = sorted(read_to_end(self._settings, name), key=lambda r: (r.timestamp, r.offset))
         new, self._read = records[self._read :], len(records)
-        return dict(map(read, new))
+        changes = [read_change(record.key, record.value) for record in new]
+        assert not any(change.error for change in changes)
+        return {change.key or "": change.value for change in changes}
 
 
 def test_what_is_there_is_not_sent_again(retrail: Any, topic: Topic, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import doctest
 
-from retrail_cli import counting
+from retrail_cli import output
 
 
 def test_examples_are_true() -> None:
-    assert doctest.testmod(counting) == (0, 1)
+    assert doctest.testmod(output) == (0, 2)
