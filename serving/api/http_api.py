@@ -35,8 +35,8 @@ retriever learns, so an agent behind this API is instrumented without a line of 
 - Send nothing with the first call of a task. Its answer carries the header `{TRAJECTORY_HEADER}`;
   send that with the calls that follow. Or make up a name of your own (`task-17`) and send it with
   every call.
-- `reasoning` is what the agent thought since its last call. Right after it opened a document, that
-  tells whether the document helped.
+- `reasoning` is what the agent thought since its last call. Right after it opened a document, it
+  shows whether the document helped.
 - End a task with `POST /v1/trajectories/{{id}}/end`. A silent one is ended after a while.
 - A call that failed with 5xx published nothing: repeat it, with the same reasoning.
 """
@@ -206,7 +206,7 @@ async def _end(
     service: _Service,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
-    """Say that a task is over, how, and what was answered."""
+    """End a task, with its outcome and answer."""
     ended = ended or EndRequest()
     session = service.sessions.end(
         Caller(agent, trajectory_id), ended.outcome, ended.answer, ended.reasoning

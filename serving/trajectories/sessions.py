@@ -1,6 +1,6 @@
 """The trajectories that requests go on with: which one, and when it ends.
 
-A request says which trajectory it belongs to by a *handle*: a name that the client made up
+A request names its trajectory by a *handle*: a name that the client made up
 (``task-17``), or the trajectory id that an earlier answer gave. The number of the next event is
 known in memory only, so no id is ever used twice: every trajectory gets a random part, also one
 with a name. A server that was restarted does not know the handles of before; it opens new

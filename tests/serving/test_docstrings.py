@@ -5,11 +5,10 @@ from types import ModuleType
 
 import pytest
 
-from retrail_cli.documents import chunking, document_changes, document_texts
 from serving.api import problems
 from serving.trajectories import sessions, tools
 
-MODULES = [chunking, document_changes, document_texts, problems, sessions, tools]
+MODULES = [problems, sessions, tools]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -1,4 +1,4 @@
-"""The token, the limits and the host names, around an app that says what reached it."""
+"""The token, the limits and the host names, around an app that counts what reached it."""
 
 import asyncio
 import json

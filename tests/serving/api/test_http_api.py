@@ -1,4 +1,4 @@
-"""The HTTP API: its contract, the trajectories it keeps, what it says when something is wrong."""
+"""The HTTP API: its contract, the trajectories it keeps, its errors."""
 
 import logging
 import re
@@ -79,7 +79,7 @@ schema = described()
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-def test_it_does_what_its_openapi_document_says(case: schemathesis.Case) -> None:
+def test_it_keeps_its_openapi_document(case: schemathesis.Case) -> None:
     case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
 
 
@@ -163,7 +163,7 @@ def test_a_name_of_the_clients_own_serves_too(world: World, http: TestClient) ->
 
 
 @pytest.mark.parametrize("handle", ["a b", "x" * 161, "é", "a/b", "a\n"])
-def test_a_handle_that_is_none_is_refused(handle: str, http: TestClient) -> None:
+def test_an_invalid_handle_is_rejected(handle: str, http: TestClient) -> None:
     headers = [(TRAJECTORY_HEADER.encode(), handle.encode())]
     answer = http.post("/v1/search", json={"query": "gzip"}, headers=headers)
     assert answer.status_code == 422
@@ -212,7 +212,7 @@ def test_silence_ends_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"query": "a", "K": 1}, "body.K"),
     ],
 )
-def test_an_invalid_request_gets_its_place(body: object, at: str, http: TestClient) -> None:
+def test_an_invalid_request_names_the_place(body: object, at: str, http: TestClient) -> None:
     answer = http.post("/v1/search", json=body)
     assert answer.status_code == 422
     problem = answer.json()
@@ -279,7 +279,7 @@ def test_probes_of_a_server_that_is_not_ready_are_logged_once(
     assert lines.entries[0]["reason"] == "there is no alias"
 
 
-def test_a_crash_is_a_500_that_tells_nothing(world: World, http: TestClient) -> None:
+def test_a_crash_is_a_500_that_reveals_nothing(world: World, http: TestClient) -> None:
     world.retriever.failure = ZeroDivisionError("a secret")
     answer = http.post("/v1/search", json={"query": "a"})
     assert answer.status_code == 500
