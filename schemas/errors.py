@@ -46,7 +46,15 @@ class InputError(RetrailError):
 
 
 class InvalidRecordError(RetrailError):
-    """A record on a topic does not satisfy the topic's contract; the message names the field."""
+    """A record on a topic does not satisfy the topic's contract; the message names the field.
+
+    Attributes:
+        reason: a metric label, for instance ``malformed_json`` or ``missing_field``.
+    """
+
+    def __init__(self, message: str, reason: str = "invalid_field") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ModelError(RetrailError):

@@ -1,4 +1,4 @@
-"""Kafka headers: CloudEvents on events, and what a dead letter says about itself."""
+"""Kafka headers: CloudEvents on events, and the error headers of dead letters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,10 @@ def cloudevents(event: Envelope, event_type: str) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why and from where a record was set aside; its bytes, key and headers stay as they were."""
+    """Why a record is in a dead letter queue, and where it came from.
+
+    Its value, key and other headers stay as they were.
+    """
 
     topic: str
     partition: int

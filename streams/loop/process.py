@@ -1,11 +1,10 @@
-"""How a worker's process lives and ends."""
+"""The process of a worker: how it starts, ends, and exits where it cannot end by itself."""
 
 import asyncio
 import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -16,18 +15,18 @@ from retrail_runtime import data_dir, metrics_server
 from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
-from streams.loop.faust_batches import BatchApp
+from streams.loop.faust_app import BatchApp
 from streams.loop.worker import ANSWER_SECONDS, MakeTask, Worker
 
 log = structlog.get_logger(__name__)
 
-WATCH_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 """Between two looks of the watchdog."""
 
 LEAVE_SECONDS = 5.0
 """After the last checkpoint, for Faust to leave the group."""
 
-COLLECT_AFTER = (10_000, 20, 10)
+GC_THRESHOLDS = (10_000, 20, 10)
 """Objects made before a collection of the young, and how many of those before one of the older."""
 
 
@@ -48,40 +47,40 @@ def run(
         at_end: awaited after the last checkpoint.
 
     Raises:
-        RestartRequiredError: a send failed for good, or Kafka or Faust left the worker without a
-        way on.
+        RestartRequiredError: a send failed for good, or Kafka or Faust failed.
         ConfigurationError: a setting is unusable.
     """
     claimed = data_dir.claim(settings, role)
-    spare_the_collector()
+    tune_gc()
+    guard = ExitGuard()
 
-    async def main() -> BaseException | None:
+    async def main() -> RetrailError | None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        worker = Worker(source, settings.kafka_session_timeout, make_task)
+        worker = Worker(source, make_task)
         metrics_server.serve(settings, role, worker.health)
-        _leave_if_frozen(lambda: worker.observed_at)
+        guard.exit_if_blocked(lambda: worker.observed_at)
         group = settings.group(role, revised=True)
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
-        failure = await _live(app, worker, stop)
+        failure = _as_retrail_error(await _live(app, worker, stop), role)
         # All that matters is committed by now, or cannot be.
-        _leave_in_time(_exit_status(failure))
+        guard.exit_if_hanging(failure.exit_status if failure else 0)
         if at_end is not None:
             await at_end()
         await app.stop()
         return failure
 
-    failure = asyncio.run(main())
-    if failure is None:
-        log.info("worker stopped", role=role)
-    elif isinstance(failure, RetrailError):
+    try:
+        failure = asyncio.run(main())
+    finally:
+        guard.close()
+    if failure is not None:
         raise failure
-    else:
-        raise RestartRequiredError(f"The {role} worker cannot go on: {failure!r}") from failure
+    log.info("worker stopped", role=role)
 
 
-def spare_the_collector() -> None:
+def tune_gc() -> None:
     """Keep what start-up made out of garbage collections, and make these rarer.
 
     Records and outputs are many and short-lived; by the defaults they set off collections that walk
@@ -89,11 +88,11 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
-    """Work until ``stop`` is set or nothing more can be done; returns why it cannot."""
+    """Work until ``stop`` is set or something fails; returns what failed."""
     worker.app = app
     starting = asyncio.create_task(app.start())
     ending = asyncio.create_task(stop.wait())
@@ -115,7 +114,7 @@ async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseExcep
         async with asyncio.timeout(ANSWER_SECONDS):
             await worker.revoked()
     except (TimeoutError, KafkaError, RestartRequiredError) as error:
-        log.warning("the last checkpoint did not succeed", error=repr(error))
+        log.warning("the last checkpoint failed", error=repr(error))
     return failure
 
 
@@ -130,48 +129,65 @@ def _failure(futures: Iterable[asyncio.Future[Any]]) -> BaseException:
 
 
 async def _crash_of(app: BatchApp) -> BaseException:
-    """Returns when Faust has given up; it has no event to wait for."""
+    """Returns when Faust has crashed; it has no event to wait for."""
     while not app.crashed:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     return app.crash_reason or RuntimeError("Faust stopped without a reason")
 
 
-def _exit_status(failure: BaseException | None) -> int:
-    if failure is None:
-        return 0
-    return (
-        failure.exit_status
-        if isinstance(failure, RetrailError)
-        else RestartRequiredError.exit_status
-    )
+def _as_retrail_error(failure: BaseException | None, role: str) -> RetrailError | None:
+    if failure is None or isinstance(failure, RetrailError):
+        return failure
+    error = RestartRequiredError(f"The {role} worker failed: {failure!r}")
+    error.__cause__ = failure
+    return error
 
 
-def _leave_if_frozen(observed_at: Callable[[], float]) -> None:
-    """A worker that does not even look at itself cannot leave by itself; a thread sees to it.
+class ExitGuard:
+    """Exits a process whose event loop is blocked, or whose libraries hang at their end.
 
-    It counts its own turns, so that a process that was stopped and woken up is given time.
+    Threads of its own do this, until :meth:`close`: what lives on after that is left alone.
     """
 
-    def watch() -> None:
-        turns, last = 0, observed_at()
-        while turns * WATCH_SECONDS <= health.STALL_SECONDS:
-            time.sleep(WATCH_SECONDS)
-            now = observed_at()
-            turns, last = (turns + 1 if now == last else 0), now
-        seconds = round(turns * WATCH_SECONDS)
-        log.error("the worker has not looked at its partitions; leaving", seconds=seconds)
-        os._exit(RestartRequiredError.exit_status)
+    def __init__(self, leave: Callable[[int], None] = os._exit) -> None:
+        """``leave`` ends the process with a status, at once."""
+        self._leave = leave
+        self._closed = threading.Event()
 
-    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    def close(self) -> None:
+        """Do nothing more."""
+        self._closed.set()
+
+    def exit_if_blocked(self, observed_at: Callable[[], float]) -> threading.Thread:
+        """Exit with 75 if ``observed_at()`` is the same for :data:`health.STALL_SECONDS`.
+
+        It counts its own turns, so that a process that was stopped and woken up is given time.
+        """
+
+        def watch() -> None:
+            turns, last = 0, observed_at()
+            while turns * LOOK_SECONDS <= health.STALL_SECONDS:
+                if self._closed.wait(LOOK_SECONDS):
+                    return
+                now = observed_at()
+                turns, last = (turns + 1 if now == last else 0), now
+            log.error("the event loop is blocked; exiting", seconds=round(turns * LOOK_SECONDS))
+            self._leave(RestartRequiredError.exit_status)
+
+        return _started(watch)
+
+    def exit_if_hanging(self, status: int, seconds: float = LEAVE_SECONDS) -> threading.Thread:
+        """Exit with ``status`` unless :meth:`close` is called within ``seconds``."""
+
+        def wait() -> None:
+            if not self._closed.wait(seconds):
+                log.warning("Kafka's client hangs at its end; exiting", status=status)
+                self._leave(status)
+
+        return _started(wait)
 
 
-def _leave_in_time(status: int) -> None:
-    """A library that hangs at its end must not keep the process."""
-
-    def leave() -> None:
-        log.warning("Kafka's client hangs at its end; leaving it", status=status)
-        os._exit(status)
-
-    timer = threading.Timer(LEAVE_SECONDS, leave)
-    timer.daemon = True
-    timer.start()
+def _started(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=target.__qualname__, daemon=True)
+    thread.start()
+    return thread
