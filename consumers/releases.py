@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from consumers import metrics
 from retrail_runtime import kafka
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import require_broker
 from schemas.errors import InputError
 from schemas.events import describe
 from schemas.releases import LIVE_KEY, Live, Release

@@ -1,25 +1,28 @@
-"""What can go wrong with the local stack; siblings of those in ``schemas.errors``."""
+"""Errors of the local stack.
+
+::
+
+    RetrailError
+    └── StackError             a part did not start or ended, or a port or data directory is in use
+        └── MissingToolError   Java, or a package that runs a part, is not installed
+"""
 
 from schemas.errors import RetrailError
 
 
-class ToolMissing(RetrailError):
-    """Java, Maven or a package that runs a part of the stack is not installed."""
+class StackError(RetrailError):
+    """A part of the stack did not start or ended, or what it needs is in use.
+
+    Attributes:
+        part: the server or worker, if it is about one.
+        exit_status: of the command.
+    """
+
+    def __init__(self, message: str, *, part: str | None = None, exit_status: int = 1) -> None:
+        super().__init__(message)
+        self.part = part
+        self.exit_status = exit_status
 
 
-class PortTaken(RetrailError):
-    """Another process listens on a port that the stack was told to use."""
-
-
-class StackInUse(RetrailError):
-    """Another stack runs on this data directory."""
-
-
-class StackFailed(RetrailError):
-    """A part of the stack did not start, or ended while it was needed."""
-
-
-class StoppedEarly(RetrailError):
-    """Somebody stopped the stack before it was ready."""
-
-    exit_status = 130
+class MissingToolError(StackError):
+    """Java, or a package that runs a part of the stack, is not installed."""

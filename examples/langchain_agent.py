@@ -1,6 +1,6 @@
 """A LangChain agent whose work Retrail learns from. It has no language model: it reads.
 
-pip install 'retrail[all]'                        # brings LangChain's core
+pip install 'retrail-server[all]'                        # brings LangChain's core
 retrail up --env-file retrail.env                 # in one shell
 export RETRAIL_ENV_FILE=retrail.env               # in another one
 retrail documents load my-corpus.jsonl

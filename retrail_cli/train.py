@@ -121,7 +121,7 @@ def _repeat(run: str) -> None:
 
 def _verify(run: str) -> None:
     from consumers.training.verify import verify
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from schemas.settings import load
 
     settings = load()
@@ -175,7 +175,7 @@ def _phrase(kind: "Kind") -> str:
 @contextmanager
 def _shown() -> "Iterator[OnStep]":
     """Steps, loss and speed on a bar, and the log above it."""
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from retrail_runtime.logging import configure
 
     with bar("training") as advance:

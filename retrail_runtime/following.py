@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 
 from consumers import metrics
 from retrail_runtime import kafka
-from retrail_runtime.metrics import LAG_EVENTS
+from retrail_runtime.metrics import LAG_RECORDS
 from schemas.errors import BrokerUnavailableError, RestartRequiredError
 from schemas.settings import Settings
 
@@ -114,11 +114,10 @@ class Follower(ABC):
             BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
-        # What has been read is there, whatever the broker for try-outs says (``kafka.TANSU``).
-        ends = {p: max(high, self.next[p]) for p, (_, high) in marks.items()}
+        ends = {partition: high for partition, (_, high) in marks.items()}
         for partition, end in ends.items():
             lag = max(0, end - self.next[partition])
-            LAG_EVENTS.labels(topic=self.topic, partition=partition).set(lag)
+            LAG_RECORDS.labels(topic=self.topic, partition=partition).set(lag)
         return ends
 
     def reached(self, ends: Mapping[int, int]) -> bool:

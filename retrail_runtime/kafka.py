@@ -1,9 +1,10 @@
-"""Kafka as the consumers use it: read to its end, acknowledged when written."""
+"""Kafka clients: read a topic to its end, send records and wait for their acknowledgement."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import (
@@ -16,9 +17,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import BrokerUnavailableError, RetrailError, TopicMismatchError
+from retrail_runtime.logging import RateLimit
+from retrail_runtime.retry import retrying
+from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
-from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, specs
 
 log = structlog.get_logger(__name__)
 
@@ -26,20 +29,16 @@ BATCH = 1000
 STALL_SECONDS = 30.0
 """Silence of the brokers after which a bounded read or write gives up."""
 
-TANSU = "tansu_cluster"
-"""Cluster id of the broker for try-outs, which tells the end of a partition as the offset of its
-last batch, plus one. What a fetch tells is right."""
-
 _ELECTING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 
-REPORT_SECONDS = 10.0
-"""Between two reports of one kind of connection trouble."""
+_BATCH_OVERHEAD = 1024
+"""Bytes of a record batch around its records, generously."""
 
-_reported: dict[int, float] = {}
+_REPORTS = RateLimit(seconds=10.0)
 
 Headers = Iterable[tuple[str, bytes]]
 
@@ -57,8 +56,23 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class DeliveryError(RetrailError):
-    """The brokers did not confirm a record: it may or may not be on the topic."""
+class Outgoing(NamedTuple):
+    """A record to send."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, as a topic's ``max.message.bytes`` counts them, or a few more."""
+        return record_size(self.key, self.value, self.headers)
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
+    """Upper bound of the bytes of a batch that holds this record alone."""
+    named = sum(len(name) + len(content or b"") + 10 for name, content in headers)
+    return len(key or b"") + len(value or b"") + named + _BATCH_OVERHEAD
 
 
 def consumer(
@@ -67,7 +81,7 @@ def consumer(
     on_error: Callable[[KafkaError], None] | None = None,
     **overrides: Any,
 ) -> Consumer:
-    """A consumer that commits only when told to.
+    """A consumer without automatic commits.
 
     Args:
         group: full group id (``settings.group(…)``); without one the consumer is for ``assign``.
@@ -114,68 +128,144 @@ def publish_and_wait(
     key: bytes | None = None,
     headers: Headers = (),
 ) -> int:
-    """Write one record; returns its offset once all replicas have it.
+    """Send one record; returns its offset once all replicas have it.
 
     Raises:
-        DeliveryError: the brokers refused it, or did not answer in time.
+        DeliveryError: as :func:`send_all`.
     """
     offsets: list[int] = []
-    failures: list[str] = []
-
-    def delivered(error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            failures.append(error.str())
-        elif (offset := message.offset()) is not None:
-            offsets.append(offset)
-
-    try:
-        producer.produce(topic, value=value, key=key, headers=list(headers), on_delivery=delivered)
-    except (KafkaException, BufferError) as error:
-        raise DeliveryError(f"Kafka did not take a record for {topic}: {error}") from error
-    producer.flush(STALL_SECONDS + 5)
-    if not offsets:
-        reason = failures[0] if failures else "no answer in time"
-        raise DeliveryError(f"Kafka did not acknowledge a record for {topic}: {reason}")
+    send_all(producer, topic, [Outgoing(key, value, headers)], on_delivery=offsets.append)
     return offsets[0]
 
 
-def publish_all(
-    producer: Producer, topic: str, records: Iterable[tuple[bytes | None, bytes | None]]
+def send_all(
+    producer: Producer,
+    topic: str,
+    records: Iterable[Outgoing | tuple[bytes | None, bytes | None]],
+    *,
+    on_delivery: Callable[[int], object] = lambda offset: None,
 ) -> int:
-    """Write (key, value) records; returns how many, once all replicas have every one.
+    """Send records in their order; returns how many, once all replicas have every one.
+
+    Args:
+        records: whole ones or (key, value), taken one by one while the queue has room.
+        on_delivery: called with the offset of each acknowledged record.
 
     Raises:
-        DeliveryError: the brokers refused some, or did not answer in time.
+        DeliveryError: the brokers refused a record, or did not answer in time. Nothing more is
+            taken from ``records``; those sent before it may be on the topic.
     """
-    failures: list[str] = []
+    sent = acknowledged = 0
+    reason = ""
 
     def delivered(error: KafkaError | None, message: Message) -> None:
+        nonlocal acknowledged, reason
         if error is not None:
-            failures.append(error.str())
+            reason = reason or error.str()
+        else:
+            acknowledged += 1
+            on_delivery(message.offset() or 0)
 
-    count = 0
-    for key, value in records:
-        while True:
-            try:
-                producer.produce(topic, value=value, key=key, on_delivery=delivered)
-                break
-            except BufferError:
-                producer.poll(0.1)
-            except KafkaException as error:
-                raise DeliveryError(
-                    f"Kafka did not take a record for {topic}: {_said(error)}"
-                ) from error
-        count += 1
-        producer.poll(0)
-        if failures:
+    for record in records:
+        _produce(producer, topic, Outgoing(*record), delivered)
+        sent += 1
+        if reason:
             break
-    left = producer.flush(STALL_SECONDS + 5)
-    if failures or left:
-        reason = failures[0] if failures else "no answer in time"
+    producer.flush(STALL_SECONDS + 5)
+    if acknowledged < sent:
         raise DeliveryError(
-            f"Kafka did not acknowledge {len(failures) + left} records for {topic}: {reason}"
+            f"Kafka did not acknowledge {sent - acknowledged:,} records for {topic}: "
+            f"{reason or 'no answer in time'}. Sending them again is safe.",
+            topic=topic,
         )
-    return count
+    return sent
+
+
+def _produce(
+    producer: Producer,
+    topic: str,
+    record: Outgoing,
+    delivered: Callable[[KafkaError | None, Message], None],
+) -> None:
+    """Enqueue a record, after waiting for room in the producer's queue."""
+    while True:
+        try:
+            producer.produce(
+                topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                on_delivery=delivered,
+            )
+        except BufferError:
+            producer.poll(0.1)
+        except KafkaException as error:
+            raise DeliveryError(
+                f"Kafka did not take a record for {topic}: {error_message(error)}", topic=topic
+            ) from error
+        else:
+            producer.poll(0)
+            return
+
+
+def partition_counts(settings: Settings, timeout: float = 10.0) -> dict[str, int]:
+    """Number of partitions of each topic on the cluster.
+
+    Raises:
+        BrokerUnavailableError: nothing answers at the bootstrap address within ``timeout`` seconds.
+    """
+    # What librdkafka would log is in the exception.
+    quiet = logging.getLogger(f"{__name__}.librdkafka")
+    quiet.setLevel(logging.CRITICAL)
+    try:
+        found = AdminClient(settings.kafka(), logger=quiet).list_topics(timeout=timeout).topics
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"Kafka does not answer at {settings.kafka_bootstrap} ({error_message(error)}). Start "
+            "a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
+            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
+        ) from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def require_broker(
+    settings: Settings,
+    topics: Iterable[str] | None = None,
+    *,
+    keyed_alike: bool = False,
+    timeout: float = 10.0,
+) -> dict[str, int]:
+    """Fail fast if Kafka does not answer, or lacks topics.
+
+    Args:
+        topics: those that the caller needs; by default all of the installation.
+        keyed_alike: they must have the same number of partitions, because the caller writes to the
+            partition that it reads.
+        timeout: seconds to wait for an answer.
+
+    Returns:
+        Number of partitions of each topic in ``topics``.
+
+    Raises:
+        BrokerUnavailableError: nothing answers at the bootstrap address.
+        TopicMismatchError: topics do not exist, or their numbers of partitions differ.
+    """
+    wanted = [spec.name for spec in specs(settings)] if topics is None else list(topics)
+    found = partition_counts(settings, timeout)
+    if missing := [name for name in wanted if name not in found]:
+        raise TopicMismatchError(
+            f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create what "
+            "is missing with `retrail topics create`.",
+            topic=missing[0],
+        )
+    counts = {name: found[name] for name in wanted}
+    if keyed_alike and len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} has {number}" for name, number in counts.items())
+        raise TopicMismatchError(
+            f"These topics need the same number of partitions: {listed}. Use a new "
+            "RETRAIL_TOPIC_PREFIX and `retrail topics create`."
+        )
+    return counts
 
 
 def offsets(
@@ -195,7 +285,8 @@ def offsets(
         if found.error is not None:
             raise TopicMismatchError(
                 f"Kafka has no topic {topic} ({found.error.str()}). Create what is missing with "
-                "`retrail topics create`."
+                "`retrail topics create`.",
+                topic=topic,
             )
         return {
             partition: _watermarks(consumer, TopicPartition(topic, partition), timeout)
@@ -203,24 +294,23 @@ def offsets(
         }
     except KafkaException as error:
         raise BrokerUnavailableError(
-            f"Kafka stopped answering about {topic}: {_said(error)}. Is the broker still running?"
+            f"Kafka stopped answering about {topic}: {error_message(error)}. Is the broker up?",
+            topic=topic,
         ) from error
 
 
 def _watermarks(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:
     """Wait for the leader of a partition, which a new topic gets a moment after its creation."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            marks = consumer.get_watermark_offsets(partition, timeout=timeout)
-        except KafkaException as error:
-            if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-            continue
-        if marks is None:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no offsets of {partition}"))
-        return marks
+    marks = retrying(_is_electing, seconds=timeout, longest=0.1)(
+        consumer.get_watermark_offsets, partition, timeout=timeout
+    )
+    if marks is None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no offsets of {partition}"))
+    return marks
+
+
+def _is_electing(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _ELECTING
 
 
 def read_to_end(
@@ -254,45 +344,32 @@ def read_to_end(
                 assignment.append(TopicPartition(topic, partition, first))
         if ends:
             reader.assign(assignment)
-            # A record more than asked for is no harm, a record less is.
-            yield from _until(reader, topic, ends, past_ends=end is None and _is_tansu(reader))
+            yield from _until(reader, topic, ends)
     finally:
         reader.close()
 
 
-def _is_tansu(reader: Consumer) -> bool:
-    try:
-        return bool(reader.list_topics(timeout=STALL_SECONDS).cluster_id == TANSU)
-    except KafkaException as error:
-        raise BrokerUnavailableError(f"Kafka stopped answering: {_said(error)}.") from error
-
-
-def _until(
-    reader: Consumer, topic: str, ends: dict[int, int], *, past_ends: bool
-) -> Iterator[Record]:
-    """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done.
-
-    With ``past_ends`` what lies behind them too, until a partition has no more.
-    """
-    heard = time.monotonic()
+def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Record]:
+    """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done."""
+    heard_at = time.monotonic()
     while ends:
         messages = ready(reader, 0.5)
-        if not messages and time.monotonic() - heard > STALL_SECONDS:
+        if not messages and time.monotonic() - heard_at > STALL_SECONDS:
             raise BrokerUnavailableError(
-                f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Is the broker running?"
+                f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Is the broker running?",
+                topic=topic,
             )
         for message in messages:
             partition, offset = place(message)
             end = ends.get(partition)
             if end is None:
                 continue
-            more = message.error() is None
-            if more and (past_ends or offset < end):
+            if message.error() is None and offset < end:
                 yield record(message)
-            if offset >= end - 1 and not (past_ends and more):
+            if offset >= end - 1:
                 del ends[partition]
         if messages:
-            heard = time.monotonic()
+            heard_at = time.monotonic()
 
 
 def ready(reader: Consumer, timeout: float, most: int = BATCH) -> list[Message]:
@@ -312,7 +389,11 @@ def place(message: Message) -> tuple[int, int]:
     """
     error = message.error()
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise BrokerUnavailableError(f"Kafka failed while reading {message.topic()}: {error.str()}")
+        raise BrokerUnavailableError(
+            f"Kafka failed while reading {message.topic()}: {error.str()}",
+            topic=message.topic(),
+            partition=message.partition(),
+        )
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
@@ -339,7 +420,7 @@ def _header_pairs(message: Message) -> Iterable[tuple[str, Any]]:
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    # Below "critical" its log repeats what the callback is told, and goes to stderr.
+    # Below "critical" its log repeats what the callback gets, and goes to stderr.
     return settings.kafka() | {"error_cb": report, "log_level": 2}
 
 
@@ -348,16 +429,15 @@ def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(error: KafkaError) -> None:
-    """Log what librdkafka says about the connection; it recovers by itself.
+    """Log an error of the connection, from which librdkafka recovers by itself.
 
-    It says so hundreds of times in an outage: each kind is logged once in a while.
+    In an outage it reports hundreds: each kind is logged once in a while.
     """
-    now = time.monotonic()
-    if error.fatal() or now - _reported.get(error.code(), -REPORT_SECONDS) >= REPORT_SECONDS:
-        _reported[error.code()] = now
+    if error.fatal() or _REPORTS.allows(error.code()):
         log.warning("kafka reports", error=error.str(), fatal=error.fatal())
 
 
-def _said(error: KafkaException) -> str:
+def error_message(error: KafkaException) -> str:
+    """The text of the ``KafkaError`` in an exception."""
     cause = error.args[0] if error.args else error
     return cause.str() if isinstance(cause, KafkaError) else str(cause)

@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable, Hashable
 
 import structlog
 
@@ -50,3 +53,28 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+
+
+class RateLimit:
+    """Lets one log line of a kind through in ``seconds``; safe to share between threads.
+
+    Example:
+        >>> limit = RateLimit(seconds=10.0)
+        >>> limit.allows("timeout"), limit.allows("timeout"), limit.allows("refused")
+        (True, False, True)
+    """
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        """``now`` gives seconds of a clock that never goes backwards."""
+        self._seconds, self._now = seconds, now
+        self._lock = threading.Lock()
+        self._allowed_at: dict[Hashable, float] = {}
+
+    def allows(self, kind: Hashable = None) -> bool:
+        """Whether a line of this kind may be logged now; if so, the next ones may not."""
+        with self._lock:
+            now, last = self._now(), self._allowed_at.get(kind)
+            if last is not None and now - last < self._seconds:
+                return False
+            self._allowed_at[kind] = now
+            return True

@@ -1,9 +1,128 @@
-"""What every reader of Kafka shows alike; each room has more in its own ``metrics.py``."""
+"""Metrics that every worker has, and the page that serves them with its health.
 
-from prometheus_client import Gauge
+::
 
-LAG_EVENTS = Gauge(
+    path       200                                        503
+    /metrics   always
+    /healthz   it works, or waits for what will come      only a restart helps
+    /readyz    it does its share of the work              not yet, or not any more
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import structlog
+from prometheus_client import Gauge, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LAG_RECORDS = Gauge(
     "retrail_consumer_lag_records",
     "Records between what has been read and the end of the topic.",
     ["topic", "partition"],
 )
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """State of a worker; ``detail`` is for a person.
+
+    The default is that of a worker without a health check of its own.
+    """
+
+    alive: bool = True
+    ready: bool = True
+    detail: str = "the process answers"
+
+
+def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = Health) -> int:
+    """Serve the page in a thread; returns the port, and writes it where `retrail up` looks.
+
+    The port is logged and written to ``<data_dir>/run/<role>-<pid>.metrics``.
+
+    Args:
+        settings: of the installation.
+        role: names the file.
+        health: asked at each request, from another thread.
+
+    Raises:
+        ConfigurationError: the port is taken.
+    """
+    try:
+        server = make_server(
+            settings.metrics_host,
+            settings.metrics_port,
+            application(health),
+            _server_class(settings.metrics_host),
+            _SilentHandler,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot serve metrics on {settings.metrics_host}:{settings.metrics_port}: "
+            f"{error.strerror}. Set RETRAIL_METRICS_PORT to a free port, or to 0 for any."
+        ) from error
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    port = int(server.server_port)
+    run = settings.data_dir / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / f"{role}-{os.getpid()}.metrics").write_text(str(port))
+    log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
+    return port
+
+
+def application(health: Callable[[], Health] = Health) -> Application:
+    """The page as a WSGI application over the default registry."""
+    metrics: Application = make_wsgi_app()
+
+    def page(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return metrics(environ, start_response)
+            case "/healthz":
+                found = health()
+                return _status(start_response, found.alive, found.detail)
+            case "/readyz":
+                found = health()
+                return _status(start_response, found.alive and found.ready, found.detail)
+        pages = "/metrics, /healthz and /readyz"
+        return _answer(start_response, HTTPStatus.NOT_FOUND, f"Here are {pages}.")
+
+    return page
+
+
+def _status(start_response: StartResponse, good: bool, detail: str) -> list[bytes]:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return _answer(start_response, status, detail)
+
+
+def _answer(start_response: StartResponse, status: HTTPStatus, text: str) -> list[bytes]:
+    body = f"{text}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    start_response(f"{status.value} {status.phrase}", headers)
+    return [body]
+
+
+def _server_class(host: str) -> type[ThreadingWSGIServer]:
+    """A server for the address family of ``host``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+
+
+class _SilentHandler(WSGIRequestHandler):
+    """Requests are not logged."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing."""

@@ -70,9 +70,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         client.list_collections(timeout=timeout)
     except FAILURES as error:
         raise MilvusUnavailableError(
-            f"Milvus does not answer at {settings.milvus_uri} ({said(error)}). Start a local "
-            "stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it "
-            f"asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
+            f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a "
+            "local stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, "
+            f"if it asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
         ) from error
     return client
 
@@ -96,7 +96,7 @@ def require_search(settings: Settings, server_version: str) -> None:
         )
 
 
-def said(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """What Milvus, or gRPC, says of a failure."""
     if isinstance(error, MilvusException):
         return str(error.message)

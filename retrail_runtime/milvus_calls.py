@@ -70,7 +70,7 @@ class Calls:
             except ParamError:
                 raise
             except milvus.FAILURES as error:
-                said = milvus.said(error)
+                said = milvus.error_message(error)
                 if milvus.is_missing(error):
                     raise CollectionLostError(said) from error
                 if milvus.is_not_loaded(error):
@@ -95,4 +95,6 @@ class Calls:
         try:
             function(*arguments, timeout=milvus.CALL_TIMEOUT)
         except milvus.FAILURES as error:
-            log.debug("call without effect", call=function.__name__, error=milvus.said(error))
+            log.debug(
+                "call without effect", call=function.__name__, error=milvus.error_message(error)
+            )

@@ -4,57 +4,98 @@
 
     RetrailError                   the message says what happened and what to do; exit status 1
     ├── ConfigurationError         a setting is missing, malformed or contradicts another
-    ├── BrokerUnavailableError     Kafka does not answer
-    ├── MilvusUnavailableError     Milvus does not answer
-    ├── TopicMismatchError         a topic exists with other partitions, retention or compaction
     ├── InputError                 a file that the user named is unreadable or malformed
-    ├── InvalidRecordError         a record on a topic is not what the topic's contract says
-    ├── ModelError                 a model cannot be loaded, or is not the one that a record names
-    │   └── RegistryError          its object storage does not answer or refuses (exit 75)
+    ├── BrokerUnavailableError     Kafka does not answer
+    ├── DeliveryError              Kafka did not acknowledge a record
+    ├── TopicMismatchError         a topic exists with other partitions, retention or compaction
+    ├── InvalidRecordError         a record on a topic does not satisfy its contract
+    ├── MilvusUnavailableError     Milvus does not answer
     ├── NoIndexError               nothing can be searched: no release has been built
+    ├── ModelError                 a model cannot be loaded, or is not the one that a record names
+    │   └── RegistryError          the registry's storage does not answer or refuses (exit 75)
     └── RestartRequiredError       a worker lost what it needs and wants a restart (exit 75)
+
+Errors of one package only are in its own ``errors`` module and derive from these.
 """
+
+from pathlib import Path
 
 EXIT_CANNOT_GO_ON = 75
 """Exit status of a worker that wants to be restarted (``EX_TEMPFAIL`` of sysexits.h)."""
 
+EXIT_INTERRUPTED = 130
+"""Exit status of a command that a signal ended."""
+
 
 class RetrailError(Exception):
-    """Base of all errors that are shown to a person without a traceback."""
+    """Base of all errors that are shown to a person without a traceback.
+
+    Attributes:
+        topic, partition, version, collection, path: what the error is about, where that is known
+            (``version`` of a release, ``collection`` of Milvus, ``path`` of a file or a model).
+    """
 
     exit_status: int = 1
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        topic: str | None = None,
+        partition: int | None = None,
+        version: int | None = None,
+        collection: str | None = None,
+        path: str | Path | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.version = version
+        self.collection = collection
+        self.path = path
 
 
 class ConfigurationError(RetrailError):
     """A setting is missing, malformed or contradicts another."""
 
 
+class InputError(RetrailError):
+    """A file that the user named cannot be read; the message names file and line."""
+
+
 class BrokerUnavailableError(RetrailError):
     """Kafka does not answer at the configured bootstrap servers."""
+
+
+class DeliveryError(RetrailError):
+    """Kafka did not acknowledge a record: it may or may not be on the topic."""
+
+
+class TopicMismatchError(RetrailError):
+    """A topic does not exist, or not as the contract wants it."""
+
+
+class InvalidRecordError(RetrailError):
+    """A record on a topic does not satisfy its contract; ``reason`` is a metric label."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "malformed",
+        topic: str | None = None,
+        partition: int | None = None,
+    ) -> None:
+        super().__init__(message, topic=topic, partition=partition)
+        self.reason = reason
 
 
 class MilvusUnavailableError(RetrailError):
     """Milvus does not answer at the configured URI."""
 
 
-class TopicMismatchError(RetrailError):
-    """A topic exists, but not as the contract wants it."""
-
-
-class InputError(RetrailError):
-    """A file that the user named cannot be read; the message names file and line."""
-
-
-class InvalidRecordError(RetrailError):
-    """A record on a topic does not satisfy the topic's contract; the message names the field.
-
-    Attributes:
-        reason: a metric label, for instance ``malformed_json`` or ``missing_field``.
-    """
-
-    def __init__(self, message: str, reason: str = "invalid_field") -> None:
-        super().__init__(message)
-        self.reason = reason
+class NoIndexError(RetrailError):
+    """The alias points nowhere: no release has been built for this retriever."""
 
 
 class ModelError(RetrailError):
@@ -62,13 +103,9 @@ class ModelError(RetrailError):
 
 
 class RegistryError(ModelError):
-    """The object storage of the registry does not answer, refuses, or has no such bucket."""
+    """The storage of the registry does not answer, refuses, or has no such bucket."""
 
     exit_status = EXIT_CANNOT_GO_ON
-
-
-class NoIndexError(RetrailError):
-    """The alias points nowhere: no release has been built for this retriever."""
 
 
 class RestartRequiredError(RetrailError):

@@ -149,7 +149,7 @@ def _parse_newer(adapter: TypeAdapter[E], value: bytes, error: ValidationError) 
             unknown = [item for item in details if item["type"] == "extra_forbidden"]
             if len(unknown) == len(details):
                 return Parsed(adapter.validate_json(value, extra="ignore"), len(unknown))
-    raise InvalidRecordError(describe(details), _reason(details)) from error
+    raise InvalidRecordError(describe(details), reason=_reason(details)) from error
 
 
 def _declared_version(value: bytes) -> str | None:
@@ -166,7 +166,7 @@ def _require_version(version: str) -> None:
     if int(version.split(".")[0]) != _MAJOR:
         raise InvalidRecordError(
             f"schema_version {version} is of another major version than {SCHEMA_VERSION}",
-            "unsupported_version",
+            reason="unsupported_version",
         )
 
 

@@ -1,7 +1,7 @@
 """What the stream workers count; served on ``/metrics`` by both.
 
 Nothing vanishes uncounted: every record that a worker reads ends under one ``result``. Their lag in
-events is :data:`retrail_runtime.metrics.LAG_EVENTS`. ``docs/metrics.md`` lists all, with queries.
+events is :data:`retrail_runtime.metrics.LAG_RECORDS`. ``docs/metrics.md`` lists all, with queries.
 """
 
 from prometheus_client import Counter, Gauge, Histogram

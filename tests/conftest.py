@@ -8,6 +8,7 @@ stops at the end of the session, and the kernel kills it if the session itself i
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import structlog
 
 from deploy import topics as topics_module
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.processes.server import Server
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
@@ -32,6 +33,21 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("RETRAIL_")]:
         del os.environ[name]
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+SERVERS = frozenset(("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway"))
+"""Fixtures that start a server: tests that use them are integration tests."""
+KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark integration tests; every test is of one kind at most, and unit tests have no mark."""
+    for item in items:
+        kinds = {mark.name for mark in item.iter_markers()} & KINDS
+        assert len(kinds) <= 1, f"{item.nodeid} is marked {kinds}: it may be of one kind"
+        if not kinds and SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +141,7 @@ def logging_restored() -> Iterator[None]:
 def _skip_without(require: Callable[[], object]) -> None:
     try:
         require()
-    except ToolMissing as error:
+    except MissingToolError as error:
         pytest.skip(str(error))
 
 
@@ -138,3 +154,11 @@ def _running(server: Server) -> Iterator[str]:
         yield server.client_address
     finally:
         server.stop()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """An address where nothing listens, and nothing will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"

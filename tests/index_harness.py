@@ -42,7 +42,7 @@ def documents(count: int, *, start: int = 0) -> dict[str, str]:
 
 def publish(settings: Settings, texts: Mapping[str, str | None]) -> None:
     """Write documents; ``None`` deletes."""
-    kafka.publish_all(kafka.producer(settings), Topics.of(settings).documents, records(texts))
+    kafka.send_all(kafka.producer(settings), Topics.of(settings).documents, records(texts))
 
 
 def publish_into(settings: Settings, partition: int, texts: Mapping[str, str | None]) -> None:

@@ -220,7 +220,7 @@ def world(count: int) -> Iterator[World]:
 
 def publish(settings: Settings, count: int) -> None:
     """Write the documents."""
-    kafka.publish_all(
+    kafka.send_all(
         kafka.producer(settings),
         Topics.of(settings).documents,
         ((found.doc_id.encode(), found.to_json()) for found in corpus.documents(count)),

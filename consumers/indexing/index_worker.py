@@ -27,11 +27,16 @@ from consumers.indexing.leadership import Leadership
 from consumers.indexing.vectors import open_store
 from consumers.indexing.watch import ReleaseWatch
 from consumers.releases import Releases
-from retrail_runtime import kafka, metrics_server
-from retrail_runtime.broker import require_broker
-from retrail_runtime.stopping import stopped_by_signals
+from retrail_runtime.kafka import require_broker
+from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.signals import stop_event
 from schemas.collection import Build, collection_name
-from schemas.errors import BrokerUnavailableError, ModelError, RestartRequiredError
+from schemas.errors import (
+    BrokerUnavailableError,
+    DeliveryError,
+    ModelError,
+    RestartRequiredError,
+)
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -55,9 +60,9 @@ def run(settings: Settings) -> None:
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.documents, topics.documents_dlq, topics.retriever_releases])
-    with stopped_by_signals() as stop, closing(Milvus(settings, stop)) as milvus:
+    with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
-        metrics_server.serve(settings, "index")
+        serve_metrics(settings, "index")
         IndexWorker(settings, milvus, stop).run()
 
 
@@ -234,7 +239,7 @@ class IndexWorker:
         """End the worker if a thread failed; forget those that ended as they should."""
         threads: list[Coordinator | Ingest] = [self._coordinator, *self._ingests.values()]
         for thread in threads:
-            if isinstance(thread.error, BrokerUnavailableError | kafka.DeliveryError):
+            if isinstance(thread.error, BrokerUnavailableError | DeliveryError):
                 raise RestartRequiredError(f"Kafka was lost: {thread.error}") from thread.error
             if thread.error is not None:
                 raise thread.error

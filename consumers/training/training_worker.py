@@ -4,7 +4,6 @@ One trainer is active, others stand by (:mod:`consumers.training.ownership`). It
 the topics while a run trains in a thread of its own (:mod:`consumers.training.training_run`).
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -22,11 +21,17 @@ from consumers.training.text_store import TextStore
 from consumers.training.training_ledger import Ledger
 from consumers.training.training_pairs import PairStore
 from consumers.training.training_run import Bench, Interrupted, finish, train_new
-from retrail_runtime import data_dir, kafka, metrics_server
-from retrail_runtime.broker import require_broker
-from retrail_runtime.kafka import DeliveryError
-from retrail_runtime.stopping import stopped_by_signals
-from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError, RetrailError
+from retrail_runtime import data_dir, kafka
+from retrail_runtime.kafka import require_broker
+from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.signals import stop_event
+from schemas.errors import (
+    BrokerUnavailableError,
+    DeliveryError,
+    InputError,
+    RestartRequiredError,
+    RetrailError,
+)
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -59,8 +64,8 @@ def run(settings: Settings) -> None:
         RestartRequiredError: a restart is the remedy.
     """
     _require(settings)
-    metrics_server.serve(settings, "train")
-    with stopped_by_signals() as stop, closing(Trainer(settings, "worker")) as trainer:
+    serve_metrics(settings, "train")
+    with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
         while not stop.is_set():
             trainer.turn()
     log.info("trainer stopped")
@@ -196,7 +201,7 @@ class Trainer:
         self._pairs.close()
         self._texts.close()
         self._outcomes.close()
-        os.close(self._claim.lock)
+        self._claim.lock.release()
 
     def _enter(self, phase: Phase) -> None:
         if phase != self._phase:

@@ -15,8 +15,7 @@ from consumers.training.child import TrainingFileLost, frozen_examples
 from consumers.training.repeat import find
 from consumers.training.training_ledger import Ledger
 from retrail_runtime import kafka
-from retrail_runtime.broker import require_broker
-from retrail_runtime.kafka import Record
+from retrail_runtime.kafka import Record, require_broker
 from schemas.errors import InputError
 from schemas.outcomes import ReportedOutcome
 from schemas.pairs import LabelledPair

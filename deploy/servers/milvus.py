@@ -4,10 +4,9 @@ import importlib.util
 import signal
 import sys
 
-from deploy.errors import ToolMissing
-from deploy.processes import ports
+from deploy.errors import MissingToolError
 from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes.server import LOOPBACK, Server
 from retrail_runtime.milvus import connect
 from schemas.errors import MilvusUnavailableError
 from schemas.settings import Settings
@@ -19,6 +18,7 @@ class MilvusLite(Server):
     name = "milvus"
     port_names = ("milvus",)
     setting = "milvus_uri"
+    description = "Milvus Lite"
 
     @property
     def client_address(self) -> str:
@@ -29,20 +29,20 @@ class MilvusLite(Server):
         """The server.
 
         Raises:
-            ToolMissing: milvus-lite or pymilvus is not installed.
+            MissingToolError: milvus-lite or pymilvus is not installed.
         """
         for package in ("milvus_lite", "pymilvus"):
             if importlib.util.find_spec(package) is None:
-                raise ToolMissing(
-                    f"The package {package} is not installed: pip install 'retrail[all]', or set "
-                    "RETRAIL_MILVUS_URI to a Milvus of your own."
+                raise MissingToolError(
+                    f"The package {package} is not installed: pip install "
+                    "'retrail-server[local]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
                 )
         data = self.folder / "data"
         return Child(
             self.name,
             [
                 *(sys.executable, "-P", "-m", "milvus_lite", "server", "--data-dir", str(data)),
-                *("--host", ports.LOOPBACK, "--port", str(self.port)),
+                *("--host", LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,
             # Its one way to close its files in good order.

@@ -1,4 +1,4 @@
-"""Retrail as a LangChain retriever (``pip install 'retrail[langchain]'``)."""
+"""Retrail as a LangChain retriever (``pip install 'retrail-server[langchain]'``)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -17,7 +17,6 @@ import asyncio
 import os
 import re
 import secrets
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +35,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrail import Publisher
+from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving.api import tool_texts as texts
@@ -43,7 +44,6 @@ from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
 from serving.api.running import serving
 from serving.search.protocols import Searcher
-from serving.trajectories.publishing import Agent, Publisher
 from serving.trajectories.service import (
     MAX_K,
     MAX_QUERY,
@@ -53,7 +53,7 @@ from serving.trajectories.service import (
     SearchService,
     UnknownDocumentError,
 )
-from serving.trajectories.sessions import HANDLE, Caller
+from serving.trajectories.sessions import HANDLE, Agent, Caller
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
@@ -216,9 +216,9 @@ def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -
         os._exit(0)
 
     async def run() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
-        await server.run_stdio_async()
+        loop = asyncio.get_running_loop()
+        with StopSignals(lambda: loop.call_soon_threadsafe(stop)):
+            await server.run_stdio_async()
 
     asyncio.run(run())
 

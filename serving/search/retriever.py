@@ -189,7 +189,7 @@ class Retriever:
                 if time.monotonic() > deadline:
                     raise MilvusUnavailableError(
                         f"Milvus at {self._settings.milvus_uri} has failed for {PATIENCE:.0f} s "
-                        f"({milvus.said(error)}). Is it still running?"
+                        f"({milvus.error_message(error)}). Is it still running?"
                     ) from error
                 self._recover(found, error)
             except NoIndexError:
@@ -204,7 +204,7 @@ class Retriever:
         """Make a repetition of the call more promising."""
         if failed is None or not (milvus.is_missing(error) or milvus.is_not_loaded(error)):
             metrics.RETRIES.labels("failed").inc()
-            log.info("search failed, trying again", error=milvus.said(error))
+            log.info("search failed, trying again", error=milvus.error_message(error))
         elif milvus.is_missing(error):
             metrics.RETRIES.labels("dropped").inc()
             with self._switching:
@@ -215,7 +215,7 @@ class Retriever:
             try:
                 self._client.load_collection(failed.build.collection, timeout=CALL_TIMEOUT)
             except milvus.FAILURES as reason:
-                log.info("collection not loaded yet", error=milvus.said(reason))
+                log.info("collection not loaded yet", error=milvus.error_message(reason))
 
     def _current(self) -> Target:
         """The target to search: as the alias said within the last second.

@@ -30,10 +30,10 @@ def run(
 
     Raises:
         InputError: the corpus cannot be read, or a file cannot be written.
-        StoppedEarly: a signal ended it.
+        StackError: a signal ended it.
         RetrailError: a stage did not run.
     """
-    from simulation.corpora.documents import require_fitting
+    from simulation.corpora.corpus import require_fitting
     from simulation.demo.chart import draw
     from simulation.demo.flywheel import Flywheel, Plan
     from simulation.demo.installation import gate_note, installation

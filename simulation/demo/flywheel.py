@@ -1,21 +1,23 @@
 """The loop: agents work, their trajectories are mined, the retriever learns, the index follows."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from consumers.training.training_worker import train_now
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
+from retrail_runtime import kafka
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
 from schemas.releases import Release
 from schemas.settings import Settings
+from schemas.topics import Topics
 from serving.search.retriever import Retriever
 from simulation.agents import fleet
 from simulation.agents.draws import digest
 from simulation.corpora.corpus import Corpus, Need
-from simulation.corpora.documents import send_documents
 from simulation.demo import measure, mined
 from simulation.demo.measure import Behaviour, Quality
 from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
@@ -116,7 +118,7 @@ class Flywheel:
             corpus=CorpusFigures(
                 corpus.name, len(corpus.documents), corpus.needs, len(corpus.unseen)
             ),
-            kafka=self._stack.kafka_label,
+            kafka=self._stack.kafka,
             seed=self._plan.seed,
             agents=self._plan.agents,
             turns=tuple(turns),
@@ -194,10 +196,13 @@ class Flywheel:
         )
 
     def _load_documents(self, stage: Stage) -> None:
-        send_documents(
-            self._settings,
-            self._plan.corpus.documents,
-            on_sent=lambda done, of: self._view.progress(stage, done, of),
+        documents = self._plan.corpus.documents
+        done = itertools.count(1)
+        kafka.send_all(
+            kafka.producer(self._settings),
+            Topics.of(self._settings).documents,
+            ((document.doc_id.encode(), document.to_json()) for document in documents),
+            on_delivery=lambda _: self._view.progress(stage, next(done), len(documents)),
         )
 
     def _mine(self, todo: Sequence[fleet.Assignment], stage: Stage) -> list[LabelledPair]:

@@ -12,13 +12,13 @@ import structlog
 from confluent_kafka import KafkaException
 from pymilvus import MilvusException
 
-from deploy import removal
-from deploy.errors import StoppedEarly
-from deploy.local.stack import LocalStack
+from deploy import topics
+from deploy.errors import StackError
+from deploy.stack import LocalStack
 from retrail_runtime import milvus
-from retrail_runtime.signals import AskedToStop, Ending, on_ending_signals
+from retrail_runtime.signals import StopSignals, interrupt
 from schemas.collection import version_of
-from schemas.errors import BrokerUnavailableError, MilvusUnavailableError
+from schemas.errors import EXIT_INTERRUPTED, BrokerUnavailableError, MilvusUnavailableError
 from schemas.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -92,26 +92,27 @@ def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalSt
 
     Raises:
         ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
-        StoppedEarly: a signal ended the block.
-        RetrailError: the stack does not start.
+        StackError: the stack does not start, or a signal ended the block (status 130).
     """
     folder = Path(tempfile.mkdtemp(prefix="retrail-demo-"))
     stack = LocalStack(settings_for_a_run(seed, folder), WORKERS, announce=announce)
-    ending = Ending(stack.send_kill)
+    signals = StopSignals(interrupt, again=stack.send_kill)
     reachable = True
     try:
-        with on_ending_signals(ending):
+        with signals:
             try:
                 stack.start()
                 yield stack
-            except AskedToStop:
+            except KeyboardInterrupt:
                 announce("stopping and removing everything (Ctrl-C once more kills it)")
-                raise StoppedEarly("Stopped before the end; nothing is left behind.") from None
+                raise StackError(
+                    "Stopped before the end; nothing is left behind.", exit_status=EXIT_INTERRUPTED
+                ) from None
             except (BrokerUnavailableError, MilvusUnavailableError):
                 reachable = False
                 raise
             finally:
-                ending.stopping = True
+                signals.stopping = True
                 stack.stop()
                 if reachable:
                     remove(stack)
@@ -124,7 +125,7 @@ def remove(stack: LocalStack) -> None:
     settings, started = stack.settings, stack.started
     try:
         if "RETRAIL_KAFKA_BOOTSTRAP" not in started:
-            removal.remove(settings)
+            topics.remove(settings)
         if "RETRAIL_MILVUS_URI" not in started:
             remove_collections(settings)
     except (KafkaException, MilvusException, MilvusUnavailableError) as error:

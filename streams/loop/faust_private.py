@@ -27,8 +27,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
+from retrail_runtime.kafka import Outgoing
 from schemas.errors import ConfigurationError, RestartRequiredError
-from streams.loop.outbox import Batch, Output
+from streams.loop.outbox import Batch
 from streams.loop.records import Handler
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
@@ -208,7 +209,7 @@ class KafkaBatch:
     def __init__(self, builder: Any) -> None:
         self.builder = builder
 
-    def append(self, output: Output) -> bool:
+    def append(self, output: Outgoing) -> bool:
         """Whether the record still fitted in; the first one always does."""
         added = self.builder.append(
             timestamp=None, key=output.key, value=output.value, headers=list(output.headers)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from retrail_runtime.metrics_server import Health
+from retrail_runtime.metrics import Health
 
 STALL_SECONDS = 60.0
 """Without a record while the log has more, or without a look at it: only a restart helps."""

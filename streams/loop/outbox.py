@@ -7,34 +7,16 @@ one of its partition. Nothing lingers either: while a batch is under way the nex
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from schemas.headers import Headers
+from retrail_runtime.kafka import Outgoing
 from streams.loop.checkpoint import Deadline
-
-BATCH_OVERHEAD = 1_024
-"""Bytes of a record batch around key, value and headers, generously."""
-
-
-class Output(NamedTuple):
-    """A record to write."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-
-    def fits(self, max_bytes: int) -> bool:
-        """Whether a topic whose ``max.message.bytes`` is ``max_bytes`` takes the record."""
-        size = len(self.key or b"") + len(self.value or b"") + BATCH_OVERHEAD
-        for name, value in self.headers:
-            size += len(name) + len(value or b"") + 10
-        return size <= max_bytes
 
 
 class Batch(Protocol):
     """Records that travel together."""
 
-    def append(self, output: Output) -> bool:
+    def append(self, output: Outgoing) -> bool:
         """Whether the record still fitted in; the first one always does."""
 
 
@@ -73,7 +55,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._bytes = 0
-        self._waiting: deque[Output | asyncio.Future[Output]] = deque()
+        self._waiting: deque[Outgoing | asyncio.Future[Outgoing]] = deque()
         self._put = 0
         self._acknowledged = 0
         self._filled = asyncio.Event()
@@ -81,7 +63,7 @@ class Outbox:
         self._closing = False
         self._task = asyncio.create_task(self._run())
 
-    def put(self, position: int, output: Output | asyncio.Future[Output], weight: int) -> None:
+    def put(self, position: int, output: Outgoing | asyncio.Future[Outgoing], weight: int) -> None:
         """Send this after all earlier ones, once it is there.
 
         Args:

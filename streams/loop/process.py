@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime import data_dir, metrics_server
+from retrail_runtime import data_dir
+from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.signals import StopSignals
 from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
@@ -55,20 +56,24 @@ def run(
     guard = ExitGuard()
 
     async def main() -> RetrailError | None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
         worker = Worker(source, make_task)
-        metrics_server.serve(settings, role, worker.health)
+        serve_metrics(settings, role, worker.health)
         guard.exit_if_blocked(lambda: worker.observed_at)
         group = settings.group(role, revised=True)
         app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
-        failure = _as_retrail_error(await _live(app, worker, stop), role)
-        # All that matters is committed by now, or cannot be.
-        guard.exit_if_hanging(failure.exit_status if failure else 0)
-        if at_end is not None:
-            await at_end()
-        await app.stop()
+
+        def stop_soon() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        # A second signal changes nothing: the guard bounds the time that the end takes.
+        with StopSignals(stop_soon, again=stop_soon):
+            failure = _as_retrail_error(await _live(app, worker, stop), role)
+            # All that matters is committed by now, or cannot be.
+            guard.exit_if_hanging(failure.exit_status if failure else 0)
+            if at_end is not None:
+                await at_end()
+            await app.stop()
         return failure
 
     try:

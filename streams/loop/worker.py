@@ -16,8 +16,7 @@ from typing import Protocol
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime.metrics import LAG_EVENTS
-from retrail_runtime.metrics_server import Health
+from retrail_runtime.metrics import LAG_RECORDS, Health
 from schemas.errors import RestartRequiredError
 from streams import metrics
 from streams.loop import health
@@ -182,7 +181,7 @@ class Worker:
         await self.checkpoint.commit(deadline)
         self.checkpoint.clear()
         for partition in slots:
-            LAG_EVENTS.labels(self.source, partition).set(0)
+            LAG_RECORDS.labels(self.source, partition).set(0)
             metrics.LAG_SECONDS.labels(self.source, partition).set(0)
 
     async def deliver(self, partition: int, records: Sequence[Record]) -> None:
@@ -291,7 +290,7 @@ class Worker:
     def _watch(self, partition: int, slot: Slot, end: int, as_of: int) -> None:
         slot.lag = lag = max(0, end - slot.guard.next)
         behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
-        LAG_EVENTS.labels(self.source, partition).set(lag)
+        LAG_RECORDS.labels(self.source, partition).set(lag)
         metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
         if not lag:
             slot.task.caught_up(as_of)

@@ -15,10 +15,11 @@ from typing import Literal
 
 from msgspec.structs import asdict
 
+from schemas.choices import ProfileName
 from schemas.errors import InvalidRecordError
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
-from schemas.settings import ProfileName, Settings
+from schemas.settings import Settings
 from streams.events import Event, Tick, read_judged
 from streams.mine.closed import Closed, ClosedTrajectories, Start
 from streams.mine.mining import MinedPair, mine

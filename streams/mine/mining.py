@@ -13,8 +13,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from schemas.choices import ProfileName
 from schemas.events import Verdict
-from schemas.settings import ProfileName
 from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
 
 

@@ -13,14 +13,14 @@ from contextlib import suppress
 
 import structlog
 
-from retrail_runtime.broker import require_broker
+from retrail_runtime.kafka import Outgoing, require_broker
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import metrics
 from streams.loop import process
 from streams.loop.checkpoint import Deadline
-from streams.loop.outbox import Outbox, Output
+from streams.loop.outbox import Outbox
 from streams.loop.records import Committed, Record
 from streams.loop.worker import Assignment
 from streams.mine.fold import Fold, Limits, Resume
@@ -69,8 +69,8 @@ class MineTask:
         self._count()
 
     def _write(self, offset: int, pair: LabelledPair) -> None:
-        output = Output(pair.trajectory_id.encode(), pair.to_json())
-        if not output.fits(MAX_EVENT_BYTES):
+        output = Outgoing(pair.trajectory_id.encode(), pair.to_json())
+        if output.size > MAX_EVENT_BYTES:
             metrics.OVERSIZED_PAIRS.inc()
             log.error("pair is too large for its topic", pair_id=pair.pair_id)
             return

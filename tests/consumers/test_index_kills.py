@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from consumers.indexing.index_milvus import Milvus
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import Build
 from schemas.releases import Model
@@ -32,7 +32,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MilvusLit
     if request.param is MilvusStandalone:
         try:
             require_platform()
-        except ToolMissing as error:
+        except MissingToolError as error:
             pytest.skip(str(error))
     made: MilvusLite = request.param(tmp_path / "milvus", tmp_path / "milvus.log")
     made.start()

@@ -59,7 +59,7 @@ def test_malformed_records_are_passed_over(written: Settings) -> None:
     before = releases.read(written)
     topic = Topics.of(written).retriever_releases
     value = release(9, 1).to_json()
-    kafka.publish_all(
+    kafka.send_all(
         kafka.producer(written),
         topic,
         [(b"live", b"{"), (b"7", b"[]"), (b"8", value), (b"3", None)],

@@ -50,7 +50,7 @@ class World:
 
     def open(self) -> None:
         """Documents, and the first release."""
-        kafka.publish_all(
+        kafka.send_all(
             self.producer,
             self.topics.documents,
             [
@@ -98,7 +98,7 @@ class World:
         return LabelledPair(**(values | changes))
 
     def publish(self, pairs: Iterable[LabelledPair]) -> None:
-        kafka.publish_all(
+        kafka.send_all(
             self.producer,
             self.topics.labelled_pairs,
             [(pair.trajectory_id.encode(), pair.to_json()) for pair in pairs],

@@ -21,7 +21,7 @@ from streams.judge import worker as judge
 read = judge.read_published
 def of_an_older_version(value):
     if b'"event_id":"opened-1"' in value or b'"event_id":"ended-1"' in value:
-        raise InvalidRecordError("doc_id: this version knows no such documents")
+        raise InvalidRecordError("doc_id: unknown to this version", reason="invalid_field")
     return read(value)
 judge.read_published = of_an_older_version
 """

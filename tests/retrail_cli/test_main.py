@@ -142,20 +142,21 @@ def test_an_interrupt_is_status_130(retrail: Any, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("missing", "extra"), [("typer", "cli"), ("pymilvus", "search"), ("pydantic", "cli")]
+    ("missing", "extra", "command"),
+    [("pymilvus", "search", ["search", "x"]), ("torch", "search", ["train"])],
 )
-def test_a_missing_extra_is_named(missing: str, extra: str) -> None:
+def test_a_missing_extra_is_named(missing: str, extra: str, command: list[str]) -> None:
     script = (
         f"import sys\nsys.modules[{missing!r}] = None\nfrom retrail_cli import main\n"
-        "sys.exit(main(['search', 'x']))"
+        f"sys.exit(main({command!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert f"needs {missing}" in done.stderr
-    assert f"pip install 'retrail[{extra}]'" in done.stderr
-    assert "pip install 'retrail[all]'" in done.stderr
+    assert f"pip install 'retrail-server[{extra}]'" in done.stderr
+    assert "pip install 'retrail-server[all]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

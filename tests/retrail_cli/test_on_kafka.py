@@ -145,7 +145,7 @@ def test_pairs_are_shown_once_and_what_is_no_pair_is_named(
     assert retrail("pairs").out == f"0 pairs on {topic}: 0 relevant, 0 irrelevant.\n"
     producer = consumers_kafka.producer(installation)
     values = [first, second, repeat, b'{"pair_id": 7}']
-    consumers_kafka.publish_all(producer, topic, [(b"t", value) for value in values])
+    consumers_kafka.send_all(producer, topic, [(b"t", value) for value in values])
 
     done = retrail("pairs", "--jsonl")
     assert done.out.encode() == first + b"\n" + second + b"\n"

@@ -1,4 +1,4 @@
-"""Reading to the end and acknowledged writing, on a real broker."""
+"""Reading to the end, acknowledged writing, and what a process needs of a broker; on a real one."""
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -6,15 +6,16 @@ from confluent_kafka.cimpl import NewTopic
 
 from retrail_runtime import kafka
 from retrail_runtime.following import topic_id
-from schemas.errors import TopicMismatchError
+from retrail_runtime.kafka import require_broker
+from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
-from schemas.topics import Topics
+from schemas.topics import MAX_EVENT_BYTES, Topics
 
 
 def test_what_is_acknowledged_is_read(settings: Settings, topics: Topics) -> None:
     producer = kafka.producer(settings)
     written = {(f"k{n}".encode(), f"v{n}".encode()) for n in range(2500)}
-    assert kafka.publish_all(producer, topics.labelled_pairs, sorted(written)) == 2500
+    assert kafka.send_all(producer, topics.labelled_pairs, sorted(written)) == 2500
     records = list(kafka.read_to_end(settings, topics.labelled_pairs))
     assert {(record.key, record.value) for record in records} == written
     for partition in (0, 1):
@@ -70,7 +71,53 @@ def test_refused_record_raises(settings: Settings, topics: Topics) -> None:
     admin = AdminClient(settings.kafka())
     topic = NewTopic(small, num_partitions=1, config={"max.message.bytes": "1000"})
     admin.create_topics([topic])[small].result()
-    with pytest.raises(kafka.DeliveryError, match="small"):
+    with pytest.raises(DeliveryError, match="small"):
         kafka.publish_and_wait(kafka.producer(settings), small, value=b"x" * 5000)
-    with pytest.raises(kafka.DeliveryError, match="small"):
-        kafka.publish_all(kafka.producer(settings), small, [(None, b"x" * 5000)])
+    with pytest.raises(DeliveryError, match=r"records for .*small") as caught:
+        kafka.send_all(kafka.producer(settings), small, [(None, b"x" * 5000)] * 2)
+    assert caught.value.topic == small
+
+
+def test_a_refused_record_is_the_last_one_taken(settings: Settings, topics: Topics) -> None:
+    """What comes behind it would be out of order on the topic."""
+    producer = kafka.producer(settings, message_max_bytes=1000)
+    records = iter([(b"a", b"fits"), (b"b", b"x" * 5000), (b"c", b"never taken")])
+    with pytest.raises(DeliveryError, match="training-runs"):
+        kafka.send_all(producer, topics.training_runs, records)
+    assert list(records) == [(b"c", b"never taken")]
+
+
+def test_each_acknowledged_record_is_reported(settings: Settings, topics: Topics) -> None:
+    offsets: list[int] = []
+    records = [kafka.Outgoing(b"k", b"v", [("h", b"x")])] * 5
+    producer = kafka.producer(settings)
+    assert kafka.send_all(producer, topics.training_runs, records, on_delivery=offsets.append) == 5
+    assert offsets == [0, 1, 2, 3, 4]
+
+
+def test_the_size_of_a_record_is_that_of_its_largest_batch(
+    settings: Settings, topics: Topics
+) -> None:
+    """A topic takes what :func:`record_size` says that it takes."""
+    value = b"x" * (MAX_EVENT_BYTES - kafka.record_size(b"k", b"", [("h", b"x")]))
+    record = kafka.Outgoing(b"k", value, [("h", b"x")])
+    assert record.size == MAX_EVENT_BYTES
+    kafka.send_all(kafka.producer(settings), topics.labelled_pairs, [record])
+
+
+def test_broker_that_does_not_answer_is_named_with_what_to_do() -> None:
+    settings = Settings(kafka_bootstrap="127.0.0.1:1")
+    with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1 .*retrail up.*_BOOTSTRAP"):
+        require_broker(settings, timeout=1)
+
+
+def test_missing_topics_are_named(settings: Settings) -> None:
+    with pytest.raises(TopicMismatchError, match=r"labelled-pairs.*retrail topics create"):
+        require_broker(settings)
+
+
+def test_partitions_of_existing_topics(settings: Settings, topics: Topics) -> None:
+    both = [topics.documents, topics.training_runs]
+    assert require_broker(settings, both) == {topics.documents: 2, topics.training_runs: 1}
+    with pytest.raises(TopicMismatchError, match=r"documents has 2, .*training-runs has 1"):
+        require_broker(settings, both, keyed_alike=True)

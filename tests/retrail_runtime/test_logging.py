@@ -7,7 +7,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from retrail_runtime.logging import QUIET_LOGGERS, configure
+from retrail_runtime.logging import QUIET_LOGGERS, RateLimit, configure
 
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
@@ -40,3 +40,13 @@ def test_a_logger_that_has_spoken_follows_a_new_set_up(capsys: pytest.CaptureFix
 
     assert "second" not in capsys.readouterr().err
     assert [entry["event"] for entry in said] == ["third"]
+
+
+def test_one_line_of_a_kind_at_a_time() -> None:
+    now = 1000.3
+    limit = RateLimit(10.0, now=lambda: now)
+    assert [limit.allows("a"), limit.allows("a"), limit.allows("b")] == [True, False, True]
+    now += 9.9
+    assert not limit.allows("a")
+    now += 0.2
+    assert [limit.allows("a"), limit.allows("b"), limit.allows("a")] == [True, True, False]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
-from deploy.errors import ToolMissing
+from deploy.errors import MissingToolError
 from retrail_runtime.milvus import connect
 from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
@@ -192,7 +192,7 @@ def standalone_over_tls(tmp_path: Path) -> Iterator[Callable[[Pair, Mapping[str,
     """Starts a standalone server of the test's own; gives its address, which may not answer yet."""
     try:
         require_platform()
-    except ToolMissing as error:
+    except MissingToolError as error:
         pytest.skip(str(error))
     with ExitStack() as at_end:
 

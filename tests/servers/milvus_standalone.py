@@ -46,8 +46,8 @@ class MilvusStandalone(MilvusLite):
         """The server.
 
         Raises:
-            ToolMissing: it does not run on this machine.
-            StackFailed: it could not be fetched.
+            MissingToolError: it does not run on this machine.
+            StackError: it could not be fetched.
         """
         server = milvus_wheel.files()
         folder = self.folder.absolute()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import structlog
 
-from deploy.errors import StackFailed, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from deploy.processes.child import Child
-from deploy.servers.jars import cache_base
+from retrail_runtime.files import user_cache
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +29,10 @@ def require_platform() -> None:
     """Fail now if the standalone server cannot run on this machine.
 
     Raises:
-        ToolMissing: it is not Linux x86-64, or the kernel gives this user no network of his own.
+        MissingToolError: not Linux x86-64, or the kernel gives this user no network of his own.
     """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise ToolMissing(
+        raise MissingToolError(
             f"The standalone Milvus of PyPI runs on Linux x86-64 only, and this is "
             f"{platform.system()} {platform.machine()}."
         )
@@ -46,7 +46,7 @@ def require_platform() -> None:
     )
     if tried.returncode != 0:
         why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ToolMissing(
+        raise MissingToolError(
             "Milvus listens on every interface, so it must run in a network of its own, which the "
             f"kernel refuses to this user ({why})."
         )
@@ -54,7 +54,7 @@ def require_platform() -> None:
 
 def cache_folder() -> Path:
     """Where the server is kept, beside Kafka's jars."""
-    return cache_base() / f"milvus-{MILVUS_VERSION}"
+    return user_cache() / f"milvus-{MILVUS_VERSION}"
 
 
 def files() -> Path:
@@ -64,8 +64,8 @@ def files() -> Path:
     an interruption nor a second process at the same time leaves half of it.
 
     Raises:
-        ToolMissing: it does not run on this machine.
-        StackFailed: it could not be fetched.
+        MissingToolError: it does not run on this machine.
+        StackError: it could not be fetched.
     """
     require_platform()
     folder = cache_folder()
@@ -93,7 +93,7 @@ def _fetch(environment: Path, log_file: Path) -> None:
     ):
         child = Child("pip", command, log_file)
         if not child.run(FETCH_TIMEOUT) or child.exit_status != 0:
-            raise StackFailed(
+            raise StackError(
                 f"Milvus {MILVUS_VERSION} could not be fetched from PyPI:\n{child.log_tail(8)}"
             )
 

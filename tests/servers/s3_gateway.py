@@ -11,11 +11,11 @@ from pathlib import Path
 import structlog
 from filelock import FileLock
 
-from deploy.errors import StackFailed, ToolMissing
-from deploy.processes import ports
+from deploy.errors import MissingToolError, StackError
+from deploy.processes import server as ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
-from deploy.servers.jars import cache_base
+from retrail_runtime.files import user_cache
 from retrail_runtime.logging import configure
 from schemas.errors import RetrailError
 
@@ -66,8 +66,8 @@ class S3Gateway(Server):
         """The server.
 
         Raises:
-            ToolMissing: it was never built, and there is no Go.
-            StackFailed: it could not be built.
+            MissingToolError: it was never built, and there is no Go.
+            StackError: it could not be built.
         """
         program = built()
         for folder in ("buckets", "metadata"):
@@ -90,14 +90,14 @@ class S3Gateway(Server):
 
 def cached() -> Path:
     """Where the server is kept, beside Kafka's jars."""
-    return cache_base() / f"versitygw-{VERSION}" / "versitygw"
+    return user_cache() / f"versitygw-{VERSION}" / "versitygw"
 
 
 def require_tools() -> None:
     """Fail now if :func:`built` would for want of a tool.
 
     Raises:
-        ToolMissing: it was never built, and there is no Go.
+        MissingToolError: it was never built, and there is no Go.
     """
     if not cached().is_file():
         _go()
@@ -110,8 +110,8 @@ def built() -> Path:
     nothing; a second process at the same time waits for the first.
 
     Raises:
-        ToolMissing: it must be built, and there is no Go.
-        StackFailed: it could not be built.
+        MissingToolError: it must be built, and there is no Go.
+        StackError: it could not be built.
     """
     program = cached()
     if program.is_file():
@@ -130,7 +130,7 @@ def built() -> Path:
                 environment={"GOBIN": part},
             )
             if not child.run(BUILD_TIMEOUT) or child.exit_status != 0:
-                raise StackFailed(f"Go could not build {MODULE} {VERSION}:\n{child.log_tail(8)}")
+                raise StackError(f"Go could not build {MODULE} {VERSION}:\n{child.log_tail(8)}")
             (Path(part) / program.name).rename(program)
     return program
 
@@ -138,7 +138,7 @@ def built() -> Path:
 def _go() -> str:
     path = shutil.which("go")
     if path is None:
-        raise ToolMissing(
+        raise MissingToolError(
             f"The S3 server (versitygw {VERSION}) must be built once and there is no Go on the "
             "PATH. Install Go 1.25 or newer."
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.errors import StackFailed, ToolMissing
+from deploy.errors import MissingToolError, StackError
 from tests.servers import s3_gateway
 
 
@@ -39,7 +39,7 @@ def test_it_is_built_once(machine: Path, tmp_path: Path) -> None:
 def test_a_failed_build_says_why_and_leaves_nothing(machine: Path) -> None:
     go(machine, "echo 'no such module' >&2; exit 1")
 
-    with pytest.raises(StackFailed, match="no such module"):
+    with pytest.raises(StackError, match="no such module"):
         s3_gateway.built()
 
     assert {path.name for path in s3_gateway.cached().parent.iterdir()} <= {"versitygw.lock"}
@@ -48,5 +48,5 @@ def test_a_failed_build_says_why_and_leaves_nothing(machine: Path) -> None:
 def test_without_go_it_says_what_to_install(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     for missing in (s3_gateway.require_tools, s3_gateway.built):
-        with pytest.raises(ToolMissing, match="Install Go"):
+        with pytest.raises(MissingToolError, match="Install Go"):
             missing()

@@ -29,8 +29,8 @@ def adapted(model: Any, rank: int, seed: int) -> Any:
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with `pip install 'retrail[lora]'`, or "
-            "set the rank to 0 to train all weights."
+            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with "
+            "`pip install 'retrail-server[lora]'`, or set the rank to 0 to train all weights."
         ) from error
     config = LoraConfig(
         r=rank,

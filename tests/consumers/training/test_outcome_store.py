@@ -33,7 +33,7 @@ def test_the_last_report_counts_and_the_snapshot_says_what_it_saw(
         publisher.outcome("b", "incorrect")
         publisher.outcome("c", "correct")
     foreign = OutcomeReport(trajectory_id="d", outcome="correct", reported_at=datetime.now(UTC))
-    kafka.publish_all(
+    kafka.send_all(
         kafka.producer(settings),
         topics.outcomes,
         [(b"c", None), (b"a", b"no report"), (b"e", foreign.to_json())],

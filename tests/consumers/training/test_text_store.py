@@ -21,7 +21,7 @@ Publish = Callable[..., None]
 @pytest.fixture
 def publish(settings: Settings, topics: Topics) -> Publish:
     def _publish(*records: tuple[str, bytes | None]) -> None:
-        kafka.publish_all(
+        kafka.send_all(
             kafka.producer(settings),
             topics.documents,
             [(key.encode(), value) for key, value in records],

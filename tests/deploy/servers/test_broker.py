@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from deploy.errors import PortTaken, StackFailed
-from deploy.processes import ports
+from deploy.errors import StackError
+from deploy.processes import server as ports
 from deploy.servers.broker import KafkaBroker, server_properties
 from deploy.topics import ensure
 from schemas.settings import Settings
@@ -67,7 +67,7 @@ def records(settings: Settings) -> list[bytes]:
 
 def test_port_that_is_taken(kafka: str, tmp_path: Path) -> None:
     port = int(kafka.rpartition(":")[2])
-    with pytest.raises(PortTaken, match=f"Port {port}, asked for kafka, is in use"):
+    with pytest.raises(StackError, match=f"Port {port}, asked for kafka, is in use"):
         KafkaBroker(tmp_path, tmp_path / "kafka.log", port=port).start()
 
 
@@ -85,5 +85,5 @@ def test_broken_folder_is_told_with_the_log(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "meta.properties").write_text("version=1\nnode.id=77\ncluster.id=x\n")
-    with pytest.raises(StackFailed, match=r"kafka ended at its start with status 1(.|\n)*77"):
+    with pytest.raises(StackError, match=r"kafka ended at its start with status 1(.|\n)*77"):
         KafkaBroker(tmp_path, tmp_path / "kafka.log").start()

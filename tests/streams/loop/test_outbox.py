@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from retrail_runtime.kafka import Outgoing
 from streams.loop.checkpoint import Deadline
-from streams.loop.outbox import BATCH_OVERHEAD, Outbox, Output
+from streams.loop.outbox import Outbox
 
 
 class Slot:
@@ -38,7 +39,7 @@ class Wire:
 
 
 def text(value):
-    return Output(None, value)
+    return Outgoing(None, value)
 
 
 async def turns(count=20):
@@ -201,10 +202,3 @@ def test_an_output_that_cannot_be_made_is_a_failure(failures):
 
     run(scenario())
     assert [str(failure) for failure in failures] == ["no answer"]
-
-
-def test_a_record_fits_with_its_key_and_headers():
-    record = Output(b"k" * 10, b"v" * 100, [("name", b"1234")])
-    size = 10 + 100 + 4 + 4 + 10 + BATCH_OVERHEAD
-    assert record.fits(size)
-    assert not record.fits(size - 1)

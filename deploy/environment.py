@@ -1,0 +1,93 @@
+"""Settings as ``RETRAIL_…`` variables: for child processes, and as a file for other shells."""
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import SecretStr
+
+from retrail_runtime.files import atomic_write
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+
+ALWAYS = frozenset({"kafka_bootstrap", "milvus_uri", "data_dir"})
+"""What another process cannot guess, even where it is the default."""
+
+MARK = "# Written by `retrail up`, which started: "
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """What a process must find in its environment to have these settings.
+
+    Only what was set somewhere (arguments, environment, file) and the addresses: defaults stay
+    defaults.
+    """
+    found = {}
+    for name in sorted(settings.model_fields_set | ALWAYS):
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            found[f"RETRAIL_{name.upper()}"] = str(value)
+    return found
+
+
+def remark(started: Collection[str]) -> str:
+    """First line of the file of a stack: the variables that name what the stack started itself."""
+    return f"{MARK}{' '.join(sorted(started))}\n"
+
+
+def started_here(path: Path) -> set[str]:
+    """The variables in a stack's file that lead nowhere once that stack has stopped."""
+    if not path.is_file():
+        return set()
+    first = path.read_text().partition("\n")[0]
+    return set(first.removeprefix(MARK).split()) if first.startswith(MARK) else set()
+
+
+def adopt_file() -> None:
+    """Take ``RETRAIL_ENV_FILE`` over into the environment, for a new stack.
+
+    All but the addresses of servers that the stack which wrote it had started itself: a shell that
+    was pointed at yesterday's stack can start today's.
+    """
+    named = os.environ.pop("RETRAIL_ENV_FILE", None)
+    if named is None:
+        return
+    gone = started_here(Path(named))
+    for name, value in dotenv_values(named).items():
+        if name not in gone and value is not None:
+            os.environ.setdefault(name, value)
+
+
+def rendered(values: Mapping[str, str]) -> str:
+    """An environment file as ``RETRAIL_ENV_FILE`` and ``set -a; . FILE`` read it."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+
+
+def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) -> None:
+    """Write an environment file: whole or not at all, for this user only (it may hold secrets).
+
+    Args:
+        path: replaced if it exists.
+        values: by :func:`variables`.
+        started: see :func:`remark`.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    try:
+        atomic_write(path, remark(started) + rendered(values), mode=0o600)
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

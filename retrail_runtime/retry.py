@@ -1,0 +1,53 @@
+"""Repeats a call that failed, with exponential backoff and within a time limit (tenacity)."""
+
+import threading
+from collections.abc import Callable
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_exponential,
+)
+
+
+def retrying(
+    on: type[Exception] | tuple[type[Exception], ...] | Callable[[BaseException], bool],
+    *,
+    seconds: float,
+    first: float = 0.1,
+    longest: float = 2.0,
+    stop: threading.Event | None = None,
+    before_sleep: Callable[[RetryCallState], None] | None = None,
+) -> Retrying:
+    """Calls a function until it succeeds; then, or when time is up, raises its last exception.
+
+    Args:
+        on: the exceptions after which the call is repeated, or a predicate of them; others are
+            raised at once.
+        seconds: after this time no further call is made.
+        first: seconds before the first repetition; doubled up to
+        longest: seconds between two calls.
+        stop: ends the waiting early.
+        before_sleep: called after each failure that is followed by another call; the exception is
+            ``state.outcome.exception()``.
+
+    Example:
+        >>> retrying(OSError, seconds=30.0)(int, "7")
+        7
+    """
+    ended = threading.Event() if stop is None else stop
+    return Retrying(
+        retry=retry_if_exception_type(on)
+        if isinstance(on, type | tuple)
+        else retry_if_exception(on),
+        stop=stop_after_delay(seconds) | stop_when_event_set(ended),
+        wait=wait_exponential(multiplier=first, max=longest),
+        sleep=sleep_using_event(ended),
+        before_sleep=before_sleep,
+        reraise=True,
+    )

@@ -1,0 +1,90 @@
+"""Files are replaced whole or not at all, and read line by line."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from retrail_runtime.files import atomic_file, atomic_write, read_json_lines, read_lines
+from schemas.errors import InputError, InvalidRecordError
+
+
+def test_text_and_bytes_replace_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a file"
+    for data in ("Zoë\r\n", b"longer than before", b""):
+        atomic_write(file, data)
+        assert file.read_bytes() == (data.encode() if isinstance(data, str) else data)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_failure_leaves_the_earlier_file(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text("before")
+
+    def fail() -> None:
+        with atomic_file(file) as part:
+            part.write(b"half")
+            assert file.read_text() == "before"
+            raise RuntimeError("half")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail()
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_errors_of_the_system_are_raised(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        atomic_write(tmp_path / "none" / "f", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        atomic_write(tmp_path / "folder", "")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o666, 0o644), (0o600, 0o600)])
+def test_permissions_follow_the_umask(tmp_path: Path, mode: int, expected: int) -> None:
+    before = os.umask(0o022)
+    try:
+        atomic_write(tmp_path / "f", "", mode=mode)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == expected
+
+
+def test_readers_beside_writers_never_see_a_part(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    contents = [letter * 100_000 for letter in "abc"]
+    atomic_write(file, contents[0])
+
+    def write(content: str) -> None:
+        for _ in range(20):
+            atomic_write(file, content)
+
+    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert file.read_text() in contents
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_lines_have_a_place_and_blank_ones_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "f.jsonl"
+    file.write_bytes(b'{"a": 1}\r\n \n{\n[1]\n\xff')
+    assert [place for place, _ in read_lines(file)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
+    first, *others = read_json_lines(file)
+    assert first == (f"{file}:1", {"a": 1})
+    for (place, error), number, message in zip(
+        others, (3, 4, 5), ("not JSON", "expected, not list", "not JSON"), strict=True
+    ):
+        assert place == f"{file}:{number}"
+        assert isinstance(error, InvalidRecordError)
+        assert message in str(error)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent cannot be read: No such file") as caught:
+        list(read_lines(tmp_path / "absent"))
+    assert caught.value.path == tmp_path / "absent"
