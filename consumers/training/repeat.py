@@ -18,7 +18,6 @@ from consumers.training.child import (
     TrainingFileLost,
     frozen_examples,
     train_child,
-    write_child,
 )
 from consumers.training.progress import reporting
 from consumers.training.training_ledger import Ledger
@@ -30,7 +29,8 @@ from schemas.topics import Topics
 from trainer.data.lineage import History, Run
 from trainer.fit.processes import ALONE, Processes
 from trainer.model.encoder import Encoder
-from trainer.registry.registry import Registry, digest_of
+from trainer.registry.manifest import digest_of
+from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ def repeat(
     if not processes.first:
         return None
     folder = settings.data_dir / "repeats" / run.run_id
-    _write(folder, lambda fresh: write_child(report, fresh))
+    _write(folder, report.encoder.save)
     digest = digest_of(folder)
     similarity = 1.0
     if digest != released.model.digest:

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 import structlog
 from confluent_kafka import Producer
 
 from consumers import metrics, releases
-from consumers.training.child import OnStep, TrainingFileLost, train_child, write_child
+from consumers.training.child import OnStep, TrainingFileLost, train_child
 from consumers.training.outcome_store import KnownOutcomes, OutcomeStore
 from consumers.training.progress import comparing, reporting
 from consumers.training.selection import FactorOf, Selector, rules_of
@@ -30,7 +29,7 @@ from trainer.evaluate.gate import GateDecision
 from trainer.fit import finetune
 from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
 from trainer.model import presets
-from trainer.registry.card import card
+from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -129,7 +128,7 @@ def finish(bench: Bench, run: Run) -> Release:
             release = _release(bench, history, run, manifest)
             bench.check()
             if release.model != history.releases.by_version[run.parent].model:
-                bench.registry.write_card(release.model, card(release, manifest))
+                bench.registry.write_beside(release.model, "md", card(release, manifest))
             releases.write_release(bench.producer, bench.settings, release)
             metrics.RUNS.labels(result=release.decision).inc()
             log.info(
@@ -268,7 +267,8 @@ def _child(bench: Bench, parent: Release, run: Run, manifest: RunManifest) -> Mo
             check=bench.check,
             on_step=reporting(bench.check, bench.on_step),
         )
-        published = registry.publish(home, run.version, partial(write_child, report))
+        published = registry.publish(home, run.version, report.encoder.save)
+        registry.write_beside(published.model, "steps.csv", steps_csv(report.steps))
     return published.model
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from consumers.training.training_worker import train_now
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.pairs import LabelledPair
 from schemas.releases import Release

@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a run gave: the child, and the training curve."""
+    """What a run gave: the child, and its optimiser steps."""
 
     encoder: Encoder
     steps: tuple[Step, ...]
