@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from retrail import Publisher, PublishError, Timeout, Trajectory
-from schemas.errors import RetrailError
+from schemas.errors import DeliveryError
 from schemas.settings import Settings
 from serving.search.retriever import Retriever, SearchResult
 from simulation.agents.scripted import (
@@ -26,11 +26,7 @@ from simulation.corpora.corpus import Need
 THREADS = 4
 HITS = 10
 INTERVAL = 0.2
-FLUSH_SECONDS = 60.0
-
-
-class NotPublished(RetrailError):
-    """Events of the agents did not reach the broker."""
+TIMEOUT = Timeout(block=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +51,13 @@ class Shift:
 
 
 def assignments(needs: Sequence[Need], agents: int, *, seed: int, turn: int) -> list[Assignment]:
-    """Deal needs to agents; where there are fewer needs than agents, some need has several."""
-    dealt = []
+    """Assign needs to agents; where there are fewer needs than agents, a need has several."""
+    assigned = []
     for number in range(agents):
         again, index = divmod(number, len(needs))
         need = needs[index]
-        dealt.append(Assignment(need, Mind.of(seed, turn, need.need_id, again)))
-    return dealt
+        assigned.append(Assignment(need, Mind.of(seed, turn, need.need_id, again)))
+    return assigned
 
 
 def work(
@@ -71,7 +67,7 @@ def work(
     *,
     on_progress: Callable[[int, int], None],
 ) -> Shift:
-    """Let every agent do its work, a few at a time; returns when all events are acknowledged.
+    """Run every agent, a few at a time; returns when all events are acknowledged.
 
     Args:
         todo: what there is to do.
@@ -81,13 +77,13 @@ def work(
             there are; what it raises stops the others.
 
     Raises:
-        NotPublished: the broker did not take all events.
+        DeliveryError: the broker did not take all events.
         RetrailError: the retriever failed.
     """
     try:
         return _work(todo, retriever, settings, on_progress)
     except PublishError as error:
-        raise NotPublished(f"The agents could not publish what they did. {error}") from error
+        raise DeliveryError(f"The agents could not publish what they did. {error}") from error
 
 
 def _work(
@@ -101,7 +97,7 @@ def _work(
         bootstrap=settings.kafka_bootstrap,
         topic_prefix=settings.topic_prefix,
         on_error="raise",
-        timeout=Timeout(block=FLUSH_SECONDS),
+        timeout=TIMEOUT,
     ) as publisher:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="agent")
         try:
@@ -109,9 +105,9 @@ def _work(
             outcomes = _results(futures, on_progress)
         finally:
             pool.shutdown(cancel_futures=True)
-        if publisher.flush(FLUSH_SECONDS):
-            raise NotPublished(
-                f"Kafka did not take the agents' events within {FLUSH_SECONDS:.0f} s."
+        if publisher.flush(TIMEOUT.block):
+            raise DeliveryError(
+                f"Kafka did not take the agents' events within {TIMEOUT.block:.0f} s."
             )
     return Shift(publisher.stats.delivered, sum(outcome == "correct" for outcome in outcomes))
 
