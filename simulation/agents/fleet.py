@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrail import Publisher, PublishError, Timeout, Trajectory
+from schemas.errors import DeliveryError
 from schemas.settings import Settings
 from serving.search.retriever import Hit as FoundHit
 from serving.search.retriever import Retriever
@@ -23,9 +24,8 @@ from simulation.agents.scripted import (
     act,
 )
 from simulation.corpora.corpus import Need
-from simulation.errors import DemoError
 
-FLUSH_SECONDS = 60.0
+TIMEOUT = Timeout(block=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def work(
             there are; what it raises stops the others.
 
     Raises:
-        DemoError: the broker did not take all events.
+        DeliveryError: the broker did not take all events.
         RetrailError: the retriever failed.
     """
     try:
@@ -85,16 +85,16 @@ def work(
             bootstrap=settings.kafka_bootstrap,
             topic_prefix=settings.topic_prefix,
             on_error="raise",
-            timeout=Timeout(block=FLUSH_SECONDS),
+            timeout=TIMEOUT,
         ) as publisher:
             correct = _work(todo, retriever, publisher, on_progress)
-            if publisher.flush(FLUSH_SECONDS):
-                raise DemoError(
-                    f"Kafka did not take the agents' events within {FLUSH_SECONDS:.0f} s."
+            if publisher.flush(TIMEOUT.block):
+                raise DeliveryError(
+                    f"Kafka did not take the agents' events within {TIMEOUT.block:.0f} s."
                 )
         return Shift(publisher.stats.delivered, correct)
     except PublishError as error:
-        raise DemoError(f"The agents could not publish what they did. {error}") from error
+        raise DeliveryError(f"The agents could not publish what they did. {error}") from error
 
 
 def _work(
