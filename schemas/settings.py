@@ -289,9 +289,6 @@ class ServeSettings(BaseModel):
         64, description="requests at once; more get status 503 with Retry-After: 1"
     )
     serve_max_body: PositiveInt = Field(1024 * 1024, description="largest request body in bytes")
-    serve_snippet_chars: PositiveInt = Field(
-        400, description="characters of its text that a hit shows; opening it shows all"
-    )
     serve_idle_seconds: PositiveFloat = Field(
         900.0,
         description="seconds without a call that end a trajectory; below RETRAIL_MINE_IDLE_SECONDS",
@@ -301,9 +298,6 @@ class ServeSettings(BaseModel):
     )
     serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "agent", description="name of agents that do not give one"
-    )
-    serve_agent_model: Annotated[str, Field(max_length=128)] = Field(
-        "", description="language model of agents that do not name one"
     )
 
 
