@@ -9,8 +9,8 @@ app = typer.Typer(
 )
 
 MODULES = {
-    "judge": "streams.judge.judge_worker",
-    "mine": "streams.mine.mine_worker",
+    "judge": "streams.judge.worker",
+    "mine": "streams.mine.worker",
     "train": "consumers.training.training_worker",
     "index": "consumers.indexing.worker",
 }

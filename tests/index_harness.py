@@ -96,7 +96,7 @@ def release(settings: Settings, version: int, seed: int, folder: Path) -> Releas
         version=version,
         retriever=settings.retriever,
         parent=version - 1 or None,
-        model=published.model,
+        model=published,
         created_at=datetime.now(UTC),
         queries=0,
         decision="ship",

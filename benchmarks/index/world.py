@@ -53,12 +53,11 @@ class World:
         self.version += 1
         registry = Registry.of(self.settings)
         encoder = corpus.model(self.version)
-        made = registry.publish(self.settings.retriever, self.version, encoder.save)
         release = Release(
             version=self.version,
             retriever=self.settings.retriever,
             parent=self.version - 1,
-            model=made.model,
+            model=registry.publish(self.settings.retriever, self.version, encoder.save),
             created_at=datetime.now(UTC),
             queries=0,
             decision="ship",
@@ -72,7 +71,7 @@ class World:
         registry = Registry.of(self.settings)
         found = registry.published(self.settings.retriever, version)
         assert found is not None
-        return registry.load(found.model)
+        return registry.load(found)
 
     def make_live(self, version: int) -> None:
         """Write ``live``: the workers build the version, unless they have it, and swap it in."""

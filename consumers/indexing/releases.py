@@ -111,11 +111,10 @@ def load_model(settings: Settings) -> Encoder:
 def _first(settings: Settings) -> Release:
     encoder = load_model(settings)
     registry = Registry.of(settings)
-    published = registry.publish(settings.retriever, FIRST, encoder.save)
     release = Release(
         version=FIRST,
         retriever=settings.retriever,
-        model=published.model,
+        model=registry.publish(settings.retriever, FIRST, encoder.save),
         created_at=datetime.now(UTC),
         queries=0,
         decision="first",

@@ -49,7 +49,7 @@ def test_tokens_are_runs_of_word_characters_and_single_marks(text, tokens):
 
 
 def test_a_dead_letter_keeps_the_original_headers_and_replaces_its_own():
-    letter = DeadLetter("t", 3, 9, "judge", "malformed_json", "InvalidEventError", "no JSON: ä")
+    letter = DeadLetter("t", 3, 9, "judge", "malformed_json", "ValidationError", "no JSON: ä")
     headers = letter.headers([("ce_id", b"1"), ("retrail_dlq_topic", b"old")])
     assert headers[0] == ("ce_id", b"1")
     assert [name for name, _ in headers].count("retrail_dlq_topic") == 1

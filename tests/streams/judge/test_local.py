@@ -7,8 +7,8 @@ import time
 import pytest
 
 from benchmarks.labelled import labelled
-from streams.judge.local_judge import WEIGHTS_FILE, LocalJudge, score, verdict_of, weights
-from streams.judge.reasoning_features import SENTENCES_READ, features, sentences
+from streams.judge.features import SENTENCES_READ, features, sentences
+from streams.judge.local import WEIGHTS_FILE, LocalJudge, score, verdict_of, weights
 
 IRRELEVANT = [
     "So asyncio.Task.cancel is about raising exceptions. This does not help: I want a semaphore.",

@@ -1,24 +1,30 @@
-"""A Faust app that gives its source topic to a worker in whole batches.
+"""A Faust app that delivers its source topic to a worker in whole batches.
 
-Faust does membership, assignment, rebalancing and the producer. An agent of it handles 4.5 thousand
+Faust does membership, assignment, rebalancing and the producer. One of its agents handles 4,500
 events a second, because each event is a task switch; the records that its consumer fetches are
-whole batches, and these are handed over instead (:mod:`streams.loop.faust_private`, the one file
-with private names of Faust). ``docs/decisions/`` has the measurements.
+whole batches, and these are delivered instead (:mod:`streams.loop.faust_private`, the one file with
+private names of Faust). ``docs/decisions/`` has the measurements.
 """
 
 import logging
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
+import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
-from streams.loop.credentials import credentials
-from streams.loop.faust_private import TransportApp, fetch_committed, require_private_names
-from streams.loop.kafka_channel import KafkaChannel
-from streams.loop.source import Committed, Handler
+from streams.loop.faust_private import (
+    KafkaChannel,
+    TransportApp,
+    fetch_committed,
+    require_private_names,
+)
+from streams.loop.records import Committed, Handler
 
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
@@ -47,8 +53,8 @@ class BatchApp(TransportApp):
             broker_heartbeat_interval=min(3.0, session / 3),
             broker_request_timeout=max(REQUEST_SECONDS, session + 1),
             broker_rebalance_timeout=max(10.0, session),
-            # Whether the worker still moves is watched by the worker, which may rightly wait for
-            # hours, for instance for a judging server.
+            # The worker watches its own offsets, and may rightly wait for hours, for instance for a
+            # judging server.
             broker_max_poll_interval=7 * 24 * 3600.0,
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=FETCH_BYTES,
@@ -72,7 +78,7 @@ class BatchApp(TransportApp):
         await self.handler.revoked()
 
     async def _on_assigned(self, *_: object, **__: object) -> None:
-        """Sent, and awaited, right before Faust reopens the partitions: too early for a flow."""
+        """Awaited right before Faust reopens the partitions, which is too early."""
         self.consumer.stop_flow()
         self.flow_control.suspend()
         ours = {tp.partition for tp in self.consumer.assignment() if tp.topic == self.source}
@@ -126,7 +132,7 @@ class BatchApp(TransportApp):
         return await self._offsets("end_offsets", partitions)
 
     async def consumer_answers(self) -> None:
-        """Returns when the consumer's thread, whatever the broker does, takes its turn.
+        """Returns when the consumer's thread answers, whatever the broker does.
 
         Raises:
             RestartRequiredError: the thread has ended.
@@ -156,3 +162,34 @@ async def _never(stream: Any) -> None:
     """An agent keeps the subscription; batches never become events."""
     async for event in stream:
         raise AssertionError(f"an event reached the agent: {event!r}")
+
+
+def credentials(settings: Settings) -> Any:
+    """Kafka security settings as Faust credentials; None without security.
+
+    Raises:
+        ConfigurationError: a certificate or key cannot be read.
+    """
+    protocol = settings.kafka_security_protocol
+    context = _ssl_context(settings) if protocol.endswith("SSL") else None
+    if protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username or "",
+            password=password.get_secret_value() if password else "",
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+        if settings.kafka_ssl_certfile is not None:
+            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"RETRAIL_KAFKA_SSL_CAFILE, _CERTFILE or _KEYFILE cannot be used: {error}"
+        ) from error
+    return context

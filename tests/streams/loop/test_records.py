@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.loop.continuity import Continuity
+from streams.loop.records import Continuity
 
 
 def test_the_next_record_is_continuous():
@@ -13,25 +13,25 @@ def test_the_next_record_is_continuous():
 
 def test_a_skip_is_sought_once_and_then_recovered():
     guard = Continuity(7)
-    assert guard.check(9) == "seek"
+    assert guard.check(9) == "refetched"
     assert guard.next == 7
     assert guard.check(7) == "continuous"
 
 
 def test_the_same_hole_again_is_accepted():
     guard = Continuity(7)
-    assert [guard.check(9), guard.check(9)] == ["seek", "gap"]
+    assert [guard.check(9), guard.check(9)] == ["refetched", "gap"]
     assert guard.check(9) == "continuous"
 
 
 def test_another_hole_is_sought_anew():
     guard = Continuity(7)
-    assert [guard.check(9), guard.check(8), guard.check(8)] == ["seek", "seek", "gap"]
+    assert [guard.check(9), guard.check(8), guard.check(8)] == ["refetched", "refetched", "gap"]
 
 
 def test_a_log_that_starts_again_is_seen():
     guard = Continuity(700)
-    assert [guard.check(0), guard.check(0)] == ["seek", "reset"]
+    assert [guard.check(0), guard.check(0)] == ["refetched", "reset"]
     assert guard.next == 0
 
 
@@ -46,7 +46,7 @@ def test_every_record_that_the_log_still_has_is_read_in_order(kept, jumps):
             position = guard.next = log[0] if guard.next > log[-1] else guard.next
             continue
         finding = guard.check(ahead[0])
-        if finding == "seek":
+        if finding == "refetched":
             position = guard.next
             continue
         assert finding != "reset"

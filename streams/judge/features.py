@@ -1,4 +1,4 @@
-"""What a reasoning says, as features of a linear model (``streams/judge/local_judge.py``).
+"""What a reasoning says, as features of a linear model (``streams/judge/local.py``).
 
 The first sentences are read one by one. A closed list of telling words becomes classes ("page" and
 "article" are both DOC, "doesn't" is NOT), all other words are left out between them, so that a

@@ -1,28 +1,28 @@
 """The worker ``mine``: judged-events → labelled-pairs, a fold over each partition's log.
 
 There is no state store. The commit point is the *low watermark*, the oldest record that an open
-trajectory still needs; the metadata says up to which record all pairs were acknowledged. A new
-owner of the partition folds again from the low watermark, silently up to there, and goes on. See
-:mod:`streams.loop.worker` for the steps of a checkpoint, :mod:`streams.mine.fold` for why any cut
-gives the same pairs.
+trajectory still needs; the metadata holds the offset up to which all pairs are acknowledged. A new
+owner of the partition folds again from the low watermark, silently up to there, and continues. See
+:mod:`streams.loop.checkpoint` for the steps of a checkpoint, :mod:`streams.mine.fold` for why any
+cut gives the same pairs.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
 
-from retrail_runtime.kafka import require_broker
+from retrail_runtime.kafka import Outgoing, require_broker
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import metrics
-from streams.judge.dead_letters import fits
-from streams.loop import life
-from streams.loop.faust_batches import BatchApp
-from streams.loop.outbox import Channel, Outbox, Output
-from streams.loop.source import Committed, Record
+from streams.loop import process
+from streams.loop.checkpoint import Deadline
+from streams.loop.outbox import Outbox
+from streams.loop.records import Committed, Record
+from streams.loop.worker import Assignment
 from streams.mine.fold import Fold, Limits, Resume
 
 log = structlog.get_logger(__name__)
@@ -33,36 +33,25 @@ ROLE = "mine"
 class MineTask:
     """Mines one partition of judged-events."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        partition: int,
-        start: Committed,
-        pairs: Channel,
-        on_failure: Callable[[BaseException], None],
-    ) -> None:
-        """Goes on from the checkpoint ``start``; pairs leave through the channel ``pairs``."""
-        limits = Limits.of(settings)
-        committed = Resume.parse(start.offset, start.metadata)
-        resume = committed.under(limits)
-        if resume != committed:
-            log.info("other limits than at the last commit: writing again", partition=partition)
-        self._partition = partition
+    def __init__(self, assignment: Assignment, topics: Topics, settings: Settings) -> None:
+        """Continues from the checkpoint of ``assignment``."""
+        resume = Resume.parse(assignment.start.offset, assignment.start.metadata)
+        self._partition = assignment.partition
         self._next = resume.offset
         self._acknowledged = resume.acknowledged
         self._fold = Fold(
             revision=settings.revision,
             profile=settings.profile,
-            limits=limits,
+            limits=Limits.of(settings),
             last_source=resume.last_source,
             clock=resume.clock,
         )
-        self._outbox = Outbox(pairs, on_failure)
+        self._outbox = Outbox(assignment.channel(topics.labelled_pairs), assignment.fail)
 
     @property
-    def room(self) -> bool:
-        """Whether not too many pairs are under way."""
-        return self._outbox.room
+    def has_capacity(self) -> bool:
+        """Whether not too many pairs are unacknowledged."""
+        return self._outbox.has_capacity
 
     @property
     def recovered(self) -> bool:
@@ -80,8 +69,8 @@ class MineTask:
         self._count()
 
     def _write(self, offset: int, pair: LabelledPair) -> None:
-        output = Output(pair.trajectory_id.encode(), pair.to_json())
-        if not fits(output, MAX_EVENT_BYTES):
+        output = Outgoing(pair.trajectory_id.encode(), pair.to_json())
+        if output.size > MAX_EVENT_BYTES:
             metrics.OVERSIZED_PAIRS.inc()
             log.error("pair is too large for its topic", pair_id=pair.pair_id)
             return
@@ -98,13 +87,13 @@ class MineTask:
     def caught_up(self, as_of: int) -> None:
         """Nothing to do: time passes on the log, by the judge's ticks."""
 
-    async def finish(self, patience: float) -> Committed | None:
-        """Stop; a last commit point, if the pairs under way are acknowledged in time."""
+    async def finish(self, deadline: Deadline) -> Committed | None:
+        """Stop; a last commit point, if all pairs are acknowledged by the deadline."""
         point = None
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(deadline.remaining):
                 point = await self.commit_point()
-        await self._outbox.close(0)
+        await self._outbox.close(Deadline(0))
         metrics.OPEN.labels(self._partition).set(0)
         return point
 
@@ -142,15 +131,12 @@ def run(settings: Settings) -> None:
     Raises:
         BrokerUnavailableError: Kafka does not answer at start.
         TopicMismatchError: a topic is missing.
-        RestartRequiredError: a restart is the remedy.
+        RestartRequiredError: only a restart helps.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.judged_events, topics.labelled_pairs], keyed_alike=True)
 
-    def make_task(
-        app: BatchApp, partition: int, start: Committed, on_failure: Callable[[BaseException], None]
-    ) -> MineTask:
-        pairs = app.output(topics.labelled_pairs, partition)
-        return MineTask(settings, partition, start, pairs, on_failure)
+    def make_task(assignment: Assignment) -> MineTask:
+        return MineTask(assignment, topics, settings)
 
-    life.run(settings, ROLE, topics.judged_events, make_task)
+    process.run(settings, ROLE, topics.judged_events, make_task)

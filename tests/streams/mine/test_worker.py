@@ -1,15 +1,15 @@
-"""A miner that takes a partition over under other limits loses nothing."""
+"""A miner that takes a partition over writes nothing twice."""
 
 import asyncio
-
-import pytest
 
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from streams.loop.source import Committed
-from streams.mine.mine_worker import MineTask
-from tests.streams.fakes import FakeRecord, Tape
+from schemas.topics import Topics
+from streams.loop.checkpoint import Deadline
+from streams.loop.records import Committed
+from streams.mine.worker import MineTask
+from tests.streams.fakes import FakeRecord, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
 EVENTS = numbered(
@@ -24,18 +24,14 @@ EVENTS = numbered(
 )
 
 
-def never(failure):
-    raise failure
-
-
 def mined(settings, start, records):
     """What a task that starts there writes, and the commit that it ends with."""
 
     async def scenario():
         tape = Tape()
-        task = MineTask(settings, 0, start, tape, never)
+        task = MineTask(assignment(0, start, tape), Topics.of(settings), settings)
         task.process([record for record in records if record.offset >= start.offset])
-        point = await task.finish(5)
+        point = await task.finish(Deadline(5))
         return [LabelledPair.model_validate_json(value) for value in tape.values], point
 
     return asyncio.run(scenario())
@@ -48,27 +44,14 @@ def a_log(events):
     return [FakeRecord(n, value, timestamp=20_000) for n, value in enumerate(values)]
 
 
-@pytest.mark.parametrize(
-    ("setting", "events"),
-    [("mine_gap_seconds", [*EVENTS[:3], EVENTS[4]]), ("mine_idle_seconds", EVENTS[:3])],
-)
-def test_what_shorter_limits_close_before_the_last_checkpoint_comes_out(setting, events):
-    log = a_log(events)
-    nothing, point = mined(Settings(), Committed(0), log)
-    assert (nothing, point.offset) == ([], 0)
-    unchanged, _ = mined(Settings(), point, log)
-    assert unchanged == []
-    pairs, _ = mined(Settings(**{setting: 5.0}), point, log)
-    assert [pair.positive for pair in pairs] == ["b"]
-
-
-def test_under_the_same_limits_nothing_is_written_twice():
+def test_what_a_commit_covers_is_not_written_twice():
     log = a_log(EVENTS)
     pairs, point = mined(Settings(), Committed(0), log)
     assert (len(pairs), point.offset) == (1, 0)
     assert mined(Settings(profile="paper"), point, log)[0] == []
 
 
-def test_a_commit_of_a_version_before_is_taken_to_be_under_the_same_limits():
+def test_without_metadata_the_pairs_are_written_again():
     log = a_log(EVENTS)
-    assert mined(Settings(mine_gap_seconds=5.0), Committed(0, "1;6;-1;0"), log)[0] == []
+    pairs, _ = mined(Settings(), Committed(0), log)
+    assert mined(Settings(), Committed(0, "2;6;-1;0;1,2,3,4,5"), log)[0] == pairs

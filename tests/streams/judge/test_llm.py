@@ -7,8 +7,8 @@ import pytest
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
-from streams.judge.judging import judge_named
-from streams.judge.llm_judge import LlmJudge, read_answer
+from streams.judge.judgement import judge_named
+from streams.judge.llm import LlmJudge, read_answer
 from tests.waiting import eventually
 
 
@@ -234,7 +234,7 @@ def test_the_settings_are_checked_at_start():
         judge_named(Settings(judge="llm"))
     with pytest.raises(ConfigurationError, match="RETRAIL_JUDGE_MODEL"):
         judge_named(Settings(judge="llm", judge_url="http://127.0.0.1:1/v1"))
-    with pytest.raises(ConfigurationError, match="no address"):
+    with pytest.raises(ConfigurationError, match="not an address"):
         judge_named(Settings(judge="llm", judge_url="localhost:1/v1", judge_model="m"))
 
 

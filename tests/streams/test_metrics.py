@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.labels import NAMELESS, OTHER, BoundedLabel
+from streams.metrics import NAMELESS, OTHER, BoundedLabel
 
 
 def test_the_first_values_keep_their_names():

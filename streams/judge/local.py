@@ -1,8 +1,8 @@
 """The judge that needs no server: a small linear classifier over the reasoning after a browse.
 
-Its features are in ``streams/judge/reasoning_features.py``, its weights in
-``streams/judge/local_judge.json`` (``python -m benchmarks.train_judge`` fits them), why it is not a
-list of rules in ``docs/decisions/0007-a-linear-judge.md``.
+Its features are in ``streams/judge/features.py``, its weights in ``streams/judge/local.json``
+(``python -m benchmarks.train_judge`` fits them); ``docs/decisions/0007-a-linear-judge.md`` says why
+it is not a list of rules.
 """
 
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.events import Verdict
-from streams.judge.reasoning_features import ALL_ZONES, CLASS, Zone, read
+from streams.judge.features import ALL_ZONES, CLASS, Zone, read
 
 VERSION = "6"
 """Raised whenever the features or the weights change."""
 
-WEIGHTS_FILE = Path(__file__).with_name("local_judge.json")
+WEIGHTS_FILE = Path(__file__).with_name("local.json")
 
 
 class Table(NamedTuple):
@@ -45,8 +45,12 @@ class LocalJudge:
         """Reads the weights, so that a broken installation shows at start."""
         weights()
 
-    async def judge(self, text: str) -> Verdict:
+    def verdict(self, text: str) -> Verdict:
         """The verdict of the classifier; unknown for a text of white space."""
+        return verdict_of(text)
+
+    async def judge(self, text: str) -> Verdict:
+        """The same."""
         return verdict_of(text)
 
     async def aclose(self) -> None:
