@@ -4,9 +4,9 @@ What is guaranteed of vectors, because an index is addressed by content: on one 
 version of Retrail and torch and one number of threads, a text's vector is a function of the text
 and the model alone. A text is padded to the next multiple of 8 above its own length and only meets
 texts of that padded length, and the matrix kernels of the CPU sum a row alike whatever stands
-beside it, on one core or on all (tested: bit for bit, alone and in any batch; behind a Dense module,
-which sees a row per text, to within rounding of float32). Between machines, or a CPU and a GPU,
-vectors agree to about the precision of bfloat16 (cosine > 0.999).
+beside it, on one core or on all (tested: bit for bit, alone and in any batch; behind a Dense
+module, which sees one row per text, to within rounding of float32). Between machines, or a CPU and
+a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
 import copy
