@@ -25,9 +25,9 @@ from schemas.settings import Settings
 from trainer.data import lineage
 from trainer.data.lineage import History, Run
 from trainer.data.outcome_policy import apply
+from trainer.errors import NothingToLearnError, TrainingDivergedError
 from trainer.evaluate.gate import GateDecision
 from trainer.fit import finetune
-from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
 from trainer.model import presets
 from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry

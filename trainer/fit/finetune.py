@@ -16,11 +16,11 @@ from typing import Any
 import structlog
 import torch
 
-from schemas.errors import RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from trainer import metrics
 from trainer.data.examples import TrainingExample
+from trainer.errors import NothingToLearnError, TrainingDivergedError
 from trainer.fit import batching, gradients, lora
 from trainer.fit.batching import Batch
 from trainer.fit.processes import SINGLE_PROCESS, Processes
@@ -36,14 +36,6 @@ WEIGHT_DECAY = 0.01
 """On matrices; not on biases and norms."""
 
 MAX_GRADIENT_NORM = 1.0
-
-
-class TrainingDivergedError(RetrailError):
-    """The loss or its gradient is no longer a number; the child is thrown away."""
-
-
-class NothingToLearnError(RetrailError):
-    """No batch has two queries or a negative, so there is nothing to tell a positive from."""
 
 
 @dataclass(frozen=True, slots=True)

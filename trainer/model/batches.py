@@ -65,6 +65,17 @@ def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
             yield indices[start : start + size]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory; on a CPU only torch's message says so.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
+    True
+    """
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "can't allocate memory" in str(error)
+
+
 def parallel_map(
     work: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[tuple[Item, Result], None, None]:

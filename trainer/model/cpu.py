@@ -29,8 +29,8 @@ from transformers.activations import GELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-from trainer.model.encoder import computes_in_bfloat16
 from trainer.model.loading import quiet, transformers_of
+from trainer.model.precision import computes_in_bfloat16
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

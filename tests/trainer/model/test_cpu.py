@@ -16,7 +16,8 @@ from tests.trainer.labelled import example
 from trainer.fit import finetune
 from trainer.model import cpu
 from trainer.model.cpu import PackedLinear
-from trainer.model.encoder import Encoder, computes_in_bfloat16
+from trainer.model.encoder import Encoder
+from trainer.model.precision import computes_in_bfloat16
 
 TEXTS = ["one", "another text, which is longer", "x y z " * 30]
 

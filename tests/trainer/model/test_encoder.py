@@ -15,8 +15,9 @@ from torch import Tensor
 from schemas.errors import RestartRequiredError
 from trainer.model import batches
 from trainer.model.batches import padded_length
-from trainer.model.encoder import Encoder, Kind, Precision
+from trainer.model.encoder import Encoder, Kind
 from trainer.model.loading import PoolingMode
+from trainer.model.precision import Precision
 from trainer.model.presets import Preset
 from trainer.registry.manifest import digest_of
 
