@@ -11,7 +11,7 @@ app = typer.Typer(
 MODULES = {
     "judge": "streams.judge.judge_worker",
     "mine": "streams.mine.mine_worker",
-    "train": "consumers.training.training_worker",
+    "train": "consumers.training.worker",
     "index": "consumers.indexing.index_worker",
 }
 """Each has ``run(settings)``, which blocks until it is told to stop."""

@@ -60,7 +60,6 @@ class World:
             parent=self.version - 1,
             model=made.model,
             created_at=datetime.now(UTC),
-            queries=0,
             decision="ship",
             reason="a benchmark",
         )

@@ -66,7 +66,6 @@ def _first(settings: Settings) -> Release:
         retriever=settings.retriever,
         model=published.model,
         created_at=datetime.now(UTC),
-        queries=0,
         decision="first",
         reason=f"the untrained model {settings.model}",
     )

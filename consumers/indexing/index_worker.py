@@ -26,7 +26,6 @@ from consumers.indexing.ingest import Ingest
 from consumers.indexing.leadership import Leadership
 from consumers.indexing.vectors import open_store
 from consumers.indexing.watch import ReleaseWatch
-from consumers.releases import Releases
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.signals import stop_event
@@ -40,6 +39,7 @@ from schemas.errors import (
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.releases import Releases
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)

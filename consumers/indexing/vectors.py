@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from retrail_runtime.sqlite_keys import rows_of
+from retrail_runtime.mirror import rows_of
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -3,11 +3,11 @@
 from confluent_kafka import KafkaException, TopicPartition
 
 from consumers import releases
-from consumers.releases import Releases
 from retrail_runtime import kafka
 from schemas.errors import BrokerUnavailableError, RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.releases import Releases
 
 
 class ReleaseWatch:

@@ -8,6 +8,7 @@ from contextlib import closing
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from retrail_runtime import kafka
+from schemas import pairs
 from schemas.base import canonical
 from schemas.errors import BrokerUnavailableError, RetrailError
 from schemas.pairs import LabelledPair
@@ -83,18 +84,19 @@ def pairs_of(settings: Settings, trajectory_ids: Collection[str]) -> list[Labell
 
     Raises:
         BrokerUnavailableError: Kafka does not answer.
+        InvalidRecordError: a record is no pair.
     """
     found: dict[str, LabelledPair] = {}
     for record in kafka.read_to_end(settings, Topics.of(settings).labelled_pairs):
-        pair = LabelledPair.model_validate_json(record.value or b"")
+        pair = pairs.decode(record.value)
         if pair.trajectory_id in trajectory_ids:
             found.setdefault(pair.pair_id, pair.content())
     return [found[pair_id] for pair_id in sorted(found)]
 
 
-def digest(pairs: Iterable[LabelledPair]) -> str:
+def digest(some: Iterable[LabelledPair]) -> str:
     """Names the ids and the content of pairs, whatever their order."""
-    ordered = sorted(pairs, key=lambda pair: pair.pair_id)
+    ordered = sorted(some, key=lambda pair: pair.pair_id)
     content = [pair.content().model_dump(mode="json") for pair in ordered]
     return hashlib.sha256(canonical(content)).hexdigest()[:32]
 

@@ -13,15 +13,15 @@ import pytest
 from consumers import releases
 from consumers.indexing.index_milvus import Milvus
 from consumers.training.child import frozen_examples
-from consumers.training.repeat import repeat
-from consumers.training.training_worker import train_now
+from consumers.training.reproduce import reproduce
+from consumers.training.worker import train_now
 from schemas.errors import RegistryError
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Retriever
 from tests import index_harness as harness
-from tests.consumers.training_world import World, small
+from tests.consumers.training.world import World, small
 from tests.started_servers import on_s3
 from tests.waiting import eventually
 from trainer.registry.registry import Registry
@@ -53,7 +53,9 @@ def test_everything_works_over_object_storage(installation: Settings) -> None:
     for name in ("model.safetensors", "training-curve.jsonl", "training-curve.png"):
         assert f"{files}/{name}" in listed
     assert {f"{location}.json", f"{location}.md", "v1.json"} <= listed
-    assert repeat(machine(installation, "repeater"), release.run_id or "").equal
+    reproduced = reproduce(machine(installation, "repeater"), release.run_id or "")
+    assert reproduced is not None
+    assert reproduced.equal
 
     searching = machine(installation, "searching")
     with harness.working(machine(installation, "indexing")), Retriever(searching) as retriever:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from consumers.training.training_worker import train_now
 from consumers.training.verify import Difference, verify
+from consumers.training.worker import train_now
 from retrail_runtime import kafka
 from schemas.documents import Document
 from schemas.errors import InputError
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World, small
+from tests.consumers.training.world import World, small
 from trainer.model.encoder import Encoder
 
 ROOT = Path(__file__).parents[2]

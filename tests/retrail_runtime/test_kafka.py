@@ -5,8 +5,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from retrail_runtime import kafka
-from retrail_runtime.following import topic_id
 from retrail_runtime.kafka import require_broker
+from retrail_runtime.mirror import topic_id
 from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
 from consumers.training.outcome_store import OutcomeStore
+
 from retrail import Publisher
 from retrail_runtime import kafka
 from schemas.outcomes import OutcomeReport
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import metric
+from tests.consumers.training.world import metric
 
 
 @pytest.fixture

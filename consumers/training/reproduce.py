@@ -1,4 +1,4 @@
-"""A run again, from its frozen training file: ``retrail train --run``.
+"""A run trained again from its frozen training file: ``retrail train --run``.
 
 Nothing is written to a topic or to the registry. The model is a function of the parent's model, the
 frozen file and the configuration, so on the same machine it has the digest of the released one.
@@ -13,21 +13,16 @@ from pathlib import Path
 
 import structlog
 
-from consumers.training.child import (
-    OnStep,
-    TrainingFileLost,
-    frozen_examples,
-    train_child,
-    write_child,
-)
+from consumers.training.child import OnStep, frozen_examples, train_child, write_child
+from consumers.training.history import RunHistory
 from consumers.training.progress import reporting
-from consumers.training.training_ledger import Ledger
 from retrail_runtime.kafka import require_broker
 from schemas.errors import InputError
 from schemas.releases import Release
+from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
-from trainer.data.lineage import History, Run
+from trainer.data.lineage import History
 from trainer.fit.processes import ALONE, Processes
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry, digest_of
@@ -38,12 +33,12 @@ COMPARED = 256
 """Queries that a model of other files is compared by."""
 
 SHOWN = 5
-"""Runs that an unknown id is answered with, the newest."""
+"""Runs that are listed if an id is unknown, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Repeated:
-    """What a repetition gave.
+class Reproduced:
+    """A run that was trained again.
 
     Attributes:
         folder: where the model lies.
@@ -64,13 +59,13 @@ class Repeated:
         return self.digest == self.released.model.digest
 
 
-def repeat(
+def reproduce(
     settings: Settings,
     wanted: str,
     *,
     on_step: OnStep | None = None,
     processes: Processes = ALONE,
-) -> Repeated | None:
+) -> Reproduced | None:
     """Train the child of a run again, into ``<data dir>/repeats/<run id>``.
 
     Args:
@@ -79,69 +74,74 @@ def repeat(
         processes: that train it together, each of which makes this call.
 
     Returns:
-        What it gave, in the first process; nothing in the others, which write nothing.
+        The model, in the first process; nothing in the others, which write nothing.
 
     Raises:
         InputError: there is no such run, it has no release yet, or its training file is lost.
-        ModelError: the parent's model is gone, or not the one that was released.
+        ModelError: the parent's model is missing, or not the one that was released.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
+    """
+    history, manifest = find_run(settings, wanted)
+    known = history.releases.by_version
+    released = known.get(manifest.version)
+    if released is None:
+        raise InputError(
+            f"Run {manifest.run_id} has no release yet, so there is nothing to compare with. The "
+            "active trainer finishes it; `retrail train` does so at once."
+        )
+    registry = Registry.of(settings)
+    report = train_child(
+        registry,
+        known[manifest.parent].model,
+        manifest,
+        on_step=reporting(lambda: None, on_step),
+        processes=processes,
+    )
+    if not processes.first:
+        return None
+    folder = settings.data_dir / "repeats" / manifest.run_id
+    _write(folder, lambda fresh: write_child(report, fresh))
+    digest, similarity = digest_of(folder), 1.0
+    if digest != released.model.digest:
+        queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]
+        similarity = smallest_cosine(report.encoder, registry.load(released.model), queries)
+    found = Reproduced(folder, digest, released, similarity)
+    log.info("run reproduced", run=manifest.run_id, folder=str(folder), equal=found.equal)
+    return found
+
+
+def find_run(settings: Settings, wanted: str) -> tuple[History, RunManifest]:
+    """All runs and releases, and the run whose id begins with ``wanted``.
+
+    Raises:
+        InputError: there is none, or there are several.
         BrokerUnavailableError, TopicMismatchError: from Kafka.
     """
     topics = Topics.of(settings)
     require_broker(settings, [topics.training_runs, topics.retriever_releases])
-    ledger = Ledger(settings)
-    history = ledger.refresh()
-    run = find(history, wanted)
-    known = history.releases.by_version
-    released = known.get(run.version)
-    if released is None:
-        raise InputError(
-            f"Run {run.run_id} has no release yet, so there is nothing to compare a repetition "
-            "with. The active trainer finishes it; `retrail train` does so at once."
-        )
-    registry = Registry.of(settings)
-    manifest = ledger.manifest(run)
-    try:
-        report = train_child(
-            registry,
-            known[run.parent].model,
-            manifest,
-            on_step=reporting(_never, on_step),
-            processes=processes,
-        )
-    except TrainingFileLost as error:
-        raise InputError(f"Run {run.run_id} cannot be repeated: {error}") from error
-    if not processes.first:
-        return None
-    folder = settings.data_dir / "repeats" / run.run_id
-    _write(folder, lambda fresh: write_child(report, fresh))
-    digest = digest_of(folder)
-    similarity = 1.0
-    if digest != released.model.digest:
-        queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]
-        similarity = smallest_cosine(report.encoder, registry.load(released.model), queries)
-    repeated = Repeated(folder, digest, released, similarity)
-    log.info("run repeated", run=run.run_id, folder=str(folder), equal=repeated.equal)
-    return repeated
+    history = RunHistory(settings).refresh()
+    return history, find(history, wanted)
 
 
-def smallest_cosine(one: Encoder, two: Encoder, queries: Sequence[str]) -> float:
-    """Between the vectors that both give a query."""
-    return float((one.encode_queries(queries) * two.encode_queries(queries)).sum(axis=1).min())
-
-
-def find(history: History, wanted: str) -> Run:
+def find(history: History, wanted: str) -> RunManifest:
     """The run whose id begins with ``wanted``.
 
     Raises:
         InputError: there is none, or there are several.
     """
-    runs = {run.run_id: run for run in reversed(history.runs) if run.run_id.startswith(wanted)}
-    if wanted and len(runs) == 1:
-        return next(iter(runs.values()))
-    if wanted and runs:
-        raise InputError(f"Several runs begin with {wanted}: {', '.join(sorted(runs))}.")
+    found = [run for run in history.runs if run.run_id.startswith(wanted)]
+    if wanted and len(found) == 1:
+        return found[0]
+    if wanted and found:
+        several = ", ".join(sorted(run.run_id for run in found))
+        raise InputError(f"Several runs begin with {wanted}: {several}.")
     last = [f"{run.run_id} (release {run.version})" for run in history.runs[-SHOWN:]]
     raise InputError(f"There is no run {wanted!r}. The last ones: {', '.join(last) or 'none yet'}.")
+
+
+def smallest_cosine(one: Encoder, two: Encoder, queries: Sequence[str]) -> float:
+    """Between the vectors that both give a query."""
+    return float((one.encode_queries(queries) * two.encode_queries(queries)).sum(axis=1).min())
 
 
 def _write(folder: Path, write: Callable[[Path], None]) -> None:
@@ -152,7 +152,3 @@ def _write(folder: Path, write: Callable[[Path], None]) -> None:
     write(fresh)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-
-
-def _never() -> None:
-    """Nothing interrupts a repetition but Ctrl-C."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient
-
 from consumers.training.text_store import TextStore, read
+
 from deploy import topics as topics_module
 from retrail_runtime import kafka
 from schemas.documents import Document

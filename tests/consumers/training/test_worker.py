@@ -9,13 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from consumers.training.ownership import Ownership
+from consumers.training.repeat import repeat
 
 from consumers import releases
 from consumers.training import ownership, training_run, training_worker
-from consumers.training.ownership import Ownership
-from consumers.training.repeat import repeat
-from consumers.training.training_run import Bench
-from consumers.training.training_worker import Trainer, train_now
+from consumers.training.run import Bench
+from consumers.training.worker import Trainer, train_now
 from deploy import topics as topics_module
 from retrail import Publisher
 from retrail_runtime import kafka
@@ -23,8 +23,8 @@ from schemas.errors import InputError, ModelError, RestartRequiredError
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World, metric, small
-from trainer.data.heldout import is_held_out
+from tests.consumers.training.world import World, metric, small
+from trainer.data.draws import is_held_out
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 

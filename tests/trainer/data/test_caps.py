@@ -11,7 +11,7 @@ from schemas.events import Agent
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from tests.trainer.labelled import labelled
-from trainer.data.training_caps import FAIR, GROUPS, apply, limit
+from trainer.data.caps import FAIR, GROUPS, apply, limit
 
 NO_CAPS = Caps(agent=1.0, tenant=1.0, trajectory=1.0, query=1.0, document=1.0, run=1)
 

@@ -13,11 +13,11 @@ import pytest
 
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World, small
+from tests.consumers.training.world import World, small
 from tests.waiting import eventually
 
 WORKER = """
-from consumers.training.training_worker import run
+from consumers.training.worker import run
 from retrail_runtime.logging import configure
 from schemas.settings import load
 configure()

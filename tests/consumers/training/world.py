@@ -10,7 +10,6 @@ from prometheus_client import REGISTRY
 
 from consumers import releases
 from consumers.indexing import first_release
-from consumers.releases import Releases
 from retrail_runtime import kafka
 from schemas.documents import Document
 from schemas.events import Agent
@@ -19,6 +18,7 @@ from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.tiny_model import write_tiny_model
+from trainer.data.releases import Releases
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty")
 DOCUMENTS = 24

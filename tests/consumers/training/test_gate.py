@@ -1,6 +1,6 @@
 """The gate with a regression set: queries that no agent asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from consumers.training.gate import compare
 from consumers.training.progress import comparing
-from consumers.training.text_store import TextStore
-from consumers.training.training_gate import compare
 from schemas.documents import Document
 from schemas.events import Agent
 from schemas.pairs import LabelledPair, pair_id
+from schemas.releases import GateDecision
 from schemas.settings import Settings
-from trainer.evaluate.gate import GateDecision
+from trainer.evaluate import queries
 from trainer.model.encoder import Encoder, Progress
 
 SEEN = ("amber", "birch", "cedar", "delta")
@@ -53,7 +53,7 @@ class Texts:
     def all_ids(self) -> list[str]:
         return list(self._texts)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Document]:
+    def get(self, ids: Iterable[str]) -> dict[str, Document]:
         return {name: Document(doc_id=name, text=self._texts[name]) for name in ids}
 
 
@@ -91,7 +91,7 @@ def gate(
         cast(Encoder, child),
         held_out(),
         [],
-        cast(TextStore, Texts()),
+        Texts(),
         settings=Settings(gate_margin=0.5, gate_min_queries=1, gate_regression=own),
         progress=comparing(check),
     )
@@ -112,14 +112,18 @@ def own(tmp_path: Path) -> Path:
 def test_without_a_regression_set_only_held_out_queries_count() -> None:
     found = gate(Words(*OWN), None)
 
-    assert (found.decision, found.queries, found.regression) == ("ship", len(SEEN), None)
+    assert (found.decision, found.regression) == ("ship", None)
+    assert found.held_out is not None
+    assert found.held_out.queries == len(SEEN)
+    assert found.caps == queries.caps_of(Settings())
 
 
 def test_a_child_that_loses_the_users_own_queries_is_rejected(own: Path) -> None:
     found = gate(Words(*OWN), own)
 
     assert found.decision == "reject"
-    assert found.difference == 0.0
+    assert found.held_out is not None
+    assert found.held_out.difference == 0.0
     assert found.regression is not None
     assert found.regression.queries == len(OWN)
     assert found.regression.parent_metrics.ndcg_at_10 == 1.0
@@ -135,19 +139,19 @@ def test_a_child_that_keeps_them_ships_with_the_figures(own: Path) -> None:
     assert (found.regression.difference, found.regression.interval) == (0.0, (0.0, 0.0))
 
 
-def test_judged_documents_that_are_not_in_the_corpus_are_told_of(tmp_path: Path) -> None:
+def test_judged_documents_that_are_not_in_the_corpus_are_logged(tmp_path: Path) -> None:
     own = regression_set(tmp_path, ["doc-ember", "gone", "gone", "gone"])
 
-    with capture_logs() as said:
+    with capture_logs() as logged:
         found = gate(Words(), own)
 
     assert found.regression is not None
     assert found.regression.queries == 1
-    [warning] = [entry for entry in said if entry["log_level"] == "warning"]
+    [warning] = [entry for entry in logged if entry["log_level"] == "warning"]
     assert (warning["left_out"], warning["queries"]) == (3, 4)
 
 
-def test_a_set_that_says_nothing_holds_the_child(tmp_path: Path) -> None:
+def test_a_set_without_a_known_document_holds_the_child(tmp_path: Path) -> None:
     found = gate(Words(), regression_set(tmp_path, ["gone"] * len(OWN)))
 
     assert (found.decision, found.regression) == ("hold", None)
@@ -159,10 +163,10 @@ def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
 ) -> None:
     monkeypatch.setattr("consumers.training.progress.PROGRESS_SECONDS", 0.0)
 
-    with capture_logs() as said:
+    with capture_logs() as logged:
         gate(Words(), own)
 
-    shown = [entry for entry in said if "seconds_left" in entry]
+    shown = [entry for entry in logged if "seconds_left" in entry]
     stages = list(dict.fromkeys(entry["event"] for entry in shown))
     assert stages == ["evaluating the parent", "evaluating the child"]
     assert (shown[-1]["documents"], shown[-1]["seconds_left"]) == (shown[-1]["of"], 0)

@@ -10,17 +10,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-
 from consumers.training.repeat import repeat
+
 from schemas.pairs import LabelledPair
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.killed_trainer import AFTER, work
-from tests.consumers.training_world import World, small
+from tests.consumers.training.killed_trainer import AFTER, work
+from tests.consumers.training.world import World, small
 from tests.torch_threads import torch_threads
 from tests.waiting import eventually
-from trainer.data.heldout import is_held_out
+from trainer.data.draws import is_held_out
 from trainer.registry.registry import Registry
 
 Start = Callable[[str | None], BaseProcess]
@@ -55,7 +55,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
 def start(world: World) -> Iterator[Start]:
     """Starts a trainer; the imports are made once, in a server that all are forked from."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.consumers.killed_trainer"])
+    context.set_forkserver_preload(["tests.consumers.training.killed_trainer"])
     started: list[BaseProcess] = []
 
     def _start(after: str | None) -> BaseProcess:

@@ -1,54 +1,49 @@
-"""What enters a run, and what is compared on; stores are stood in for by plain values."""
+"""What enters a run, selected from plain values."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from consumers.training.selection import (
-    OVER,
-    STALE,
-    Selection,
-    Selector,
-    is_stale,
-    rules_of,
-)
-from consumers.training.training_gate import relevance
 from schemas.documents import Document
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
-from tests.consumers.training_world import World
-from trainer.data.heldout import is_held_out
-from trainer.data.training_caps import ORDINARY_RUN
+from tests.consumers.training.world import World
+from trainer.data import examples
+from trainer.data.caps import ORDINARY_RUN
+from trainer.data.draws import is_held_out
+from trainer.data.selection import OVER, Selection, Selector, rules_of
+from trainer.data.weighting import Variant
 
 NEW = Range(topic="pairs", partition=0, start=10, end=20)
 EARLIER = Range(topic="pairs", partition=0, start=0, end=10)
 
 
 class Pairs:
-    """As much of a PairStore as a selection reads."""
+    """A source of pairs."""
 
-    def __init__(self, new: list[LabelledPair], earlier: list[LabelledPair]) -> None:
+    def __init__(
+        self, new: list[LabelledPair], earlier: list[LabelledPair], variant: Variant
+    ) -> None:
         self.by_range = {NEW: new, EARLIER: earlier}
+        self.variant = variant
 
-    def within(self, ranges: list[Range]) -> list[LabelledPair]:
+    def within(self, ranges: Iterable[Range]) -> list[LabelledPair]:
         return [pair for span in ranges for pair in self.by_range[span]]
 
-    def trainable_ids(self, ranges: list[Range], variant: str) -> list[str]:
-        return [
-            pair.pair_id
-            for pair in self.within(ranges)
-            if not is_held_out(pair.query) and (variant == "naive" or pair.verdict == "relevant")
-        ]
+    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
+        found = examples.trainable(self.within(ranges), variant=self.variant)
+        return [pair.pair_id for pair in found.pairs]
 
-    def get(self, pair_ids: list[str]) -> list[LabelledPair]:
+    def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
         return [every[pair_id] for pair_id in pair_ids]
 
-    def repeats(self, ranges: list[Range]) -> int:
+    def repeats(self, ranges: Iterable[Range]) -> int:
         return 0
 
 
 class Texts:
-    """As much of a TextStore as a selection reads."""
+    """A source of documents."""
 
     def __init__(self, missing: set[str]) -> None:
         self.missing = missing
@@ -83,11 +78,11 @@ def choose(
 ) -> Selection:
     own = Selector.__dataclass_fields__.keys()
     rules = {name: value for name, value in changes.items() if name not in own}
-    values = {"ancestors": [1], "seed": 0} | {n: v for n, v in changes.items() if n in own}
+    values = {"parent": 1, "seed": 0} | {n: v for n, v in changes.items() if n in own}
     chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
     caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
-        Pairs(new, earlier),
+        Pairs(new, earlier, values.get("variant", "reweight")),
         Texts(missing or set()),
         chosen_by.model_copy(update={"caps": caps}),
         **values,
@@ -130,31 +125,36 @@ def test_a_flood_is_sampled_and_counted() -> None:
     assert chosen.left_out == {OVER: 32}
 
 
-def test_spellings_of_a_query_are_one() -> None:
-    pairs = [
-        *made(1, query="What is  IT", positive="a"),
-        *made(1, start=9, query="what is it", positive="b"),
-        *made(1, start=18, query="other", positive="a"),
-    ]
-    expected = {"What is  IT": {"a", "b"}, "other": {"a"}}
-    assert relevance(pairs) == relevance(pairs[::-1]) == expected
-
-
 def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> None:
-    factors = {"correct": 1.0, "incorrect": 0.5, "unknown": 0.0}
+    factors = {"correct": 1.0, "incorrect": 0.5, "unknown": 1.0}
     new = [*made(6), *made(2, 100, outcome="incorrect"), *made(3, 200, outcome="unknown")]
-    earlier = [*made(2, 1000, outcome="incorrect"), *made(30, 2000, outcome="unknown")]
-    taken = [pair for pair in new if pair.outcome != "unknown"]
-    chosen = choose(new, earlier, factor_of=lambda pair: factors[pair.outcome])
-    assert chosen.left_out == {"outcome": 3}
-    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in taken))
-    assert set(chosen.replayed) == {pair.pair_id for pair in earlier[:2]}
-    plain = choose(taken, earlier[:2])
-    assert plain.replayed == chosen.replayed
-    assert plain.intensity == chosen.intensity
+    earlier = [*made(2, 1000, outcome="incorrect"), *made(3, 2000)]
+    plain = choose(new, earlier)
+    weighed = choose(new, earlier, train_outcome_policy="weight")
+    assert (weighed.pair_ids, weighed.replayed) == (plain.pair_ids, plain.replayed)
+    assert weighed.intensity == plain.intensity
     outcomes = {pair.pair_id: pair.outcome for pair in [*new, *earlier]}
-    for example, full in zip(chosen.examples, plain.examples, strict=True):
+    assert {outcomes[pair_id] for pair_id in weighed.replayed} == {"correct", "incorrect"}
+    for example, full in zip(weighed.examples, plain.examples, strict=True):
         assert example.weight == full.weight * factors[outcomes[example.pair_id]]
+
+    correct = choose(new, earlier, train_outcome_policy="correct_only")
+    assert correct.left_out == {"outcome": 5}
+    assert correct.pair_ids == tuple(sorted(pair.pair_id for pair in new[:6]))
+    assert set(correct.replayed) == {pair.pair_id for pair in earlier[2:]}
+
+
+def test_a_known_outcome_counts_before_the_one_of_the_pair() -> None:
+    new = [*made(4), *made(3, 100, outcome="incorrect")]
+    late = {new[0].trajectory_id: "incorrect", new[6].trajectory_id: "correct"}
+    chosen = choose(
+        new,
+        [],
+        train_outcome_policy="correct_only",
+        outcome_of=lambda pair: late.get(pair.trajectory_id) or pair.outcome,
+    )
+    assert chosen.left_out == {"outcome": 3}
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in [*new[1:4], new[6]]))
 
 
 def test_the_naive_variant_takes_every_browsed_document_and_weighs_none() -> None:
@@ -220,28 +220,3 @@ def test_caps_count_only_what_would_train() -> None:
         train_cap_tenant=0.5,
     )
     assert chosen.left_out == {"no text": 30}
-
-
-def test_pairs_of_an_old_retriever_are_left_out_if_a_bound_is_set() -> None:
-    old, recent, untold = (
-        made(5, retriever_version=2),
-        made(5, 100, retriever_version=5),
-        made(5, 200),
-    )
-    every = [*old, *recent, *untold]
-    lineage = [9, 7, 5, 2, 1]
-    assert choose(every, [], ancestors=lineage).left_out == {}
-    chosen = choose(every, every, ancestors=lineage, train_max_staleness=2)
-    assert chosen.left_out == {STALE: 5}
-    assert not {pair.pair_id for pair in old} & {*chosen.pair_ids, *chosen.replayed}
-
-
-def test_staleness_counts_the_releases_of_the_parents_line_that_are_newer() -> None:
-    [of_five] = made(1, retriever_version=5)
-    assert not is_stale(of_five, [9, 7, 5, 1], 2)
-    assert is_stale(of_five, [9, 7, 5, 1], 1)
-    # Of a line that was rolled back: 9 and 7 came after it all the same.
-    assert is_stale(of_five, [9, 7, 4, 1], 1)
-    # The parent is older than the pair's retriever.
-    assert not is_stale(of_five, [4, 1], 0)
-    assert not is_stale(*made(1), [9, 7, 5, 1], 0)

@@ -1,8 +1,8 @@
-"""What Prometheus sees of the training consumer (steps, loss and gate: ``trainer.metrics``)."""
+"""Metrics of the trainer (steps, loss and gate: ``trainer.metrics``)."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-PAIRS_SEEN = Counter(
+PAIRS_READ = Counter(
     "retrail_train_pairs_read_total",
     "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
     ["verdict"],
@@ -15,21 +15,10 @@ PAIRS_PENDING = Gauge(
     "Relevant pairs for training since the last run; RETRAIL_TRAIN_MIN_PAIRS of them start one.",
 )
 PENDING_AGE = Gauge("retrail_train_pairs_pending_age_seconds", "Age of the oldest pending pair.")
-INVALID_RECORDS = Counter(
-    "retrail_consumer_invalid_records_total",
-    "Records that are no pair, document, manifest or release, and were passed over.",
-    ["stage"],
-)
-STORE_REBUILDS = Counter(
-    "retrail_mirror_rebuilds_total",
-    "Local copies of a topic that were thrown away and read anew.",
-    ["topic", "reason"],
-)
-
-TRAINER_ACTIVE = Gauge("retrail_train_active", "1 on the trainer that trains, 0 on a stand-by.")
+ACTIVE = Gauge("retrail_train_active", "1 on the trainer that trains, 0 on a stand-by.")
 RUNS = Counter(
     "retrail_train_runs_total",
-    "Training runs by result: ship, hold, reject, empty, abandoned, interrupted, failed.",
+    "Training runs by result: ship, hold, reject, pending, empty, interrupted, failed.",
     ["result"],
 )
 RUN_SECONDS = Histogram(
@@ -37,7 +26,7 @@ RUN_SECONDS = Histogram(
     "Wall time of a run from its manifest to its release.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
-LEFT_OUT = Counter(
+PAIRS_EXCLUDED = Counter(
     "retrail_train_pairs_excluded_total",
     "Pairs in a run's ranges that did not train, by reason.",
     ["reason"],

@@ -1,7 +1,7 @@
 """Caps against poisoning: how much of a run one agent, tenant, trajectory, query or document gets.
 
-Whoever can publish trajectories can publish many. Up to its cap what it says is learned from, like
-all else; beyond it pairs are left out, drawn by the seed, and counted.
+Whoever can publish trajectories can publish many. Up to its cap a group trains like all others;
+pairs beyond it are left out, drawn by the seed, and counted.
 
 - A share is one of the pairs that are left, not of those that came. So a flood does not raise its
   own limit: ten thousand pairs of one agent beside a thousand of others are cut to a thousand
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
-from trainer.data.heldout import folded
-from trainer.data.lineage import draw
+from schemas.settings import TrainSettings
+from trainer.data.draws import draw, normalize_query
 
 GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "trajectory": lambda pair: pair.trajectory_id,
-    "query": lambda pair: folded(pair.query),
+    "query": lambda pair: normalize_query(pair.query),
     "document": lambda pair: pair.positive,
     "agent": lambda pair: pair.agent.name,
     "tenant": lambda pair: pair.tenant,
@@ -41,7 +41,21 @@ ORDINARY_RUN = 512
 FAIR: dict[str, float] = {"trajectory": 3.0, "query": 3.0, "document": 3.0}
 """Times an equal share that a group may always have; an agent and a tenant once."""
 
+UNCAPPED = Caps(agent=1.0, tenant=1.0, trajectory=1.0, query=1.0, document=1.0, run=1)
+
 _ROUNDING = 1e-9
+
+
+def caps_of(settings: TrainSettings) -> Caps:
+    """The caps of a run."""
+    return Caps(
+        agent=settings.train_cap_agent,
+        tenant=settings.train_cap_tenant,
+        trajectory=settings.train_cap_trajectory,
+        query=settings.train_cap_query,
+        document=settings.train_cap_document,
+        run=ORDINARY_RUN,
+    )
 
 
 @dataclass(frozen=True, slots=True)

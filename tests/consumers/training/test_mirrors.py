@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from consumers.training.training_pairs import PairStore, Pending
+
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.consumers.training_world import World
-from trainer.data.heldout import is_held_out
+from tests.consumers.training.world import World
+from trainer.data.draws import is_held_out
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import signal
 from typing import Any
 
 import torch
+from consumers.training.training_ledger import Ledger
 
 from consumers import releases
 from consumers.training import training_run, training_worker
-from consumers.training.training_ledger import Ledger
 from retrail_runtime.logging import configure
 from schemas.settings import Settings
 from trainer.fit import finetune
@@ -27,7 +27,7 @@ AFTER: dict[str, tuple[Any, str]] = {
     "8 the release is acknowledged": (releases, "write_release"),
     "9 live is acknowledged": (releases, "write_live"),
 }
-"""The steps of :func:`consumers.training.training_run.train_new`, and what has just been called
+"""The steps of :func:`consumers.training.run.train_new`, and what has just been called
 then.
 """
 
