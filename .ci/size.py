@@ -145,7 +145,7 @@ def main() -> int:
     from schemas.settings import Settings
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    packages = project["tool"]["mypy"]["packages"]
     sources = [Source.read(path) for path in _python_files(packages)]
     for package in packages:
         own = [source for source in sources if source.path.parts[0] == package]

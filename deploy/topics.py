@@ -1,4 +1,4 @@
-"""Creating the topics, and telling when one is not as the contract wants it."""
+"""Creating the topics, comparing them with their specification, removing an installation's."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
-from retrail_runtime.kafka import partition_counts
+from retrail_runtime import kafka
 from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, TopicSpec, specs
@@ -21,28 +21,27 @@ from schemas.topics import Topics, TopicSpec, specs
 TIMEOUT = 10.0
 """Seconds for the broker's first answer."""
 WORK_TIMEOUT = 30.0
-"""Seconds for a broker that answers to create or describe all topics."""
+"""Seconds for a broker that answers to create, describe or delete all topics."""
 
 COMPARED = ("cleanup.policy", "retention.ms", "message.timestamp.type", "max.message.bytes")
 DEFAULTS = {"message.timestamp.type": "CreateTime"}
-"""What it means where a spec, or a lesser broker, says nothing."""
+"""Kafka's, for what a specification leaves out."""
 
-State = Literal["created", "as it should be"]
+State = Literal["created", "ok"]
 
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """A topic as the broker has it; ``config`` holds at least the :data:`COMPARED` names."""
+    """A topic on the broker; ``config`` holds at least the :data:`COMPARED` names."""
 
     name: str
     partitions: int
-    replication: int
     config: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which a topic is not as the contract wants it."""
+    """One difference between a topic on the broker and its specification."""
 
     topic: str
     what: str
@@ -58,17 +57,17 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     """Create every topic that is absent and compare every one that exists; safe to repeat.
 
     Returns:
-        Each topic's name, and whether it was created or was there as it should be.
+        Each topic's name, and whether it was created or existed and is ok.
 
     Raises:
         BrokerUnavailableError: Kafka does not answer within 10 s.
-        ConfigurationError: Kafka refuses to create a topic, or judged-events would forget what
-            the miner still needs.
+        ConfigurationError: Kafka refuses to create a topic, or the retention of judged-events is
+            shorter than a trajectory can be open.
         TopicMismatchError: with all differences at once; absent topics were created all the same.
     """
     require_retention(settings)
-    existing = partition_counts(settings, TIMEOUT)
-    admin = _connect(settings)
+    existing = kafka.partition_counts(settings, TIMEOUT)
+    admin = kafka.admin(settings)
     wanted = specs(settings)
     absent = [spec for spec in wanted if spec.name not in existing]
     created = _create(admin, absent)
@@ -77,34 +76,68 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     actual = describe(admin, [spec.name for spec in earlier])
     differences = [found for spec in earlier for found in compare(spec, actual[spec.name])]
     if differences:
-        raise TopicMismatchError(_advice(differences))
-    return [
-        (spec.name, "created" if spec.name in created else "as it should be") for spec in wanted
-    ]
+        raise TopicMismatchError(_advice(differences), topic=differences[0].topic)
+    return [(spec.name, "created" if spec.name in created else "ok") for spec in wanted]
 
 
 def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Difference]]]:
-    """Every topic as it should be, as it is (``None``: absent), and how these differ.
+    """Every topic's specification, the topic (``None``: absent), and how they differ.
 
     Raises:
         BrokerUnavailableError: Kafka does not answer within 10 s.
     """
-    existing = partition_counts(settings, TIMEOUT)
+    existing = kafka.partition_counts(settings, TIMEOUT)
     wanted = specs(settings)
-    actual = describe(_connect(settings), [spec.name for spec in wanted if spec.name in existing])
+    names = [spec.name for spec in wanted if spec.name in existing]
+    actual = describe(kafka.admin(settings), names)
     return [
-        (spec, actual.get(spec.name), compare(spec, actual[spec.name]))
+        (spec, actual[spec.name], compare(spec, actual[spec.name]))
         if spec.name in actual
         else (spec, None, [])
         for spec in wanted
     ]
 
 
-def require_retention(settings: Settings) -> None:
-    """The miner folds again from the oldest open trajectory: its events must still be there.
+def remove(settings: Settings) -> list[str]:
+    """Delete every topic and consumer group under the topic prefix, of all revisions.
+
+    All members of the groups must have left.
+
+    Returns:
+        What was deleted.
 
     Raises:
-        ConfigurationError: retention is not above the longest that a trajectory can be open.
+        ConfigurationError: there is no prefix, so the installation's topics cannot be identified.
+        KafkaException: the broker does not answer or refuses.
+    """
+    prefix = settings.topic_prefix
+    if not prefix:
+        raise ConfigurationError("Only an installation with RETRAIL_TOPIC_PREFIX can be removed.")
+    admin = kafka.admin(settings)
+    found = admin.list_consumer_groups(request_timeout=WORK_TIMEOUT).result().valid
+    groups = sorted(one.group_id for one in found if one.group_id.startswith(prefix))
+    topics = admin.list_topics(timeout=WORK_TIMEOUT).topics
+    names = sorted(name for name in topics if name.startswith(prefix))
+    deletions = {}
+    if groups:
+        deletions.update(admin.delete_consumer_groups(groups, request_timeout=WORK_TIMEOUT))
+    if names:
+        deletions.update(admin.delete_topics(names, request_timeout=WORK_TIMEOUT))
+    gone = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND)
+    for deletion in deletions.values():
+        try:
+            deletion.result()
+        except KafkaException as error:
+            if error.args[0].code() not in gone:
+                raise
+    return groups + names
+
+
+def require_retention(settings: Settings) -> None:
+    """A miner that restarts reads from the oldest open trajectory: its events must still be there.
+
+    Raises:
+        ConfigurationError: retention is not above the longest time that a trajectory can be open.
     """
     open_seconds = (
         settings.mine_max_age_seconds + settings.mine_idle_seconds + settings.mine_gap_seconds
@@ -119,58 +152,56 @@ def require_retention(settings: Settings) -> None:
 
 
 def compare(spec: TopicSpec, actual: Actual) -> list[Difference]:
-    """How a topic differs from what the contract wants (replication is the operator's affair)."""
+    """How a topic differs from its specification (replication is left to the operator)."""
     wanted = DEFAULTS | spec.config() | {"partitions": str(spec.partitions)}
-    have = {**DEFAULTS, **actual.config, "partitions": str(actual.partitions)}
+    have = {**actual.config, "partitions": str(actual.partitions)}
     return [
-        Difference(spec.name, what, have.get(what, "not told"), wanted[what])
+        Difference(spec.name, what, have[what], wanted[what])
         for what in ("partitions", *COMPARED)
-        if what in wanted and have.get(what) != wanted[what]
+        if what in wanted and have[what] != wanted[what]
     ]
 
 
-def kept(spec: TopicSpec) -> str:
+def retention(spec: TopicSpec) -> str:
     """How long a topic keeps its records, for people."""
     if spec.retention == "compact":
         return "latest of each key"
     if spec.retention == "forever":
-        return "for ever"
+        return "unlimited"
     hours = spec.retention_ms / 3_600_000
     return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"
 
 
 def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
-    """Existing topics as the broker has them."""
-    names = list(names)
-    if not names:
+    """Existing topics as they are on the broker.
+
+    Raises:
+        BrokerUnavailableError: the broker does not describe them.
+    """
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    if not resources:
         return {}
     metadata = admin.list_topics(timeout=WORK_TIMEOUT).topics
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     futures = admin.describe_configs(resources, request_timeout=WORK_TIMEOUT)
     try:
         described = {resource.name: future.result() for resource, future in futures.items()}
     except KafkaException as error:
         raise BrokerUnavailableError(
-            f"Kafka does not tell the settings of its topics: {error.args[0].str()}. Its user "
-            "needs the right DescribeConfigs on them."
+            f"Kafka does not describe its topics: {error.args[0].str()}. Its user needs the right "
+            "DescribeConfigs on them."
         ) from error
     return {
         name: Actual(
             name=name,
             partitions=len(metadata[name].partitions),
-            replication=len(metadata[name].partitions[0].replicas),
-            config={option: entry.value for option, entry in described[name].items()},
+            config={option: entry.value for option, entry in config.items()},
         )
-        for name in names
+        for name, config in described.items()
     }
 
 
-def _connect(settings: Settings) -> AdminClient:
-    return AdminClient({**settings.kafka(), "log_level": 0})
-
-
 def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
-    """Create topics; returns those that this call created and nobody else meanwhile."""
+    """Create topics; returns those that this call created, not another process meanwhile."""
     if not absent:
         return set()
     futures = admin.create_topics(
@@ -195,7 +226,7 @@ def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
 
 
 def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
-    """Return once clients are told of these topics; the broker learns of them a moment later."""
+    """Return once the broker lists these topics, which takes it a moment."""
     deadline = time.monotonic() + WORK_TIMEOUT
     missing = {spec.name for spec in specs}
     while missing:
@@ -203,14 +234,14 @@ def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
         missing -= {name for name in missing if name in known and known[name].partitions}
         if missing and time.monotonic() > deadline:
             raise BrokerUnavailableError(
-                f"Kafka created {', '.join(sorted(missing))} and does not show it. Look into the "
+                f"Kafka created {', '.join(sorted(missing))} but does not list it. Look into the "
                 "broker's log, then repeat `retrail topics create`."
             )
 
 
 def _advice(differences: list[Difference]) -> str:
     lines = "\n".join(f"  {difference}" for difference in differences)
-    advice = [f"These topics exist, but not as Retrail needs them:\n{lines}"]
+    advice = [f"These topics exist with other settings than Retrail needs:\n{lines}"]
     if any(difference.what == "partitions" for difference in differences):
         advice.append(
             "Partitions are never changed in place: set RETRAIL_PARTITIONS to what is there, or "

@@ -13,33 +13,32 @@ Example:
     ...     trajectory.end("correct")
 """
 
-from retrail.dispatch import LostEvent, Stats
+from retrail.config import Limits, Timeout
 from retrail.errors import (
+    ClosedError,
     ConfigurationError,
     DeliveryError,
-    EventTooLargeError,
     InvalidEventError,
-    PublisherClosedError,
     PublishError,
     QueueFullError,
-    TrajectoryClosedError,
 )
 from retrail.publisher import Publisher
+from retrail.stats import LostEvent, Stats
 from retrail.trajectory import Trajectory
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClosedError",
     "ConfigurationError",
     "DeliveryError",
-    "EventTooLargeError",
     "InvalidEventError",
+    "Limits",
     "LostEvent",
     "PublishError",
     "Publisher",
-    "PublisherClosedError",
     "QueueFullError",
     "Stats",
+    "Timeout",
     "Trajectory",
-    "TrajectoryClosedError",
 ]

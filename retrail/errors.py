@@ -2,14 +2,12 @@
 
 ::
 
-    PublishError                   nothing that an agent publishes raises anything else
-    ├── ConfigurationError         a Publisher cannot be made with these arguments or variables
-    ├── InvalidEventError          the arguments make no event of the contract
-    ├── EventTooLargeError         the event is above the 4 MiB that the topic takes
-    ├── QueueFullError             the queue to the broker is full, also after waiting
-    ├── DeliveryError              events were queued, but the broker did not take them
-    ├── PublisherClosedError       the publisher was closed before this event
-    └── TrajectoryClosedError      the trajectory ended, lost its start or belongs elsewhere
+    PublishError               nothing that an agent publishes raises anything else
+    ├── ConfigurationError     a Publisher cannot be made with these arguments or variables
+    ├── InvalidEventError      the arguments make no event of the contract, or one that is too large
+    ├── QueueFullError         the queue to the broker is full, also after waiting
+    ├── DeliveryError          events were queued, but the broker did not take them
+    └── ClosedError            the publisher was closed, or the trajectory takes no more events
 
 With ``on_error="drop"`` (the default) only :class:`ConfigurationError` is ever raised; the others
 are logged, counted in ``Publisher.stats`` and handed to ``on_failure``.
@@ -17,7 +15,15 @@ are logged, counted in ``Publisher.stats`` and handed to ``on_failure``.
 
 
 class PublishError(Exception):
-    """Base of all errors of the client."""
+    """Base of all errors of the client.
+
+    Attributes:
+        trajectory_id: trajectory of the event that was not published, if the error is about one.
+        event: type of that event, such as ``"search"``.
+    """
+
+    trajectory_id: str | None = None
+    event: str | None = None
 
 
 class ConfigurationError(PublishError, ValueError):
@@ -25,28 +31,40 @@ class ConfigurationError(PublishError, ValueError):
 
 
 class InvalidEventError(PublishError, ValueError):
-    """The arguments make no event of the contract; the message never holds an agent's text."""
+    """The arguments make no event of the contract; the message never holds an agent's text.
 
+    Attributes:
+        size: bytes of the record, if it is above the 4 MiB that the topic takes.
+    """
 
-class EventTooLargeError(PublishError):
-    """The event is above the 4 MiB that the topic takes."""
+    def __init__(self, message: str, *, size: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class QueueFullError(PublishError):
-    """The queue to the broker is full, also after waiting for ``block_seconds``."""
+    """The queue to the broker is full, also after waiting for ``Timeout.block`` seconds.
+
+    Attributes:
+        waiting: events in the queue.
+    """
+
+    def __init__(self, message: str, waiting: int) -> None:
+        super().__init__(message)
+        self.waiting = waiting
 
 
 class DeliveryError(PublishError):
-    """Events were queued, but the broker did not take them in time; ``count`` says how many."""
+    """Events were queued, but the broker did not take them in time.
+
+    Attributes:
+        count: how many, since the last ``flush``.
+    """
 
     def __init__(self, message: str, count: int) -> None:
         super().__init__(message)
         self.count = count
 
 
-class PublisherClosedError(PublishError):
-    """The publisher was closed before this event."""
-
-
-class TrajectoryClosedError(PublishError):
-    """The trajectory has ended, lost its first event, or was opened by another process."""
+class ClosedError(PublishError):
+    """The publisher was closed, or the trajectory has ended or belongs to another process."""

@@ -1,7 +1,7 @@
-"""A bounded queue in front of a librdkafka producer, emptied by a thread of its own.
+"""The queue between an agent and Kafka: librdkafka's, bounded, emptied by a thread.
 
-Callers only enqueue. The bounds are ours and not librdkafka's, because a caller must be able to
-wait for room, and librdkafka tells nobody when there is some.
+Callers only enqueue. Nothing is lost in silence: every event that will never arrive is raised, or
+logged, counted and handed to ``on_failure``.
 """
 
 import asyncio
@@ -18,16 +18,17 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from retrail.complaints import Complaints
-from retrail.connection import FIXED
-from retrail.errors import PublisherClosedError
+from retrail.config import FIXED, Limits, Timeout
+from retrail.errors import ClosedError, DeliveryError, PublishError, QueueFullError
+from retrail.logging import LibrdkafkaLog, RateLimitedLog
+from retrail.stats import LostEvent, Stats
 from retrail.wire import MAX_EVENT_BYTES, Record
 
 POLL_SECONDS = 0.1
-"""How long the poller sleeps in librdkafka; a delivery wakes it."""
-
-Report = Callable[[str | None], None]
-"""Told once a record: nothing, or why it was not delivered."""
+"""How long the delivery thread waits in librdkafka; a delivery report wakes it."""
+ROOM_SECONDS = 0.02
+"""How long a caller waits before it tries again: librdkafka frees a record's place only after the
+callback of its delivery report, so a wake-up by that callback may come too early."""
 
 log = logging.getLogger("retrail")
 
@@ -36,14 +37,15 @@ _abandoned: list[Producer] = []
 
 
 class Outbox:
-    """Sends records to topics; safe from threads, and anew in a forked child.
+    """Sends records to topics; safe from threads, and starts empty in a forked child.
 
     Args:
         config: librdkafka properties that reach the brokers.
-        max_events, max_bytes: how much may wait; one record always may.
-        delivery_seconds: after which a record that the broker has not taken is given up.
-        close_seconds: how long the end of the process may wait for deliveries.
-        forked: called in a forked child, where the outbox starts empty.
+        topic: where records go, unless :meth:`enqueue` gets another.
+        limits: bounds of the queue.
+        timeout: how long to wait for room, deliveries and the end.
+        raises: whether an event that cannot be published raises or is dropped.
+        on_failure: called with each lost event that is not raised.
 
     Raises:
         KafkaException: librdkafka refuses ``config``.
@@ -53,120 +55,100 @@ class Outbox:
         self,
         config: dict[str, Any],
         *,
-        max_events: int,
-        max_bytes: int,
-        delivery_seconds: float,
-        close_seconds: float,
-        forked: Callable[[], None],
+        topic: str,
+        limits: Limits,
+        timeout: Timeout,
+        raises: bool,
+        on_failure: Callable[[LostEvent], None] | None,
     ) -> None:
-        self._max_events, self._max_bytes = max_events, max_bytes
-        self._close_seconds, self._forked = close_seconds, forked
+        self.topic, self.timeout, self.raises = topic, timeout, raises
+        self.bootstrap: str = config["bootstrap.servers"]
+        self._on_failure = on_failure
         self._config = (
             {
                 "client.id": "retrail",
                 "linger.ms": 5,
                 "message.max.bytes": MAX_EVENT_BYTES,
-                "message.timeout.ms": max(1, int(delivery_seconds * 1000)),
-                # Above ours, so that ours are the ones that are met.
-                "queue.buffering.max.messages": max_events + 1000,
-                "queue.buffering.max.kbytes": 2 * max_bytes // 1024 + 16 * 1024,
+                "message.timeout.ms": max(1, int(timeout.delivery * 1000)),
+                "queue.buffering.max.messages": limits.events,
+                "queue.buffering.max.kbytes": -(-limits.bytes // 1024),
             }
             | config
             | dict(FIXED)
         )
-        self._start_afresh()
+        self._reset()
         self._started()
         _open.add(self)
 
-    def _start_afresh(self) -> None:
+    def _reset(self) -> None:
         self._changed = threading.Condition()
         self._starting = threading.Lock()
         self._producer: Producer | None = None
-        self._poller: threading.Thread | None = None
-        self._closed = False
-        self._waited_in_vain = False
-        self._events = self._bytes = 0
+        self._poller: _DeliveryThread | None = None
+        self._closed = self._stuck = False
+        self._log = RateLimitedLog()
+        self._raised = 0
+        self._counts = dict.fromkeys(
+            ("published", "delivered", "failed", "dropped", "redaction_failures"), 0
+        )
 
-    @property
-    def waiting(self) -> int:
-        """Records that are neither delivered nor given up."""
-        return self._events
+    # -- Enqueueing -----------------------------------------------------------------------------
 
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called in this process."""
-        return self._closed
+    def publish(self, attempt: Callable[[], bool]) -> None:
+        """Repeat an attempt to enqueue until there is room, for at most ``timeout.block`` seconds.
 
-    def wait_for_room(self, size: int, seconds: float, *, again: bool) -> bool:
-        """Wait until a record of ``size`` bytes fits; ``False`` if it still does not.
-
-        Returns at once where waiting would hang more than the caller: in a thread that runs an
-        event loop, in the poller's own (a delivery callback), and, unless ``again``, while an
-        earlier wait was in vain and nothing has been delivered since.
-        """
-        with self._changed:
-            if self._waited_in_vain and not again:
-                seconds = 0
-            if self._fits(size) or seconds <= 0 or self._in_poller() or _runs_an_event_loop():
-                return self._fits(size)
-            fits = self._changed.wait_for(lambda: self._fits(size) or self._closed, seconds)
-            self._waited_in_vain = not fits
-            return fits
-
-    def send(self, record: Record, report: Report, topic: str) -> bool:
-        """Enqueue a record for a topic; ``False`` if there is no room for it now. Never blocks.
+        It is made once where waiting would hang more than the caller: in a thread that runs an
+        event loop and in a delivery callback. When events are dropped, a wait that found no room is
+        the last one until the broker takes a record.
 
         Raises:
-            BufferError: librdkafka's own queue is full; its bounds were set below ours.
+            QueueFullError: there was no room.
+        """
+        deadline = time.monotonic() + self.timeout.block
+        while not attempt():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._may_wait():
+                self._stuck = self._stuck or left <= 0
+                raise QueueFullError(
+                    f"{self.waiting:,} events wait for the broker at {self.bootstrap}, which does "
+                    "not take them fast enough. Is it running, and does the topic "
+                    f"{self.topic} exist (`retrail topics create`)?",
+                    self.waiting,
+                )
+            with self._changed:
+                self._changed.wait(min(left, ROOM_SECONDS))
+
+    def _may_wait(self) -> bool:
+        if self._stuck and not self.raises:
+            return False
+        return not _in_delivery_thread() and not _in_event_loop()
+
+    def enqueue(self, record: Record, topic: str | None = None) -> bool:
+        """Put a record into the queue, or return ``False`` if it is full; never blocks.
+
+        Raises:
+            ClosedError: the publisher was closed.
             KafkaException: librdkafka refuses the record.
-            PublisherClosedError: it was closed just now.
             RuntimeError: no thread can be started any more.
         """
         with self._changed:
-            if self._closed or not self._fits(record.size):
-                return False
-            self._events += 1
-            self._bytes += record.size
+            if self._closed:
+                raise ClosedError("The publisher is closed; make a new one.")
+            self._counts["published"] += 1
         try:
-            self._produce(record, topic, partial(self._reported, record.size, report))
-        except BaseException:
-            self._release(record.size)
+            self._produce(record, topic or self.topic)
+        except BaseException as error:
+            with self._changed:
+                self._counts["published"] -= 1
+                self._changed.notify_all()
+            if isinstance(error, BufferError):
+                return False
             raise
         return True
 
-    def flush(self, seconds: float) -> int:
-        """Wait until all is delivered or given up, at most ``seconds``; how many still wait."""
-        with self._changed:
-            if not self._in_poller():
-                self._changed.wait_for(lambda: self._events == 0, seconds)
-            return self._events
-
-    def close(self, seconds: float) -> None:
-        """Take nothing more, flush, and give up what is left; may be called again."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        left = self.flush(seconds)
-        producer, poller = self._producer, self._poller
-        if left and producer is not None:
-            producer.purge()
-            self.flush(1.0)
-        self._producer = self._poller = None
-        _open.discard(self)
-        if poller is not None and not self._in_poller():
-            poller.join(1.0)
-
-    def _fits(self, size: int) -> bool:
-        if self._events == 0:
-            return True
-        return self._events < self._max_events and self._bytes + size <= self._max_bytes
-
-    def _produce(
-        self,
-        record: Record,
-        topic: str,
-        delivered: Callable[[KafkaError | None, Message], None],
-    ) -> None:
+    def _produce(self, record: Record, topic: str) -> None:
+        # Not the record: librdkafka has copied its bytes, and each would be held twice.
+        report = partial(self._reported, record.trajectory_id, record.seq, record.event)
         for _ in range(2):
             producer = self._started()
             try:
@@ -175,32 +157,139 @@ class Outbox:
                     value=record.value,
                     key=record.key,
                     headers=record.headers,
-                    on_delivery=delivered,
+                    on_delivery=report,
                 )
                 return
             except KafkaException as error:
-                # An idempotent producer that lost its sequence takes nothing more, ever.
+                # An idempotent producer that lost its sequence never takes another record.
                 if not error.args[0].fatal():
                     raise
                 fatal = error
                 self._replace(producer)
         raise fatal
 
+    # -- Losses ---------------------------------------------------------------------------------
+
+    def refuse(self, error: Exception, trajectory_id: str, seq: int | None, event: str) -> None:
+        """Raise why an event was not queued, or drop the event: log, count, call ``on_failure``.
+
+        Raises:
+            PublishError: if errors are to be raised.
+        """
+        known = isinstance(error, PublishError)
+        why = str(error) if known else f"{type(error).__name__}: {error}"
+        if self.raises:
+            found = (
+                error
+                if isinstance(error, PublishError)
+                else PublishError(f"This {event} event cannot be published. {why}")
+            )
+            found.trajectory_id, found.event = trajectory_id, event
+            raise found from (None if known else error)
+        self.count("dropped")
+        self._lose(LostEvent(trajectory_id, seq, event, why), "events were dropped")
+
+    def count(self, name: str) -> None:
+        """Count something for :meth:`stats`."""
+        with self._changed:
+            self._counts[name] += 1
+
+    def warn(self, kind: str, what: object) -> None:
+        """Log what must not be raised."""
+        self._log.add(kind, f"{kind}: {what}")
+
+    def _reported(
+        self,
+        trajectory_id: str,
+        seq: int | None,
+        event: str,
+        error: KafkaError | None,
+        _message: Message,
+    ) -> None:
+        # The callback comes first: it has run when a flush ends.
+        try:
+            if error is not None:
+                lost = LostEvent(trajectory_id, seq, event, _reason(error))
+                self._lose(lost, "events were not delivered")
+        finally:
+            with self._changed:
+                self._counts["delivered" if error is None else "failed"] += 1
+                self._stuck = self._stuck and error is not None
+                self._changed.notify_all()
+
+    def _lose(self, event: LostEvent, what: str) -> None:
+        self._log.add(what + event.error[:40], f"{what}: {event}")
+        if self._on_failure is None:
+            return
+        try:
+            self._on_failure(event)
+        except Exception:
+            log.exception("on_failure failed")
+
+    # -- Counts, flush, close -------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Records that are neither delivered nor given up."""
+        return self._counts["published"] - self._counts["delivered"] - self._counts["failed"]
+
+    def stats(self) -> Stats:
+        """What became of the events so far."""
+        with self._changed:
+            return Stats(**self._counts, waiting=self.waiting)
+
+    def flush(self, seconds: float) -> int:
+        """Wait until all is delivered or given up, at most ``seconds``; how many still wait."""
+        with self._changed:
+            if not _in_delivery_thread():
+                self._changed.wait_for(lambda: self.waiting == 0, seconds)
+            return self.waiting
+
+    def close(self, seconds: float) -> None:
+        """Take nothing more, flush, and give up what is left; may be called again."""
+        with self._changed:
+            self._closed = True
+        left = self.flush(seconds)
+        producer, poller = self._producer, self._poller
+        if left and producer is not None:
+            producer.purge()
+            self.flush(1.0)
+        self._producer = self._poller = None
+        _open.discard(self)
+        if poller is not None and not _in_delivery_thread():
+            poller.join(1.0)
+
+    def raise_failures(self) -> None:
+        """Raise what was given up since the last call, if errors are to be raised.
+
+        Raises:
+            DeliveryError: with their number.
+        """
+        with self._changed:
+            failed = self._counts["failed"] - self._raised
+            self._raised += failed
+        if failed and self.raises:
+            raise DeliveryError(
+                f"{failed:,} events were not delivered to {self.bootstrap} in time, or before the "
+                "publisher was closed.",
+                failed,
+            )
+
+    # -- Producers ------------------------------------------------------------------------------
+
     def _started(self) -> Producer:
         producer = self._producer
         if producer is None:
             with self._starting:
                 if self._closed:
-                    raise PublisherClosedError("The publisher was closed meanwhile.")
+                    raise ClosedError("The publisher was closed meanwhile.")
                 producer = self._producer or self._start()
         return producer
 
     def _start(self) -> Producer:
-        producer = Producer(self._config | {"logger": _LibrdkafkaLog()})
-        poller = threading.Thread(
-            target=self._poll, args=(producer,), name="retrail-delivery", daemon=True
-        )
-        # Before the start: the poller goes on while it serves the current producer.
+        producer = Producer(self._config | {"logger": LibrdkafkaLog()})
+        poller = _DeliveryThread(self._poll, producer)
+        # Before the start: the thread goes on while it serves the current producer.
         self._producer, self._poller = producer, poller
         try:
             poller.start()
@@ -210,7 +299,7 @@ class Outbox:
         if multiprocessing.parent_process() is not None:
             # Such a process ends by os._exit, which skips atexit.
             multiprocessing_util.Finalize(
-                None, self.close, args=(self._close_seconds,), exitpriority=10
+                None, self.close, args=(self.timeout.close,), exitpriority=10
             )
         return producer
 
@@ -227,59 +316,39 @@ class Outbox:
             except Exception:
                 log.exception("a delivery report failed")
 
-    def _reported(
-        self, size: int, report: Report, error: KafkaError | None, _message: Message
-    ) -> None:
-        # The report first: whoever saw a flush end may read what was counted.
-        try:
-            report(None if error is None else _why(error))
-        finally:
-            self._release(size, delivered=error is None)
-
-    def _release(self, size: int, *, delivered: bool = False) -> None:
-        with self._changed:
-            self._events -= 1
-            self._bytes -= size
-            if delivered:
-                self._waited_in_vain = False
-            self._changed.notify_all()
-
-    def _in_poller(self) -> bool:
-        return threading.current_thread() is self._poller
-
     def abandon(self) -> None:
         """In a forked child: forget the parent's producer and queue, without touching them."""
         closed, producer = self._closed, self._producer
         if producer is not None:
             # Its threads stayed in the parent; destroying it would wait for them.
             _abandoned.append(producer)
-        self._start_afresh()
+        self._reset()
         self._closed = closed
-        self._forked()
 
 
-def _why(error: KafkaError) -> str:
-    if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
-        return "the publisher was closed before the broker took it"
-    return error.str()
+class _DeliveryThread(threading.Thread):
+    """Runs delivery callbacks; nothing in it may wait for deliveries or room."""
+
+    def __init__(self, poll: Callable[[Producer], None], producer: Producer) -> None:
+        super().__init__(target=poll, args=(producer,), name="retrail-delivery", daemon=True)
 
 
-class _LibrdkafkaLog:
-    """librdkafka's logger; it repeats itself every second while a broker is away."""
-
-    def __init__(self) -> None:
-        self._complaints = Complaints()
-
-    def log(self, level: int, message: str, *args: object) -> None:
-        self._complaints.add(str(args[:1]), message % args, level=level)
+def _in_delivery_thread() -> bool:
+    return isinstance(threading.current_thread(), _DeliveryThread)
 
 
-def _runs_an_event_loop() -> bool:
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
     return True
+
+
+def _reason(error: KafkaError) -> str:
+    if error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+        return "the publisher was closed before the broker took it"
+    return error.str()
 
 
 def _abandon_all() -> None:
@@ -288,7 +357,7 @@ def _abandon_all() -> None:
 
 
 def _close_all() -> None:
-    deadlines = [(outbox, time.monotonic() + outbox._close_seconds) for outbox in list(_open)]
+    deadlines = [(outbox, time.monotonic() + outbox.timeout.close) for outbox in list(_open)]
     for outbox, deadline in deadlines:
         outbox.close(max(0.0, deadline - time.monotonic()))
 

@@ -1,7 +1,6 @@
-"""The publishing client: an agent's steps on their way to Kafka, without standing in its way."""
+"""The publishing client: sends an agent's steps to Kafka without blocking the agent."""
 
 import asyncio
-import math
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,11 +9,13 @@ from typing import Any, Literal, Self
 
 from confluent_kafka import KafkaException
 
-from retrail import connection, wire
-from retrail.dispatch import Dispatch, LostEvent, Stats
+from retrail import config, wire
+from retrail.config import DEFAULT_LIMITS, DEFAULT_TIMEOUT, Limits, Timeout
 from retrail.errors import ConfigurationError, DeliveryError, InvalidEventError
+from retrail.outbox import Outbox
+from retrail.stats import LostEvent, Stats
 from retrail.texts import TextPolicy
-from retrail.trajectory import Trajectory
+from retrail.trajectory import TextPolicies, Trajectory
 
 
 class Publisher:
@@ -26,34 +27,32 @@ class Publisher:
 
     After a fork the child's publisher starts empty, with a connection of its own; what the parent
     had queued is sent by the parent alone. At the end of the process (also of a ``multiprocessing``
-    worker) the queue is flushed for at most ``close_seconds``. A process that is killed by a signal
-    runs no such code: call :meth:`close` from its handler.
+    worker) the queue is flushed for at most ``timeout.close`` seconds. A process that is killed by
+    a signal runs no such code: call :meth:`close` from its handler.
 
     Args:
         agent: name of the agent.
         model: its language model; agents of one model share a verbosity when pairs are weighted.
+        tenant: whose trajectories these are.
+        retriever_version: version of the retriever that the agent searches, if it knows it.
         bootstrap: ``host:port`` list; default ``RETRAIL_KAFKA_BOOTSTRAP``, else 127.0.0.1:9092.
             ``RETRAIL_KAFKA_SECURITY_PROTOCOL``, ``…_SASL_MECHANISM``, ``…_SASL_USERNAME``,
             ``…_SASL_PASSWORD``, ``…_SSL_CAFILE``, ``…_SSL_CERTFILE`` and ``…_SSL_KEYFILE`` are
             read too; ``RETRAIL_ENV_FILE`` names a file with such variables.
         topic_prefix: default ``RETRAIL_TOPIC_PREFIX``, else nothing.
-        tenant: whose trajectories these are.
-        retriever_version: version of the retriever that the agent searches, if it knows it.
         reasoning_text: ``"send"``; ``"withhold"``: only the length in tokens and the agent's own
             verdict leave the process; or a redaction hook, ``str → str | None``. A hook that raises
             withholds the text.
-        answer_text: likewise for answers.
+        answer_text: the same for answers.
         on_error: ``"drop"``, or ``"raise"``: a call that cannot publish raises a
             :class:`~retrail.PublishError`, and :meth:`flush` and :meth:`close` raise
             :class:`~retrail.DeliveryError`.
-        block_seconds: how long a call waits for room in a full queue; 0: not at all. A thread that
-            runs an event loop never waits. With ``on_error="drop"`` a wait in vain is the last one
-            until the broker takes events again.
         on_failure: called with every :class:`LostEvent` that is not raised, from the calling thread
             or the delivery thread; keep it short.
-        max_queue_events, max_queue_bytes: bounds of the queue.
-        delivery_seconds: how long an event may wait for the broker before it counts as failed.
-        close_seconds: how long :meth:`close` and the end of the process wait for deliveries.
+        limits: bounds of the queue.
+        timeout: how long to wait for room in a full queue, for deliveries, and at the end. A thread
+            that runs an event loop never waits for room. With ``on_error="drop"`` no call waits
+            again after one that found no room, until the broker takes an event.
         kafka: more librdkafka properties, such as ``{"sasl.oauthbearer.config": …}``.
 
     Raises:
@@ -71,66 +70,51 @@ class Publisher:
         agent: str,
         model: str = "",
         *,
-        bootstrap: str | None = None,
-        topic_prefix: str | None = None,
         tenant: str = "",
         retriever_version: int | None = None,
+        bootstrap: str | None = None,
+        topic_prefix: str | None = None,
         reasoning_text: TextPolicy = "send",
         answer_text: TextPolicy = "send",
         on_error: Literal["drop", "raise"] = "drop",
-        block_seconds: float = 1.0,
         on_failure: Callable[[LostEvent], None] | None = None,
-        max_queue_events: int = 100_000,
-        max_queue_bytes: int = 64 * 1024 * 1024,
-        delivery_seconds: float = 300.0,
-        close_seconds: float = 10.0,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: Timeout = DEFAULT_TIMEOUT,
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        _require(on_error in ("drop", "raise"), "on_error is 'drop' or 'raise'")
-        for name, policy in (("reasoning_text", reasoning_text), ("answer_text", answer_text)):
-            _require(
-                policy in ("send", "withhold") or callable(policy),
-                f"{name} is 'send', 'withhold' or a function",
-            )
-        _require(
-            max_queue_events >= 1 and max_queue_bytes >= 1,
-            "max_queue_events and max_queue_bytes are at least 1",
-        )
-        seconds = (block_seconds, delivery_seconds, close_seconds)
-        _require(
-            all(math.isfinite(value) and value >= 0 for value in seconds),
-            "block_seconds, delivery_seconds and close_seconds are finite and not negative",
-        )
+        if on_error not in ("drop", "raise"):
+            raise ConfigurationError("on_error is 'drop' or 'raise'.")
+        for policy in (reasoning_text, answer_text):
+            if policy not in ("send", "withhold") and not callable(policy):
+                raise ConfigurationError(
+                    "reasoning_text and answer_text are 'send', 'withhold' or a function."
+                )
         try:
-            wire.sender("any", agent, model, tenant)
+            wire.Sender("any", agent, model, tenant)
             wire.text_of("agent", agent, shortest=1)
             wire.version_of(retriever_version)
         except InvalidEventError as error:
             raise ConfigurationError(str(error)) from error
         self._agent, self._model = agent, model
         self._tenant, self._retriever_version = tenant, retriever_version
-        self._close_seconds = close_seconds
-        environ = connection.environment()
-        self._outcomes_topic = connection.topic_name(topic_prefix, environ, "outcomes")
-        config = connection.kafka_config(bootstrap, kafka or {}, environ)
+        self._policies = TextPolicies(reasoning_text, answer_text)
+        environ = config.environment()
+        self._outcomes_topic = config.topic_name(topic_prefix, environ, "outcomes")
+        properties = config.kafka_config(bootstrap, kafka or {}, environ)
         try:
-            self._dispatch = Dispatch(
+            self._outbox = Outbox(
+                properties,
+                topic=config.topic_name(topic_prefix, environ),
+                limits=limits,
+                timeout=timeout,
                 raises=on_error == "raise",
-                block_seconds=block_seconds,
-                policies={"reasoning": reasoning_text, "answer": answer_text},
                 on_failure=on_failure,
-                config=config,
-                topic=connection.topic_name(topic_prefix, environ),
-                max_events=max_queue_events,
-                max_bytes=max_queue_bytes,
-                delivery_seconds=delivery_seconds,
-                close_seconds=close_seconds,
             )
         except (KafkaException, TypeError, ValueError) as error:
-            raise ConfigurationError(f"librdkafka refuses the configuration: {error}") from error
+            raise ConfigurationError(f"librdkafka rejects the configuration: {error}") from error
 
     def __repr__(self) -> str:
-        at = self._dispatch.bootstrap
+        at = self._outbox.bootstrap
         return f"Publisher(agent={self._agent!r}, topic={self.topic!r}, at={at!r})"
 
     @property
@@ -141,7 +125,7 @@ class Publisher:
             >>> Publisher("me", topic_prefix="team_").topic  # doctest: +SKIP
             'team_trajectory-events'
         """
-        return self._dispatch.topic
+        return self._outbox.topic
 
     @property
     def stats(self) -> Stats:
@@ -151,12 +135,14 @@ class Publisher:
             >>> publisher.stats.lost  # doctest: +SKIP
             0
         """
-        return self._dispatch.stats()
+        return self._outbox.stats()
 
     def trajectory(
         self,
         trajectory_id: str | None = None,
         *,
+        agent: str | None = None,
+        model: str | None = None,
         tenant: str | None = None,
         retriever_version: int | None = None,
     ) -> Trajectory:
@@ -164,8 +150,8 @@ class Publisher:
 
         Args:
             trajectory_id: 1 to 512 characters, never used before; default a random one.
-            tenant: instead of the publisher's.
-            retriever_version: instead of the publisher's.
+            agent, model, tenant, retriever_version: instead of the publisher's, in a process that
+                publishes for several agents.
 
         Raises:
             InvalidEventError: ``on_error="raise"`` and an argument is invalid; with
@@ -177,14 +163,13 @@ class Publisher:
             ...     trajectory.end("incorrect")
         """
         return Trajectory(
-            self._dispatch,
-            trajectory_id=uuid.uuid4().hex if trajectory_id is None else trajectory_id,
-            agent=self._agent,
-            model=self._model,
-            tenant=self._tenant if tenant is None else tenant,
-            retriever_version=self._retriever_version
-            if retriever_version is None
-            else retriever_version,
+            self._outbox,
+            self._policies,
+            trajectory_id=wire.default(trajectory_id, uuid.uuid4().hex),
+            agent=wire.default(agent, self._agent),
+            model=wire.default(model, self._model),
+            tenant=wire.default(tenant, self._tenant),
+            retriever_version=wire.default(retriever_version, self._retriever_version),
         )
 
     def outcome(
@@ -196,13 +181,13 @@ class Publisher:
     ) -> None:
         """Report an outcome that became known after the end, such as a user's feedback.
 
-        It may come from another process and another day. Of several reports about a trajectory the
-        last one counts, before what its ``end`` said; training runs made from then on heed it.
+        It may come from another process and another day. The last report about a trajectory
+        replaces the others and the outcome of its ``end`` in training runs that start after it.
 
         Args:
             trajectory_id: :attr:`Trajectory.id` of the one that it is about.
             outcome: whether its answer was right.
-            source: who says so; default the publisher's agent.
+            source: who reports it; default the publisher's agent.
 
         Raises:
             PublishError: ``on_error="raise"`` and it cannot be published.
@@ -214,20 +199,20 @@ class Publisher:
             record = wire.outcome_report(
                 trajectory_id,
                 outcome,
-                source=self._agent if source is None else source,
+                source=wire.default(source, self._agent),
                 agent=self._agent,
                 report_id=uuid.uuid4().hex,
                 at=datetime.now(UTC),
             )
-            self._dispatch.publish(record, trajectory_id, "outcome", self._outcomes_topic)
+            self._outbox.publish(lambda: self._outbox.enqueue(record, self._outcomes_topic))
         except Exception as error:
-            self._dispatch.refuse(error, str(trajectory_id), None, "outcome")
+            self._outbox.refuse(error, str(trajectory_id), None, "outcome")
 
     def flush(self, timeout: float | None = None) -> int:
         """Wait until every event so far is delivered or given up.
 
         Args:
-            timeout: seconds, at most; default ``close_seconds``.
+            timeout: seconds, at most; default ``Timeout.close``.
 
         Returns:
             How many events still wait.
@@ -239,8 +224,8 @@ class Publisher:
             >>> publisher.flush(5.0)  # doctest: +SKIP
             0
         """
-        waiting = self._dispatch.outbox.flush(self._close_seconds if timeout is None else timeout)
-        self._dispatch.raise_failures()
+        waiting = self._outbox.flush(wire.default(timeout, self._outbox.timeout.close))
+        self._outbox.raise_failures()
         return waiting
 
     def close(self, timeout: float | None = None) -> None:
@@ -252,8 +237,8 @@ class Publisher:
         Example:
             >>> publisher.close()  # doctest: +SKIP
         """
-        self._dispatch.outbox.close(self._close_seconds if timeout is None else timeout)
-        self._dispatch.raise_failures()
+        self._outbox.close(wire.default(timeout, self._outbox.timeout.close))
+        self._outbox.raise_failures()
 
     async def aclose(self) -> None:
         """As :meth:`close`, while the event loop goes on; ``async with Publisher(…)`` does it too.
@@ -280,7 +265,7 @@ class Publisher:
         except DeliveryError as error:
             if leaving is None:
                 raise
-            self._dispatch.complain("events were not delivered", error)
+            self._outbox.warn("events were not delivered", error)
 
     async def __aenter__(self) -> Self:
         return self
@@ -292,8 +277,3 @@ class Publisher:
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.to_thread(self.__exit__, type_, leaving, traceback)
-
-
-def _require(holds: bool, what: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"{what}.")

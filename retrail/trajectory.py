@@ -2,41 +2,48 @@
 
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal, Self
 
 from retrail import wire
-from retrail.dispatch import Dispatch
-from retrail.errors import InvalidEventError, PublishError, TrajectoryClosedError
-from retrail.tokens import count_tokens
+from retrail.errors import ClosedError, InvalidEventError, PublishError
+from retrail.outbox import Outbox
+from retrail.texts import Redacted, TextPolicy, count_tokens, redact
 
 Step = tuple[str, wire.Data | None]
 """Type and data of an event; no data if the arguments made none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPolicies:
+    """What leaves the process of an agent's texts."""
+
+    reasoning: TextPolicy
+    answer: TextPolicy
 
 
 class Trajectory:
     """One agent's work on one task, from its first step to its end.
 
     Made by :meth:`retrail.Publisher.trajectory`. Every method publishes one event and returns at
-    once (see ``block_seconds`` there). Leaving the block ends the trajectory, with outcome
+    once (see :class:`~retrail.Timeout`). Leaving the block ends the trajectory, with outcome
     ``unknown`` unless :meth:`end` was called; an exception that leaves the block ends it too, and
-    goes on. In an asyncio agent write ``async with`` or ``with``: neither waits for the broker.
+    propagates. In an asyncio agent write ``async with`` or ``with``: neither waits for the broker.
 
     Methods may be called from several threads. The events are numbered in the order of the calls,
     and a reasoning is about a browse only if that was the call right before.
 
-    **What is refused leaves a gap.** An event that cannot be published uses up its number, so the
-    log shows that something is missing, and the trajectory's pairs say so (``gaps``). If it was the
-    first event, the rest is refused as well: a trajectory that does not begin cannot be mined. With
-    ``on_error="raise"`` a call that raised may be repeated with the same arguments; it then takes
-    the number it had, and nothing is missing.
+    **Rejected events still consume a sequence number**, so the gap is visible downstream: the
+    trajectory's pairs are flagged with it. If the first event is rejected, so are all others: a
+    trajectory without a start cannot be mined. With ``on_error="raise"`` a call that raised may be
+    repeated with the same arguments; it then takes the number it had, and leaves no gap.
 
-    A trajectory belongs to the process that opened it. In a forked child its calls are refused, and
-    leaving the block there sends nothing.
+    A trajectory belongs to the process that opened it. In a forked child its calls are rejected,
+    and leaving the block there sends nothing.
 
     Example:
         >>> with publisher.trajectory() as trajectory:  # doctest: +SKIP
@@ -49,15 +56,16 @@ class Trajectory:
 
     def __init__(
         self,
-        dispatch: Dispatch,
+        outbox: Outbox,
+        policies: TextPolicies,
         *,
-        trajectory_id: object,
-        agent: object,
-        model: object,
-        tenant: object,
-        retriever_version: object,
+        trajectory_id: str,
+        agent: str,
+        model: str,
+        tenant: str,
+        retriever_version: int | None,
     ) -> None:
-        self._dispatch = dispatch
+        self._outbox, self._policies = outbox, policies
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._seq = 0
@@ -67,12 +75,12 @@ class Trajectory:
         self._to_repeat: Step | None = None
         self._retriever_version: int | None = None
         self._cannot_start: InvalidEventError | None = None
-        self._sender = wire.Sender("", "", "", "")
+        self._sender = wire.Sender("none", "", "", "")
         try:
-            self._sender = wire.sender(trajectory_id, agent, model, tenant)
+            self._sender = wire.Sender(trajectory_id, agent, model, tenant)
             self._retriever_version = wire.version_of(retriever_version)
         except InvalidEventError as error:
-            if dispatch.raises:
+            if outbox.raises:
                 raise
             self._cannot_start = error
 
@@ -144,10 +152,9 @@ class Trajectory:
         def build() -> wire.Data:
             if text is None:
                 return wire.reasoning(None, tokens, verdict)
-            said = wire.text_of("text", text)
-            shown = self._dispatch.shown("reasoning", said)
-            length = count_tokens(said) if tokens is None and shown.changed else tokens
-            return wire.reasoning(shown.text, length, verdict)
+            sent = self._redacted(text, self._policies.reasoning)
+            length = count_tokens(text) if tokens is None and sent.changed else tokens
+            return wire.reasoning(sent.text, length, verdict)
 
         self._publish("reasoning", build)
 
@@ -161,14 +168,14 @@ class Trajectory:
         def build() -> wire.Data:
             if text is None:
                 return wire.answer(None)
-            return wire.answer(self._dispatch.shown("answer", wire.text_of("text", text)).text)
+            return wire.answer(self._redacted(text, self._policies.answer).text)
 
         self._publish("answer", build)
 
     def other(self, name: str) -> None:
-        """A step that means nothing to mining, such as a calculator call.
+        """A step that mining ignores, such as a calculator call.
 
-        It ends the row of browses whose reasonings belong together.
+        A reasoning after it is not about the browse before it.
 
         Example:
             >>> trajectory.other("calculator")  # doctest: +SKIP
@@ -201,7 +208,7 @@ class Trajectory:
         except PublishError as error:
             if leaving is None:
                 raise
-            self._dispatch.complain("an event was not published", error)
+            self._outbox.warn("an event was not published", error)
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,38 +233,34 @@ class Trajectory:
 
     def _send(self, kind: str, data: wire.Data) -> None:
         event_id, at = uuid.uuid4().hex, datetime.now(UTC)
-        deadline = time.monotonic() + self._dispatch.block_seconds
-        while True:
+
+        def attempt() -> bool:
             with self._lock:
                 seq = self._number_of((kind, data))
                 self._require_open(seq)
+                about = {"about": self._browsed} if kind == "reasoning" and self._browsed else {}
                 record = wire.record(
                     self._sender,
                     kind=kind,
-                    data=self._completed(kind, data),
+                    data=data | about,
                     seq=seq,
                     event_id=event_id,
                     at=at,
                     retriever_version=self._retriever_version,
                 )
-                if self._dispatch.enqueue(record, self.id, seq, kind):
-                    self._seq, self._to_repeat, self._opened = seq + 1, None, True
-                    self._browsed = data["doc_id"] if kind == "browse" else None
-                    self._ended = kind == "end"
-                    return
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._dispatch.wait_for_room(record.size, left):
-                raise self._dispatch.queue_full()
+                if not self._outbox.enqueue(record):
+                    return False
+                self._seq, self._to_repeat, self._opened = seq + 1, None, True
+                self._browsed = data["doc_id"] if kind == "browse" else None
+                self._ended = kind == "end"
+                return True
+
+        self._outbox.publish(attempt)
 
     def _number_of(self, step: Step) -> int:
-        """The next number, after the one that a refused step used up, unless this repeats it."""
+        """The next number, after that of a rejected step unless this repeats it."""
         skips = self._to_repeat is not None and self._to_repeat != step
         return self._seq + 1 if skips else self._seq
-
-    def _completed(self, kind: str, data: wire.Data) -> wire.Data:
-        if kind == "reasoning" and self._browsed is not None:
-            return data | {"about": self._browsed}
-        return data
 
     def _refuse(self, step: Step, error: Exception) -> None:
         """Use up the number of a step that was not published; raise, or count it."""
@@ -267,9 +270,16 @@ class Trajectory:
                 seq = self._number_of(step)
                 if not self._ended:
                     self._browsed = None
-                    raises = self._dispatch.raises
+                    raises = self._outbox.raises
                     self._seq, self._to_repeat = (seq, step) if raises else (seq + 1, None)
-        self._dispatch.refuse(error, self.id, seq, step[0])
+        self._outbox.refuse(error, self.id, seq, step[0])
+
+    def _redacted(self, text: str, policy: TextPolicy) -> Redacted:
+        result = redact(wire.text_of("text", text), policy)
+        if result.failure is not None:
+            self._outbox.count("redaction_failures")
+            self._outbox.warn("a redaction hook failed, the text is withheld", result.failure)
+        return result
 
     def _is_foreign(self) -> bool:
         return os.getpid() != self._pid
@@ -278,16 +288,16 @@ class Trajectory:
         if self._cannot_start is not None:
             raise self._cannot_start
         if self._is_foreign():
-            raise TrajectoryClosedError(
+            raise ClosedError(
                 f"Trajectory {self.id} was opened by process {self._pid} and is published from "
-                "there; open one of its own in a forked process."
+                "there; open another one in a forked process."
             )
 
     def _require_open(self, seq: int) -> None:
         if self._ended:
-            raise TrajectoryClosedError(f"Trajectory {self.id} has ended; open a new one.")
+            raise ClosedError(f"Trajectory {self.id} has ended; open a new one.")
         if seq > 0 and not self._opened:
-            raise TrajectoryClosedError(
-                f"The first event of trajectory {self.id} could not be published, so the rest "
-                "means nothing and is not published either."
+            raise ClosedError(
+                f"The first event of trajectory {self.id} was rejected, so the others are too: "
+                "without its start it cannot be mined."
             )

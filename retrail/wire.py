@@ -1,7 +1,7 @@
 """Events as bytes: what the contract of trajectory-events (``schemas.events``) asks for.
 
 Functions of plain values. They check what the contract checks, so that a mistake shows at the agent
-and not in the dead-letter queue; their complaints never repeat a query, a reasoning or an answer.
+and not in the dead-letter queue; their messages never repeat a query, a reasoning or an answer.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from retrail.errors import EventTooLargeError, InvalidEventError
+from retrail.errors import InvalidEventError
 
 SCHEMA_VERSION = "1.0"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -32,38 +32,48 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What all events of a trajectory share."""
+    """What all events of a trajectory share.
+
+    Raises:
+        InvalidEventError: a value is not what the contract takes.
+
+    >>> Sender("task-17", "my-agent", "qwen3-30b", "").trajectory_id
+    'task-17'
+    """
 
     trajectory_id: str
     agent: str
     model: str
     tenant: str
 
-
-def sender(trajectory_id: object, agent: object, model: object, tenant: object) -> Sender:
-    """Check what all events of a trajectory share.
-
-    >>> sender("task-17", "my-agent", "qwen3-30b", "").trajectory_id
-    'task-17'
-    """
-    return Sender(
-        text_of("trajectory_id", trajectory_id, shortest=1, longest=512),
-        text_of("agent", agent, longest=128),
-        text_of("model", model, longest=128),
-        text_of("tenant", tenant, longest=128),
-    )
+    def __post_init__(self) -> None:
+        text_of("trajectory_id", self.trajectory_id, shortest=1, longest=512)
+        for name in ("agent", "model", "tenant"):
+            text_of(name, getattr(self, name), longest=128)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record; ``size`` in bytes is what counts against the queue and the topic's limit."""
+    """A Kafka record, and the event that it carries.
 
-    key: bytes
+    Attributes:
+        event: its type; ``"outcome"`` for a later outcome, which has no ``seq``.
+    """
+
+    trajectory_id: str
+    seq: int | None
+    event: str
     value: bytes
     headers: list[tuple[str, str | bytes | None]]
 
     @property
+    def key(self) -> bytes:
+        """The trajectory's id: its events are on one partition, in order."""
+        return _utf8(self.trajectory_id)
+
+    @property
     def size(self) -> int:
+        """Bytes that count against the topic's limit."""
         headers = sum(len(name) + len(value or b"") + 10 for name, value in self.headers)
         return len(self.key) + len(self.value) + headers + BATCH_OVERHEAD
 
@@ -81,7 +91,7 @@ def record(
     """One event as a record: JSON value, CloudEvents headers in Kafka's binary mode.
 
     Raises:
-        EventTooLargeError: the record is above :data:`MAX_EVENT_BYTES`.
+        InvalidEventError: the record is above :data:`MAX_EVENT_BYTES`.
     """
     moment = at.isoformat()
     event: Data = {
@@ -96,15 +106,13 @@ def record(
     }
     if retriever_version is not None:
         event["retriever_version"] = retriever_version
-    result = Record(
-        key=_utf8(sender.trajectory_id),
-        value=_json(event | data),
-        headers=_headers(f"retrail.trajectory.{kind}", event_id, sender.agent, moment),
-    )
-    if result.size > MAX_EVENT_BYTES:
-        raise EventTooLargeError(
-            f"This {kind} event has {result.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}. "
-            "Publish fewer hits, or withhold or shorten the text."
+    headers = _headers(f"retrail.trajectory.{kind}", event_id, sender.agent, moment)
+    result = Record(sender.trajectory_id, seq, kind, _json(event | data), headers)
+    if (size := result.size) > MAX_EVENT_BYTES:
+        raise InvalidEventError(
+            f"This {kind} event has {size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}. "
+            "Publish fewer hits, or withhold or shorten the text.",
+            size=size,
         )
     return result
 
@@ -131,11 +139,8 @@ def outcome_report(
         "reported_at": moment,
         "source": text_of("source", source, longest=128),
     }
-    return Record(
-        key=_utf8(report["trajectory_id"]),
-        value=_json(report),
-        headers=_headers("retrail.outcome", report_id, agent, moment),
-    )
+    headers = _headers("retrail.outcome", report_id, agent, moment)
+    return Record(report["trajectory_id"], None, "outcome", _json(report), headers)
 
 
 def search(query: object, hits: Iterable[object]) -> Data:
@@ -159,10 +164,10 @@ def hit_of(hit: object, rank: int) -> Data:
     score: object = None
     if isinstance(hit, Mapping):
         doc_id = hit.get("doc_id")
-        score, rank = hit.get("score"), _or(hit.get("rank"), rank)
+        score, rank = hit.get("score"), default(hit.get("rank"), rank)
     elif hasattr(hit, "doc_id"):
         doc_id = hit.doc_id
-        score, rank = getattr(hit, "score", None), _or(getattr(hit, "rank", None), rank)
+        score, rank = getattr(hit, "score", None), default(getattr(hit, "rank", None), rank)
     elif isinstance(hit, tuple | list):
         if len(hit) != 2:
             raise InvalidEventError(f"A hit is a pair (doc_id, score), not {len(hit)} values.")
@@ -243,6 +248,11 @@ def version_of(value: object) -> int | None:
     return None if value is None else int_of("retriever_version", value, 1)
 
 
+def default(value: Any, otherwise: Any) -> Any:
+    """``value``, unless it is absent."""
+    return otherwise if value is None else value
+
+
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     """``value``, if it is one of ``choices``."""
     if value not in choices:
@@ -267,10 +277,6 @@ def _headers(
 
 def _json(data: Data) -> bytes:
     return _utf8(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-
-
-def _or(value: object, default: int) -> Any:
-    return default if value is None else value
 
 
 def _utf8(text: str) -> bytes:

@@ -8,7 +8,6 @@ from retrail_cli import (
     demo,
     dlq,
     doctor,
-    mcp,
     mine,
     pairs,
     publish,
@@ -66,7 +65,7 @@ app.command()(mine.mine)
 app.command()(pairs.pairs)
 app.command()(search.search)
 app.command()(serve.serve)
-app.command()(mcp.mcp)
+app.command()(serve.mcp)
 app.command()(train.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)

@@ -3,8 +3,7 @@
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,22 +13,12 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 app = typer.Typer(
-    help="Show and replay dead letters.\n\n"
-    "These are records that could not be read, set aside as they came.",
+    help="Show and replay dead letters: records that could not be read, as they came.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-HEADER_PREFIX = "retrail_dlq_"
-
-
-class Queue(StrEnum):
-    """Which topic the dead letters were on."""
-
-    events = "events"
-    documents = "documents"
-
-
+Queue = Literal["events", "documents"]
 QueueOption = Annotated[
     Queue, typer.Option("--of", help="events: of trajectory-events; documents: of documents.")
 ]
@@ -40,7 +29,7 @@ ReasonOption = Annotated[
 
 @app.command("list")
 def list_letters(
-    queue: QueueOption = Queue.events,
+    queue: QueueOption = "events",
     reason: ReasonOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show, newest last.")] = 50,
 ) -> None:
@@ -82,7 +71,7 @@ def list_letters(
 @app.command()
 def show(
     place: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `retrail dlq list` shows it.")],
-    queue: QueueOption = Queue.events,
+    queue: QueueOption = "events",
 ) -> None:
     """Print one dead letter: headers on standard error, the original bytes on standard output.
 
@@ -109,21 +98,21 @@ def replay(
     places: Annotated[
         list[str] | None, typer.Argument(help="PARTITION:OFFSET of each.", show_default=False)
     ] = None,
-    queue: QueueOption = Queue.events,
+    queue: QueueOption = "events",
     reason: ReasonOption = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
 ) -> None:
-    """Send dead letters back to their topic, as they came: what was set aside can be read now.
+    """Send dead letters back to their topic, unchanged.
 
-    That helps where their reader has learned to read them. What is wrong itself is set aside again:
-    mend it (`retrail dlq show 2:17 > event.json`), and publish that (`retrail publish event.json
-    --format events`, or `retrail documents load`).
+    Use this after an upgrade of the judge or of the index worker. Records that are still invalid
+    return to the dead letter queue; fix them first (`retrail dlq show 2:17 > event.json`) and
+    publish the result (`retrail publish event.json --format events`, or `retrail documents load`).
 
-    They stay in the queue. A replayed event is a new record at the end of the topic: it counts if
-    its trajectory is still open, or if it is the seq 0 that opens it. One that stands behind its
-    trajectory's close counts only in a new revision (RETRAIL_REVISION), and only if that waits for
-    it: RETRAIL_MINE_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS of its miner must reach from
-    the trajectory to the replay.
+    Dead letters stay in the queue. A replayed event is appended to the topic: it counts while its
+    trajectory is open, or if it is the seq 0 that opens one. An event of a closed trajectory counts
+    only in a new revision (RETRAIL_REVISION) whose miner waits long enough:
+    RETRAIL_MINE_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS must cover the time from the
+    trajectory to the replay.
 
     \b
     Examples:
@@ -148,16 +137,19 @@ def replay(
             if not (everything or _place(record) in wanted or letter.reason == reason):
                 continue
             if record.value:
-                yield Outgoing(record.key, record.value, _original_headers(record))
+                headers = letter.original_headers(record.headers)
+                yield Outgoing(record.key, record.value, headers)
             else:
                 bodiless.append(f"{letter.topic} {letter.partition}:{letter.offset}")
 
     topics = Topics.of(settings)
-    topic = topics.trajectory_events if queue is Queue.events else topics.documents
+    topic = topics.trajectory_events if queue == "events" else topics.documents
     sent = send_all(producer(settings), topic, chosen())
     typer.echo(f"{sent:,} records were sent back to {topic}.")
     if bodiless:
-        typer.echo(f"Set aside without their bytes, and not sent: {', '.join(bodiless)}.", err=True)
+        typer.echo(
+            f"Dead-lettered without their value, and not sent: {', '.join(bodiless)}.", err=True
+        )
 
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
@@ -166,7 +158,7 @@ def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "De
     from schemas.topics import Topics
 
     topics = Topics.of(settings)
-    topic = topics.trajectory_events_dlq if queue is Queue.events else topics.documents_dlq
+    topic = topics.trajectory_events_dlq if queue == "events" else topics.documents_dlq
     require_broker(settings, [topic])
     for record in read_to_end(settings, topic):
         yield record, DeadLetter.read(record.headers)
@@ -174,7 +166,3 @@ def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "De
 
 def _place(record: "Record") -> str:
     return f"{record.partition}:{record.offset}"
-
-
-def _original_headers(record: "Record") -> list[tuple[str, bytes]]:
-    return [(name, value) for name, value in record.headers if not name.startswith(HEADER_PREFIX)]

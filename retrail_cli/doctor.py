@@ -3,42 +3,29 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
 
-State = Literal["ok", "optional", "missing"]
+Check = Callable[["Settings"], str]
+"""Returns what it found; raises a ``RetrailError`` that names what to do."""
 
-_COLOURS = {
+COLOURS = {
     "ok": typer.colors.GREEN,
     "optional": typer.colors.YELLOW,
     "missing": typer.colors.RED,
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was looked at, how it is, and what to do if it is not well."""
-
-    what: str
-    state: State
-    said: str
-
-
-Check = Callable[["Settings"], Finding]
-
-
 def doctor() -> None:
-    """Check what is needed, and say what to do.
+    """Check what the workers and commands need.
 
     Looks at Java, Kafka, topics, Milvus, the model, the registry of models, the judge and the data
-    folder. Every line says what is well or what to do; the exit status is 1 if something needed is
-    missing. What only `retrail up` needs is optional.
+    folder. Each line shows what was found or what to do; the exit status is 1 if something needed
+    is missing. What only `retrail up` needs is optional.
 
     \b
     Example:
@@ -47,151 +34,130 @@ def doctor() -> None:
     from schemas.settings import load
 
     settings = load()
-    missing: set[Check] = set()
-    for check in CHECKS:
-        found = _found(check, settings, missing)
-        if found.state == "missing":
-            missing.add(check)
-        typer.secho(f"{found.state:9}", fg=_COLOURS[found.state], nl=False)
-        typer.echo(f"{found.what}: {found.said}")
-    if missing:
+    states: dict[str, str] = {}
+    for what, check in CHECKS.items():
+        if what == "Topics" and states["Kafka"] != "ok":
+            state, found = "missing", "cannot be seen without Kafka."
+        else:
+            state, found = _run(check, settings)
+        states[what] = "optional" if state == "missing" and what in OPTIONAL else state
+        typer.secho(f"{states[what]:9}", fg=COLOURS[states[what]], nl=False)
+        typer.echo(f"{what}: {found}")
+    if "missing" in states.values():
         raise typer.Exit(1)
 
 
-def _found(check: Check, settings: "Settings", missing: set[Check]) -> Finding:
-    """A check's finding; an error that tells what to do, or a library that is absent, is one."""
+def _run(check: Check, settings: "Settings") -> tuple[str, str]:
+    """State and text of a check; a library that is not installed is optional."""
     from schemas.errors import RetrailError
 
-    what = (check.__doc__ or "").rstrip(".")
-    if check is topics and broker in missing:
-        return Finding(what, "missing", "cannot be seen without Kafka.")
     try:
-        return check(settings)
+        return "ok", check(settings)
     except RetrailError as error:
-        state: State = "optional" if check in OPTIONAL else "missing"
-        return Finding(what, state, str(error))
+        return "missing", str(error)
     except ModuleNotFoundError as error:
-        return Finding(
-            what, "optional", f"{error.name} is not installed: pip install 'retrail-server[all]'"
-        )
+        return "optional", f"{error.name} is not installed: pip install 'retrail-server[all]'"
 
 
-def python(settings: "Settings") -> Finding:
-    """Python."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", "ok", f"{version} ({sys.executable})")
+def python(settings: "Settings") -> str:
+    return f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})"
 
 
-def local_kafka(settings: "Settings") -> Finding:
-    """Java and Maven, for a broker on this machine."""
-    from deploy.servers import jars
+def local_kafka(settings: "Settings") -> str:
+    from deploy.servers import artifacts, java
 
-    jars.require_tools()
-    fetched = jars.cache_folder().is_dir()
-    said = f"Kafka {jars.KAFKA_VERSION} " + (
-        f"is in {jars.cache_folder()}" if fetched else "can be fetched by Maven"
-    )
-    return Finding("Java and Maven, for a broker on this machine", "ok", f"{jars.java()}; {said}")
+    found, folder = java.find(), artifacts.cache_folder()
+    fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
+    where = f"in {folder}" if fetched else "fetched at the first start"
+    return f"{artifacts.kafka_version()}, {where}; {found}"
 
 
-def local_milvus(settings: "Settings") -> Finding:
-    """Milvus Lite, for `retrail up`."""
+def local_milvus(settings: "Settings") -> str:
     import milvus_lite  # noqa: F401
 
-    return Finding("Milvus Lite, for `retrail up`", "ok", "installed")
+    return "installed"
 
 
-def broker(settings: "Settings") -> Finding:
-    """Kafka."""
+def broker(settings: "Settings") -> str:
     from retrail_runtime.kafka import require_broker
 
     require_broker(settings, [], timeout=5.0)
-    return Finding("Kafka", "ok", f"answers at {settings.kafka_bootstrap}")
+    return f"answers at {settings.kafka_bootstrap}"
 
 
-def topics(settings: "Settings") -> Finding:
-    """Topics."""
+def topics(settings: "Settings") -> str:
     from deploy.topics import survey
+    from schemas.errors import TopicMismatchError
 
     found = survey(settings)
     absent = [spec.name for spec, actual, _ in found if actual is None]
     different = [str(one) for _, _, differences in found for one in differences]
     if different:
-        return Finding("Topics", "missing", f"{'; '.join(different)}: see `retrail topics list`.")
+        raise TopicMismatchError(f"{'; '.join(different)}: see `retrail topics list`.")
     if absent:
-        return Finding("Topics", "missing", f"no {', '.join(absent)}: run `retrail topics create`.")
-    return Finding("Topics", "ok", f"all {len(found)} are as they should be")
+        raise TopicMismatchError(f"no {', '.join(absent)}: run `retrail topics create`.")
+    return f"all {len(found)} are ok"
 
 
-def milvus(settings: "Settings") -> Finding:
-    """Milvus."""
+def milvus(settings: "Settings") -> str:
     from retrail_runtime.milvus import connect, require_search
 
     client = connect(settings)
     version = client.get_server_version()
     client.close()
     require_search(settings, version)
-    return Finding("Milvus", "ok", f"{version} answers at {settings.milvus_uri}")
+    return f"{version} answers at {settings.milvus_uri}"
 
 
-def model(settings: "Settings") -> Finding:
-    """First model."""
-    from trainer.model.encoder import Encoder
+def model(settings: "Settings") -> str:
+    from consumers.indexing.first_release import load_model
 
-    encoder = Encoder.load(
-        settings.model, pooling=settings.pooling, max_tokens=settings.index_max_tokens
-    )
+    encoder = load_model(settings)
     encoder.encode_queries(["does it encode"])
-    return Finding("First model", "ok", f"{settings.model}, {encoder.dimension} dimensions")
+    return f"{settings.model}, {encoder.dimension} dimensions"
 
 
-def registry(settings: "Settings") -> Finding:
-    """Registry of models."""
+def registry(settings: "Settings") -> str:
     from trainer.registry.registry import Registry
 
     found = Registry.of(settings)
     found.require(writing=False)
-    return Finding("Registry of models", "ok", found.name)
+    return found.name
 
 
-def judge(settings: "Settings") -> Finding:
-    """Judge."""
+def judge(settings: "Settings") -> str:
+    from schemas.errors import ConfigurationError
+
     if settings.judge == "llm" and not (settings.judge_url and settings.judge_model):
-        return Finding("Judge", "missing", "llm needs RETRAIL_JUDGE_URL and RETRAIL_JUDGE_MODEL.")
-    return Finding("Judge", "ok", settings.judge)
+        raise ConfigurationError("llm needs RETRAIL_JUDGE_URL and RETRAIL_JUDGE_MODEL.")
+    return settings.judge
 
 
-def data_folder(settings: "Settings") -> Finding:
-    """Data folder."""
-    existing = next(
-        path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists()
-    )
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(
-            "Data folder",
-            "missing",
-            f"{existing} cannot be written. Set RETRAIL_DATA_DIR to a folder that this user can "
-            "write.",
-        )
-    return Finding("Data folder", "ok", f"{settings.data_dir}, {_free(existing)} free")
-
-
-def _free(folder: Path) -> str:
+def data_folder(settings: "Settings") -> str:
     import shutil
 
-    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB"
+    from schemas.errors import ConfigurationError
+
+    folder = settings.data_dir
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{existing} cannot be written. Set RETRAIL_DATA_DIR to a folder that this user can "
+            "write."
+        )
+    return f"{folder}, {shutil.disk_usage(existing).free / 2**30:.1f} GiB free"
 
 
-CHECKS: tuple[Check, ...] = (
-    python,
-    local_kafka,
-    local_milvus,
-    broker,
-    topics,
-    milvus,
-    model,
-    registry,
-    judge,
-    data_folder,
-)
-OPTIONAL = (local_kafka, local_milvus)
+CHECKS: dict[str, Check] = {
+    "Python": python,
+    "Apache Kafka, for `retrail up`": local_kafka,
+    "Milvus Lite, for `retrail up`": local_milvus,
+    "Kafka": broker,
+    "Topics": topics,
+    "Milvus": milvus,
+    "First model": model,
+    "Registry of models": registry,
+    "Judge": judge,
+    "Data folder": data_folder,
+}
+OPTIONAL = ("Apache Kafka, for `retrail up`", "Milvus Lite, for `retrail up`")

@@ -4,49 +4,26 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 
-from retrail_cli.publish import FileFormat
+from retrail_cli.publish import FORMAT, PATHS
+from schemas.choices import FileFormat, JudgeName, ProfileName
 
 STANDARD_OUTPUT = Path("-")
 
 
-class JudgeName(StrEnum):
-    """Who says whether a browsed document helped."""
-
-    local = "local"
-    llm = "llm"
-    none = "none"
-
-
-class ProfileName(StrEnum):
-    """Which rules turn a trajectory into pairs."""
-
-    reference = "reference"
-    paper = "paper"
-
-
 def mine(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Files, or folders of *.json (lrat) or *.jsonl (events).")
-    ],
-    file_format: Annotated[
-        FileFormat,
-        typer.Option(
-            "--format",
-            help="lrat: one trajectory a file, as the LRAT project stores them; "
-            "events: one event a line, as on the topic.",
-        ),
-    ] = FileFormat.lrat,
+    paths: Annotated[list[Path], PATHS],
+    file_format: Annotated[FileFormat, FORMAT] = "lrat",
     judge: Annotated[
         JudgeName | None,
         typer.Option(
-            help="local: rules, no LLM; llm: an OpenAI-compatible server; none: every browsed "
-            "document counts as relevant.  [default: RETRAIL_JUDGE, else local]",
+            help="local: a classifier on this machine, no LLM; llm: an OpenAI-compatible "
+            "server; none: every browsed document counts as relevant.  [default: RETRAIL_JUDGE, "
+            "else local]",
             show_default=False,
         ),
     ] = None,
@@ -77,21 +54,21 @@ def mine(
       retrail mine trajectories/ --format lrat --judge none --output pairs.jsonl
       retrail mine a.json --judge llm --judge-url http://127.0.0.1:8000/v1 --judge-model qwen3
     """
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from schemas.settings import load
     from streams.importing.offline import files_of, mine_paths
 
     chosen = {
-        "judge": judge and judge.value,
-        "profile": profile and profile.value,
+        "judge": judge,
+        "profile": profile,
         "judge_url": judge_url,
         "judge_model": judge_model,
     }
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
-    files = files_of(paths, file_format.value)
+    files = files_of(paths, file_format)
     verdicts: Counter[str] = Counter()
     with _written(output) as lines, bar("mining", len(files)) as advance:
-        for pair in mine_paths(files, file_format.value, settings, on_file=lambda path: advance(1)):
+        for pair in mine_paths(files, file_format, settings, on_file=lambda path: advance(1)):
             lines.write(pair.to_json() + b"\n")
             verdicts[pair.verdict] += 1
     where = "" if output == STANDARD_OUTPUT else f" → {output}"

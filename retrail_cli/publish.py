@@ -1,37 +1,29 @@
 """``retrail publish``."""
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrail_cli.counting import counted
+from retrail_cli.output import counted
+from schemas.choices import FileFormat
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Outgoing
 
 
-class FileFormat(StrEnum):
-    """How trajectories lie in files."""
-
-    lrat = "lrat"
-    events = "events"
+PATHS = typer.Argument(help="Files, or folders of *.json (lrat) or *.jsonl (events).")
+FORMAT = typer.Option(
+    "--format",
+    help="lrat: one trajectory a file, as the LRAT project stores them; events: one event a line, "
+    "as on the topic.",
+)
 
 
 def publish(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Files, or folders of *.json (lrat) or *.jsonl (events).")
-    ],
-    file_format: Annotated[
-        FileFormat,
-        typer.Option(
-            "--format",
-            help="lrat: one trajectory a file, as the LRAT project stores them; "
-            "events: one event a line, as on the topic.",
-        ),
-    ] = FileFormat.lrat,
+    paths: Annotated[list[Path], PATHS],
+    file_format: Annotated[FileFormat, FORMAT] = "lrat",
 ) -> None:
     """Publish trajectories in files.
 
@@ -43,14 +35,14 @@ def publish(
       retrail publish trajectories/ --format lrat
       retrail publish monday.jsonl tuesday.jsonl --format events
     """
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load
     from schemas.topics import Topics
     from streams.importing.offline import files_of
 
     settings = load()
-    files = files_of(paths, file_format.value)
+    files = files_of(paths, file_format)
     with bar("reading", len(files)) as advance:
         total = 0
         for path in files:
@@ -74,7 +66,7 @@ def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:
     from schemas.topics import MAX_EVENT_BYTES
     from streams.importing.offline import events_of
 
-    for event in events_of(path, file_format.value):
+    for event in events_of(path, file_format):
         record = Outgoing(
             event.trajectory_id.encode(), event.to_json(), cloudevents(event, event.type)
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from retrail_cli.counting import counted
+from retrail_cli.output import counted
 
 SNIPPET = 200
 

@@ -1,8 +1,15 @@
-"""``retrail serve``."""
+"""``retrail serve`` and ``retrail mcp``."""
 
-from typing import Annotated
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
+
+Transport = Literal["stdio", "streamable-http"]
 
 HOST = typer.Option(help="Address to listen on.")
 PORT = typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
@@ -33,20 +40,83 @@ def serve(
       curl -s localhost:8080/v1/search -H 'Content-Type: application/json' \\
            -d '{"query": "how do I open a gzip file", "k": 5}'
     """
-    from retrail_runtime.kafka import require_broker
+    from serving.api.http_api import create_app
+
+    _listen(_settings(), host, port, without_token, create_app, "Serving search on {}")
+
+
+def mcp(
+    transport: Annotated[
+        Transport, typer.Option(help="stdio: the client starts this command.")
+    ] = "stdio",
+    host: Annotated[str, HOST] = "127.0.0.1",
+    port: Annotated[int, PORT] = 8081,
+    without_token: Annotated[bool, WITHOUT_TOKEN] = False,
+) -> None:
+    """Give agents the tools search and open_document (Model Context Protocol).
+
+    The server publishes what an agent does as trajectory events; a session is a trajectory. With
+    streamable-http it listens at /mcp, under RETRAIL_SERVE_TOKEN as `retrail serve` does.
+
+    \b
+    Examples:
+      claude mcp add search -- retrail mcp
+      retrail mcp --transport streamable-http --port 8081
+
+    \b
+    As an entry of a client's configuration:
+      {"mcpServers": {"search": {"command": "retrail", "args": ["mcp"],
+                                 "env": {"RETRAIL_ENV_FILE": "/path/to/retrail.env"}}}}
+    """
+    import logging
+    from functools import partial
+
+    from serving.api import mcp_server
+
+    settings = _settings()
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    if transport == "streamable-http":
+        create_app = partial(mcp_server.create_http_app, host=host)
+        text = "Serving the tools search and open_document on {}/mcp"
+        _listen(settings, host, port, without_token, create_app, text)
+    else:
+        mcp_server.serve_stdio(settings, *_parts(settings))
+
+
+def _settings() -> "Settings":
     from retrail_runtime.logging import configure
     from schemas.settings import load
-    from schemas.topics import Topics
-    from serving.api import running
-    from serving.api.http_api import create_app
-    from serving.search.retriever import Retriever
-    from serving.trajectories.publishing import Publisher
 
     settings = load()
+    # On standard error: over stdio, standard output belongs to the protocol.
     configure(settings.log_level)
+    return settings
+
+
+def _parts(settings: "Settings") -> tuple[Any, Any]:
+    """Retriever and publisher, once the broker answers."""
+    from retrail_runtime.kafka import require_broker
+    from schemas.topics import Topics
+    from serving.api import running
+    from serving.search.retriever import Retriever
+
+    require_broker(settings, [Topics.of(settings).trajectory_events])
+    return Retriever(settings), running.publisher(settings)
+
+
+def _listen(
+    settings: "Settings",
+    host: str,
+    port: int,
+    without_token: bool,
+    create_app: Callable[["Settings", Callable[[], AbstractAsyncContextManager[Any]]], Any],
+    text: str,
+) -> None:
+    """Serve an application until a signal ends it."""
+    from serving.api import running
+
     with running.listen(host, port, settings, without_token=without_token) as listener:
-        require_broker(settings, [Topics.of(settings).trajectory_events])
-        retriever, publisher = Retriever(settings), Publisher(settings)
-        app = create_app(settings, lambda: running.serving(settings, retriever, publisher))
-        typer.echo(f"Serving search on {running.address(listener)} (Ctrl-C stops).", err=True)
+        parts = _parts(settings)
+        app = create_app(settings, lambda: running.serving(settings, *parts))
+        typer.echo(f"{text.format(running.address(listener))} (Ctrl-C stops).", err=True)
         running.serve(app, listener, settings, host=host)

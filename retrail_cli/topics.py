@@ -3,7 +3,7 @@
 import typer
 
 app = typer.Typer(
-    help="Create the topics, or see whether they are as they should be.",
+    help="Create the topics, or compare them with what Retrail needs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -19,28 +19,28 @@ def create() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from deploy.topics import ensure, kept
+    from deploy.topics import ensure, retention
     from schemas.settings import load
     from schemas.topics import specs
 
     settings = load()
     states = dict(ensure(settings))
-    table = Table("topic", "partitions", "kept", "state")
+    table = Table("topic", "partitions", "retention", "state")
     for spec in specs(settings):
-        table.add_row(spec.name, str(spec.partitions), kept(spec), states[spec.name])
+        table.add_row(spec.name, str(spec.partitions), retention(spec), states[spec.name])
     Console().print(table)
 
 
 @app.command("list")
 def show() -> None:
-    """Show every topic, and how it differs from what it should be."""
+    """Show every topic, and how it differs from what Retrail needs."""
     from rich.console import Console
     from rich.table import Table
 
-    from deploy.topics import kept, survey
+    from deploy.topics import retention, survey
     from schemas.settings import load
 
-    table = Table("topic", "partitions", "kept", "state")
+    table = Table("topic", "partitions", "retention", "state")
     for spec, actual, differences in survey(load()):
         if actual is None:
             state = "absent: retrail topics create"
@@ -49,7 +49,7 @@ def show() -> None:
                 f"{found.what} is {found.actual}, should be {found.wanted}" for found in differences
             )
         else:
-            state = "as it should be"
+            state = "ok"
         partitions = actual.partitions if actual else spec.partitions
-        table.add_row(spec.name, str(partitions), kept(spec), state)
+        table.add_row(spec.name, str(partitions), retention(spec), state)
     Console().print(table)

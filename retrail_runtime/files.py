@@ -1,11 +1,15 @@
-"""Files that are replaced whole or not at all."""
+"""Files: written whole or not at all, read line by line."""
 
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import orjson
+
+from schemas.errors import InputError, InvalidRecordError
 
 
 def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
@@ -55,3 +59,42 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def user_cache() -> Path:
+    """Where what is fetched once is kept: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Place (``file:line``) and bytes of each line that is not blank.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.", path=path) from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidRecordError]]:
+    """Place (``file:line``) and JSON object of each line that is not blank, or why it is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    for place, line in read_lines(path):
+        try:
+            found = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            yield place, InvalidRecordError(f"not JSON ({error})")
+            continue
+        if isinstance(found, dict):
+            yield place, found
+        else:
+            problem = f"a JSON object is expected, not {type(found).__name__}"
+            yield place, InvalidRecordError(problem)

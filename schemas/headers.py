@@ -26,7 +26,7 @@ def cloudevents(event: Envelope, event_type: str) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Why and from where a record was set aside; its bytes, key and headers stay as they were."""
+    """Why and from where a record was dead-lettered; its bytes, key and headers are unchanged."""
 
     topic: str
     partition: int
@@ -39,13 +39,17 @@ class DeadLetter:
     _PREFIX: ClassVar[str] = "retrail_dlq_"
 
     def headers(self, original: Iterable[tuple[str, bytes]] = ()) -> list[tuple[str, bytes]]:
-        """The original headers, then ours; ours replace those of an earlier stay in the queue."""
-        kept = [(name, value) for name, value in original if not name.startswith(self._PREFIX)]
+        """The original headers, then ours, which replace those of an earlier dead letter."""
         ours = [
             (f"{self._PREFIX}{name}", str(getattr(self, name)).encode())
             for name in ("topic", "partition", "offset", "stage", "reason", "exception", "message")
         ]
-        return kept + ours
+        return self.original_headers(original) + ours
+
+    @classmethod
+    def original_headers(cls, headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Headers without those that a dead letter adds."""
+        return [(name, value) for name, value in headers if not name.startswith(cls._PREFIX)]
 
     @classmethod
     def read(cls, headers: Iterable[tuple[str, bytes]]) -> "DeadLetter":

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from schemas import base
 from schemas.base import Contract, Count, DocId, Offset, Tenant, TrajectoryId, Version, canonical
+from schemas.choices import ProfileName
 from schemas.events import Agent, Outcome
 from schemas.judged import JudgeLabel
-from schemas.settings import ProfileName
 
 ClosedBy = Literal["end", "idle", "age", "size"]
 

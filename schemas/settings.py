@@ -15,14 +15,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.choices import JudgeName, ProfileName
 from schemas.collection import SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 """A part of a topic, group or collection name: Kafka and Milvus both accept these characters."""
 
-JudgeName = Literal["local", "llm", "none"]
-ProfileName = Literal["reference", "paper"]
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual"]
 PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
@@ -297,16 +296,14 @@ class Settings(
         return Path(value).expanduser().absolute()
 
     @property
-    def registry_url(self) -> str | None:
-        """Where models lie, if that is object storage."""
-        return self.registry if isinstance(self.registry, str) else None
+    def registry_url(self) -> str:
+        """Where models are kept: a folder, or a URL of object storage."""
+        return str(self.registry or self.data_dir / "registry")
 
     @property
-    def registry_dir(self) -> Path:
-        """The folder of models: the registry, or copies of what is in a registry with a URL."""
-        if isinstance(self.registry, Path):
-            return self.registry
-        return self.data_dir / ("registry-copies" if self.registry else "registry")
+    def model_cache(self) -> Path:
+        """The folder in which models are written, and copied out of object storage."""
+        return self.data_dir / "model-cache"
 
     def kafka(self, **overrides: Any) -> dict[str, Any]:
         """librdkafka configuration that reaches the brokers, with ``overrides`` (dots as ``_``)."""

@@ -35,6 +35,21 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+SERVERS = frozenset(("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway"))
+"""Fixtures that start a server: tests that use them are integration tests."""
+KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark integration tests; every test is of one kind at most, and unit tests have no mark."""
+    for item in items:
+        kinds = {mark.name for mark in item.iter_markers()} & KINDS
+        assert len(kinds) <= 1, f"{item.nodeid} is marked {kinds}: it may be of one kind"
+        if not kinds and SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of a real Apache Kafka broker."""

@@ -49,9 +49,14 @@ def register(settings: Settings) -> Release:
     return release
 
 
-def _first(settings: Settings) -> Release:
+def load_model(settings: Settings) -> Encoder:
+    """``RETRAIL_MODEL`` with the preset and prefixes of the settings, as the first release has it.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     preset = presets.preset(settings.train_preset, locate(settings.model), settings.model)
-    encoder = Encoder.load(
+    return Encoder.load(
         settings.model,
         preset=preset,
         query_prefix=settings.index_query_prefix,
@@ -59,6 +64,10 @@ def _first(settings: Settings) -> Release:
         pooling=settings.pooling,
         max_tokens=settings.index_max_tokens,
     )
+
+
+def _first(settings: Settings) -> Release:
+    encoder = load_model(settings)
     registry = Registry.of(settings)
     published = registry.publish(settings.retriever, FIRST, encoder.save)
     release = Release(
@@ -69,5 +78,13 @@ def _first(settings: Settings) -> Release:
         decision="first",
         reason=f"the untrained model {settings.model}",
     )
-    registry.write_card(release.model, first_card(release, settings.model, encoder.layout))
+    layout = encoder.layout
+    text = first_card(
+        release,
+        settings.model,
+        max_tokens=layout.max_tokens,
+        query_prompt=layout.query_prefix,
+        document_prompt=layout.document_prefix,
+    )
+    registry.write_beside(release.model, "md", text)
     return release

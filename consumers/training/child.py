@@ -6,13 +6,12 @@ somebody asks (:mod:`consumers.training.reproduce`).
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.runs import RunManifest
 from trainer.data.examples import TrainingExample
-from trainer.fit import curve, finetune
+from trainer.fit import finetune
 from trainer.fit.finetune import Step, TrainingReport
 from trainer.fit.processes import ALONE, Processes
 from trainer.registry.registry import Registry
@@ -62,9 +61,3 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
         raise
     except ModelError as error:
         raise InputError(str(error)) from error
-
-
-def write_child(report: TrainingReport, folder: Path) -> None:
-    """What is published of a child: the model, and the curve of its training."""
-    report.encoder.save(folder)
-    curve.write(report.steps, folder)

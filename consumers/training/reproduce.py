@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from consumers.training.child import OnStep, frozen_examples, train_child, write_child
+from consumers.training.child import OnStep, frozen_examples, train_child
 from consumers.training.history import RunHistory
 from consumers.training.progress import reporting
 from retrail_runtime.kafka import require_broker
@@ -25,7 +25,8 @@ from schemas.topics import Topics
 from trainer.data.lineage import History
 from trainer.fit.processes import ALONE, Processes
 from trainer.model.encoder import Encoder
-from trainer.registry.registry import Registry, digest_of
+from trainer.registry.manifest import digest_of
+from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +101,7 @@ def reproduce(
     if not processes.first:
         return None
     folder = settings.data_dir / "repeats" / manifest.run_id
-    _write(folder, lambda fresh: write_child(report, fresh))
+    _write(folder, report.encoder.save)
     digest, similarity = digest_of(folder), 1.0
     if digest != released.model.digest:
         queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
 from consumers.training import metrics
-from consumers.training.child import OnStep, train_child, write_child
+from consumers.training.child import OnStep, train_child
 from consumers.training.gate import compare
 from consumers.training.history import RunHistory
 from consumers.training.mirrors import Mirrors
@@ -30,7 +29,7 @@ from trainer.data.selection import Selector, rules_of
 from trainer.fit import finetune
 from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
 from trainer.model import presets
-from trainer.registry.card import card
+from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -128,7 +127,8 @@ def finish(context: RunContext, manifest: RunManifest) -> Release:
             release = _release(context, manifest)
             context.check()
             if release.model != known.by_version[manifest.parent].model:
-                context.registry.write_card(release.model, card(release, manifest))
+                text = card(release, manifest)
+                context.registry.write_beside(release.model, "md", text)
             releases.write_release(context.producer, context.settings, release)
             metrics.RUNS.labels(result=release.decision).inc()
             log.info(
@@ -245,7 +245,8 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
             check=context.check,
             on_step=reporting(context.check, context.on_step),
         )
-        published = registry.publish(home, version, partial(write_child, report))
+        published = registry.publish(home, version, report.encoder.save)
+        registry.write_beside(published.model, "steps.csv", steps_csv(report.steps))
     return published.model
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from filelock import FileLock
 
 from deploy import topics
-from deploy.errors import MissingToolError, StackError
+from deploy.errors import StackError
 from deploy.local import environment
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 from deploy.processes.supervisor import Supervisor, Worker
-from deploy.servers import jars, tansu
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
 from retrail_runtime import data_dir
@@ -47,7 +47,7 @@ def python_path() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What there is to tell about one part of the stack."""
+    """State of one part of the stack, for people."""
 
     name: str
     state: str
@@ -77,7 +77,7 @@ class LocalStack:
         *,
         kafka_port: int = 0,
         milvus_port: int = 0,
-        announce: Callable[[str], None] = lambda text: None,
+        announce: Callable[[str], object] = lambda text: None,
         worker_command: Callable[[str], list[str]] = retrail_worker,
     ) -> None:
         """Nothing runs before :meth:`start`.
@@ -91,7 +91,6 @@ class LocalStack:
             worker_command: the program of a role.
         """
         self.settings = settings
-        self.kafka_label = "external"
         self._given = frozenset(settings.model_fields_set)
         self._roles = workers
         self._kafka_port = kafka_port
@@ -113,7 +112,7 @@ class LocalStack:
             self._lock = _locked(self.settings.data_dir)
             self._servers.clear()
             self._workers.clear()
-            _forget_the_dead(self.settings.data_dir / "run")
+            _remove_metrics_of_ended_workers(self.settings.data_dir / "run")
             self._require_given()
             self._start_servers()
             topics.ensure(self.settings)
@@ -123,7 +122,7 @@ class LocalStack:
             raise
 
     def check(self) -> None:
-        """Look after all parts once: restart workers, notice what ended.
+        """Restart workers that exited; to be called about every second or more often.
 
         Raises:
             StackError: the broker or Milvus ended, or a worker exits again and again.
@@ -138,6 +137,12 @@ class LocalStack:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+    @property
+    def kafka(self) -> str:
+        """Which broker it is, for people: its version and its Java, or ``external``."""
+        brokers = (one.description for one in self._servers if isinstance(one, KafkaBroker))
+        return next(brokers, "external")
 
     @property
     def started(self) -> list[str]:
@@ -190,39 +195,30 @@ class LocalStack:
             milvus_client.connect(self.settings, timeout=MILVUS_TIMEOUT).close()
 
     def _start_servers(self) -> None:
+        folder = self.settings.data_dir
         if "kafka_bootstrap" not in self._given:
-            broker = self._local_broker()
-            self.kafka_label = broker.label
-            self._launch(broker, broker.label)
+            self._launch(
+                KafkaBroker(
+                    folder / "kafka",
+                    self._log_file("kafka"),
+                    port=self._kafka_port,
+                    announce=self._announce,
+                )
+            )
         if "milvus_uri" not in self._given:
-            folder = self.settings.data_dir / "milvus"
-            milvus = MilvusLite(folder, self._log_file("milvus"), port=self._milvus_port)
-            self._launch(milvus, "Milvus Lite")
+            self._launch(
+                MilvusLite(folder / "milvus", self._log_file("milvus"), port=self._milvus_port)
+            )
         for server in self._servers:
             server.wait_until_ready()
             self._announce(f"{server.name} ready at {server.address}")
             address = {server.setting: server.client_address}
             self.settings = self.settings.model_copy(update=address)
 
-    def _launch(self, server: Server, label: str) -> None:
-        self._announce(f"starting {server.name} ({label})")
+    def _launch(self, server: Server) -> None:
         self._servers.append(server)
         server.launch()
-
-    def _local_broker(self) -> KafkaBroker | tansu.TansuBroker:
-        data_dir, log_file = self.settings.data_dir, self._log_file("kafka")
-        try:
-            jars.require_tools()
-        except MissingToolError as missing:
-            try:
-                broker = tansu.TansuBroker(data_dir / "tansu", log_file, port=self._kafka_port)
-            except MissingToolError as also:
-                raise MissingToolError(f"{missing}\n{also}") from missing
-            self._announce(f"{str(missing).splitlines()[0]}\nSo {tansu.CONSEQUENCE}.")
-            return broker
-        if not jars.cache_folder().is_dir():
-            self._announce(f"fetching Apache Kafka {jars.KAFKA_VERSION} with Maven, once (43 MB)")
-        return KafkaBroker(data_dir / "kafka", log_file, port=self._kafka_port)
+        self._announce(f"starting {server.name} ({server.description})")
 
     def _start_workers(self) -> None:
         for number, role in enumerate(self._roles):
@@ -246,7 +242,8 @@ class LocalStack:
                 late = waiting[0]
                 raise StackError(
                     f"{late.name} was not at work within {WORKERS_TIMEOUT:.0f} s. The end of "
-                    f"{late.child.log_file}:\n{late.child.log_tail()}"
+                    f"{late.child.log_file}:\n{late.child.log_tail()}",
+                    part=late.name,
                 )
             time.sleep(0.05)
         self._announce("workers ready")
@@ -276,19 +273,9 @@ def _locked(folder: Path) -> FileLock:
     return lock
 
 
-def _forget_the_dead(run: Path) -> None:
+def _remove_metrics_of_ended_workers(run: Path) -> None:
     """Remove the metrics files of workers that were killed with an earlier stack."""
     for file in run.glob("*-*.metrics"):
         pid = file.stem.rpartition("-")[2]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             file.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

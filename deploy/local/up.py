@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from deploy.errors import StackError
 from deploy.local import environment
 from deploy.local.stack import LocalStack
@@ -64,8 +62,3 @@ def _how_to_reach(stack: LocalStack, env_file: Path | None) -> str:
         return f"ready; other shells reach it after: export RETRAIL_ENV_FILE={env_file.absolute()}"
     lines = environment.rendered(environment.variables(stack.settings))
     return f"ready; settings for other shells (or use --env-file):\n{lines}Ctrl-C stops everything"
-
-
-def view_on_output() -> View:
-    """The view on standard output."""
-    return View(Console())

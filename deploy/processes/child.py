@@ -2,18 +2,16 @@
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TETHER = Path(__file__).with_name("tether.py")
 LOG_LIMIT = 16 * 1024 * 1024
-"""Bytes; a larger log is set aside as ``….log.1`` when its process starts."""
+"""Bytes; a larger log is renamed to ``….log.1`` when its process starts."""
 
 
 class Child:
@@ -59,16 +57,15 @@ class Child:
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         with self.log_file.open("ab") as log:
-            forked = _forked(
-                lambda: subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | self.environment,
-                    start_new_session=True,
-                    cwd=self.folder,
-                )
+            forked = _forker.submit(
+                subprocess.Popen,
+                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self.environment,
+                start_new_session=True,
+                cwd=self.folder,
             )
             try:
                 self._process = forked.result()
@@ -152,29 +149,4 @@ def tail(path: Path, lines: int) -> str:
 
 # The kernel's signal comes when the *thread* that forked ends, and a stack may be started from a
 # thread that ends early. So one thread that lives as long as the process does all the forking.
-_Job = tuple[Callable[[], "subprocess.Popen[bytes]"], "Future[subprocess.Popen[bytes]]"]
-_jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-_forker: threading.Thread | None = None
-_forker_lock = threading.Lock()
-
-
-def _forked(
-    spawn: Callable[[], "subprocess.Popen[bytes]"],
-) -> "Future[subprocess.Popen[bytes]]":
-    global _forker
-    with _forker_lock:
-        if _forker is None or not _forker.is_alive():
-            _forker = threading.Thread(target=_fork_all, name="forker", daemon=True)
-            _forker.start()
-    future: Future[subprocess.Popen[bytes]] = Future()
-    _jobs.put((spawn, future))
-    return future
-
-
-def _fork_all() -> None:
-    while True:
-        spawn, future = _jobs.get()
-        try:
-            future.set_result(spawn())
-        except BaseException as error:
-            future.set_exception(error)
+_forker = ThreadPoolExecutor(1, thread_name_prefix="forker")

@@ -21,14 +21,16 @@ STOP_GRACE = 20.0
 class Server(ABC):
     """A server of the local stack, loopback only.
 
-    Subclasses say how it is run (:meth:`command`) and when it is ready (:meth:`answers`).
+    Subclasses define how it is run (:meth:`command`) and when it is ready (:meth:`answers`).
     """
 
     name: str
     port_names: tuple[str, ...]
     """The ports it listens on; the first is the one for clients."""
     setting: str
-    """The setting that tells clients where it is."""
+    """The setting that holds its address."""
+    description: str
+    """For people; known once launched."""
 
     def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
         """Nothing runs before :meth:`start`.
@@ -72,8 +74,8 @@ class Server(ABC):
 
         Raises:
             MissingToolError: what runs it is not installed.
-            StackError: the port that was asked for is in use.
-            StackError: it did not start; the message holds the end of its log.
+            StackError: the port that was asked for is in use, or the server did not start; the
+                message holds the end of its log.
         """
         self.launch()
         try:
@@ -102,7 +104,9 @@ class Server(ABC):
             else:
                 time.sleep(0.05)
                 continue
-            raise StackError(f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}")
+            raise StackError(
+                f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}", part=self.name
+            )
 
     def kill(self) -> None:
         """Kill it at once."""
@@ -122,7 +126,8 @@ class Server(ABC):
             if not ports.is_free(self._wanted_port):
                 raise StackError(
                     f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
-                    "one, or 0 for any free one."
+                    "one, or 0 for any free one.",
+                    part=self.name,
                 )
             last = last | {self.port_names[0]: self._wanted_port}
         chosen = ports.keep_or_choose({name: last.get(name) for name in self.port_names})

@@ -1,4 +1,4 @@
-"""Keeping workers alive: when to restart one, and when to give the whole stack up."""
+"""Keeping workers alive: when one is restarted, and when the stack ends."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,35 +17,17 @@ DELAYS = (1.0, 3.0)
 """Seconds before the restart after the first, second, … exit in the window; one more ends all."""
 
 STOP_GRACE = 20.0
-"""Seconds that a worker has to finish what it is at before it is killed."""
+"""Seconds that a worker has to stop before it is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """Start the worker again ``delay`` seconds from now; it is its ``number``-th recent exit."""
-
-    delay: float
-    number: int
+def recent_exits(exits: Sequence[float], now: float) -> int:
+    """How many of the ``exits`` (times of one clock, in seconds) are in the window before now."""
+    return sum(now - moment < WINDOW for moment in exits)
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """End the stack: the worker exited ``exits`` times in the window."""
-
-    exits: int
-
-
-def decide(exits: Sequence[float], now: float) -> Restart | GiveUp:
-    """What to do about a worker that has just exited.
-
-    Args:
-        exits: when it exited, in seconds of one clock, the latest included.
-        now: that clock.
-    """
-    recent = sum(1 for moment in exits if now - moment < WINDOW)
-    if recent > len(DELAYS):
-        return GiveUp(recent)
-    return Restart(DELAYS[max(recent, 1) - 1], recent)
+def restart_delay(recent: int) -> float | None:
+    """Seconds until a worker is restarted after so many recent exits; ``None``: not any more."""
+    return DELAYS[recent - 1] if recent <= len(DELAYS) else None
 
 
 WorkerState = Literal["starting", "running", "restarting", "stopped"]
@@ -53,13 +35,11 @@ WorkerState = Literal["starting", "running", "restarting", "stopped"]
 
 @dataclass
 class Worker:
-    """One worker process and what became of its earlier lives."""
+    """One worker process and the times of its earlier exits."""
 
     child: Child
     run_folder: Path
-    """Where a worker writes ``<role>-<pid>.metrics`` once it works
-    (retrail_runtime.metrics).
-    """
+    """Where a worker writes ``<role>-<pid>.metrics`` once it works."""
     exits: list[float] = field(default_factory=list)
     restart_at: float | None = None
 
@@ -73,7 +53,7 @@ class Worker:
         """Port of its ``/metrics`` page, once it serves one."""
         if not self.child.running:
             return None
-        for file in self.run_folder.glob(f"*-{self.child.pid}.metrics"):
+        for file in self._metrics_files():
             text = file.read_text()
             return int(text) if text else None
         return None
@@ -87,10 +67,13 @@ class Worker:
             return "stopped"
         return "starting" if self.metrics_port is None else "running"
 
-    def forget_metrics(self) -> None:
-        """Remove what its last life wrote about its metrics page."""
-        for file in self.run_folder.glob(f"*-{self.child.pid}.metrics"):
+    def remove_metrics_files(self) -> None:
+        """Remove what its last process wrote about its metrics page."""
+        for file in self._metrics_files():
             file.unlink(missing_ok=True)
+
+    def _metrics_files(self) -> list[Path]:
+        return list(self.run_folder.glob(f"*-{self.child.pid}.metrics"))
 
 
 class Supervisor:
@@ -100,7 +83,7 @@ class Supervisor:
         self,
         servers: Sequence[Server],
         workers: Sequence[Worker],
-        announce: Callable[[str], None],
+        announce: Callable[[str], object],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -118,7 +101,7 @@ class Supervisor:
         self._clock = clock
 
     def check(self) -> None:
-        """Look after everything once; to be called about every second or more often.
+        """Restart workers that exited; to be called about every second or more often.
 
         Raises:
             StackError: a server ended, or a worker exited too often.
@@ -127,10 +110,11 @@ class Supervisor:
             if server.child is not None and not server.child.running:
                 raise StackError(
                     f"{server.name} ended {_ending(server.child)}. The end of "
-                    f"{server.log_file}:\n{server.child.log_tail()}"
+                    f"{server.log_file}:\n{server.child.log_tail()}",
+                    part=server.name,
                 )
         for worker in self.workers:
-            self._look_after(worker)
+            self._check_worker(worker)
 
     def stop(self) -> None:
         """Stop the workers, all at once, then the servers, the last one first."""
@@ -143,20 +127,16 @@ class Supervisor:
                 if not worker.child.wait(max(0.0, deadline - self._clock())):
                     self._announce(f"{worker.name} does not stop within {STOP_GRACE:.0f} s: killed")
                     worker.child.kill()
-                worker.forget_metrics()
+                worker.remove_metrics_files()
             for server in reversed(self.servers):
                 server.stop()
         finally:
-            self.kill()
-
-    def kill(self) -> None:
-        """Kill everything at once."""
-        self.send_kill()
-        for child in self._children():
-            child.kill()
+            self.send_kill()
+            for child in self._children():
+                child.kill()
 
     def send_kill(self) -> None:
-        """The first half of :meth:`kill`; a signal handler may call it."""
+        """Kill everything without waiting; a signal handler may call it."""
         for child in self._children():
             child.send_kill()
 
@@ -164,7 +144,7 @@ class Supervisor:
         servers = [server.child for server in self.servers if server.child is not None]
         return [worker.child for worker in self.workers] + servers
 
-    def _look_after(self, worker: Worker) -> None:
+    def _check_worker(self, worker: Worker) -> None:
         now = self._clock()
         if worker.restart_at is not None:
             if now >= worker.restart_at:
@@ -173,23 +153,21 @@ class Supervisor:
             return
         if worker.child.running:
             return
-        worker.forget_metrics()
+        worker.remove_metrics_files()
         worker.exits.append(now)
-        tail = worker.child.log_tail(8)
+        recent = recent_exits(worker.exits, now)
+        delay = restart_delay(recent)
         what = f"{worker.name} exited {_ending(worker.child)}"
-        match decide(worker.exits, now):
-            case GiveUp(exits):
-                raise StackError(
-                    f"{what}, the {_ordinal(exits)} time in {WINDOW / 60:.0f} minutes. The end of "
-                    f"{worker.child.log_file}:\n{tail}"
-                )
-            case Restart(delay, number):
-                worker.restart_at = now + delay
-                self._announce(
-                    f"{what}; restart in {delay:g} s (exit {number}; the "
-                    f"{_ordinal(len(DELAYS) + 1)} in {WINDOW / 60:.0f} minutes ends the stack). "
-                    f"Its last lines:\n{tail}"
-                )
+        which = f"exit {recent} of {len(DELAYS) + 1} within {WINDOW / 60:.0f} minutes"
+        if delay is None:
+            raise StackError(
+                f"{what}, {which}. The end of {worker.child.log_file}:\n{worker.child.log_tail(8)}",
+                part=worker.name,
+            )
+        worker.restart_at = now + delay
+        self._announce(
+            f"{what}, {which}; restart in {delay:g} s. Its last lines:\n{worker.child.log_tail(8)}"
+        )
 
 
 def _ending(child: Child) -> str:
@@ -197,7 +175,3 @@ def _ending(child: Child) -> str:
     if status is not None and status < 0:
         return f"on signal {-status}"
     return f"with status {status}"
-
-
-def _ordinal(number: int) -> str:
-    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")

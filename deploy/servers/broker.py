@@ -1,9 +1,13 @@
 """One node of Apache Kafka (KRaft: broker and controller in one process) on the loopback."""
 
 import base64
+import os
 import shutil
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 
+import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -11,7 +15,7 @@ from deploy.errors import StackError
 from deploy.processes import ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
-from deploy.servers import jars
+from deploy.servers import artifacts, java
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
 FORMAT_TIMEOUT = 120.0
@@ -34,31 +38,47 @@ JVM_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
 )
 
+log = structlog.get_logger(__name__)
+
 
 class KafkaBroker(Server):
     """A broker over a folder, which keeps its records and its port between starts."""
 
     name = "kafka"
-    label = f"apache-{jars.KAFKA_VERSION}"
     port_names = ("broker", "controller")
     setting = "kafka_bootstrap"
+
+    def __init__(
+        self,
+        folder: Path,
+        log_file: Path,
+        *,
+        port: int = 0,
+        announce: Callable[[str], object] = log.info,
+    ) -> None:
+        """As any :class:`Server`; ``announce`` is called while Kafka's jars are fetched."""
+        super().__init__(folder, log_file, port=port)
+        self._announce = announce
 
     def command(self) -> Child:
         """Kafka, its jars fetched and its folder formatted if this is the first time.
 
         Raises:
-            MissingToolError: no Java, or no Maven when the jars must be fetched.
+            MissingToolError: there is no Java.
             StackError: the jars cannot be fetched or the folder cannot be formatted.
         """
-        java = [jars.java(), *JVM_OPTIONS, "-cp", f"{jars.kafka_jars()}/*"]
+        runtime = java.find()
+        self.description = f"Apache Kafka {artifacts.kafka_version()} on {runtime}"
+        jars = os.pathsep.join(map(str, artifacts.kafka_jars(self._announce)))
+        command = [runtime.program, *JVM_OPTIONS, "-cp", jars]
         if not (self.folder / DATA).is_dir():
             self._write_properties(UNFINISHED)
             shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
-            self._format([*java, "kafka.tools.StorageTool", "format"])
+            self._format([*command, "kafka.tools.StorageTool", "format"])
             (self.folder / UNFINISHED).rename(self.folder / DATA)
         self._write_properties(DATA)
         return Child(
-            self.name, [*java, "kafka.Kafka", PROPERTIES], self.log_file, folder=self.folder
+            self.name, [*command, "kafka.Kafka", PROPERTIES], self.log_file, folder=self.folder
         )
 
     def _format(self, command: list[str]) -> None:
@@ -67,7 +87,9 @@ class KafkaBroker(Server):
         arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
         child = Child("format", [*command, *arguments], self.log_file, folder=self.folder)
         if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
-            raise StackError(f"Kafka could not format {self.folder}:\n{child.log_tail(10)}")
+            raise StackError(
+                f"Kafka could not format {self.folder}:\n{child.log_tail(10)}", part=self.name
+            )
 
     def _write_properties(self, data: str) -> None:
         text = server_properties(data, self.port, self.ports["controller"])
@@ -75,16 +97,11 @@ class KafkaBroker(Server):
 
     def answers(self) -> bool:
         """Whether the broker lists itself to a client."""
-        return lists_brokers(self.address)
-
-
-def lists_brokers(bootstrap: str, timeout: float = 2.0) -> bool:
-    """Whether a Kafka client gets an answer there within ``timeout`` seconds."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    try:
-        return bool(admin.list_topics(timeout=timeout).brokers)
-    except KafkaException:
-        return False
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        try:
+            return bool(admin.list_topics(timeout=2.0).brokers)
+        except KafkaException:
+            return False
 
 
 def server_properties(data: str, port: int, controller_port: int) -> str:

@@ -19,6 +19,7 @@ class MilvusLite(Server):
     name = "milvus"
     port_names = ("milvus",)
     setting = "milvus_uri"
+    description = "Milvus Lite"
 
     @property
     def client_address(self) -> str:
@@ -35,7 +36,7 @@ class MilvusLite(Server):
             if importlib.util.find_spec(package) is None:
                 raise MissingToolError(
                     f"The package {package} is not installed: pip install "
-                    "'retrail-server[all]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
+                    "'retrail-server[local]', or set RETRAIL_MILVUS_URI to a Milvus of your own."
                 )
         data = self.folder / "data"
         return Child(

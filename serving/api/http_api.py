@@ -20,7 +20,6 @@ from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving.api.failures import failure_of
 from serving.api.guards import PROBLEM, problem
-from serving.trajectories.publishing import Agent
 from serving.trajectories.service import (
     MAX_K,
     MAX_QUERY,
@@ -30,7 +29,7 @@ from serving.trajectories.service import (
     SearchService,
     UnknownDocumentError,
 )
-from serving.trajectories.sessions import HANDLE, Caller, Outcome
+from serving.trajectories.sessions import HANDLE, Agent, Caller, Outcome
 
 TRAJECTORY_HEADER = "Retrail-Trajectory"
 

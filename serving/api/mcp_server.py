@@ -35,6 +35,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retrail import Publisher
 from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
@@ -43,7 +44,6 @@ from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
 from serving.api.running import serving
 from serving.search.protocols import Searcher
-from serving.trajectories.publishing import Agent, Publisher
 from serving.trajectories.service import (
     MAX_K,
     MAX_QUERY,
@@ -53,7 +53,7 @@ from serving.trajectories.service import (
     SearchService,
     UnknownDocumentError,
 )
-from serving.trajectories.sessions import HANDLE, Caller
+from serving.trajectories.sessions import HANDLE, Agent, Caller
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128

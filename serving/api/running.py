@@ -9,19 +9,33 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from retrail import Publisher, Timeout
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.api.guards import LOOPBACK, guarded
 from serving.api.server_metrics import EventCounts
 from serving.search.async_retriever import AsyncRetriever
 from serving.search.protocols import Searcher
-from serving.trajectories.publishing import Publisher
 from serving.trajectories.service import SearchService
 
 STOP_SECONDS = 10
 """How long requests under way may take when the server is told to stop."""
 
 log = structlog.get_logger(__name__)
+
+
+def publisher(settings: Settings) -> Publisher:
+    """Publishes trajectories of any number of agents.
+
+    It never fails or delays a search: events that cannot be published are dropped, logged and
+    counted.
+    """
+    return Publisher(
+        settings.serve_agent,
+        topic_prefix=settings.topic_prefix,
+        timeout=Timeout(block=0.0),
+        kafka=settings.kafka(client_id="retrail-serving"),
+    )
 
 
 @asynccontextmanager

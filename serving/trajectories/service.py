@@ -16,7 +16,7 @@ from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving.api import server_metrics as metrics
 from serving.search.async_retriever import AsyncRetriever
-from serving.trajectories.sessions import Caller, Publishes, Session, Sessions
+from serving.trajectories.sessions import Caller, Session, Sessions, TrajectoryPublisher
 
 if TYPE_CHECKING:
     from serving.search.retriever import Hit
@@ -83,7 +83,9 @@ class SearchService:
     repeats no event.
     """
 
-    def __init__(self, settings: Settings, retriever: AsyncRetriever, publisher: Publishes) -> None:
+    def __init__(
+        self, settings: Settings, retriever: AsyncRetriever, publisher: TrajectoryPublisher
+    ) -> None:
         self._retriever = retriever
         self._snippet_chars = settings.serve_snippet_chars
         self._probe: asyncio.Task[int] | None = None

@@ -19,7 +19,6 @@ import structlog
 
 from retrail import Trajectory
 from serving.api import server_metrics as metrics
-from serving.trajectories.publishing import Agent
 
 if TYPE_CHECKING:
     from serving.search.retriever import SearchResult
@@ -55,6 +54,15 @@ def new_trajectory_id(handle: str | None, random: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """Whose trajectory it is; events carry all three."""
+
+    name: str
+    model: str = ""
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks, and which trajectory it goes on with (no handle: a new one).
 
@@ -77,10 +85,10 @@ class Caller:
         return None if self.session else self.handle
 
 
-class Publishes(Protocol):
-    """What is needed of :class:`serving.trajectories.publishing.Publisher`."""
+class TrajectoryPublisher(Protocol):
+    """What is needed of :class:`retrail.Publisher`."""
 
-    def trajectory(self, trajectory_id: str, agent: Agent) -> Trajectory:
+    def trajectory(self, trajectory_id: str, *, agent: str, model: str, tenant: str) -> Trajectory:
         """Open a trajectory."""
 
 
@@ -131,7 +139,7 @@ class Sessions:
 
     def __init__(
         self,
-        publisher: Publishes,
+        publisher: TrajectoryPublisher,
         *,
         idle_seconds: float,
         most: int,
@@ -188,7 +196,10 @@ class Sessions:
         if len(self._open) >= self._most:
             self._end(next(iter(self._open.values())), "full")
         trajectory_id = new_trajectory_id(caller.name, secrets.token_hex(_RANDOM_BYTES))
-        trajectory = self._publisher.trajectory(trajectory_id, caller.agent)
+        agent = caller.agent
+        trajectory = self._publisher.trajectory(
+            trajectory_id, agent=agent.name, model=agent.model, tenant=agent.tenant
+        )
         session = Session(trajectory_id, trajectory, caller.key, self._now())
         self._open[trajectory_id] = session
         if caller.key is not None:

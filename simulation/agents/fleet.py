@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from retrail import Publisher, PublishError, Trajectory
+from retrail import Publisher, PublishError, Timeout, Trajectory
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving.search.retriever import Retriever, SearchResult
 from simulation.agents.scripted import (
     AGENT_NAME,
-    PERSONAS,
     Answered,
     Asked,
     Browsed,
@@ -98,27 +96,24 @@ def _work(
     settings: Settings,
     on_progress: Callable[[int, int], None],
 ) -> Shift:
-    with ExitStack() as stack:
-        publishers = {
-            persona.model: stack.enter_context(_publisher(settings, persona.model))
-            for persona in PERSONAS
-        }
+    with Publisher(
+        AGENT_NAME,
+        bootstrap=settings.kafka_bootstrap,
+        topic_prefix=settings.topic_prefix,
+        on_error="raise",
+        timeout=Timeout(block=FLUSH_SECONDS),
+    ) as publisher:
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="agent")
         try:
-            futures = [
-                pool.submit(_one, each, retriever, publishers[each.mind.persona.model])
-                for each in todo
-            ]
+            futures = [pool.submit(_one, each, retriever, publisher) for each in todo]
             outcomes = _results(futures, on_progress)
         finally:
             pool.shutdown(cancel_futures=True)
-        for publisher in publishers.values():
-            if publisher.flush(FLUSH_SECONDS):
-                raise NotPublished(
-                    f"Kafka did not take the agents' events within {FLUSH_SECONDS:.0f} s."
-                )
-        events = sum(publisher.stats.delivered for publisher in publishers.values())
-    return Shift(events, sum(outcome == "correct" for outcome in outcomes))
+        if publisher.flush(FLUSH_SECONDS):
+            raise NotPublished(
+                f"Kafka did not take the agents' events within {FLUSH_SECONDS:.0f} s."
+            )
+    return Shift(publisher.stats.delivered, sum(outcome == "correct" for outcome in outcomes))
 
 
 def _results(futures: Sequence[Future[str]], on_progress: Callable[[int, int], None]) -> list[str]:
@@ -142,7 +137,8 @@ def _one(task: Assignment, retriever: Retriever, publisher: Publisher) -> str:
         version = found.retriever_version
         return found.hits
 
-    with publisher.trajectory(task.mind.trajectory_id) as trajectory:
+    model = task.mind.persona.model
+    with publisher.trajectory(task.mind.trajectory_id, model=model) as trajectory:
         for step, hits in perform(act(task.need, task.mind), search):
             publish(trajectory, step, hits, version)
             if isinstance(step, Ended):
@@ -151,7 +147,7 @@ def _one(task: Assignment, retriever: Retriever, publisher: Publisher) -> str:
 
 
 def publish(trajectory: Trajectory, step: Step, hits: Sequence[Hit], version: int | None) -> None:
-    """One step as the event that tells it."""
+    """Publish one step as an event."""
     match step:
         case Asked(query):
             trajectory.search(query, hits, retriever_version=version)
@@ -163,14 +159,3 @@ def publish(trajectory: Trajectory, step: Step, hits: Sequence[Hit], version: in
             trajectory.answer(text)
         case Ended(outcome):
             trajectory.end(outcome)
-
-
-def _publisher(settings: Settings, model: str) -> Publisher:
-    return Publisher(
-        AGENT_NAME,
-        model,
-        bootstrap=settings.kafka_bootstrap,
-        topic_prefix=settings.topic_prefix,
-        on_error="raise",
-        block_seconds=FLUSH_SECONDS,
-    )

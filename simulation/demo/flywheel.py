@@ -118,7 +118,7 @@ class Flywheel:
             corpus=CorpusFigures(
                 corpus.name, len(corpus.documents), corpus.needs, len(corpus.unseen)
             ),
-            kafka=self._stack.kafka_label,
+            kafka=self._stack.kafka,
             seed=self._plan.seed,
             agents=self._plan.agents,
             turns=tuple(turns),

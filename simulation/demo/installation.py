@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaException
 from pymilvus import MilvusException
 
-from deploy import removal
+from deploy import topics
 from deploy.errors import StackError
 from deploy.local.stack import LocalStack
 from retrail_runtime import milvus
@@ -125,7 +125,7 @@ def remove(stack: LocalStack) -> None:
     settings, started = stack.settings, stack.started
     try:
         if "RETRAIL_KAFKA_BOOTSTRAP" not in started:
-            removal.remove(settings)
+            topics.remove(settings)
         if "RETRAIL_MILVUS_URI" not in started:
             remove_collections(settings)
     except (KafkaException, MilvusException, MilvusUnavailableError) as error:

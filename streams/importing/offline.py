@@ -8,8 +8,9 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
+from retrail_runtime.files import read_lines
+from schemas.choices import FileFormat
 from schemas.errors import InputError
 from schemas.events import Event, InvalidEventError, parse
 from schemas.pairs import LabelledPair
@@ -17,8 +18,6 @@ from schemas.settings import Settings
 from streams.importing.lrat import events_of_file
 from streams.judge.judging import Judge, judge_event, judge_named
 from streams.mine.fold import Fold, Limits
-
-FileFormat = Literal["lrat", "events"]
 
 _SUFFIX: dict[FileFormat, str] = {"lrat": ".json", "events": ".jsonl"}
 _AT_ONCE = 256
@@ -53,20 +52,11 @@ def events_of(path: Path, file_format: FileFormat) -> Iterator[Event]:
     if file_format == "lrat":
         yield from events_of_file(path)
         return
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _event_of_line(line, path, number)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _event_of_line(line: bytes, path: Path, number: int) -> Event:
-    try:
-        return parse(line).event
-    except InvalidEventError as error:
-        raise InputError(f"{path}:{number}: {error}") from error
+    for place, line in read_lines(path):
+        try:
+            yield parse(line).event
+        except InvalidEventError as error:
+            raise InputError(f"{place}: {error}", path=path) from error
 
 
 def mine_paths(

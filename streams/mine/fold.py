@@ -15,9 +15,10 @@ from typing import Literal
 
 import msgspec
 
+from schemas.choices import ProfileName
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
-from schemas.settings import ProfileName, Settings
+from schemas.settings import Settings
 from streams.mine.closed import Closed, ClosedTrajectories, Start
 from streams.mine.mining import MinedPair, mine
 from streams.mine.sequencing import OpenTrajectory

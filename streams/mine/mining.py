@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
+from schemas.choices import ProfileName
 from schemas.events import Verdict
-from schemas.settings import ProfileName
 from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
 
 

@@ -5,9 +5,8 @@ Machines have nothing in common but Kafka, Milvus and the bucket: their data fol
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
-import fsspec
 import pytest
 
 from consumers import releases
@@ -23,9 +22,10 @@ from serving.search.retriever import Retriever
 from tests import index_harness as harness
 from tests.consumers.training.world import World, small
 from tests.started_servers import on_s3
+from tests.trainer.model_writing import files_of, names
 from tests.waiting import eventually
 from trainer.registry.registry import Registry
-from trainer.registry.registry_storage import Storage
+from trainer.registry.storage import Storage
 
 
 @pytest.fixture
@@ -47,12 +47,14 @@ def test_everything_works_over_object_storage(installation: Settings) -> None:
 
     assert release is not None
     assert release.decision == "ship"
-    listed = names(installation)
-    location = release.model.location.removeprefix(f"{installation.retriever}/")
-    files = f"{location}-{release.model.digest[:16]}"
-    for name in ("model.safetensors", "training-curve.jsonl", "training-curve.png"):
-        assert f"{files}/{name}" in listed
-    assert {f"{location}.json", f"{location}.md", "v1.json"} <= listed
+    location = release.model.location
+    assert {
+        f"{files_of(installation, release.model)}/model.safetensors",
+        f"{location}.json",
+        f"{location}.md",
+        f"{location}.steps.csv",
+        f"{installation.retriever}/v1.json",
+    } <= set(names(installation))
     reproduced = reproduce(machine(installation, "repeater"), release.run_id or "")
     assert reproduced is not None
     assert reproduced.equal
@@ -73,30 +75,23 @@ def test_everything_works_over_object_storage(installation: Settings) -> None:
             )
 
 
-def names(installation: Settings) -> set[str]:
-    """Objects of the retriever, below its own prefix."""
-    filesystem, root = fsspec.core.url_to_fs(installation.registry, use_listings_cache=False)
-    home = f"{root}/{installation.retriever}/"
-    return {name.removeprefix(home) for name in filesystem.find(root)}
-
-
 def serves(settings: Settings, version: int) -> None:
     milvus = Milvus(settings)
     name = f"{settings.retriever}_v{version}"
     eventually(lambda: milvus.aliased() == name, 60, f"alias on version {version}")
 
 
-def test_a_registry_that_does_not_answer_is_no_lost_training_file() -> None:
+def test_a_registry_that_does_not_answer_is_no_lost_training_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lost file gives a rejected release; this one can be read later."""
 
-    class Away:
-        name = "s3://away"
+    def away(storage: Storage, location: str) -> bytes:
+        raise RegistryError("away")
 
-        def read(self, location: str) -> bytes:
-            raise RegistryError("away")
-
+    monkeypatch.setattr(Storage, "read", away)
     frozen = TrainingFile(location="r/training/x.jsonl", digest="0" * 64, examples=1)
     manifest = cast(RunManifest, SimpleNamespace(training_file=frozen))
 
     with pytest.raises(RegistryError):
-        frozen_examples(Registry(cast(Storage, cast(Any, Away()))), manifest)
+        frozen_examples(Registry(str(tmp_path), tmp_path), manifest)

@@ -3,26 +3,28 @@
 import re
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from deploy import topics
 from deploy.processes.ports import free_ports
+from deploy.topics import describe, ensure, remove, require_retention, survey
 from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, specs
+from tests.waiting import eventually
 
 
 def test_creates_every_topic_once(settings: Settings) -> None:
     names = [spec.name for spec in specs(settings)]
 
-    assert topics.ensure(settings) == [(name, "created") for name in names]
-    assert topics.ensure(settings) == [(name, "as it should be") for name in names]
+    assert ensure(settings) == [(name, "created") for name in names]
+    assert ensure(settings) == [(name, "ok") for name in names]
 
 
 def test_broker_has_what_the_contract_says(settings: Settings) -> None:
-    topics.ensure(settings)
-    actual = topics.describe(AdminClient(settings.kafka()), [spec.name for spec in specs(settings)])
+    ensure(settings)
+    actual = describe(AdminClient(settings.kafka()), [spec.name for spec in specs(settings)])
     names = Topics.of(settings)
 
     assert actual[names.trajectory_events].partitions == 2
@@ -47,7 +49,7 @@ def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
         future.result()
 
     with pytest.raises(TopicMismatchError) as caught:
-        topics.ensure(settings)
+        ensure(settings)
 
     message = str(caught.value)
     for expected in (
@@ -59,12 +61,12 @@ def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
         "RETRAIL_TOPIC_PREFIX",
     ):
         assert expected in message
-    present = [spec.name for spec, actual, _ in topics.survey(settings) if actual is not None]
+    present = [spec.name for spec, actual, _ in survey(settings) if actual is not None]
     assert present == [spec.name for spec in specs(settings)]
 
 
 def test_survey_of_nothing(settings: Settings) -> None:
-    assert [(actual, found) for _, actual, found in topics.survey(settings)] == [(None, [])] * len(
+    assert [(actual, found) for _, actual, found in survey(settings)] == [(None, [])] * len(
         specs(settings)
     )
 
@@ -73,15 +75,42 @@ def test_survey_of_nothing(settings: Settings) -> None:
 def test_retention_exceeds_the_oldest_trajectory(hours: float, enough: bool) -> None:
     settings = Settings(kafka_retention_hours=hours)  # open for 6 h + 30 min + 30 s at most
     if enough:
-        topics.require_retention(settings)
+        require_retention(settings)
     else:
         with pytest.raises(ConfigurationError, match="RETRAIL_KAFKA_RETENTION_HOURS"):
-            topics.require_retention(settings)
+            require_retention(settings)
 
 
 def test_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "TIMEOUT", 1.0)
+    monkeypatch.setattr("deploy.topics.TIMEOUT", 1.0)
     address = f"127.0.0.1:{free_ports(1)[0]}"
 
     with pytest.raises(BrokerUnavailableError, match=re.escape(address)):
-        topics.ensure(Settings(kafka_bootstrap=address))
+        ensure(Settings(kafka_bootstrap=address))
+
+
+def test_removes_one_installation_and_leaves_others(settings: Settings, topics: Topics) -> None:
+    other = settings.model_copy(update={"topic_prefix": f"other_{settings.topic_prefix}"})
+    ensure(other)
+    group = settings.group("mine")
+    consumer = Consumer(settings.kafka(group_id=group))
+    consumer.commit(offsets=[TopicPartition(topics.judged_events, 0, 0)], asynchronous=False)
+    consumer.close()
+
+    removed = remove(settings)
+
+    assert set(removed) == {group} | {spec.name for spec in specs(settings)}
+    admin = AdminClient(settings.kafka())
+
+    def left() -> set[str]:
+        return {name for name in admin.list_topics(timeout=10).topics if name in removed}
+
+    eventually(lambda: not left(), what="end of the topics")
+    assert Topics.of(other).documents in admin.list_topics(timeout=10).topics
+    assert remove(settings) == []
+    remove(other)
+
+
+def test_needs_a_prefix() -> None:
+    with pytest.raises(ConfigurationError, match="RETRAIL_TOPIC_PREFIX"):
+        remove(Settings())

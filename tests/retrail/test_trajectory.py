@@ -1,64 +1,32 @@
-"""Steps become numbered events, and what is refused leaves a gap that everyone can see."""
+"""Steps become numbered events, and a rejected one leaves a gap that everyone can see."""
 
 import asyncio
+import json
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from retrail import (
-    EventTooLargeError,
+    ClosedError,
     InvalidEventError,
     LostEvent,
     Publisher,
     PublishError,
     QueueFullError,
+    Timeout,
     Trajectory,
-    TrajectoryClosedError,
 )
-from retrail.tokens import count_tokens
-
-Made = Callable[..., Publisher]
-
-
-@pytest.fixture
-def make(mock_cluster: Any, prefix: str) -> Any:
-    """Publishers on the mock cluster, closed after the test."""
-    made: list[Publisher] = []
-
-    def publisher(**arguments: Any) -> Publisher:
-        defaults = {
-            "agent": "my-agent",
-            "model": "m",
-            "bootstrap": mock_cluster.bootstrap,
-            "topic_prefix": prefix,
-        }
-        made.append(Publisher(**(defaults | arguments)))
-        return made[-1]
-
-    yield publisher
-    for one in made:
-        one.close()
-
-
-@pytest.fixture
-def published(mock_cluster: Any, prefix: str) -> Any:
-    """Reads back what a publisher has published."""
-
-    def read(publisher: Publisher) -> list[dict[str, Any]]:
-        assert publisher.flush(10) == 0
-        return list(mock_cluster.events(f"{prefix}trajectory-events", publisher.stats.delivered))
-
-    return read
+from retrail.texts import count_tokens
+from tests.retrail.conftest import Cluster, FakeProducer, Made, Published
 
 
 def numbered(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
     return [(event["seq"], event["type"]) for event in events]
 
 
-def test_the_ten_lines_of_the_readme(make: Made, published: Any) -> None:
+def test_the_ten_lines_of_the_readme(make: Made, published: Published) -> None:
     publisher = make()
     with publisher.trajectory() as trajectory:
         trajectory.search("when was it built", ["d7", "d2", "d5"])
@@ -75,7 +43,9 @@ def test_the_ten_lines_of_the_readme(make: Made, published: Any) -> None:
     assert events[4]["outcome"] == "correct"
 
 
-def test_a_reasoning_is_about_the_browse_right_before_it_only(make: Made, published: Any) -> None:
+def test_a_reasoning_is_about_the_browse_right_before_it_only(
+    make: Made, published: Published
+) -> None:
     publisher = make()
     with publisher.trajectory() as trajectory:
         trajectory.reason("plan")
@@ -92,7 +62,7 @@ def test_a_reasoning_is_about_the_browse_right_before_it_only(make: Made, publis
     assert [event.get("about") for event in reasonings] == [None, None, "b", None, None]
 
 
-def test_leaving_the_block_ends_it_once(make: Made, published: Any) -> None:
+def test_leaving_the_block_ends_it_once(make: Made, published: Published) -> None:
     publisher = make()
     with publisher.trajectory("left") as trajectory:
         trajectory.search("q", [])
@@ -123,22 +93,36 @@ def test_nothing_follows_the_end(make: Made) -> None:
     assert (publisher.stats.published, publisher.stats.dropped) == (1, 2)
     strict = make(on_error="raise").trajectory()
     strict.end()
-    with pytest.raises(TrajectoryClosedError, match="has ended"):
+    with pytest.raises(ClosedError, match="has ended"):
         strict.browse("a")
 
 
-def test_ids_tenants_and_versions(make: Made, published: Any) -> None:
+def test_ids_tenants_and_versions(make: Made, published: Published) -> None:
     publisher = make(tenant="acme", retriever_version=3)
     with publisher.trajectory("t1") as trajectory:
         trajectory.search("q", [])
         trajectory.search("q", [], retriever_version=4)
     with publisher.trajectory("t2", tenant="other", retriever_version=9) as trajectory:
         trajectory.search("q", [])
-    found = [(e["tenant"], e["retriever_version"]) for e in published(publisher)]
+    events = published(publisher)
+    found = [(e["tenant"], e["retriever_version"]) for e in events]
     assert found == [("acme", 3), ("acme", 4), ("acme", 4), ("other", 9), ("other", 9)]
+    assert {(e["agent"]["name"], e["agent"]["model"]) for e in events} == {("my-agent", "m")}
 
 
-def test_threads_share_a_trajectory_without_a_gap_or_a_repeat(make: Made, published: Any) -> None:
+def test_one_publisher_serves_several_agents(make: Made, published: Published) -> None:
+    publisher = make()
+    with publisher.trajectory("t1", agent="other", model="") as trajectory:
+        trajectory.search("q", [])
+    with publisher.trajectory("t2", model="big") as trajectory:
+        trajectory.search("q", [])
+    agents = [(e["agent"]["name"], e["agent"]["model"]) for e in published(publisher)]
+    assert agents == [("other", "")] * 2 + [("my-agent", "big")] * 2
+
+
+def test_threads_share_a_trajectory_without_a_gap_or_a_repeat(
+    make: Made, published: Published
+) -> None:
     publisher = make()
     trajectory = publisher.trajectory("shared")
     threads = [
@@ -157,7 +141,7 @@ def test_threads_share_a_trajectory_without_a_gap_or_a_repeat(make: Made, publis
 SECRET = "Kunigunde of Ulm was treated in 1987, says the page."
 
 
-def everything(publisher: Publisher, mock_cluster: Any, topic: str) -> bytes:
+def everything(publisher: Publisher, mock_cluster: Cluster, topic: str) -> bytes:
     """All bytes that were sent: keys, values, headers."""
     assert publisher.flush(10) == 0
     return b"\n".join(
@@ -174,7 +158,11 @@ def hook_that_raises(text: str) -> str:
     "policy", ["withhold", hook_that_raises, lambda text: None, lambda text: text.encode()]
 )
 def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
-    policy: Any, make: Made, published: Any, mock_cluster: Any, caplog: pytest.LogCaptureFixture
+    policy: Any,
+    make: Made,
+    published: Published,
+    mock_cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lost: list[LostEvent] = []
     publisher = make(reasoning_text=policy, answer_text=policy, on_failure=lost.append)
@@ -186,11 +174,11 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
         trajectory.answer(SECRET)
         trajectory.end(SECRET)  # type: ignore[arg-type]
     sent = everything(publisher, mock_cluster, publisher.topic)
-    told = caplog.text + repr(lost) + repr(publisher.stats)
+    logged = caplog.text + repr(lost) + repr(publisher.stats)
     assert len(lost) == 2
     for word in ("Kunigunde", "Ulm", "1987"):
         assert word.encode() not in sent
-        assert word not in told
+        assert word not in logged
     reasoning = published(publisher)[2]
     assert reasoning["tokens"] == count_tokens(SECRET)
     assert (reasoning["verdict"], reasoning["about"]) == ("relevant", "a")
@@ -200,7 +188,9 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
     )
 
 
-def test_a_redacted_text_carries_the_length_of_what_was_said(make: Made, published: Any) -> None:
+def test_a_redacted_text_carries_the_length_of_what_was_said(
+    make: Made, published: Published
+) -> None:
     publisher = make(
         reasoning_text=lambda text: text.split(",")[0], answer_text=lambda text: text.upper()
     )
@@ -219,7 +209,7 @@ def test_a_redacted_text_carries_the_length_of_what_was_said(make: Made, publish
 # -- what is refused ----------------------------------------------------------------------------
 
 
-def test_a_dropped_event_leaves_a_gap(make: Made, published: Any) -> None:
+def test_a_dropped_event_leaves_a_gap(make: Made, published: Published) -> None:
     lost: list[LostEvent] = []
     publisher = make(on_failure=lost.append)
     with publisher.trajectory("t") as trajectory:
@@ -236,60 +226,59 @@ def test_a_dropped_event_leaves_a_gap(make: Made, published: Any) -> None:
     assert publisher.stats.dropped == publisher.stats.lost == 2
 
 
-def test_a_raised_event_may_be_repeated_under_its_number(make: Made, published: Any) -> None:
+def test_a_raised_event_may_be_repeated_under_its_number(make: Made, published: Published) -> None:
     publisher = make(on_error="raise")
     with publisher.trajectory() as trajectory:
         with pytest.raises(InvalidEventError):
             trajectory.search("q", [""])
-        with pytest.raises(TrajectoryClosedError, match="first event"):
+        with pytest.raises(ClosedError, match="first event"):
             trajectory.browse("a")
     assert publisher.stats.published == 0
 
     with publisher.trajectory() as trajectory:
         trajectory.search("q", ["a"])
-        with pytest.raises(EventTooLargeError):
-            trajectory.answer("x" * 5_000_000)
-        with pytest.raises(EventTooLargeError):
-            trajectory.answer("x" * 5_000_000)
+        for _ in range(2):
+            with pytest.raises(InvalidEventError) as caught:
+                trajectory.answer("x" * 5_000_000)
+            assert (caught.value.trajectory_id, caught.value.event) == (trajectory.id, "answer")
+            assert (caught.value.size or 0) > 5_000_000
         trajectory.browse("a")
     assert numbered(published(publisher)) == [(0, "search"), (2, "browse"), (3, "end")]
 
 
 def test_a_full_queue_raises_and_the_same_call_again_fills_the_hole(
-    make: Made, published: Any, monkeypatch: pytest.MonkeyPatch
+    fake: type[FakeProducer],
 ) -> None:
-    publisher = make(on_error="raise", block_seconds=0)
-    full = True
-    dispatch = publisher._dispatch
-    enqueue = dispatch.enqueue
-    monkeypatch.setattr(dispatch, "enqueue", lambda *args: not full and enqueue(*args))
-    monkeypatch.setattr(dispatch, "wait_for_room", lambda *args: False)
-    with publisher.trajectory() as trajectory:
-        with pytest.raises(QueueFullError, match="events wait for the broker"):
+    publisher = Publisher("a", on_error="raise", timeout=Timeout(block=0))
+    [producer] = fake.made
+    producer.full = True
+    with publisher.trajectory("t") as trajectory:
+        with pytest.raises(QueueFullError, match="events wait for the broker") as caught:
             trajectory.search("q", ["a"])
-        full = False
+        assert (caught.value.trajectory_id, caught.value.event) == ("t", "search")
+        producer.full = False
         trajectory.search("q", ["a"])
         trajectory.browse("a")
-        full = True
+        producer.full = True
         with pytest.raises(QueueFullError):
             trajectory.end("correct")
-        full = False
-    events = published(publisher)
+        producer.full = False
+    publisher.close()
+    events = [json.loads(value) for _, _, value in producer.records]
     assert numbered(events) == [(0, "search"), (1, "browse"), (2, "end")]
     assert events[2]["outcome"] == "correct"
 
 
-def test_an_error_of_the_end_does_not_hide_the_agents_own(
-    make: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publisher = make(on_error="raise", block_seconds=0)
+def test_an_error_of_the_end_does_not_hide_the_agents_own(fake: type[FakeProducer]) -> None:
+    publisher = Publisher("a", on_error="raise", timeout=Timeout(block=0))
     trajectory = publisher.trajectory()
     trajectory.search("q", [])
-    monkeypatch.setattr(publisher._dispatch, "enqueue", lambda *args: False)
+    fake.made[0].full = True
     with pytest.raises(ZeroDivisionError), trajectory:
         raise ZeroDivisionError
     with pytest.raises(QueueFullError), trajectory:
         pass
+    publisher.close()
 
 
 def test_a_trajectory_that_cannot_begin_is_dropped_whole(make: Made) -> None:
@@ -323,7 +312,9 @@ def test_an_agents_odd_objects_do_not_take_it_down(make: Made) -> None:
         make(on_error="raise").trajectory().search("q", Hits())
 
 
-def test_a_forked_child_cannot_publish_its_parents_trajectory(make: Made, published: Any) -> None:
+def test_a_forked_child_cannot_publish_its_parents_trajectory(
+    make: Made, published: Published
+) -> None:
     publisher = make()
     read, write = os.pipe()
     with publisher.trajectory("parent") as trajectory:

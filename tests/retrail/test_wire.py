@@ -1,4 +1,4 @@
-"""Whatever the client makes, the contract reads; whatever the contract refuses, the client does."""
+"""Events as bytes: records, hits in their many forms, sizes, later outcomes."""
 
 import json
 from datetime import UTC, datetime
@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrail import wire
-from retrail.errors import EventTooLargeError, InvalidEventError
+from retrail.errors import InvalidEventError
 from schemas import events, headers, topics
 from schemas.events import parse
 from schemas.outcomes import OutcomeReport
 
 AT = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
-SENDER = wire.sender("task-17", "my-agent", "qwen3-30b", "acme")
+SENDER = wire.Sender("task-17", "my-agent", "qwen3-30b", "acme")
 
 any_text = st.text(st.characters(exclude_categories=()))
 doc_ids = st.text(min_size=1, max_size=512) | st.integers(0, 2**63)
@@ -70,23 +70,6 @@ def test_every_event_is_of_the_contract(step: tuple[str, wire.Data], version: in
     assert json.loads(record.value).keys() == json.loads(parsed.event.to_json()).keys()
 
 
-@given(st.text(min_size=0, max_size=600))
-def test_client_and_contract_take_the_same_names(name: str) -> None:
-    for kind, make in (("browse", wire.browse), ("other", wire.other)):
-        field = "doc_id" if kind == "browse" else "name"
-        template = json.loads(made(kind, {field: "x"}).value)
-        try:
-            parse(json.dumps(template | {field: name}).encode())
-            taken = True
-        except events.InvalidEventError:
-            taken = False
-        if taken:
-            assert make(name) == {field: name}
-        else:
-            with pytest.raises(InvalidEventError):
-                make(name)
-
-
 def test_constants_are_those_of_the_contract() -> None:
     assert wire.MAX_EVENT_BYTES == topics.MAX_EVENT_BYTES
     assert wire.SCHEMA_VERSION == events.SCHEMA_VERSION
@@ -138,8 +121,8 @@ def test_a_score_that_is_no_number_is_left_out(score: float | None) -> None:
         lambda: wire.reasoning("t", None, "unknown"),
         lambda: wire.end("right"),
         lambda: wire.other("x" * 257),
-        lambda: wire.sender("", "a", "m", ""),
-        lambda: wire.sender("t", "a", "m" * 129, ""),
+        lambda: wire.Sender("", "a", "m", ""),
+        lambda: wire.Sender("t", "a", "m" * 129, ""),
         lambda: wire.version_of(0),
     ],
 )
@@ -155,8 +138,10 @@ def test_lone_surrogates_do_not_make_an_event_unreadable() -> None:
 
 
 def test_too_large_says_how_large_and_what_to_do() -> None:
-    with pytest.raises(EventTooLargeError, match=r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"):
+    pattern = r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"
+    with pytest.raises(InvalidEventError, match=pattern) as caught:
         made("answer", wire.answer("x" * 5_000_000))
+    assert (caught.value.size or 0) > 5_000_000
 
 
 @given(

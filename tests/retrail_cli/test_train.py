@@ -17,6 +17,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, small
 from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +79,7 @@ def test_a_run_is_verified_against_the_topics(
     assert f"documents deleted since: 1 ({deleted})" in done.out
     assert "can be repeated all the same" in done.out
 
-    (world.settings.registry_dir / second.training_file.location).unlink()
+    (Path(world.settings.registry_url) / second.training_file.location).unlink()
     with pytest.raises(InputError, match="cannot be verified: Cannot read the training file"):
         verify(world.settings, second.run_id)
 
@@ -111,7 +112,7 @@ def test_torchrun_repeats_a_run_in_two_processes(world: World) -> None:
     [folder] = (world.settings.data_dir / "repeats").iterdir()
     one, other = (
         Encoder.load(path, max_tokens=None, precision="float32", device="cpu")
-        for path in (folder, world.settings.registry_dir / release.model.location)
+        for path in (folder, Registry.of(world.settings).open(release.model))
     )
     queries = [pair.query for pair in world.pairs(5)]
     cosines = (one.encode_queries(queries) * other.encode_queries(queries)).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all."""
+"""Files are replaced whole or not at all, and read line by line."""
 
 import os
 import threading
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from retrail_runtime.files import atomic_file, atomic_write
+from retrail_runtime.files import atomic_file, atomic_write, read_json_lines, read_lines
+from schemas.errors import InputError, InvalidRecordError
 
 
 def test_text_and_bytes_replace_a_file(tmp_path: Path) -> None:
@@ -67,3 +68,23 @@ def test_readers_beside_writers_never_see_a_part(tmp_path: Path) -> None:
     while any(writer.is_alive() for writer in writers):
         assert file.read_text() in contents
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_lines_have_a_place_and_blank_ones_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "f.jsonl"
+    file.write_bytes(b'{"a": 1}\r\n \n{\n[1]\n\xff')
+    assert [place for place, _ in read_lines(file)] == [f"{file}:{n}" for n in (1, 3, 4, 5)]
+    first, *others = read_json_lines(file)
+    assert first == (f"{file}:1", {"a": 1})
+    for (place, error), number, message in zip(
+        others, (3, 4, 5), ("not JSON", "expected, not list", "not JSON"), strict=True
+    ):
+        assert place == f"{file}:{number}"
+        assert isinstance(error, InvalidRecordError)
+        assert message in str(error)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent cannot be read: No such file") as caught:
+        list(read_lines(tmp_path / "absent"))
+    assert caught.value.path == tmp_path / "absent"

@@ -67,20 +67,20 @@ def test_topics_keyed_by_trajectory_have_as_many_partitions():
 
 
 @pytest.mark.parametrize(
-    ("given", "url", "folder"),
+    ("given", "url"),
     [
-        (None, None, "/data/registry"),
-        ("", None, "/data/registry"),
-        ("/mnt/models", None, "/mnt/models"),
-        ("file:///mnt/models/", None, "/mnt/models"),
-        ("~/models", None, "/home/me/models"),
-        ("s3://bucket/prefix/", "s3://bucket/prefix", "/data/registry-copies"),
+        (None, "/data/registry"),
+        ("", "/data/registry"),
+        ("/mnt/models", "/mnt/models"),
+        ("file:///mnt/models/", "/mnt/models"),
+        ("~/models", "/home/me/models"),
+        ("s3://bucket/prefix/", "s3://bucket/prefix"),
     ],
 )
-def test_a_registry_is_a_folder_or_a_url(given, url, folder, monkeypatch):
+def test_a_registry_is_a_folder_or_a_url(given, url, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("RETRAIL_DATA_DIR", "/data")
     if given is not None:
         monkeypatch.setenv("RETRAIL_REGISTRY", given)
     settings = load()
-    assert (settings.registry_url, str(settings.registry_dir)) == (url, folder)
+    assert settings.registry_url == url

@@ -16,7 +16,7 @@ import structlog
 
 from deploy.errors import MissingToolError, StackError
 from deploy.processes.child import Child
-from deploy.servers.jars import cache_base
+from retrail_runtime.files import user_cache
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ def require_platform() -> None:
 
 def cache_folder() -> Path:
     """Where the server is kept, beside Kafka's jars."""
-    return cache_base() / f"milvus-{MILVUS_VERSION}"
+    return user_cache() / f"milvus-{MILVUS_VERSION}"
 
 
 def files() -> Path:

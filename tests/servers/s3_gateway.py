@@ -15,7 +15,7 @@ from deploy.errors import MissingToolError, StackError
 from deploy.processes import ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
-from deploy.servers.jars import cache_base
+from retrail_runtime.files import user_cache
 from retrail_runtime.logging import configure
 from schemas.errors import RetrailError
 
@@ -90,7 +90,7 @@ class S3Gateway(Server):
 
 def cached() -> Path:
     """Where the server is kept, beside Kafka's jars."""
-    return cache_base() / f"versitygw-{VERSION}" / "versitygw"
+    return user_cache() / f"versitygw-{VERSION}" / "versitygw"
 
 
 def require_tools() -> None:

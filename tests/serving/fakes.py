@@ -7,7 +7,7 @@ from typing import Any
 from retrail import Trajectory
 from schemas.documents import Document
 from serving.search.retriever import Hit, SearchResult
-from serving.trajectories.publishing import Agent
+from serving.trajectories.sessions import Agent
 
 TEXTS = {
     "gzip": "Open a gzip file with gzip.open, in binary or text mode.",
@@ -60,17 +60,15 @@ class FakeRetriever:
 
 
 class Remembering:
-    """Stands for :class:`serving.trajectories.publishing.Publisher`; events by trajectory, in
-    their order.
-    """
+    """In place of :class:`retrail.Publisher`; events by trajectory, in their order."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[tuple[Any, ...]]] = {}
         self.agents: dict[str, Agent] = {}
 
-    def trajectory(self, trajectory_id: str, agent: Agent) -> Trajectory:
+    def trajectory(self, trajectory_id: str, *, agent: str, model: str, tenant: str) -> Trajectory:
         assert trajectory_id not in self.events, "a trajectory id was used twice"
-        self.agents[trajectory_id] = agent
+        self.agents[trajectory_id] = Agent(agent, model, tenant)
         steps: Any = _Steps(self.events.setdefault(trajectory_id, []))
         return steps
 

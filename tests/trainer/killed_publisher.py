@@ -1,7 +1,8 @@
 """A publisher that kills itself with SIGKILL before a request; run as a process.
 
-``python -m tests.trainer.killed_publisher URL COPIES CONTENT REQUEST NTH``: publishes ``r/v1`` with
-two files of one content, and dies right before the NTH request whose description begins as said.
+``python -m tests.trainer.killed_publisher URL CACHE CONTENT REQUEST NTH``: publishes ``r/v1`` with
+two files of one content, and dies right before the NTH request whose description begins with
+REQUEST, or before the NTH hard link if that is ``link``.
 """
 
 import os
@@ -9,29 +10,36 @@ import signal
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from tests.trainer.model_writing import files
-from trainer.registry.registry_objects import ObjectStorage
+from trainer.registry.registry import Registry
+from trainer.registry.storage import Storage
 
 
-class Killed(ObjectStorage):
-    """Dies before one request."""
+def kill_before(wanted: str, nth: int) -> None:
+    """Let this process die before one request."""
+    request, link, left = Storage._request, os.link, nth
 
-    def __init__(self, url: str, copies: Path, request: str, nth: int) -> None:
-        super().__init__(url, copies)
-        self._request = request
-        self._left = nth
-
-    def _asking(self, what: str) -> AbstractContextManager[None]:
-        self._left -= what.startswith(self._request)
-        if not self._left:
+    def count(what: str) -> None:
+        nonlocal left
+        left -= what.startswith(wanted)
+        if not left:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._asking(what)
+
+    def counted_request(storage: Storage, what: str) -> AbstractContextManager[None]:
+        count(what)
+        return request(storage, what)
+
+    def counted_link(*args: Any) -> None:
+        count("link")
+        link(*args)
+
+    Storage._request = counted_request  # type: ignore[assignment, method-assign]
+    os.link = counted_link  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
-    url, copies, content, request, nth = sys.argv[1:]
-    storage = Killed(url, Path(copies), request, int(nth))
-    with storage.writing("r/v1") as folder:
-        files(a=content, b=content)(folder)
-        storage.add("r/v1", folder)
+    url, cache, content, request, nth = sys.argv[1:]
+    kill_before(request, int(nth))
+    Registry(url, Path(cache)).publish("r", 1, files(a=content, b=content))

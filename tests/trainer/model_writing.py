@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import orjson
 
+from schemas.releases import Model
 from schemas.settings import Settings
 
 
@@ -19,22 +21,43 @@ def files(**contents: str) -> Callable[[Path], None]:
     return write
 
 
-def left_over(settings: Settings) -> list[str]:
-    """What an interrupted publication has left, on this machine and in object storage."""
-    found = [str(path) for path in settings.data_dir.rglob(".*")]
-    if settings.registry_url is None:
-        return found
-    names = objects(settings.registry_url)
-    manifests = {name.removesuffix(".json") for name in names if re.search(r"/v\d+\.json$", name)}
-    for name in names:
-        model = re.match(r"(.*/v\d+)-[0-9a-f]{16}/", name)
-        if "/." in name or (model and model[1] not in manifests):
-            found.append(name)
-    return found
-
-
-def objects(url: str) -> list[str]:
-    """All objects below a URL."""
-    filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+def names(settings: Settings) -> list[str]:
+    """All files of a registry, relative to it."""
+    filesystem, root = fsspec.core.url_to_fs(settings.registry_url, use_listings_cache=False)
     found: list[str] = filesystem.find(root)
+    return [name.removeprefix(root.rstrip("/")).lstrip("/") for name in found]
+
+
+def read(settings: Settings, location: str) -> bytes:
+    """A file of a registry."""
+    with fsspec.open(f"{settings.registry_url}/{location}", "rb") as file:
+        content: bytes = file.read()
+    return content
+
+
+def put(settings: Settings, location: str, content: bytes) -> None:
+    """Write a file of a registry, as nobody should."""
+    with fsspec.open(f"{settings.registry_url}/{location}", "wb") as file:
+        file.write(content)
+
+
+def files_of(settings: Settings, model: Model) -> str:
+    """Where the files of a model lie."""
+    manifest = orjson.loads(read(settings, f"{model.location}.json"))
+    return f"{model.location.rpartition('/')[0]}/{manifest['folder']}"
+
+
+def left_over(settings: Settings) -> list[str]:
+    """What an interrupted publication has left in the registry and in the cache."""
+    found = [str(path) for path in settings.model_cache.glob(".*")]
+    every = names(settings)
+    published = set()
+    for name in every:
+        if re.search(r"(^|/)v\d+\.json$", name):
+            folder = orjson.loads(read(settings, name))["folder"]
+            published.add(f"{name.rpartition('/')[0]}/{folder}")
+    for name in every:
+        model = re.match(r"(.*/v\d+-[0-9a-f]{16})/", name)
+        if "/." in f"/{name}" or (model and model[1] not in published):
+            found.append(name)
     return found

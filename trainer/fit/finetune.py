@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a run gave: the child, and the training curve."""
+    """What a run gave: the child, and its optimiser steps."""
 
     encoder: Encoder
     steps: tuple[Step, ...]
@@ -85,7 +85,7 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
 
     return TrainingConfig(
         epochs=chosen("epochs"),
-        batch=chosen("batch"),
+        batch=preset.batch if settings.train_batch_size is None else settings.train_batch_size,
         negatives=chosen("negatives"),
         rejected_first=settings.train_rejected_first,
         learning_rate=chosen("learning_rate"),

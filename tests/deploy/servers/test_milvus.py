@@ -49,5 +49,7 @@ def ids(uri: str) -> list[str]:
 
 def test_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingToolError, match=r"pip install 'retrail\[all\]'.*RETRAIL_MILVUS_URI"):
+    with pytest.raises(
+        MissingToolError, match=r"pip install 'retrail-server\[local\]'.*RETRAIL_MILVUS_URI"
+    ):
         MilvusLite(tmp_path, tmp_path / "log").start()

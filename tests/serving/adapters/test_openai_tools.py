@@ -7,7 +7,6 @@ import pytest
 
 from schemas.errors import NoIndexError
 from serving.adapters.openai_tools import RetrailTools
-from serving.trajectories.publishing import Agent
 from tests.serving.adapters.test_langchain import Alone
 from tests.serving.fakes import TEXTS, Remembering
 
@@ -25,7 +24,7 @@ def log() -> Remembering:
 @pytest.fixture
 def tools(fake: Alone, log: Remembering) -> RetrailTools:
     given: Any = fake
-    return RetrailTools(given, log.trajectory("t", Agent("me")))
+    return RetrailTools(given, log.trajectory("t", agent="me", model="", tenant=""))
 
 
 def test_the_tools_are_described_in_both_shapes(tools: RetrailTools) -> None:

@@ -21,7 +21,6 @@ from serving.api.guards import guarded
 from serving.api.http_api import TRAJECTORY_HEADER, create_app
 from serving.search.async_retriever import AsyncRetriever
 from serving.trajectories import service as service_module
-from serving.trajectories.publishing import Agent
 from serving.trajectories.service import SearchService
 from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
 from tests.waiting import eventually
@@ -318,9 +317,9 @@ def test_the_time_of_a_request_includes_the_publishing_of_its_event(
     def timed() -> float | None:
         return REGISTRY.get_sample_value("retrail_serve_request_duration_seconds_count", labels)
 
-    def trajectory(trajectory_id: str, agent: Agent) -> Trajectory:
+    def trajectory(trajectory_id: str, **agent: str) -> Trajectory:
         publishing.append(timed())
-        return Remembering.trajectory(world.log, trajectory_id, agent)
+        return Remembering.trajectory(world.log, trajectory_id, **agent)
 
     monkeypatch.setattr(world.log, "trajectory", trajectory)
     http.post("/v1/search", json={"query": "gzip"})

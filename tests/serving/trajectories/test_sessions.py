@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.search.retriever import Hit, SearchResult
-from serving.trajectories.publishing import Agent
-from serving.trajectories.sessions import HANDLE, Caller, Sessions, new_trajectory_id
+from serving.trajectories.sessions import HANDLE, Agent, Caller, Sessions, new_trajectory_id
 from tests.serving.fakes import Remembering
 
 ME, OTHER = Agent("me", "m"), Agent("me", "m", tenant="t")

@@ -15,7 +15,7 @@ from schemas.errors import RestartRequiredError
 from trainer.model.encoder import Encoder, Precision
 from trainer.model.padding import padded
 from trainer.model.pooling import Pooling
-from trainer.registry.registry import digest_of
+from trainer.registry.manifest import digest_of
 
 ROOT = Path(__file__).parents[3]
 WORDS = ["a", "retriever", "learns", "from", "what", "agents", "do", "with", "documents", "found"]

@@ -1,10 +1,11 @@
+import csv
 from typing import Any
 
 from schemas.releases import Comparison, Metrics, Release
 from schemas.runs import Range
 from tests.trained import a_manifest, a_release
-from trainer.model.layout import Layout
-from trainer.registry.card import card, first_card
+from trainer.fit.finetune import Step
+from trainer.registry.card import card, first_card, steps_csv
 
 MANIFEST = a_manifest(
     4,
@@ -30,7 +31,7 @@ def compared(**changes: Any) -> Release:
     return a_release(4, 3, "ship", **({"held_out": COMPARISON} | changes))
 
 
-def test_a_card_tells_origin_data_training_and_evaluation() -> None:
+def test_a_card_has_origin_data_training_and_evaluation() -> None:
     text = card(compared(), MANIFEST)
 
     _, head, body = text.split("---\n", 2)
@@ -44,7 +45,7 @@ def test_a_card_tells_origin_data_training_and_evaluation() -> None:
         "| held out | 102 |",
         "| learning rate | 3e-05 |",
         "| parent | 0.4100 | 0.6000 | 0.4000 |",
-        "| this | 0.4500 | 0.6300 | 0.4400 |",
+        "| child | 0.4500 | 0.6300 | 0.4400 |",
         "Decision: **ship**: because of 4.",
     ):
         assert line in text.splitlines()
@@ -58,7 +59,7 @@ def test_a_card_of_a_release_that_was_not_compared() -> None:
     assert "0.4500" not in text
 
 
-def test_a_card_tells_of_the_regression_set() -> None:
+def test_a_card_has_the_regression_set() -> None:
     own = Comparison(
         queries=50,
         parent_metrics=Metrics(ndcg_at_10=0.7, recall_at_10=0.8, mrr=0.75),
@@ -69,22 +70,38 @@ def test_a_card_tells_of_the_regression_set() -> None:
 
     lines = card(compared(regression=own), MANIFEST).splitlines()
 
-    assert "On 50 queries of the regression set, which was not mined:" in lines
-    assert "| this | 0.7100 | 0.8100 | 0.7600 |" in lines
+    assert "On 50 queries of the regression set (RETRAIL_GATE_REGRESSION):" in lines
+    assert "| child | 0.7100 | 0.8100 | 0.7600 |" in lines
 
 
-def test_the_card_of_the_first_release_tells_what_it_is() -> None:
-    layout = Layout(pooling="mean", max_tokens=256, query_prefix="query: ")
-
-    text = first_card(a_release(1, None, "first"), "org/model", layout)
+def test_the_card_of_the_first_release_describes_its_inputs() -> None:
+    text = first_card(
+        a_release(1, None, "first"),
+        "org/model",
+        max_tokens=256,
+        query_prompt="query: ",
+        document_prompt="",
+    )
 
     assert "library_name: sentence-transformers" in text
     for line in (
         "# r, version 1",
-        "| from | `org/model`, under whose licence it is |",
+        "| model | `org/model`, whose licence applies |",
         f"| digest of the model's files | `{'d' * 64}` |",
         "| longest input, in tokens | 256 |",
-        "| before a query | `query: ` |",
-        "| before a document | nothing |",
+        "| prompt of queries | `query: ` |",
+        "| prompt of documents | none |",
     ):
         assert line in text.splitlines()
+
+
+def test_the_steps_of_a_training_are_csv() -> None:
+    steps = [
+        Step(1, 2, 0.75, 3e-05, 32, pairs_per_second=10.0, eta_seconds=3.2),
+        Step(2, 2, 0.5, 0.0, 16, pairs_per_second=10.0, eta_seconds=0.0),
+    ]
+
+    rows = list(csv.DictReader(steps_csv(steps).splitlines()))
+
+    assert [float(row["loss"]) for row in rows] == [0.75, 0.5]
+    assert rows[0] == {"step": "1", "loss": "0.75", "learning_rate": "3e-05", "pairs": "32"}

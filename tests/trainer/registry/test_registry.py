@@ -2,68 +2,53 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
-from schemas.errors import InputError, ModelError
+from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.settings import Settings
 from tests.started_servers import on_s3
 from tests.trainer.labelled import example
-from tests.trainer.model_writing import files, left_over
+from tests.trainer.model_writing import files, left_over, names, put, read
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Published, Registry
+from trainer.registry.storage import Storage
 
 pytestmark = on_s3
 
 
-@pytest.fixture(params=["folder", "s3"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Of an installation with an empty registry."""
-    url = request.getfixturevalue("s3_url") if request.param == "s3" else None
-    return Settings(data_dir=tmp_path / "data", registry=url)
-
-
-@pytest.fixture
-def registry(settings: Settings) -> Registry:
-    return Registry.of(settings)
-
-
-def on_another_machine(settings: Settings, tmp_path: Path) -> Registry:
-    """The same registry; in object storage, without the copies of the first machine."""
-    if settings.registry_url is None:
-        return Registry.of(settings)
-    return Registry.of(settings.model_copy(update={"data_dir": tmp_path / "another"}))
-
-
 def test_an_encoder_is_published_and_loaded(
-    registry: Registry, settings: Settings, tiny: Path, tmp_path: Path
+    registry: Registry, elsewhere: Registry, settings: Settings, tiny: Path
 ) -> None:
     encoder = Encoder.load(tiny, query_prefix="ask: ", max_tokens=40)
 
     published = registry.publish("r", 1, encoder.save)
 
     assert published.model.location == "r/v1"
-    for place in (registry, on_another_machine(settings, tmp_path)):
+    for place in (registry, elsewhere):
         loaded = place.load(published.model)
         assert loaded.layout == encoder.layout
         np.testing.assert_array_equal(loaded.encode_queries(["x"]), encoder.encode_queries(["x"]))
     assert left_over(settings) == []
 
 
-def test_everything_in_the_folder_of_a_model_is_carried(
-    registry: Registry, settings: Settings, tmp_path: Path
+def test_everything_in_the_folder_of_a_model_is_published(
+    registry: Registry, elsewhere: Registry
 ) -> None:
     def write(folder: Path) -> None:
         (folder / "1_Pooling").mkdir()
         (folder / "1_Pooling" / "config.json").write_text("{}")
-        (folder / "training-curve.png").write_bytes(bytes(range(256)))
+        (folder / "tokenizer.bin").write_bytes(bytes(range(256)))
         (folder / "empty").touch()
 
     published = registry.publish("r/0123456789abcdef", 7, write)
 
-    found = on_another_machine(settings, tmp_path).open(published.model)
+    found = elsewhere.open(published.model)
     contents = {
         path.relative_to(found).as_posix(): path.read_bytes()
         for path in found.rglob("*")
@@ -71,7 +56,7 @@ def test_everything_in_the_folder_of_a_model_is_carried(
     }
     assert contents == {
         "1_Pooling/config.json": b"{}",
-        "training-curve.png": bytes(range(256)),
+        "tokenizer.bin": bytes(range(256)),
         "empty": b"",
     }
 
@@ -81,17 +66,21 @@ def test_versions(registry: Registry, settings: Settings) -> None:
     for version in (10, 2, 1):
         registry.publish("r", version, files(a=str(version)))
     registry.publish("r/child", 3, files(a="3"))
+    put(settings, "r/notes/v5.json", b"")
+    put(settings, "r/v4", b"")
 
     assert registry.versions("r") == [1, 2, 10]
     assert registry.published("r", 3) is None
     assert registry.published("r", 2) == registry.publish("r", 2, files(a="2"))
-    assert left_over(settings) == []
+    assert registry.published("r", 10) is not None
 
 
 def test_publishing_the_same_again_changes_nothing(registry: Registry, settings: Settings) -> None:
     first = registry.publish("r", 1, files(a="1"))
+    before = names(settings)
 
     assert registry.publish("r", 1, files(a="1")) == first
+    assert names(settings) == before
     assert left_over(settings) == []
 
 
@@ -118,12 +107,46 @@ def test_a_failed_publication_leaves_nothing(registry: Registry, settings: Setti
     assert left_over(settings) == []
 
 
-def test_nobody_sees_a_version_before_it_is_whole(registry: Registry) -> None:
-    def write(folder: Path) -> None:
-        (folder / "a").write_text("1")
+@pytest.mark.parametrize("settings", ["folder"], indirect=True)
+def test_a_full_disk_of_the_registry_is_named_and_nothing_is_left(
+    registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = LocalFileSystem.put_file
+
+    def full(self: LocalFileSystem, source: str, target: str, **named: Any) -> None:
+        genuine(self, source, target, **named)
+        if target.endswith("/b"):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFileSystem, "put_file", full)
+        with pytest.raises(RegistryError, match="No space left on device") as error:
+            registry.publish("r", 1, files(a="1", b="2"))
+
+    assert registry.name in str(error.value)
+    assert names(settings) == []
+    assert left_over(settings) == []
+    assert registry.publish("r", 1, files(a="1", b="2")) == registry.published("r", 1)
+
+
+def test_nobody_sees_a_version_before_it_is_whole(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = Storage.upload
+
+    def unseen() -> None:
         assert registry.published("r", 1) is None
         assert registry.versions("r") == []
 
+    def write(folder: Path) -> None:
+        (folder / "a").write_text("1")
+        unseen()
+
+    def upload(*args: Any) -> None:
+        genuine(*args)
+        unseen()
+
+    monkeypatch.setattr(Storage, "upload", upload)
     registry.publish("r", 1, write)
 
     assert registry.versions("r") == [1]
@@ -160,13 +183,34 @@ def test_of_two_that_race_both_get_the_one_that_is_there(
     assert left_over(settings) == []
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_publisher_that_is_overtaken_while_it_copies_gets_what_is_published(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    """The one that overtakes removes the other's files, under its hands if it still copies."""
+    genuine = Storage.upload
+    first: list[Published] = []
+
+    def overtaken(*args: Any) -> None:
+        genuine(*args)
+        monkeypatch.setattr(Storage, "upload", genuine)
+        first.append(Registry.of(settings).publish("r", 1, files(a="1")))
+        if interrupted:
+            raise FileNotFoundError("removed meanwhile")
+
+    monkeypatch.setattr(Storage, "upload", overtaken)
+
+    assert Registry.of(settings).publish("r", 1, files(a="1")) == first[0]
+    assert left_over(settings) == []
+
+
 @pytest.mark.parametrize("location", ["/etc", "../elsewhere", "r/../../elsewhere"])
 def test_a_location_stays_inside(registry: Registry, location: str) -> None:
     with pytest.raises(ModelError, match="outside the registry"):
         registry.open(Model(location=location, digest="0" * 64))
 
 
-def test_a_missing_model_says_where_it_was_looked_for(registry: Registry) -> None:
+def test_a_missing_model_names_the_registry(registry: Registry) -> None:
     with pytest.raises(ModelError, match=r"has no model r/v7.*RETRAIL_REGISTRY") as error:
         registry.open(Model(location="r/v7", digest="0" * 64))
     assert registry.name in str(error.value)
@@ -200,26 +244,59 @@ def test_another_training_file_than_the_manifests_is_noticed(registry: Registry)
         registry.load_training_file(swapped)
 
 
-def test_a_model_card_lies_beside_the_model_and_can_be_written_anew(
+def test_a_file_beside_a_model_is_not_in_its_digest_and_can_be_replaced(
     registry: Registry, settings: Settings
 ) -> None:
     published = registry.publish("r", 1, files(a="1"))
 
     for text in ("first", "second"):
-        where = registry.write_card(published.model, text)
+        registry.write_beside(published.model, "md", text)
+        assert read(settings, "r/v1.md") == text.encode()
+    registry.write_beside(published.model, "steps.csv", "step,loss\n")
 
-        assert where == f"{registry.name}/r/v1.md"
-        assert read(settings, "r/v1.md") == text
     assert registry.published("r", 1) == published
     assert registry.versions("r") == [1]
+    assert (registry.open(published.model) / "a").read_text() == "1"
     assert left_over(settings) == []
 
 
-def read(settings: Settings, location: str) -> str:
-    if settings.registry_url is None:
-        return (settings.registry_dir / location).read_text()
-    import fsspec
+@pytest.mark.parametrize("settings", ["folder"], indirect=True)
+def test_a_registry_can_be_copied_file_by_file_into_a_bucket_and_back(
+    registry: Registry, settings: Settings, s3_url: str, tmp_path: Path
+) -> None:
+    models = [
+        registry.publish(home, version, files(a=str(version))).model
+        for home, version in (("r", 1), ("r/0123456789abcdef", 2), ("r", 3))
+    ]
+    registry.write_beside(models[0], "md", "card")
+    frozen = registry.store_training_file("r", (example(1),))
+    bucket = Settings(data_dir=tmp_path / "on-s3", registry=s3_url)
+    back = Settings(data_dir=tmp_path / "back-data", registry=tmp_path / "back")
 
-    with fsspec.open(f"{settings.registry_url}/{location}", "rt") as file:
-        text: str = file.read()
-    return text
+    for source, target in ((settings, bucket), (bucket, back)):
+        for name in names(source):
+            put(target, name, read(source, name))
+
+        copied = Registry.of(target)
+        assert copied.versions("r") == [1, 3]
+        for model in models:
+            assert (copied.open(model) / "a").read_text() == model.location[-1]
+        assert copied.load_training_file(frozen) == (example(1),)
+        assert read(target, "r/v1.md") == b"card"
+        assert names(target) == names(settings)
+        assert copied.publish("r", 3, files(a="3")).model == models[2]
+        assert names(target) == names(settings)
+
+
+def test_a_folder_is_opened_in_place_and_object_storage_through_the_cache(
+    registry: Registry, settings: Settings, published: Published
+) -> None:
+    folder = registry.open(published.model)
+
+    if "://" in settings.registry_url:
+        assert folder == settings.model_cache / published.model.digest
+        fsspec.core.url_to_fs(settings.registry_url)[0].rm(settings.registry_url, recursive=True)
+        assert registry.open(published.model) == folder
+    else:
+        assert folder.is_relative_to(settings.registry_url)
+        assert list(settings.model_cache.iterdir()) == []

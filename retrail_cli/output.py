@@ -1,0 +1,58 @@
+"""What commands print: numbers in sentences, and a progress bar on standard error."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number and what there is of it.
+
+    >>> counted(1, "document is", "documents are"), counted(1200, "document is", "documents are")
+    ('1 document is', '1,200 documents are')
+    """
+    return f"{number:,} {one if number == 1 else many}"
+
+
+class Advance(Protocol):
+    """Adds to a bar; may also rename it, or set its total."""
+
+    def __call__(
+        self, count: int = 1, what: str | None = None, total: int | None = None, /
+    ) -> None: ...
+
+
+@contextmanager
+def bar(what: str, total: int | None = None) -> Iterator[Advance]:
+    """Show ``what`` and how far it is, if standard error is a terminal; yields how to add to it.
+
+    Example:
+        >>> with bar("reading", total=3) as advance:
+        ...     advance(1)
+    """
+    if not sys.stderr.isatty():
+        yield lambda count=1, what=None, total=None, /: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count=1, what=None, total=None, /: progress.update(
+            task, advance=count, description=what, total=total
+        )

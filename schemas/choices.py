@@ -1,0 +1,12 @@
+"""What commands and settings choose from; imports nothing heavy, so that help comes at once."""
+
+from typing import Literal
+
+JudgeName = Literal["local", "llm", "none"]
+ProfileName = Literal["reference", "paper"]
+
+FileFormat = Literal["lrat", "events"]
+"""Trajectories in files: one of LRAT's a file, or one event a line as on the topic."""
+
+DocumentFormat = Literal["auto", "jsonl", "beir", "parquet", "text"]
+"""Documents in files."""

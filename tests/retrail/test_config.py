@@ -1,0 +1,105 @@
+"""The client reads the variables that the rest of Retrail reads, and reads them the same way."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.local.environment import write
+from retrail import Limits, Timeout
+from retrail.config import FIXED, environment, kafka_config, topic_name
+from retrail.errors import ConfigurationError
+from retrail.wire import MAX_EVENT_BYTES
+from schemas.settings import Settings
+from schemas.topics import Topics
+
+SECURED = {
+    "RETRAIL_KAFKA_BOOTSTRAP": "k1:9092,k2:9092",
+    "RETRAIL_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "RETRAIL_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+    "RETRAIL_KAFKA_SASL_USERNAME": "agent",
+    "RETRAIL_KAFKA_SASL_PASSWORD": "s3cret",
+    "RETRAIL_KAFKA_SSL_CAFILE": "/etc/ca.pem",
+    "RETRAIL_KAFKA_SSL_CERTFILE": "/etc/cert.pem",
+    "RETRAIL_KAFKA_SSL_KEYFILE": "/etc/key.pem",
+    "RETRAIL_TOPIC_PREFIX": "team_",
+}
+
+
+@pytest.mark.parametrize("variables", [{}, SECURED], ids=["defaults", "secured"])
+def test_the_same_variables_mean_the_same_to_client_and_settings(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECURED:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = environment()
+    assert kafka_config(None, {}, found) == Settings().kafka()
+    assert topic_name(None, found) == Topics.of(Settings()).trajectory_events
+    assert topic_name(None, found, "outcomes") == Topics.of(Settings()).outcomes
+
+
+def test_arguments_win_over_variables() -> None:
+    config = kafka_config("mine:1", {"security.protocol": "SSL"}, SECURED)
+    assert config["bootstrap.servers"] == "mine:1"
+    assert config["security.protocol"] == "SSL"
+    assert topic_name("", SECURED) == "trajectory-events"
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_what_the_guarantees_rest_on_cannot_be_changed(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        kafka_config(None, {name: "other"}, {})
+
+
+def test_variables_come_from_a_file_too_and_the_environment_wins(tmp_path: Path) -> None:
+    path = tmp_path / "env"
+    path.write_text(
+        "# written by hand\nRETRAIL_KAFKA_BOOTSTRAP='k1:1'\n\nexport RETRAIL_TOPIC_PREFIX=a_\n"
+        'RETRAIL_KAFKA_SASL_USERNAME = "x=y"\nOTHER=1\nnonsense\n'
+    )
+    found = environment({"RETRAIL_ENV_FILE": str(path), "RETRAIL_TOPIC_PREFIX": "b_", "HOME": "/"})
+    assert found == {
+        "RETRAIL_ENV_FILE": str(path),
+        "RETRAIL_KAFKA_BOOTSTRAP": "k1:1",
+        "RETRAIL_KAFKA_SASL_USERNAME": "x=y",
+        "RETRAIL_TOPIC_PREFIX": "b_",
+    }
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" ")))
+def test_the_file_of_a_stack_is_read_as_it_was_meant(value: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "env"
+        write(path, {"RETRAIL_KAFKA_SASL_PASSWORD": value, "RETRAIL_TOPIC_PREFIX": "x"})
+        found = environment({"RETRAIL_ENV_FILE": str(path)})
+    assert found["RETRAIL_KAFKA_SASL_PASSWORD"] == value
+    assert found["RETRAIL_TOPIC_PREFIX"] == "x"
+
+
+def test_a_file_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="/nowhere/env"):
+        environment({"RETRAIL_ENV_FILE": "/nowhere/env"})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Limits(events=0),
+        lambda: Limits(bytes=MAX_EVENT_BYTES - 1),
+        lambda: Timeout(block=-1),
+        lambda: Timeout(delivery=float("inf")),
+        lambda: Timeout(close=float("nan")),
+    ],
+)
+def test_limits_and_timeouts_are_checked_once(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+def test_the_largest_event_fits_any_limits() -> None:
+    assert Limits(events=1, bytes=MAX_EVENT_BYTES).bytes == MAX_EVENT_BYTES

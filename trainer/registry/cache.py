@@ -1,0 +1,117 @@
+"""Models of the registry on this machine: a folder that its processes share.
+
+::
+
+    <folder>/<digest>/          the files of a model
+    <folder>/<digest>.lock      held while they are verified, downloaded or removed
+    <folder>/.<random>/         being written; a killed process leaves it behind
+"""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+from filelock import FileLock, Timeout
+
+from schemas.errors import ModelError
+from trainer.registry.manifest import digest_of
+
+log = structlog.get_logger(__name__)
+
+KEPT = 4
+"""Models that stay however old they are: parent, child, and those that a rollback goes back to."""
+
+KEPT_SECONDS = 24 * 3600.0
+"""A model that was opened within this time stays: another process may be about to read it."""
+
+
+class ModelCache:
+    """A folder of models, each verified when it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read or written yet."""
+        self.folder = folder
+
+    def open(self, digest: str, download: Callable[[Path], None]) -> Path:
+        """The folder of a model; of several processes that open it one downloads it.
+
+        Args:
+            digest: of the model.
+            download: fills an empty folder, if the model is missing or was changed on the disk.
+
+        Raises:
+            OSError: the cache cannot be read or written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock(digest):
+            copy = self.folder / digest
+            if not _intact(copy, digest):
+                with self.writing() as folder:
+                    download(folder)
+                    folder.rename(copy)
+            os.utime(copy)
+            return copy
+
+    def keep(self, folder: Path, digest: str) -> None:
+        """Put a model that was written in ``folder``, in the cache already, in its place."""
+        with self._lock(digest):
+            copy = self.folder / digest
+            if not copy.exists():
+                folder.rename(copy)
+            os.utime(copy)
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """An empty folder, removed at the end unless it was kept; then old models go too."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder / f".{secrets.token_hex(8)}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._prune()
+
+    def _prune(self) -> None:
+        """Remove what nobody needs. A model that another process has locked stays."""
+        old = time.time() - KEPT_SECONDS
+        folders = [path for path in self.folder.iterdir() if path.is_dir()]
+        for path in folders:
+            if path.name.startswith(".") and _last_used(path) < old:
+                shutil.rmtree(path, ignore_errors=True)
+        models = [path for path in folders if not path.name.startswith(".")]
+        for path in sorted(models, key=_last_used, reverse=True)[KEPT:]:
+            with suppress(Timeout), self._lock(path.name, timeout=0):
+                if _last_used(path) < old:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _lock(self, digest: str, timeout: float = -1) -> FileLock:
+        return FileLock(self.folder / f"{digest}.lock", timeout=timeout)
+
+
+def _intact(copy: Path, digest: str) -> bool:
+    """Whether it is there and is that model; removed if it is another."""
+    if not copy.is_dir():
+        return False
+    try:
+        if digest_of(copy) == digest:
+            return True
+    except (ModelError, OSError) as error:
+        log.warning("cannot read the cached model", folder=str(copy), error=str(error))
+    log.warning("cached model was changed on the disk, downloading it again", folder=str(copy))
+    shutil.rmtree(copy)
+    return False
+
+
+def _last_used(path: Path) -> float:
+    """Seconds since the epoch."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # Another process has just removed it.
+        return 0.0

@@ -1,0 +1,304 @@
+"""The file system under a registry, through fsspec: a folder or object storage.
+
+What it adds to fsspec: a write is whole or not at all in a folder too, and an error names the
+registry and what to do.
+"""
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import structlog
+from fsspec.asyn import AsyncFileSystem
+from fsspec.callbacks import Callback
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from retrail_runtime.files import atomic_write, sync
+from schemas.errors import ConfigurationError, RegistryError, RetrailError
+from trainer.registry.manifest import ModelFile
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_SECONDS = 10.0
+"""Between two log lines of a long transfer."""
+
+CONNECT_SECONDS = 5.0
+"""For a connection to S3, each of several times; a search waits for it. Its own default is 60."""
+
+_NOT_EXCLUSIVE = (
+    "the storage of the registry does not support exclusive create; two trainers that publish one "
+    "version at the same moment may overwrite each other"
+)
+
+_tried: set[str] = set()
+"""Registries whose exclusive create this process has tried."""
+
+
+class Storage:
+    """Files in one place. Locations are POSIX paths relative to it.
+
+    Every method raises :class:`schemas.errors.RegistryError` if the folder or object storage
+    cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Nothing is read or written yet.
+
+        Credentials and endpoint are those that the library of the protocol finds: for S3 the
+        variables ``AWS_…``, profiles and roles; for all the configuration of fsspec.
+
+        Args:
+            url: a folder, or the URL of a bucket or of a prefix in one.
+
+        Raises:
+            ConfigurationError: no installed library supports the protocol.
+        """
+        self.name = url.rstrip("/")
+        self.is_folder = "://" not in url
+        self._files: AbstractFileSystem
+        if self.is_folder:
+            self._files, self._root = _Folder(auto_mkdir=True), self.name
+        else:
+            self._files, self._root = _remote(self.name)
+
+    def path(self, location: str) -> str:
+        """In the file system: of a folder, the path on this machine."""
+        return f"{self._root}/{location}"
+
+    def list(self, location: str = "") -> list[str]:
+        """Names right below a location, of files and folders; none if there is no such folder."""
+        with self._request("list models"):
+            try:
+                found = self._files.ls(self.path(location).rstrip("/"), detail=False)
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                return []
+        return [PurePosixPath(name).name for name in found]
+
+    def exists(self, location: str) -> bool:
+        """Whether there is such a file or folder."""
+        with self._request(f"look for {location}"):
+            try:
+                self._files.info(self.path(location))
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                return False
+        return True
+
+    def read(self, location: str) -> bytes:
+        """A file.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+        """
+        with self._request(f"read {location}"):
+            content: bytes = self._files.cat_file(self.path(location))
+        return content
+
+    def write(self, location: str, content: bytes) -> None:
+        """Write a file, whole; an earlier one is replaced."""
+        with self._request(f"write {location}"):
+            self._files.pipe_file(self.path(location), content)
+
+    def create(self, location: str, content: bytes) -> None:
+        """Write a file, whole, unless it exists: then that one stays."""
+        with self._request(f"create {location}"):
+            try:
+                self._files.pipe_file(self.path(location), content, mode="create")
+            except Exception:
+                # Each server reports an existing object by another error, and a request that was
+                # repeated may find what its first try has created.
+                if not self.exists(location):
+                    raise
+
+    def upload(self, folder: Path, files: tuple[ModelFile, ...], location: str) -> None:
+        """Copy the files of a local folder below a location.
+
+        Raises:
+            OSError: a local file cannot be read.
+        """
+        progress = _Progress("model uploading", location, files)
+        for file in files:
+            name = f"{location}/{file.path}"
+            with self._request(f"write {name}"):
+                self._files.put_file(str(folder / file.path), self.path(name), callback=progress)
+        if self.is_folder:
+            with self._request(f"write {location}"):
+                _sync_tree(Path(self.path(location)))
+        progress.log("model uploaded")
+
+    def download(self, location: str, files: tuple[ModelFile, ...], folder: Path) -> None:
+        """Copy the files below a location into a local folder.
+
+        Raises:
+            FileNotFoundError: one of them does not exist.
+            OSError: a local file cannot be written.
+        """
+        progress = _Progress("model downloading", location, files)
+        for file in files:
+            name, target = f"{location}/{file.path}", folder / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._request(f"read {name}"):
+                self._files.get_file(self.path(name), str(target), callback=progress)
+        progress.log("model downloaded")
+
+    def remove(self, location: str) -> None:
+        """Remove a file, or a folder with all below it; a failure costs space and is logged."""
+        try:
+            with self._request(f"remove {location}"):
+                self._files.rm(self.path(location), recursive=True)
+        except FileNotFoundError:
+            return
+        except RegistryError as error:
+            log.warning("cannot remove unpublished files", error=str(error))
+
+    def try_exclusive_create(self) -> None:
+        """Write, read and remove a file, once a process, and warn if it can be created twice.
+
+        There are servers that ignore the condition. As one trainer is active at a time, a release
+        is still published once there; what is missing is the guard behind that.
+        """
+        if self.name in _tried:
+            return
+        generic = AbstractFileSystem.pipe_file
+        atomic = isinstance(self._files, AsyncFileSystem) or type(self._files).pipe_file != generic
+        probe = f".probe-{secrets.token_hex(8)}"
+        self.create(probe, b"first")
+        self.create(probe, b"second")
+        if not (atomic and self.read(probe) == b"first"):
+            log.warning(_NOT_EXCLUSIVE, registry=self.name)
+        self.remove(probe)
+        _tried.add(self.name)
+
+    @contextmanager
+    def _request(self, what: str) -> Iterator[None]:
+        """Around calls of the file system, whose errors are of many classes.
+
+        Lets FileNotFoundError through and, for object storage, errors of the local disk.
+
+        Raises:
+            RegistryError: for all others, with what to do.
+        """
+        try:
+            yield
+        except RetrailError:
+            raise
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
+                raise
+            local = isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC)
+            if local and not self.is_folder:
+                raise
+            raise RegistryError(self._message(what, error)) from error
+
+    def _message(self, what: str, error: Exception) -> str:
+        if self.is_folder:
+            return (
+                f"Cannot {what} in the registry {self.name}: {error}. Check the disk and the "
+                "permissions there, or set RETRAIL_REGISTRY or RETRAIL_DATA_DIR to a folder that "
+                "this user can write."
+            )
+        if isinstance(error, FileNotFoundError):
+            bucket = self._root.partition("/")[0]
+            return (
+                f"The registry {self.name} cannot be used: there is no bucket {bucket!r}. Create "
+                "it, or correct RETRAIL_REGISTRY, AWS_ENDPOINT_URL or the region (AWS_REGION)."
+            )
+        if isinstance(error, PermissionError):
+            return (
+                f"The registry {self.name} denies the right to {what}: {error}. Check the "
+                "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the "
+                "role of this machine) and what they may do in the bucket: list, get and put; a "
+                "trainer also deletes what was not published."
+            )
+        return (
+            f"Cannot {what} in the registry {self.name}: {error} ({type(error).__name__}). Check "
+            "that it can be reached (RETRAIL_REGISTRY, AWS_ENDPOINT_URL, the network) and the "
+            "credentials, then start again."
+        )
+
+
+class _Folder(LocalFileSystem):  # type: ignore[misc]
+    """The local file system; a write is whole or not at all, as in object storage."""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if mode != "create":
+            atomic_write(target, value)
+            return
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        atomic_write(part, value)
+        try:
+            os.link(part, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            # FAT, SMB and some FUSE file systems have no hard links.
+            log.warning(_NOT_EXCLUSIVE, file=path, error=str(error))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        sync(target.parent)
+
+
+class _Progress(Callback):  # type: ignore[misc]
+    """Logs a transfer now and then, in bytes of the whole model."""
+
+    def __init__(self, event: str, location: str, files: tuple[ModelFile, ...]) -> None:
+        super().__init__()
+        self._event = event
+        self._location = location
+        self._bytes = sum(file.size for file in files)
+        self._done = 0
+        self._began = self._logged = time.monotonic()
+
+    def relative_update(self, inc: int = 1) -> None:
+        self._done += inc
+        if time.monotonic() - self._logged >= PROGRESS_SECONDS:
+            self.log(self._event, done_mb=round(self._done / 1e6, 1))
+
+    def log(self, event: str, **values: float) -> None:
+        """Write one line."""
+        self._logged = time.monotonic()
+        seconds, mb = round(self._logged - self._began, 1), round(self._bytes / 1e6, 1)
+        log.info(event, files=self._location, mb=mb, seconds=seconds, **values)
+
+
+def _remote(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path in it."""
+    is_s3 = url.startswith(("s3://", "s3a://"))
+    # What another process has published must be seen at once.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if is_s3:
+        configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {"connect_timeout": CONNECT_SECONDS, **configured}
+    try:
+        files, root = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        extra = " Run: pip install 'retrail-server[s3]'." if is_s3 else ""
+        raise ConfigurationError(
+            f"RETRAIL_REGISTRY is {url}, which cannot be used: {error}.{extra}"
+        ) from error
+    return files, root.rstrip("/")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        sync(path)
+
+
+def _code(error: Any) -> str | None:
+    """The code of the S3 response behind an error, if there was one."""
+    response = getattr(error.__cause__, "response", None) or {}
+    code: str | None = response.get("Error", {}).get("Code")
+    return code
