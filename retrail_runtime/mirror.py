@@ -37,6 +37,8 @@ KEYS_AT_ONCE = 500
 Row = tuple[Any, ...]
 
 _BOOKKEEPING = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS position (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS repeats (
@@ -278,34 +280,18 @@ class TopicMirror(ABC):
 
     def _open(self, topic_id: str, marks: Mapping[int, tuple[int, int]]) -> sqlite3.Connection:
         wanted = {"topic_id": topic_id, "table": self.table.sql()}
-        db = self._connect()
-        reason = self._outdated(db, wanted, marks) if db else "corrupted"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path)
+        reason = self._outdated(db, wanted, marks)
         if reason:
             log.warning("rebuilding local copy", topic=self.topic, reason=reason)
             metrics.MIRROR_REBUILDS.labels(topic=self.topic, reason=reason).inc()
-            if db:
-                db.close()
+            db.close()
             self._remove()
-            db = self._connect()
-        assert db is not None, "a new file is not corrupted"
-        db.executescript(wanted["table"])
+            db = sqlite3.connect(self.path)
+        db.executescript(_BOOKKEEPING + wanted["table"])
         with db:
             db.executemany("REPLACE INTO state VALUES (?, ?)", wanted.items())
-        return db
-
-    def _connect(self) -> sqlite3.Connection | None:
-        """``None`` if the file is corrupted."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(_BOOKKEEPING)
-        except sqlite3.DatabaseError as error:
-            db.close()
-            if not _is_corruption(error):
-                raise
-            return None
         return db
 
     def _remove(self) -> None:
@@ -319,8 +305,14 @@ class TopicMirror(ABC):
         marks: Mapping[int, tuple[int, int]],
     ) -> str | None:
         """Why the copy of an earlier start cannot be used; ``None`` if it can, or is new."""
-        state = dict(db.execute("SELECT name, value FROM state"))
-        stored = dict(db.execute("SELECT partition, next FROM position"))
+        try:
+            db.executescript(_BOOKKEEPING)
+            state = dict(db.execute("SELECT name, value FROM state"))
+            stored = dict(db.execute("SELECT partition, next FROM position"))
+        except sqlite3.DatabaseError as error:
+            if _is_corruption(error):
+                return "corrupted"
+            raise
         absent = time.time() - float(state.get("read_at", "inf"))
         if state.get("topic_id", wanted["topic_id"]) != wanted["topic_id"]:
             return "topic recreated"

@@ -5,10 +5,10 @@ import signal
 from typing import Any
 
 import torch
-from consumers.training.training_ledger import Ledger
 
 from consumers import releases
-from consumers.training import training_run, training_worker
+from consumers.training import run, worker
+from consumers.training.history import RunHistory
 from retrail_runtime.logging import configure
 from schemas.settings import Settings
 from trainer.fit import finetune
@@ -16,14 +16,14 @@ from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
 AFTER: dict[str, tuple[Any, str]] = {
-    "2 pairs are chosen": (training_run.Selector, "select"),
+    "2 pairs are chosen": (run.Selector, "select"),
     "3 the training file is frozen": (Registry, "store_training_file"),
-    "4 the manifest is acknowledged": (Ledger, "announce"),
+    "4 the manifest is acknowledged": (RunHistory, "announce"),
     "5 one step is trained": (finetune, "_count"),
-    "5 the child is trained": (training_run, "train_child"),
+    "5 the child is trained": (run, "train_child"),
     "6 a part of the child is written": (Encoder, "save"),
     "6 the child is published": (Registry, "publish"),
-    "7 the gate has decided": (training_run, "compare"),
+    "7 the gate has decided": (run, "compare"),
     "8 the release is acknowledged": (releases, "write_release"),
     "9 live is acknowledged": (releases, "write_live"),
 }
@@ -38,7 +38,7 @@ def work(settings: Settings, after: str | None) -> None:
     torch.set_num_threads(1)
     if after is not None:
         _kill_after(*AFTER[after])
-    training_worker.run(settings)
+    worker.run(settings)
 
 
 def _kill_after(where: Any, name: str) -> None:

@@ -10,8 +10,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from consumers.training.repeat import repeat
 
+from consumers.training.reproduce import reproduce
 from schemas.pairs import LabelledPair
 from schemas.runs import RunManifest
 from schemas.settings import Settings
@@ -81,21 +81,22 @@ def trainable(pairs: list[LabelledPair]) -> list[str]:
     return sorted(pair.pair_id for pair in pairs if not is_held_out(pair.query))
 
 
-def taken(manifests: list[RunManifest]) -> list[str]:
+def taken(world: World, manifests: list[RunManifest]) -> list[str]:
     """New pairs of all, each as often as it is new."""
-    return sorted(pair_id for manifest in manifests for pair_id in manifest.pair_ids)
+    return sorted(pair_id for manifest in manifests for pair_id in world.trained(manifest)[0])
 
 
 def check(world: World) -> None:
     """What holds at any moment, whoever was killed."""
-    runs = [manifest.run_id for manifest in world.manifests()]
-    assert len(set(runs)) == len(runs)
+    manifests = world.manifests()
+    runs = {manifest.version: manifest.run_id for manifest in manifests}
+    assert len(set(runs.values())) == len(runs) == len(manifests)
     found = world.releases()
     assert sorted(found.by_version) == list(range(1, 1 + len(found.by_version)))
     assert found.live is not None
     for version, release in found.by_version.items():
         assert (release.run_id is None) == (version == 1)
-        assert release.run_id is None or runs[version - 2] == release.run_id
+        assert release.run_id is None or runs[version] == release.run_id
         Registry.of(world.settings).open(release.model)
     assert found.by_version[found.live.version].decision in ("first", "ship")
 
@@ -107,7 +108,7 @@ def all_learned(world: World, pairs: list[LabelledPair]) -> None:
         manifests, found = world.manifests(), world.releases()
         newest = 1 + len(manifests)
         return (
-            taken(manifests) == trainable(pairs)
+            taken(world, manifests) == trainable(pairs)
             and found.live is not None
             and found.live.version == len(found.by_version) == newest
         )
@@ -115,8 +116,9 @@ def all_learned(world: World, pairs: list[LabelledPair]) -> None:
     eventually(learned, TIMEOUT, "release of all pairs", interval=0.3)
     check(world)
     for manifest in world.manifests():
-        repeated = repeat(world.settings, manifest.run_id)
-        assert repeated.equal, "a repeated run gave another model than an undisturbed one"
+        reproduced = reproduce(world.settings, manifest.run_id)
+        assert reproduced is not None
+        assert reproduced.equal, "a repeated run gave another model than an undisturbed one"
 
 
 def test_a_trainer_that_is_killed_after_every_step_in_turn_loses_and_doubles_nothing(

@@ -23,7 +23,7 @@ from schemas.settings import load
 configure()
 run(load())
 """
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 Process = subprocess.Popen[bytes]
 

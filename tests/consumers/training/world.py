@@ -1,7 +1,9 @@
 """An installation to train in: a tiny model, documents and pairs on real topics."""
 
 import random
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,23 @@ from prometheus_client import REGISTRY
 
 from consumers import releases
 from consumers.indexing import first_release
+from consumers.training.worker import Trainer
 from retrail_runtime import kafka
+from schemas import documents, runs
 from schemas.documents import Document
+from schemas.errors import InvalidRecordError
 from schemas.events import Agent
-from schemas.pairs import LabelledPair, pair_id
+from schemas.pairs import LabelledPair, decode, encode, pair_id
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.tiny_model import write_tiny_model
 from trainer.data.releases import Releases
+from trainer.registry.registry import Registry
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty")
 DOCUMENTS = 24
+TIMEOUT = 60.0
 
 
 def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
@@ -54,7 +61,7 @@ class World:
             self.producer,
             self.topics.documents,
             [
-                (doc_id.encode(), Document(doc_id=doc_id, text=self.text(doc_id)).to_json())
+                documents.encode(Document(doc_id=doc_id, text=self.text(doc_id)))
                 for doc_id in map(str, range(DOCUMENTS))
             ],
         )
@@ -101,14 +108,28 @@ class World:
         kafka.send_all(
             self.producer,
             self.topics.labelled_pairs,
-            [(pair.trajectory_id.encode(), pair.to_json()) for pair in pairs],
+            [encode(pair) for pair in pairs],
         )
 
     def manifests(self) -> list[RunManifest]:
         return [
-            RunManifest.model_validate_json(record.value or b"")
+            runs.decode(record.value)
             for record in kafka.read_to_end(self.settings, self.topics.training_runs)
         ]
+
+    def trained(self, manifest: RunManifest) -> tuple[list[str], list[str]]:
+        """Ids of a run's training file: of new pairs and of replayed ones, each sorted."""
+        frozen = Registry.of(self.settings).load_training_file(manifest.training_file)
+        new = set()
+        for span in manifest.ranges:
+            start, end = {span.partition: span.start}, {span.partition: span.end}
+            for record in kafka.read_to_end(self.settings, span.topic, start, end):
+                with suppress(InvalidRecordError):
+                    new.add(decode(record.value).pair_id)
+        ids = sorted(example.pair_id for example in frozen)
+        found = [i for i in ids if i in new], [i for i in ids if i not in new]
+        assert (manifest.pairs, manifest.replayed) == (len(found[0]), len(found[1]))
+        return found
 
     def releases(self) -> Releases:
         return releases.read(self.settings)
@@ -121,3 +142,12 @@ class World:
 def metric(name: str, **labels: str) -> float:
     """A metric's value now; 0 before it was touched."""
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def turn_until(condition: Callable[[], object], *trainers: Trainer) -> None:
+    """Let trainers work, in turns, until the condition is true."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        for one in trainers:
+            one.turn()
