@@ -8,13 +8,13 @@ from retrail_cli import (
     demo,
     dlq,
     doctor,
+    installation,
     mine,
     pairs,
     publish,
     releases,
     search,
     serve,
-    topics,
     train,
     up,
     worker,
@@ -26,7 +26,8 @@ app = typer.Typer(
     "retrievers and fresh Milvus indexes.\n\nStart with `retrail demo`, or `retrail up` for a "
     "stack of your own on this machine.",
     epilog="Settings are RETRAIL_… variables (RETRAIL_KAFKA_BOOTSTRAP, RETRAIL_MILVUS_URI, …), or "
-    "lines of a file that RETRAIL_ENV_FILE names; `retrail doctor` checks them.",
+    "lines of a file that RETRAIL_ENV_FILE names; `retrail settings` prints them, `retrail doctor` "
+    "checks them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -60,6 +61,7 @@ def begin(
 app.command()(up.up)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(installation.settings)
 app.command()(publish.publish)
 app.command()(mine.mine)
 app.command()(pairs.pairs)
@@ -70,7 +72,7 @@ app.command()(train.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)
 app.command()(releases.rollback)
-app.add_typer(topics.app, name="topics")
+app.add_typer(installation.topics, name="topics")
 app.add_typer(worker.app, name="worker")
 app.add_typer(command.app, name="documents")
 app.add_typer(dlq.app, name="dlq")

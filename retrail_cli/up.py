@@ -43,10 +43,9 @@ def up(
     """
     from rich.console import Console
 
-    from deploy.local.environment import adopt_file
-    from deploy.local.stack import ROLES, LocalStack
-    from deploy.local.up import run
-    from deploy.local.view import View
+    from deploy.environment import adopt_file
+    from deploy.stack import ROLES, LocalStack
+    from deploy.up import View, run
     from schemas.settings import load
 
     adopt_file()

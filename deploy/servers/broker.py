@@ -12,9 +12,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from deploy.errors import StackError
-from deploy.processes import ports
 from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes.server import LOOPBACK, Server
 from deploy.servers import artifacts, java
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
@@ -109,11 +108,10 @@ def server_properties(data: str, port: int, controller_port: int) -> str:
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
-        "controller.quorum.voters": f"1@{ports.LOOPBACK}:{controller_port}",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"BROKER://{ports.LOOPBACK}:{port},"
-        f"CONTROLLER://{ports.LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"BROKER://{ports.LOOPBACK}:{port}",
+        "listeners": f"BROKER://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"BROKER://{LOOPBACK}:{port}",
         "inter.broker.listener.name": "BROKER",
         "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": data,

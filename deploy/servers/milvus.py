@@ -5,9 +5,8 @@ import signal
 import sys
 
 from deploy.errors import MissingToolError
-from deploy.processes import ports
 from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes.server import LOOPBACK, Server
 from retrail_runtime.milvus import connect
 from schemas.errors import MilvusUnavailableError
 from schemas.settings import Settings
@@ -43,7 +42,7 @@ class MilvusLite(Server):
             self.name,
             [
                 *(sys.executable, "-P", "-m", "milvus_lite", "server", "--data-dir", str(data)),
-                *("--host", ports.LOOPBACK, "--port", str(self.port)),
+                *("--host", LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,
             # Its one way to close its files in good order.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from schemas.documents import Document
 from schemas.settings import Settings
-from serving.api import server_metrics as metrics
+from serving import metrics
 from serving.search.batching import Batcher
 from serving.search.protocols import Searcher
 

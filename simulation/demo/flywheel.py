@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from consumers.training.worker import train_now
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair

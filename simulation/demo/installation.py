@@ -14,7 +14,7 @@ from pymilvus import MilvusException
 
 from deploy import topics
 from deploy.errors import StackError
-from deploy.local.stack import LocalStack
+from deploy.stack import LocalStack
 from retrail_runtime import milvus
 from retrail_runtime.signals import StopSignals, interrupt
 from schemas.collection import version_of

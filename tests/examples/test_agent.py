@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import variables
-from deploy.local.stack import ROLES, LocalStack
+from deploy.environment import variables
+from deploy.stack import ROLES, LocalStack
 from retrail_cli import main
 from schemas.errors import NoIndexError
 from schemas.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.environment import write
+from deploy.environment import write
 from retrail import Limits, Timeout
 from retrail.config import FIXED, environment, kafka_config, topic_name
 from retrail.errors import ConfigurationError

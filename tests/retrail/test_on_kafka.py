@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, TopicPartition
 
 from deploy import topics as deploy_topics
-from deploy.processes.ports import free_ports
+from deploy.processes.server import free_ports
 from deploy.servers.broker import KafkaBroker
 from retrail import Publisher
 from retrail.wire import MAX_EVENT_BYTES

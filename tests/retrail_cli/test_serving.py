@@ -20,7 +20,7 @@ from mcp import Client, StdioServerParameters
 
 from consumers.indexing.index_milvus import Milvus
 from consumers.indexing.rows import Row
-from deploy.local.environment import variables
+from deploy.environment import variables
 from retrail_runtime import kafka as consumers_kafka
 from schemas.collection import Build
 from schemas.events import Browse, End, Reasoning, Search, parse

@@ -12,7 +12,7 @@ import structlog
 from filelock import FileLock
 
 from deploy.errors import MissingToolError, StackError
-from deploy.processes import ports
+from deploy.processes import server as ports
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 from retrail_runtime.files import user_cache

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from deploy.errors import StackError
-from deploy.processes import ports
+from deploy.processes import server as ports
 from deploy.servers.broker import KafkaBroker, server_properties
 from deploy.topics import ensure
 from schemas.settings import Settings

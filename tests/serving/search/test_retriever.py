@@ -107,7 +107,7 @@ def test_a_hybrid_build_is_searched_by_vectors_and_words_whatever_the_setting(
     monkeypatch.setattr(module, "MAX_QUERIES", 2)
     texts = ["zebra", "stone", *(f"other {n}" for n in range(30))]
     put(here, 1, texts, search="hybrid")
-    assert here.search == "dense"
+    assert here.index_search == "dense"
     queries = ["zebra", "what is a zebra or a stone", "???"]
     with Retriever(here, load=numbers) as retriever:
         both, words, vectors = retriever.search_many(queries, k=3)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.local.stack import Part
-from deploy.local.view import View, line, table
+from deploy.stack import Part
+from deploy.up import View, line, table
 
 KAFKA = Part("kafka", "external", "kafka.example:9092", None, 0, None)
 

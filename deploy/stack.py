@@ -11,9 +11,8 @@ from types import TracebackType
 import psutil
 from filelock import FileLock
 
-from deploy import topics
+from deploy import environment, topics
 from deploy.errors import StackError
-from deploy.local import environment
 from deploy.processes.child import Child
 from deploy.processes.server import Server
 from deploy.processes.supervisor import Supervisor, Worker
@@ -41,7 +40,7 @@ def python_path() -> dict[str, str]:
     """Where a worker finds our packages: beside this one, and never in the current folder, which
     may hold a ``schemas`` of its own."""
     earlier = os.environ.get("PYTHONPATH")
-    ours = str(Path(__file__).parents[2])
+    ours = str(Path(__file__).parents[1])
     return {"PYTHONPATH": os.pathsep.join([ours, earlier]) if earlier else ours}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from deploy.local import environment
+from deploy import environment
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings, load
 

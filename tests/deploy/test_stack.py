@@ -16,8 +16,8 @@ from dotenv import dotenv_values
 from pymilvus import MilvusClient
 
 from deploy.errors import MissingToolError, StackError
-from deploy.local.stack import LocalStack, python_path, retrail_worker
-from deploy.processes.ports import free_ports
+from deploy.processes.server import free_ports
+from deploy.stack import LocalStack, python_path, retrail_worker
 from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -119,7 +119,7 @@ def test_external_servers_that_do_not_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.topics.TIMEOUT", 1.0)
-    monkeypatch.setattr("deploy.local.stack.MILVUS_TIMEOUT", 1.0)
+    monkeypatch.setattr("deploy.stack.MILVUS_TIMEOUT", 1.0)
     nowhere = f"127.0.0.1:{free_ports(1)[0]}"
     no_kafka = settings.model_copy(update={"kafka_bootstrap": nowhere})
     no_milvus = settings.model_copy(update={"milvus_uri": f"http://{nowhere}"})

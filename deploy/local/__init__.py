@@ -1,4 +1,0 @@
-"""The local stack of ``retrail up``.
-
-May import ``deploy.servers`` and ``deploy.processes``.
-"""

@@ -1,0 +1,134 @@
+"""``retrail up``: start the stack, show it, keep it running, stop it in good order."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from deploy import environment
+from deploy.errors import StackError
+from deploy.stack import LocalStack, Part
+from retrail_runtime.signals import StopSignals, interrupt
+from schemas.errors import EXIT_INTERRUPTED
+
+INTERVAL = 0.25
+"""Seconds between two looks at the processes."""
+
+COLOURS = {
+    "running": "green",
+    "external": "cyan",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "stopped": "red",
+}
+
+
+def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
+    """Run a stack until Ctrl-C, SIGTERM or SIGHUP; a second one kills what still runs.
+
+    Args:
+        stack: not started yet.
+        view: where it is shown; the stack announces to it.
+        env_file: removed now and written once everything is ready, with the settings that reach
+            the stack.
+
+    Raises:
+        RetrailError: the stack cannot start, lost a part, or was stopped before it was ready
+            (status 130); everything is stopped by then.
+    """
+    signals = StopSignals(interrupt, again=stack.send_kill)
+    ready = False
+    with signals:
+        try:
+            if env_file is not None:
+                env_file.unlink(missing_ok=True)
+            stack.start()
+            ready = True
+            if env_file is not None:
+                values = environment.variables(stack.settings)
+                environment.write(env_file, values, stack.started)
+            view.say(_how_to_reach(stack, env_file))
+            view.begin(stack.parts())
+            while True:
+                stack.check()
+                view.show(stack.parts())
+                time.sleep(INTERVAL)
+        except KeyboardInterrupt:
+            view.say("stopping: workers, Milvus, broker (Ctrl-C once more kills them)")
+            if not ready:
+                raise StackError(
+                    "Stopped before the stack was ready.", exit_status=EXIT_INTERRUPTED
+                ) from None
+        finally:
+            signals.stopping = True
+            view.end()
+            stack.stop()
+    view.say("stopped")
+
+
+def _how_to_reach(stack: LocalStack, env_file: Path | None) -> str:
+    if env_file is not None:
+        return f"ready; other shells reach it after: export RETRAIL_ENV_FILE={env_file.absolute()}"
+    lines = environment.rendered(environment.variables(stack.settings))
+    return f"ready; settings for other shells (or use --env-file):\n{lines}Ctrl-C stops everything"
+
+
+class View:
+    """Prints what happens; between :meth:`begin` and :meth:`end` also the state of all parts."""
+
+    def __init__(self, console: Console) -> None:
+        """Writes to ``console``, with a live table if that is a terminal."""
+        self._console = console
+        self._live: Live | None = None
+        self._shown: list[Part] = []
+
+    def say(self, text: str) -> None:
+        """One event, as it is (no markup, never cut)."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        """From now on show the state of all parts."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self.show(parts)
+
+    def show(self, parts: Sequence[Part]) -> None:
+        """Bring the table up to date; off a terminal a line for every state that changed."""
+        before, self._shown = self._shown, list(parts)
+        if self._live is None:
+            for part in parts:
+                if part not in before:
+                    self.say(line(part))
+        elif before != self._shown:
+            self._live.update(table(parts), refresh=True)
+
+    def end(self) -> None:
+        """Take the table away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def table(parts: Sequence[Part]) -> Table:
+    """The state of all parts for a terminal."""
+    shown = Table("part", "state", "where", "process", "restarts", "log")
+    for part in parts:
+        shown.add_row(
+            part.name,
+            f"[{COLOURS[part.state]}]{part.state}[/]",
+            part.where,
+            str(part.pid or ""),
+            str(part.restarts or ""),
+            str(part.log_file or ""),
+        )
+    return shown
+
+
+def line(part: Part) -> str:
+    """The state of one part as plain text."""
+    details = [part.where, f"pid {part.pid}" if part.pid else "", str(part.log_file or "")]
+    return f"{part.name}: {part.state}  {'  '.join(detail for detail in details if detail)}"
