@@ -108,11 +108,15 @@ def test_a_document_that_lived_on_is_named_once(
     assert kind in EXPECTED
 
 
-@pytest.mark.parametrize("added", ["shared", "d6", "d0"])
-def test_a_document_that_had_no_text_then_is_named(added: str) -> None:
-    found = compared(then={k: v for k, v in TEXTS.items() if k != added})
+@pytest.mark.parametrize(
+    ("absent", "added"),
+    [("shared", ["shared"]), ("d0", ["d0"]), ("d6", ["d6", "d7"])],
+)
+def test_a_document_that_had_no_text_then_is_named(absent: str, added: list[str]) -> None:
+    """``d7`` is a negative of the pair of ``d6`` alone, which could not train without a text."""
+    found = compared(then={k: v for k, v in TEXTS.items() if k != absent})
     assert not found.equal
-    assert found.differences == {"document added": [added]}
+    assert found.differences == {"document added": added}
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,8 @@ def test_of_two_trainers_one_ships_one_release(
     both = trainer(), trainer()
     world.pairs(30)
     turn_until(lambda: world.live() == 2, *both)
-    turn_until(lambda: {one.phase for one in both} == {"watching", "standing by"}, *both)
-    assert metric("retrail_train_pairs_pending") == 0
+    turn_until(lambda: metric("retrail_train_pairs_pending") == 0, *both)
+    assert {one.phase for one in both} == {"watching", "standing by"}
     assert len(world.manifests()) == 1
     assert sorted(world.releases().by_version) == [1, 2]
 
