@@ -139,10 +139,10 @@ class Trajectory:
         """What the agent thought; right after a browse it is about that document.
 
         Args:
-            text: the reasoning. What of it leaves the process is up to the publisher's
-                ``reasoning_text``; if that is not all of it, its length in tokens is sent along.
+            text: the reasoning. The publisher's ``reasoning_text`` applies to it; if that changes
+                it, its length in tokens is sent, too.
             tokens: length, if the agent knows it better (its own tokenizer) or gives no text.
-            verdict: whether the document helped, if the agent says so itself; no judge is asked.
+            verdict: whether the document helped, if the agent decides it; no judge is asked.
 
         Example:
             >>> trajectory.reason("The page is about another bridge.")  # doctest: +SKIP
@@ -159,7 +159,7 @@ class Trajectory:
         self._publish("reasoning", build)
 
     def answer(self, text: str | None = None) -> None:
-        """The agent answered its task; its text leaves as the publisher's ``answer_text`` says.
+        """The agent answered its task; the publisher's ``answer_text`` applies to the text.
 
         Example:
             >>> trajectory.answer("1965")  # doctest: +SKIP

@@ -78,13 +78,10 @@ class MilvusSettings(BaseModel):
     milvus_tls_server_name: str = Field(
         "", description="name in the server's certificate, where that is not the URI's"
     )
-    milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
-        "AUTOINDEX", description="vector index of a collection; FLAT is exact"
-    )
     index_search: SearchMode = Field(
         "dense",
-        description="hybrid adds BM25 to the vectors (Milvus 2.5 or newer); of the index worker, "
-        "searches follow what it built",
+        description="of collections built from now on: dense, or hybrid, which adds BM25 (Milvus "
+        "2.5 or newer); searches follow the collection",
     )
 
 
@@ -270,11 +267,6 @@ class IndexSettings(BaseModel):
     index_compare_seconds: PositiveFloat = Field(
         180.0, description="seconds between two comparisons of a collection with the documents"
     )
-    vector_store_mb: int = Field(
-        2048,
-        ge=0,
-        description="disk under the data dir for vectors of texts encoded before; 0 for none",
-    )
 
 
 class ServeSettings(BaseModel):
@@ -289,9 +281,6 @@ class ServeSettings(BaseModel):
         64, description="requests at once; more get status 503 with Retry-After: 1"
     )
     serve_max_body: PositiveInt = Field(1024 * 1024, description="largest request body in bytes")
-    serve_snippet_chars: PositiveInt = Field(
-        400, description="characters of its text that a hit shows; opening it shows all"
-    )
     serve_idle_seconds: PositiveFloat = Field(
         900.0,
         description="seconds without a call that end a trajectory; below RETRAIL_MINE_IDLE_SECONDS",
@@ -301,9 +290,6 @@ class ServeSettings(BaseModel):
     )
     serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         "agent", description="name of agents that do not give one"
-    )
-    serve_agent_model: Annotated[str, Field(max_length=128)] = Field(
-        "", description="language model of agents that do not name one"
     )
 
 

@@ -268,8 +268,8 @@ def _child(bench: Bench, parent: Release, run: Run, manifest: RunManifest) -> Mo
             on_step=reporting(bench.check, bench.on_step),
         )
         published = registry.publish(home, run.version, report.encoder.save)
-        registry.write_beside(published.model, "steps.csv", steps_csv(report.steps))
-    return published.model
+        registry.write_beside(published, "steps.csv", steps_csv(report.steps))
+    return published
 
 
 def _go_live(bench: Bench, release: Release) -> None:

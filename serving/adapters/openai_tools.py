@@ -1,46 +1,33 @@
-"""Retrail as tools of an OpenAI-style chat API: their descriptions, and what answers their calls.
+"""Retrail as tools of an OpenAI-style chat API: their descriptions, and answers to their calls.
 
-No client library is needed: descriptions and answers are plain values, which OpenAI, vLLM,
-llama.cpp and others take alike.
+No client library is needed: descriptions and answers are plain values, as OpenAI, vLLM, llama.cpp
+and others take them.
 """
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from retrail import Trajectory
-from schemas.documents import Document
 from schemas.events import describe
-from serving.api import tool_texts as texts
-from serving.trajectories.service import MAX_K, MAX_QUERY, MAX_REASONING, snippet
+from serving.errors import UnknownDocumentError
+from serving.trajectories.tools import (
+    OPEN_DOCUMENT,
+    SEARCH,
+    OpenedDocument,
+    OpenRequest,
+    Request,
+    SearchRequest,
+    ShownHit,
+)
 
 if TYPE_CHECKING:
     from serving.search.retriever import Retriever
 
-SNIPPET_CHARS = 400
-
-_Reasoning = Annotated[str | None, Field(max_length=MAX_REASONING, description=texts.REASONING)]
-
-
-class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Search(_Arguments):
-    query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY, description=texts.QUERY)]
-    k: Annotated[int, Field(ge=1, le=MAX_K, description=texts.K)] = 10
-    reasoning: _Reasoning = None
-
-
-class _OpenDocument(_Arguments):
-    doc_id: Annotated[str, Field(min_length=1, max_length=512, description=texts.DOC_ID)]
-    reasoning: _Reasoning = None
-
-
-_TOOLS: dict[str, tuple[str, type[_Arguments]]] = {
-    "search": (texts.SEARCH, _Search),
-    "open_document": (texts.OPEN_DOCUMENT, _OpenDocument),
+_TOOLS: dict[str, tuple[str, type[Request]]] = {
+    "search": (SEARCH, SearchRequest),
+    "open_document": (OPEN_DOCUMENT, OpenRequest),
 }
 
 
@@ -72,9 +59,9 @@ class RetrailTools:
             {
                 "name": name,
                 "description": description,
-                "parameters": _without_titles(arguments.model_json_schema()),
+                "parameters": _parameters(request),
             }
-            for name, (description, arguments) in _TOOLS.items()
+            for name, (description, request) in _TOOLS.items()
         ]
         if nested:
             return [{"type": "function", "function": function} for function in functions]
@@ -83,74 +70,63 @@ class RetrailTools:
     def call(self, name: str, arguments: str | dict[str, Any]) -> str:
         """Answer a call of the model: JSON, to be sent back as the tool's content.
 
-        What the model did wrong is an answer too, ``{"error": …}``, so that it can do better.
+        A mistake of the model is answered too, by ``{"error": …}``, so that it can correct it.
 
         Args:
             arguments: as they came, a JSON object.
 
         Raises:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now. Nothing
-            was
-                published: the call may be repeated.
+                was published: the call may be repeated.
         """
         if name not in _TOOLS:
-            return _error(f"There is no tool {name}; there are {' and '.join(_TOOLS)}.")
-        model = _TOOLS[name][1]
+            return _json(error=f"There is no tool {name}; there are {' and '.join(_TOOLS)}.")
+        request = _TOOLS[name][1]
         try:
             given = (
-                model.model_validate_json(arguments)
+                request.model_validate_json(arguments)
                 if isinstance(arguments, str)
-                else model.model_validate(arguments)
+                else request.model_validate(arguments)
             )
         except ValidationError as error:
-            return _error(describe(error.errors(include_url=False)))
-        if isinstance(given, _Search):
+            return _json(error=describe(error.errors(include_url=False)))
+        if isinstance(given, SearchRequest):
             return self._search(given)
-        assert isinstance(given, _OpenDocument)
+        assert isinstance(given, OpenRequest)
         return self._open(given)
 
-    def _search(self, given: _Search) -> str:
+    def _search(self, given: SearchRequest) -> str:
         result = self._retriever.search(given.query, given.k)
         self._reason(given.reasoning)
         if self._trajectory is not None:
-            self._trajectory.search(
-                given.query, result.hits, retriever_version=result.retriever_version
-            )
-        hits = [
-            {
-                "doc_id": hit.doc_id,
-                "title": hit.title,
-                "score": round(hit.score, 4),
-                "snippet": snippet(hit.text, SNIPPET_CHARS),
-            }
-            for hit in result.hits
-        ]
-        return _json({"hits": hits})
+            version = result.retriever_version
+            self._trajectory.search(given.query, result.hits, retriever_version=version)
+        return _json(hits=[ShownHit.of(hit).model_dump(exclude={"rank"}) for hit in result.hits])
 
-    def _open(self, given: _OpenDocument) -> str:
-        document: Document | None = self._retriever.open(given.doc_id)
+    def _open(self, given: OpenRequest) -> str:
+        document = self._retriever.open(given.doc_id)
         self._reason(given.reasoning)
         if document is None:
-            return _error("There is no document with this id. Use a doc_id that search gave.")
+            return _json(error=str(UnknownDocumentError(given.doc_id)))
         if self._trajectory is not None:
             self._trajectory.browse(document.doc_id)
-        return _json({"doc_id": document.doc_id, "title": document.title, "text": document.text})
+        return _json(**OpenedDocument.of(document, "").model_dump(exclude={"trajectory_id"}))
 
     def _reason(self, reasoning: str | None) -> None:
         if self._trajectory is not None and reasoning:
             self._trajectory.reason(reasoning)
 
 
-def _without_titles(schema: Any) -> Any:
-    """A JSON schema without the titles that pydantic makes up; a model pays for every word."""
-    if isinstance(schema, dict):
-        return {k: _without_titles(v) for k, v in schema.items() if k != "title"}
-    return [_without_titles(item) for item in schema] if isinstance(schema, list) else schema
+def _parameters(request: type[Request]) -> dict[str, Any]:
+    """A JSON schema without the words that only people read; a model pays for each of them."""
+    schema = request.model_json_schema()
+    properties = {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in schema["properties"].items()
+    }
+    unread = ("title", "description")
+    return {k: v for k, v in schema.items() if k not in unread} | {"properties": properties}
 
 
-def _error(message: str) -> str:
-    return _json({"error": message})
-
-
-def _json(value: dict[str, Any]) -> str:
+def _json(**value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)

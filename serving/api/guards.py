@@ -1,18 +1,24 @@
-"""What stands before every request: the token, limits, and the names that the server answers to.
-
-ASGI middleware without a framework's, so that the HTTP API and the MCP server share it.
-"""
+"""Checks before every request: host names, the token, limits. ASGI middleware for both servers."""
 
 import asyncio
 import hmac
-import json
-from collections.abc import Collection
 
-from starlette.datastructures import Headers
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    BaseUser,
+    SimpleUser,
+)
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.settings import Settings
-from serving.api import server_metrics as metrics
+from serving import metrics
+from serving.api.problems import problem
 
 UNGUARDED = ("/healthz", "/readyz")
 """What a probe must reach without a token, and while the server is busy."""
@@ -22,28 +28,25 @@ BODY_SECONDS = 30.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 MCP_PATH = "/mcp"
-PROBLEM = "application/problem+json"
 
 
-def problem(status: int, title: str, detail: str, **more: object) -> bytes:
-    """A problem document (RFC 9457)."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail} | more
-    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def guarded(app: ASGIApp, settings: Settings, *, host: str) -> ASGIApp:
+def guarded(
+    app: ASGIApp, settings: Settings, *, host: str, body_seconds: float = BODY_SECONDS
+) -> ASGIApp:
     """``app`` behind all guards, for a server that listens on ``host``."""
-    app = Concurrency(BodyLimit(app, settings.serve_max_body), settings.serve_concurrency)
+    app = BodyLimit(app, settings.serve_max_body, body_seconds)
+    app = ConcurrencyLimit(app, settings.serve_concurrency)
     if settings.serve_token is not None:
-        app = Token(app, settings.serve_token.get_secret_value())
+        token = BearerToken(settings.serve_token.get_secret_value())
+        app = AuthenticationMiddleware(app, token, on_error=_unauthorized)
     elif host in LOOPBACK:
         # Without a token the loopback is the protection, and a web page that got a name of its own
         # to resolve to it (DNS rebinding) must not get through.
-        app = Hosts(app, LOOPBACK)
-    return Counted(app)
+        app = TrustedHostMiddleware(app, LOOPBACK, www_redirect=False)
+    return RequestCounter(app)
 
 
-class Counted:
+class RequestCounter:
     """Counts answers by operation and status."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -54,137 +57,99 @@ class Counted:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
-        async def noted(message: Message) -> None:
+        async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 metrics.REQUESTS.labels(_operation(scope), message["status"]).inc()
             await send(message)
 
-        return await self._app(scope, receive, noted)
+        return await self._app(scope, receive, counted)
 
 
-class Token:
+class BearerToken(AuthenticationBackend):
     """Lets through what carries the token (``Authorization: Bearer …``), and probes."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token.encode()
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["path"] in UNGUARDED:
-            return await self._app(scope, receive, send)
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
-        if right and scheme.lower() == "bearer":
-            return await self._app(scope, receive, send)
-        return await _refuse(
-            send,
-            401,
-            "Token needed",
-            "Send the server's token as `Authorization: Bearer …`.",
-            {"www-authenticate": "Bearer"},
-        )
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
+        """Called by starlette for each request."""
+        if conn.scope["path"] not in UNGUARDED:
+            scheme, _, given = conn.headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+            if not right or scheme.lower() != "bearer":
+                raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
+        return AuthCredentials(), SimpleUser("")
 
 
-class Hosts:
-    """Lets through requests to names that the server is known by."""
-
-    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        self._app, self._names = app, names
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or host_name(Headers(scope=scope).get("host")) in self._names:
-            return await self._app(scope, receive, send)
-        return await _refuse(
-            send,
-            421,
-            "Unknown host",
-            f"This server answers requests to {', '.join(self._names)} only.",
-        )
+def _unauthorized(_conn: HTTPConnection, error: Exception) -> Response:
+    return problem(401, "Token needed", str(error), headers={"WWW-Authenticate": "Bearer"})
 
 
-class Concurrency:
-    """Answers at most so many requests at once; others are told to come back."""
+class ConcurrencyLimit:
+    """Answers at most so many requests at once; excess gets 503 with ``Retry-After``.
+
+    uvicorn's ``limit_concurrency`` counts idle connections, probes and open streams, too.
+    """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most, self._under_way = app, most, 0
+        self._app, self._most, self._free = app, most, asyncio.Semaphore(most)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or _is_unlimited(scope):
             return await self._app(scope, receive, send)
-        if self._under_way >= self._most:
-            return await _refuse(
-                send,
+        if self._free.locked():
+            refused = problem(
                 503,
                 "Too many requests at once",
                 f"The server answers {self._most} requests at once; repeat this one.",
-                {"retry-after": str(RETRY_SECONDS)},
+                headers={"Retry-After": str(RETRY_SECONDS)},
             )
-        self._under_way += 1
-        metrics.REQUESTS_UNDER_WAY.inc()
-        try:
-            return await self._app(scope, receive, send)
-        finally:
-            self._under_way -= 1
-            metrics.REQUESTS_UNDER_WAY.dec()
+            return await refused(scope, receive, send)
+        async with self._free:
+            with metrics.REQUESTS_IN_PROGRESS.track_inprogress():
+                return await self._app(scope, receive, send)
 
 
 class BodyLimit:
     """Reads a request's body before the app does, so that a large or slow one never reaches it."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self._app, self._most, self._seconds = app, most, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._most:
-            return await self._too_large(send)
         try:
-            body = await asyncio.wait_for(self._read(receive), BODY_SECONDS)
+            async with asyncio.timeout(self._seconds):
+                body = await self._read(Request(scope, receive))
         except TimeoutError:
-            return await _refuse(send, 408, "Too slow", "The request's body took too long.")
-        if body is None:
+            slow = problem(408, "Too slow", "The request's body took too long.")
+            return await slow(scope, receive, send)
+        except ClientDisconnect:
             return None
-        if len(body) > self._most:
-            return await self._too_large(send)
+        if body is None:
+            large = problem(
+                413,
+                "Request too large",
+                f"A request has at most {self._most:,} bytes here (RETRAIL_SERVE_MAX_BODY).",
+                headers={"Connection": "close"},
+            )
+            return await large(scope, receive, send)
         return await self._app(scope, _replayed(body, receive), send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The body, or as much of it as shows that it is too large; ``None``: the client left."""
-        parts, size, more = [], 0, True
-        while more and size <= self._most:
-            message = await receive()
-            if message["type"] == "http.disconnect":
+    async def _read(self, request: Request) -> bytes | None:
+        """The body; ``None``: it is too large."""
+        declared = request.headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) > self._most:
+            return None
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._most:
                 return None
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            more = message.get("more_body", False)
-        return b"".join(parts)
-
-    async def _too_large(self, send: Send) -> None:
-        await _refuse(
-            send,
-            413,
-            "Request too large",
-            f"A request has at most {self._most:,} bytes here (RETRAIL_SERVE_MAX_BODY).",
-            {"connection": "close"},
-        )
-
-
-def host_name(header: str | None) -> str:
-    """The name in a ``Host`` header, without the port.
-
-    >>> host_name("localhost:8080"), host_name("[::1]:8080")
-    ('localhost', '[::1]')
-    """
-    name = (header or "").lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
+        return bytes(body)
 
 
 def _is_unlimited(scope: Scope) -> bool:
@@ -211,13 +176,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-async def _refuse(
-    send: Send, status: int, title: str, detail: str, headers: dict[str, str] | None = None
-) -> None:
-    body = problem(status, title, detail)
-    fields = {"content-type": PROBLEM, "content-length": str(len(body))} | (headers or {})
-    raw = [(name.encode(), value.encode()) for name, value in fields.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

@@ -7,31 +7,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path, Request, Response, Security
-from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from schemas.base import DocId
 from schemas.errors import RetrailError
 from schemas.settings import Settings
-from serving.api.failures import failure_of
-from serving.api.guards import PROBLEM, problem
-from serving.trajectories.service import (
-    MAX_K,
-    MAX_QUERY,
+from serving.api.problems import PROBLEM, Problem, add_handlers, failure_of
+from serving.trajectories.service import SearchService
+from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller, Outcome
+from serving.trajectories.tools import (
     MAX_REASONING,
     OpenedDocument,
+    OpenRequest,
+    Reasoning,
     SearchAnswer,
-    SearchService,
-    UnknownDocumentError,
+    SearchRequest,
 )
-from serving.trajectories.sessions import HANDLE, Agent, Caller, Outcome
-
-TRAJECTORY_HEADER = "Retrail-Trajectory"
+from serving.trajectories.tools import Request as AgentRequest
 
 DESCRIPTION = f"""\
 Search for agents. Every answered call is published as an event of a *trajectory*, from which the
@@ -40,45 +35,16 @@ retriever learns, so an agent behind this API is instrumented without a line of 
 - Send nothing with the first call of a task. Its answer carries the header `{TRAJECTORY_HEADER}`;
   send that with the calls that follow. Or make up a name of your own (`task-17`) and send it with
   every call.
-- `reasoning` is what the agent thought since its last call. Right after it opened a document, that
-  tells whether the document helped.
+- `reasoning` is what the agent thought since its last call. Right after it opened a document, it
+  shows whether the document helped.
 - End a task with `POST /v1/trajectories/{{id}}/end`. A silent one is ended after a while.
 - A call that failed with 5xx published nothing: repeat it, with the same reasoning.
 """
 
-Reasoning = Annotated[
-    str | None,
-    Field(
-        max_length=MAX_REASONING,
-        description="what the agent thought since its last call",
-        examples=["This page names the year, but not the month."],
-    ),
-]
 _Name = Annotated[str | None, Header(max_length=128, pattern=r"^[\x20-\x7e]*$")]
 
 
-class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SearchRequest(_Input):
-    """A query."""
-
-    query: Annotated[
-        str, Field(min_length=1, max_length=MAX_QUERY, examples=["how to parse a date"])
-    ]
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="how many hits")] = 10
-    reasoning: Reasoning = None
-
-
-class OpenRequest(_Input):
-    """A document to open, and why."""
-
-    doc_id: DocId
-    reasoning: Reasoning = None
-
-
-class EndRequest(_Input):
+class EndRequest(AgentRequest):
     """How a task ended."""
 
     outcome: Outcome = "unknown"
@@ -99,19 +65,6 @@ class Health(BaseModel):
 
     status: str
     retriever_version: int | None = None
-
-
-class Problem(BaseModel):
-    """What is wrong (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[dict[str, Any]] | None = None
-
-
-log = structlog.get_logger(__name__)
 
 
 def create_app(
@@ -140,27 +93,23 @@ def create_app(
     app.state.settings = settings
     app.include_router(_operations)
     app.include_router(_probes)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(UnknownDocumentError, _unknown)
-    app.add_exception_handler(RetrailError, _failed)
-    app.add_exception_handler(Exception, _crashed)
+    add_handlers(app)
     return app
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    said = {
-        400: "Not a request that can be read",
+    meanings = {
+        400: "Unreadable request",
         401: "No token, or a wrong one",
-        404: "Not there",
+        404: "Not found",
         408: "The body took too long",
         413: "Too large",
-        422: "Not what the contract asks for",
+        422: "Invalid request",
         500: "The server failed",
-        503: "Cannot be answered now; `Retry-After` says when",
+        503: "Cannot be answered now; repeat it after the seconds of `Retry-After`",
     }
     return {
-        status: {"model": Problem, "description": said[status], "content": {PROBLEM: {}}}
+        status: {"model": Problem, "description": meanings[status], "content": {PROBLEM: {}}}
         for status in statuses
     }
 
@@ -182,7 +131,7 @@ def _agent(
     settings: Settings = request.app.state.settings
     return Agent(
         name=retrail_agent or settings.serve_agent,
-        model=settings.serve_agent_model if retrail_model is None else retrail_model,
+        model=retrail_model or "",
         tenant=retrail_tenant or "",
     )
 
@@ -257,7 +206,7 @@ async def _end(
     service: _Service,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
-    """Say that a task is over, how, and what was answered."""
+    """End a task, with its outcome and answer."""
     ended = ended or EndRequest()
     session = service.sessions.end(
         Caller(agent, trajectory_id), ended.outcome, ended.answer, ended.reasoning
@@ -290,7 +239,7 @@ async def _readyz(service: _Service) -> Any:
         return Health(status="ok", retriever_version=await service.ready())
     except RetrailError as error:
         # The service has logged it, once.
-        return _failure(error)
+        return failure_of(error).response()
 
 
 @_probes.get("/metrics", include_in_schema=False)
@@ -308,58 +257,3 @@ async def _opened(
     document = await service.open(caller, doc_id, reasoning)
     response.headers[TRAJECTORY_HEADER] = document.trajectory_id
     return document
-
-
-# -- Errors ---------------------------------------------------------------------------------------
-
-
-def _invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    # What was sent is not repeated: it may be long, or a secret.
-    errors = [{"at": list(item["loc"]), "message": item["msg"]} for item in error.errors()]
-    detail = "; ".join(f"{'.'.join(map(str, e['at']))}: {e['message']}" for e in errors)
-    return _answer(422, "Invalid request", detail, errors=errors)
-
-
-def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    titles = {404: "Not found", 405: "Method not allowed"}
-    return _answer(
-        error.status_code,
-        titles.get(error.status_code, "Refused"),
-        str(error.detail),
-        headers=error.headers,
-    )
-
-
-def _unknown(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnknownDocumentError)
-    headers = {TRAJECTORY_HEADER: error.trajectory_id}
-    return _answer(404, "No such document", str(error), headers=headers)
-
-
-def _failed(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RetrailError)
-    log.warning("cannot answer", error=str(error))
-    return _failure(error)
-
-
-def _failure(error: RetrailError) -> Response:
-    told = failure_of(error)
-    headers = {} if told.retry_after is None else {"Retry-After": str(told.retry_after)}
-    return _answer(told.status, told.title, told.message, headers=headers)
-
-
-def _crashed(_request: Request, _error: Exception) -> Response:
-    return _answer(500, "Server error", "The server failed; its log says why.")
-
-
-def _answer(
-    status: int,
-    title: str,
-    detail: str,
-    *,
-    headers: Any = None,
-    **more: object,
-) -> Response:
-    return Response(problem(status, title, detail, **more), status, headers, PROBLEM)

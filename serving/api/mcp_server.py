@@ -17,10 +17,10 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 from mcp.server.mcpserver import Context, MCPServer
@@ -39,27 +39,22 @@ from retrail import Publisher
 from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
-from serving.api import tool_texts as texts
-from serving.api.failures import failure_of
 from serving.api.guards import MCP_PATH
+from serving.api.problems import failure_of
 from serving.api.running import serving
-from serving.search.protocols import Searcher
-from serving.trajectories.service import (
-    MAX_K,
-    MAX_QUERY,
-    MAX_REASONING,
-    OpenedDocument,
-    SearchAnswer,
-    SearchService,
-    UnknownDocumentError,
-)
-from serving.trajectories.sessions import HANDLE, Agent, Caller
+from serving.errors import UnknownDocumentError
+from serving.trajectories import tools
+from serving.trajectories.service import SearchService
+from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller
+from serving.trajectories.tools import OpenedDocument, SearchAnswer
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
 
-_Reasoning = Annotated[str | None, Field(max_length=MAX_REASONING, description=texts.REASONING)]
-_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=texts.TRAJECTORY)]
+_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=tools.TRAJECTORY)]
 
 STDIO_STOP_SECONDS = 1.5
 """How long events may take to be delivered once the client asked the process to stop; the SDK's
@@ -85,18 +80,29 @@ class Lifespan:
 _Context = Context[Lifespan, Any]
 
 
-def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
-    """The server, for any transport of the SDK."""
+def create_server(
+    settings: Settings, running: Running, current: list[SearchService] | None = None
+) -> MCPServer[Lifespan]:
+    """The server, for any transport of the SDK.
+
+    Args:
+        current: has the service as long as the server runs.
+    """
+    services = [] if current is None else current
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Lifespan]) -> AsyncIterator[Lifespan]:
         async with running() as service:
-            yield Lifespan(service, f"mcp:{secrets.token_hex(16)}")
+            services.append(service)
+            try:
+                yield Lifespan(service, f"mcp:{secrets.token_hex(16)}")
+            finally:
+                services.remove(service)
 
     server: MCPServer[Lifespan] = MCPServer(
         "retrail",
         title="Retrail search",
-        instructions=texts.INSTRUCTIONS,
+        instructions=tools.INSTRUCTIONS,
         version="1",
         lifespan=lifespan,
         subscriptions=False,
@@ -104,52 +110,40 @@ def create_server(settings: Settings, running: Running) -> MCPServer[Lifespan]:
     )
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
-    @server.tool(title="Search documents", description=texts.SEARCH, annotations=reads)
+    @server.tool(title="Search documents", description=tools.SEARCH, annotations=reads)
     async def search(
         context: _Context,
-        query: Annotated[str, Field(min_length=1, max_length=MAX_QUERY, description=texts.QUERY)],
-        k: Annotated[int, Field(ge=1, le=MAX_K, description=texts.K)] = 10,
-        reasoning: _Reasoning = None,
+        query: tools.Query,
+        k: tools.K = 10,
+        reasoning: tools.Reasoning = None,
         trajectory_id: _Trajectory = None,
     ) -> SearchAnswer:
-        found = context.request_context.lifespan_context
-        caller = _caller(context, settings, found.handle, trajectory_id)
-        try:
-            return await found.service.search(caller, query, k, reasoning)
-        except RetrailError as error:
-            raise _told(error) from error
+        with _tool_errors():
+            caller = _caller(context, settings, trajectory_id)
+            return await _service(context).search(caller, query, k, reasoning)
 
-    @server.tool(title="Open a document", description=texts.OPEN_DOCUMENT, annotations=reads)
+    @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=reads)
     async def open_document(
         context: _Context,
-        doc_id: Annotated[str, Field(min_length=1, max_length=512, description=texts.DOC_ID)],
-        reasoning: _Reasoning = None,
+        doc_id: tools.HitId,
+        reasoning: tools.Reasoning = None,
         trajectory_id: _Trajectory = None,
     ) -> OpenedDocument:
-        found = context.request_context.lifespan_context
-        caller = _caller(context, settings, found.handle, trajectory_id)
-        try:
-            return await found.service.open(caller, doc_id, reasoning)
-        except RetrailError as error:
-            raise _told(error) from error
+        with _tool_errors():
+            caller = _caller(context, settings, trajectory_id)
+            return await _service(context).open(caller, doc_id, reasoning)
 
     return server
 
 
-def create_http_app(
-    settings: Settings,
-    running: Running,
-    *,
-    host: str,
-) -> Starlette:
+def create_http_app(settings: Settings, running: Running, *, host: str) -> Starlette:
     """The server over streamable HTTP, at ``/mcp``; with ``/healthz``, ``/readyz``, ``/metrics``.
 
     Args:
         host: that it listens on; on the loopback only requests to the loopback are answered.
     """
     current: list[SearchService] = []
-
-    server = create_server(settings, _noting(running, current))
+    server = create_server(settings, running, current)
 
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -170,13 +164,8 @@ def create_http_app(
         max_request_body_size=settings.serve_max_body,
         max_sessions=settings.serve_max_trajectories,
     )
-    app.router.routes.extend(
-        [
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", show_metrics),
-        ]
-    )
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", show_metrics)):
+        app.router.routes.append(Route(path, endpoint))
     app.add_middleware(_EndsTrajectories, current=current)
     return app
 
@@ -201,12 +190,10 @@ class _EndsTrajectories:
         return await self._app(scope, receive, noted)
 
 
-def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -> None:
+def serve_stdio(settings: Settings, retriever: "Retriever", publisher: Publisher) -> None:
     """Serve standard input and output until input ends, or SIGTERM or SIGINT comes."""
     current: list[SearchService] = []
-    server = create_server(
-        settings, _noting(lambda: serving(settings, retriever, publisher), current)
-    )
+    server = create_server(settings, lambda: serving(settings, retriever, publisher), current)
 
     def stop() -> None:
         for service in current:
@@ -223,50 +210,42 @@ def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -
     asyncio.run(run())
 
 
-def _noting(running: Running, current: list[SearchService]) -> Running:
-    """``running``, whose service is in ``current`` meanwhile."""
-
-    @asynccontextmanager
-    async def noted() -> AsyncIterator[SearchService]:
-        async with running() as service:
-            current.append(service)
-            try:
-                yield service
-            finally:
-                current.remove(service)
-
-    return noted
-
-
 def _of_session(session: str, agent: Agent) -> Caller:
     return Caller(agent, f"mcp:{session}", session=True)
 
 
-def _caller(
-    context: _Context, settings: Settings, connection: str, trajectory_id: str | None
-) -> Caller:
+def _service(context: _Context) -> SearchService:
+    return context.request_context.lifespan_context.service
+
+
+def _caller(context: _Context, settings: Settings, trajectory_id: str | None) -> Caller:
     """Who calls a tool, and in which trajectory: see the table above."""
     headers: Mapping[str, str] = context.headers or {}
     client = context.session.client_params
     name = headers.get("retrail-agent") or (client.client_info.name if client else "")
     agent = Agent(
         name=(name or settings.serve_agent)[:LONGEST_NAME],
-        model=headers.get("retrail-model", settings.serve_agent_model)[:LONGEST_NAME],
+        model=headers.get("retrail-model", "")[:LONGEST_NAME],
         tenant=headers.get("retrail-tenant", "")[:LONGEST_NAME],
     )
     if context.headers is None:
-        return Caller(agent, connection, session=True)
-    if named := headers.get("retrail-trajectory"):
+        return Caller(agent, context.request_context.lifespan_context.handle, session=True)
+    if named := headers.get(TRAJECTORY_HEADER.lower()):
         if not re.match(HANDLE, named):
-            raise ToolError(f"The header Retrail-Trajectory does not match {HANDLE}.")
+            raise ToolError(f"The header {TRAJECTORY_HEADER} does not match {HANDLE}.")
         return Caller(agent, named)
     if session := headers.get(SESSION_HEADER):
         return _of_session(session, agent)
     return Caller(agent, trajectory_id)
 
 
-def _told(error: RetrailError) -> ToolError:
-    if isinstance(error, UnknownDocumentError):
-        return ToolError(str(error))
-    log.warning("cannot answer", error=str(error))
-    return ToolError(failure_of(error).message)
+@contextmanager
+def _tool_errors() -> Iterator[None]:
+    """Errors as the model may read them."""
+    try:
+        yield
+    except UnknownDocumentError as error:
+        raise ToolError(str(error)) from error
+    except RetrailError as error:
+        log.warning("cannot answer", error=str(error))
+        raise ToolError(failure_of(error).message) from error

@@ -4,22 +4,26 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 
 from retrail import Publisher, Timeout
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.api.guards import LOOPBACK, guarded
-from serving.api.server_metrics import EventCounts
+from serving.metrics import EventCounts
 from serving.search.async_retriever import AsyncRetriever
-from serving.search.protocols import Searcher
 from serving.trajectories.service import SearchService
 
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
+
 STOP_SECONDS = 10
-"""How long requests under way may take when the server is told to stop."""
+"""How long requests in progress may take when the server stops."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +44,7 @@ def publisher(settings: Settings) -> Publisher:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, retriever: Searcher, publisher: Publisher
+    settings: Settings, retriever: "Retriever", publisher: Publisher
 ) -> AsyncIterator[SearchService]:
     """A service for the running event loop.
 
@@ -48,14 +52,14 @@ async def serving(
     delivered.
     """
     counts = EventCounts(lambda: publisher.stats)
-    counts.register()
+    REGISTRY.register(counts)
     try:
         service = SearchService(settings, AsyncRetriever(retriever), publisher)
         async with service.running():
             yield service
     finally:
         await asyncio.to_thread(publisher.close)
-        counts.unregister()
+        REGISTRY.unregister(counts)
         if lost := publisher.stats.lost:
             log.error("trajectory events were lost", count=lost)
 
@@ -71,8 +75,8 @@ def listen(
     if settings.serve_token is None and host not in LOOPBACK and not without_token:
         raise ConfigurationError(
             f"Others could search through {host} without a token. Set RETRAIL_SERVE_TOKEN to a "
-            "long random one (`openssl rand -hex 32`), serve on 127.0.0.1, or say "
-            "--without-token if something in front of this server checks who comes."
+            "long random one (`openssl rand -hex 32`), serve on 127.0.0.1, or add --without-token "
+            "if a proxy in front of this server authenticates callers."
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -87,7 +91,7 @@ def listen(
 
 
 def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: str) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered."""
+    """Serve until SIGTERM or SIGINT; requests in progress are answered."""
     config = uvicorn.Config(
         guarded(app, settings, host=host),
         log_config=None,

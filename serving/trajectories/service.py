@@ -6,73 +6,24 @@ The HTTP API and the MCP server are two faces of this.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Self
 
 import structlog
-from pydantic import BaseModel, Field
 
-from schemas.base import DocId, Version
 from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
-from serving.api import server_metrics as metrics
+from serving import metrics
+from serving.errors import UnknownDocumentError
 from serving.search.async_retriever import AsyncRetriever
 from serving.trajectories.sessions import Caller, Session, Sessions, TrajectoryPublisher
+from serving.trajectories.tools import OpenedDocument, SearchAnswer
 
-if TYPE_CHECKING:
-    from serving.search.retriever import Hit
-
-MAX_K = 100
-MAX_QUERY = 4_000
-"""Characters; an encoder reads a few hundred tokens."""
-MAX_REASONING = 200_000
-"""Characters of a reasoning or an answer."""
 SWEEP_SECONDS = 5.0
 """Between two looks for trajectories that have been silent for too long."""
 PROBE_SECONDS = 2.0
 """How long a question about readiness may take."""
 
 log = structlog.get_logger(__name__)
-
-
-class ShownHit(BaseModel):
-    """A hit as an agent sees it; the whole text is there when it opens the document."""
-
-    doc_id: DocId
-    rank: Annotated[int, Field(ge=1, description="1 is the best")]
-    score: Annotated[
-        float,
-        Field(
-            description="cosine similarity, at most 1; of a hybrid index the sum of 1 / (60 + "
-            "rank) by vectors and by words, at most 0.033"
-        ),
-    ]
-    title: str
-    snippet: Annotated[str, Field(description="beginning of the text")]
-
-
-class SearchAnswer(BaseModel):
-    """Hits by rank, the release that found them, and the trajectory that the search is part of."""
-
-    hits: list[ShownHit]
-    retriever_version: Version
-    trajectory_id: str
-
-
-class OpenedDocument(BaseModel):
-    """A document, and the trajectory that its opening is part of."""
-
-    doc_id: DocId
-    title: str
-    text: str
-    trajectory_id: str
-
-
-class UnknownDocumentError(RetrailError):
-    """An agent opened a document that the index does not hold."""
-
-    def __init__(self, message: str, trajectory_id: str) -> None:
-        super().__init__(message)
-        self.trajectory_id = trajectory_id
 
 
 class SearchService:
@@ -87,9 +38,8 @@ class SearchService:
         self, settings: Settings, retriever: AsyncRetriever, publisher: TrajectoryPublisher
     ) -> None:
         self._retriever = retriever
-        self._snippet_chars = settings.serve_snippet_chars
         self._probe: asyncio.Task[int] | None = None
-        self._told_ready: bool | None = None
+        self._was_ready: bool | None = None
         self.sessions = Sessions(
             publisher,
             idle_seconds=settings.serve_idle_seconds,
@@ -108,11 +58,7 @@ class SearchService:
             result = await self._retriever.search(query, k)
             session = self._session(caller, reasoning)
             session.searched(query, result)
-            return SearchAnswer(
-                hits=[self._shown(hit) for hit in result.hits],
-                retriever_version=result.retriever_version,
-                trajectory_id=session.trajectory_id,
-            )
+            return SearchAnswer.of(result, session.trajectory_id)
 
     async def open(
         self, caller: Caller, doc_id: str, reasoning: str | None = None
@@ -127,17 +73,9 @@ class SearchService:
             document = await self._retriever.open(doc_id)
             session = self._session(caller, reasoning)
             if document is None:
-                raise UnknownDocumentError(
-                    "The index holds no document with this id. Use a doc_id that a search gave.",
-                    session.trajectory_id,
-                )
+                raise UnknownDocumentError(doc_id, session.trajectory_id)
             session.opened(doc_id)
-            return OpenedDocument(
-                doc_id=document.doc_id,
-                title=document.title,
-                text=document.text,
-                trajectory_id=session.trajectory_id,
-            )
+            return OpenedDocument.of(document, session.trajectory_id)
 
     async def ready(self) -> int:
         """The version that searches are answered by; loads its model if need be.
@@ -183,13 +121,13 @@ class SearchService:
         try:
             version = await self._retriever.version()
         except RetrailError as error:
-            if self._told_ready is not False:
+            if self._was_ready is not False:
                 log.warning("nothing can be searched now", reason=str(error))
-            self._told_ready = False
+            self._was_ready = False
             raise
-        if not self._told_ready:
+        if not self._was_ready:
             log.info("ready to search", version=version)
-        self._told_ready = True
+        self._was_ready = True
         return version
 
     async def _sweep(self) -> None:
@@ -202,22 +140,3 @@ class SearchService:
         session = self.sessions.of(caller)
         session.reasoned(reasoning)
         return session
-
-    def _shown(self, hit: "Hit") -> ShownHit:
-        return ShownHit(
-            doc_id=hit.doc_id,
-            rank=hit.rank,
-            score=hit.score,
-            title=hit.title,
-            snippet=snippet(hit.text, self._snippet_chars),
-        )
-
-
-def snippet(text: str, longest: int) -> str:
-    """The beginning of a text, in one line; an ellipsis says that there is more.
-
-    >>> snippet("A house\\non a hill", 10)
-    'A house o…'
-    """
-    line = " ".join(text[: 4 * longest].split())
-    return line if len(line) <= longest and len(text) <= 4 * longest else f"{line[: longest - 1]}…"

@@ -1,6 +1,6 @@
 """The trajectories that requests go on with: which one, and when it ends.
 
-A request says which trajectory it belongs to by a *handle*: a name that the client made up
+A request names its trajectory by a *handle*: a name that the client made up
 (``task-17``), or the trajectory id that an earlier answer gave. The number of the next event is
 known in memory only, so no id is ever used twice: every trajectory gets a random part, also one
 with a name. A server that was restarted does not know the handles of before; it opens new
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import structlog
 
 from retrail import Trajectory
-from serving.api import server_metrics as metrics
+from serving import metrics
 
 if TYPE_CHECKING:
     from serving.search.retriever import SearchResult
 
+TRAJECTORY_HEADER = "Retrail-Trajectory"
+"""Names the trajectory of a request, and of its answer."""
 HANDLE = r"^[A-Za-z0-9._:~-]{1,160}$"
 """What a client may send; every trajectory id that an answer gives is one, too."""
 

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from retrail import Stats
-from serving.api.server_metrics import EventCounts
+from serving.metrics import EventCounts
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "metrics.md").read_text()

@@ -7,7 +7,7 @@ import pytest
 from retrail.logging import RateLimitedLog
 
 
-def test_one_line_of_a_kind_in_a_period_and_the_next_says_how_many(
+def test_one_line_of_a_kind_in_a_period_and_the_next_has_the_number(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = 0.0

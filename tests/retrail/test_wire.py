@@ -137,7 +137,7 @@ def test_lone_surrogates_do_not_make_an_event_unreadable() -> None:
     assert event.text == "a?b"
 
 
-def test_too_large_says_how_large_and_what_to_do() -> None:
+def test_too_large_has_size_and_remedy() -> None:
     pattern = r"5,\d\d\d,\d\d\d bytes.*4,194,304.*withhold"
     with pytest.raises(InvalidEventError, match=pattern) as caught:
         made("answer", wire.answer("x" * 5_000_000))

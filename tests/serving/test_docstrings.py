@@ -5,11 +5,10 @@ from types import ModuleType
 
 import pytest
 
-from retrail_cli.documents import chunking, document_changes, document_texts
-from serving.api import failures, guards
-from serving.trajectories import service, sessions
+from serving.api import problems
+from serving.trajectories import sessions, tools
 
-MODULES = [chunking, document_changes, document_texts, failures, guards, service, sessions]
+MODULES = [problems, sessions, tools]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -60,14 +60,14 @@ def test_calls_are_answered_and_published(tools: RetrailTools, log: Remembering)
         ("open_document", {"doc_id": "absent"}, "no document with this id"),
     ],
 )
-def test_what_the_model_did_wrong_it_is_told(
+def test_a_mistake_of_the_model_is_answered(
     name: str, arguments: Any, said: str, tools: RetrailTools, log: Remembering
 ) -> None:
     assert said in json.loads(tools.call(name, arguments))["error"]
     assert log.events["t"] == []
 
 
-def test_what_the_model_cannot_help_is_raised_and_not_published(
+def test_a_failure_of_the_index_is_raised_and_not_published(
     fake: Alone, tools: RetrailTools, log: Remembering
 ) -> None:
     fake.failure = NoIndexError("none")

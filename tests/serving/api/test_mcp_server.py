@@ -32,7 +32,7 @@ class World:
     """A server over a fake retriever, and what it published."""
 
     def __init__(self, **changes: object) -> None:
-        self.settings = Settings.model_validate({"serve_agent_model": "qwen3-30b"} | changes)
+        self.settings = Settings.model_validate(changes)
         self.retriever, self.log = FakeRetriever(), Remembering()
 
     @asynccontextmanager
@@ -57,7 +57,7 @@ async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]
 
 
 async def refusal(client: Client, tool: str, **arguments: object) -> str:
-    """What a call that fails says."""
+    """The error text of a call that fails."""
     result = await client.call_tool(tool, arguments)
     assert isinstance(result, CallToolResult)
     assert result.is_error
@@ -80,7 +80,7 @@ both = pytest.mark.parametrize("mode", ["legacy", MODERN])
 
 
 @both
-def test_the_tools_say_what_they_are_for(mode: str) -> None:
+def test_the_tools_are_described(mode: str) -> None:
     async def test(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == {"search", "open_document"}
@@ -125,12 +125,11 @@ def test_a_connection_without_headers_is_one_trajectory(mode: str) -> None:
         ("end", "unknown"),
     ]
     [agent] = world.log.agents.values()
-    assert agent.name == "mcp"
-    assert agent.model == "qwen3-30b"
+    assert (agent.name, agent.model) == ("mcp", "")
     assert world.retriever.closed
 
 
-def test_what_is_wrong_is_told_to_the_model() -> None:
+def test_the_model_reads_what_is_wrong_and_nothing_internal() -> None:
     world = World()
 
     async def test(client: Client) -> None:
@@ -138,9 +137,9 @@ def test_what_is_wrong_is_told_to_the_model() -> None:
         assert "query" in await refusal(client, "search")
         assert "less than or equal to 100" in await refusal(client, "search", query="a", k=101)
         world.retriever.failure = NoIndexError("Milvus at http://10.0.0.7:19530 has no alias")
-        said = await refusal(client, "search", query="a")
-        assert "no index yet" in said
-        assert "10.0.0.7" not in said
+        text = await refusal(client, "search", query="a")
+        assert "no index yet" in text
+        assert "10.0.0.7" not in text
         world.retriever.failure = ZeroDivisionError("a secret")
         assert "secret" not in await refusal(client, "search", query="a")
 
@@ -185,7 +184,7 @@ def test_a_session_is_a_trajectory_that_ends_with_it() -> None:
     served(world, test)
 
 
-def test_where_there_are_no_sessions_the_model_repeats_the_trajectory() -> None:
+def test_without_sessions_the_model_repeats_the_trajectory() -> None:
     world = World()
 
     async def test(url: str) -> None:
@@ -230,7 +229,7 @@ def test_headers_name_trajectory_and_agent(mode: str) -> None:
     served(world, test)
 
 
-def test_the_token_guards_it_and_probes_do_without() -> None:
+def test_the_token_guards_it_and_probes_need_none() -> None:
     world = World(serve_token=SecretStr(TOKEN))
 
     async def test(url: str) -> None:

@@ -13,7 +13,7 @@ from serving.api.running import address, listen
 @pytest.mark.parametrize(
     ("host", "wanted"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")]
 )
-def test_its_address_is_told(host: str, wanted: str) -> None:
+def test_its_address_names_the_port(host: str, wanted: str) -> None:
     try:
         with listen(host, 0, Settings()) as listener:
             assert address(listener).startswith(wanted)
@@ -30,7 +30,7 @@ def test_answers_are_not_held_back_for_acknowledgements() -> None:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_beyond_the_loopback_a_token_is_needed_or_its_absence_confirmed() -> None:
+def test_beyond_the_loopback_a_token_is_needed_or_waived() -> None:
     with pytest.raises(ConfigurationError, match="RETRAIL_SERVE_TOKEN"):
         listen("0.0.0.0", 0, Settings())
     listen("0.0.0.0", 0, Settings(), without_token=True).close()

@@ -15,7 +15,7 @@ RESULT = SearchResult([Hit("a", 1, 0.5, "", "text")], 3)
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Seconds that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0

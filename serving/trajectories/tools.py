@@ -1,0 +1,152 @@
+"""What agents can do, search and open a document: parameters, answers, and how models read of them.
+
+HTTP API, MCP server and OpenAI-style tools share it.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.base import DocId, Version
+from schemas.documents import Document
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Hit, SearchResult
+
+MAX_K = 100
+MAX_QUERY = 4_000
+"""Characters; an encoder reads a few hundred tokens."""
+MAX_REASONING = 200_000
+"""Characters of a reasoning or an answer."""
+SNIPPET_CHARS = 400
+
+INSTRUCTIONS = """\
+Search a collection of documents. `search` gives ids, titles and beginnings; `open_document` gives a
+whole text. Search, open what looks promising, and search again with other words if that was not it.
+With each call say in `reasoning` what you concluded from what you read since the last call: above
+all whether the document that you opened helped."""
+
+SEARCH = """\
+Find documents by meaning. Returns the best k, best first: doc_id, title, score and the beginning
+of the text. Use a full question or a description of what you look for; words that the document may
+contain help. To read a document use open_document with its doc_id."""
+
+OPEN_DOCUMENT = "Read a whole document by the doc_id that search gave."
+
+TRAJECTORY = (
+    "Leave this out in the first call of a task. In later calls of the same task repeat the "
+    "trajectory_id that the last result gave."
+)
+
+Query = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_QUERY,
+        description="What to look for: a question or a description, in natural language.",
+    ),
+]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="How many documents to return.")]
+HitId = Annotated[DocId, Field(description="The doc_id of a hit.")]
+Reasoning = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_REASONING,
+        description="What you thought since your last call. After opening a document: did it help, "
+        "and why or why not? One or more sentences.",
+    ),
+]
+
+
+class Request(BaseModel):
+    """What an agent sends; an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchRequest(Request):
+    """A query."""
+
+    query: Query
+    k: K = 10
+    reasoning: Reasoning = None
+
+
+class OpenRequest(Request):
+    """A document to open, and why."""
+
+    doc_id: HitId
+    reasoning: Reasoning = None
+
+
+class ShownHit(BaseModel):
+    """A hit as an agent sees it; opening the document gives its whole text."""
+
+    doc_id: DocId
+    rank: Annotated[int, Field(ge=1, description="1 is the best")]
+    score: Annotated[
+        float,
+        Field(
+            description="cosine similarity, at most 1; of a hybrid index the sum of 1 / (60 + "
+            "rank) by vectors and by words, at most 0.033; rounded to 4 digits"
+        ),
+    ]
+    title: str
+    snippet: Annotated[str, Field(description="beginning of the text")]
+
+    @classmethod
+    def of(cls, hit: "Hit") -> Self:
+        """What of a retriever's hit is shown."""
+        return cls(
+            doc_id=hit.doc_id,
+            rank=hit.rank,
+            score=round(hit.score, 4),
+            title=hit.title,
+            snippet=snippet(hit.text),
+        )
+
+
+class SearchAnswer(BaseModel):
+    """Hits by rank, the release that found them, and the trajectory that the search is part of."""
+
+    hits: list[ShownHit]
+    retriever_version: Version
+    trajectory_id: str
+
+    @classmethod
+    def of(cls, result: "SearchResult", trajectory_id: str) -> Self:
+        """The answer to a search."""
+        return cls(
+            hits=[ShownHit.of(hit) for hit in result.hits],
+            retriever_version=result.retriever_version,
+            trajectory_id=trajectory_id,
+        )
+
+
+class OpenedDocument(BaseModel):
+    """A document, and the trajectory that its opening is part of."""
+
+    doc_id: DocId
+    title: str
+    text: str
+    trajectory_id: str
+
+    @classmethod
+    def of(cls, document: Document, trajectory_id: str) -> Self:
+        """The answer to an opening."""
+        return cls(
+            doc_id=document.doc_id,
+            title=document.title,
+            text=document.text,
+            trajectory_id=trajectory_id,
+        )
+
+
+def snippet(text: str, longest: int = SNIPPET_CHARS) -> str:
+    """The beginning of a text, in one line; an ellipsis shows that there is more.
+
+    >>> snippet("A house\\non a hill", 10)
+    'A house o…'
+    """
+    line = " ".join(text[: 4 * longest].split())
+    return line if len(line) <= longest and len(text) <= 4 * longest else f"{line[: longest - 1]}…"

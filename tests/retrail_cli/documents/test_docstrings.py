@@ -1,0 +1,15 @@
+"""The examples in docstrings are true."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from retrail_cli.documents import chunking, loading, texts
+
+
+@pytest.mark.parametrize("module", [chunking, loading, texts], ids=lambda module: module.__name__)
+def test_examples(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
