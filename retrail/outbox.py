@@ -30,6 +30,9 @@ ROOM_SECONDS = 0.02
 """How long a caller waits before it tries again: librdkafka frees a record's place only after the
 callback of its delivery report, so a wake-up by that callback may come too early."""
 
+EventName = tuple[str, int | None, str]
+"""Trajectory, number and type of an event."""
+
 log = logging.getLogger("retrail")
 
 _open: set["Outbox"] = set()
@@ -148,7 +151,7 @@ class Outbox:
 
     def _produce(self, record: Record, topic: str) -> None:
         # Not the record: librdkafka has copied its bytes, and each would be held twice.
-        report = partial(self._reported, record.trajectory_id, record.seq, record.event)
+        report = partial(self._reported, (record.trajectory_id, record.seq, record.event))
         for _ in range(2):
             producer = self._started()
             try:
@@ -176,18 +179,14 @@ class Outbox:
         Raises:
             PublishError: if errors are to be raised.
         """
-        known = isinstance(error, PublishError)
-        why = str(error) if known else f"{type(error).__name__}: {error}"
+        if not isinstance(error, PublishError):
+            cause, error = error, PublishError(f"{type(error).__name__}: {error}")
+            error.__cause__ = cause
+        error.trajectory_id, error.event = trajectory_id, event
         if self.raises:
-            found = (
-                error
-                if isinstance(error, PublishError)
-                else PublishError(f"This {event} event cannot be published. {why}")
-            )
-            found.trajectory_id, found.event = trajectory_id, event
-            raise found from (None if known else error)
+            raise error
         self.count("dropped")
-        self._lose(LostEvent(trajectory_id, seq, event, why), "events were dropped")
+        self._lose(LostEvent(trajectory_id, seq, event, str(error)), "events were dropped")
 
     def count(self, name: str) -> None:
         """Count something for :meth:`stats`."""
@@ -198,19 +197,11 @@ class Outbox:
         """Log what must not be raised."""
         self._log.add(kind, f"{kind}: {what}")
 
-    def _reported(
-        self,
-        trajectory_id: str,
-        seq: int | None,
-        event: str,
-        error: KafkaError | None,
-        _message: Message,
-    ) -> None:
+    def _reported(self, event: EventName, error: KafkaError | None, _message: Message) -> None:
         # The callback comes first: it has run when a flush ends.
         try:
             if error is not None:
-                lost = LostEvent(trajectory_id, seq, event, _reason(error))
-                self._lose(lost, "events were not delivered")
+                self._lose(LostEvent(*event, _reason(error)), "events were not delivered")
         finally:
             with self._changed:
                 self._counts["delivered" if error is None else "failed"] += 1

@@ -8,6 +8,7 @@ from retrail_cli import (
     demo,
     dlq,
     doctor,
+    index,
     installation,
     mine,
     pairs,
@@ -74,5 +75,6 @@ app.command()(releases.promote)
 app.command()(releases.rollback)
 app.add_typer(installation.topics, name="topics")
 app.add_typer(worker.app, name="worker")
+app.add_typer(index.app, name="index")
 app.add_typer(command.app, name="documents")
 app.add_typer(dlq.app, name="dlq")

@@ -44,6 +44,6 @@ def demo(
       retrail demo --report demo-report.json --chart demo-report.png
       retrail demo --corpus beir/scifact --turns 3
     """
-    from simulation.demo.demo import run
+    from simulation.demo.command import run
 
     run(report=report, chart=chart, corpus=corpus, turns=turns, seed=seed, agents=agents)

@@ -85,9 +85,9 @@ class World:
         encoder = Encoder.load(self.settings.model, max_tokens=self.settings.index_max_tokens)
         return ExactIndex(encoder, self.corpus.documents)
 
-    def measured(self, index: ExactIndex) -> list[measure.Quality]:
+    def measured(self, index: ExactIndex) -> list[QueryMetrics]:
         """Of each need never seen."""
-        return list(measure.by_need(self.corpus.unseen, index.search_many))
+        return measure.by_need(self.corpus.unseen, index.search_many)
 
 
 class Turn:

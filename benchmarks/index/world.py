@@ -14,7 +14,7 @@ from pymilvus import MilvusClient
 
 from benchmarks.index import corpus
 from consumers import releases
-from consumers.indexing.groups import Groups
+from consumers.indexing.plan import group
 from deploy import topics as topics_module
 from deploy.processes.child import Child
 from deploy.servers.broker import KafkaBroker
@@ -53,12 +53,11 @@ class World:
         self.version += 1
         registry = Registry.of(self.settings)
         encoder = corpus.model(self.version)
-        made = registry.publish(self.settings.retriever, self.version, encoder.save)
         release = Release(
             version=self.version,
             retriever=self.settings.retriever,
             parent=self.version - 1,
-            model=made.model,
+            model=registry.publish(self.settings.retriever, self.version, encoder.save),
             created_at=datetime.now(UTC),
             decision="ship",
             reason="a benchmark",
@@ -71,7 +70,7 @@ class World:
         registry = Registry.of(self.settings)
         found = registry.published(self.settings.retriever, version)
         assert found is not None
-        return registry.load(found.model)
+        return registry.load(found)
 
     def make_live(self, version: int) -> None:
         """Write ``live``: the workers build the version, unless they have it, and swap it in."""
@@ -137,8 +136,9 @@ class World:
             self.wait(lambda: client.has_collection(name))
             build = Build.read(name, client.describe_collection(name)["properties"])
         assert build is not None
-        group, topic = Groups(self.settings).of(build), Topics.of(self.settings).documents
-        with closing(kafka.consumer(self.settings, group)) as reader:
+        topic = Topics.of(self.settings).documents
+        members = group(self.settings.group("index"), build)
+        with closing(kafka.consumer(self.settings, members)) as reader:
             partitions = [TopicPartition(topic, p) for p in kafka.offsets(reader, topic)]
             yield lambda: sum(max(0, p.offset) for p in reader.committed(partitions, timeout=30))
 

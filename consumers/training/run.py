@@ -246,8 +246,8 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
             on_step=reporting(context.check, context.on_step),
         )
         published = registry.publish(home, version, report.encoder.save)
-        registry.write_beside(published.model, "steps.csv", steps_csv(report.steps))
-    return published.model
+        registry.write_beside(published, "steps.csv", steps_csv(report.steps))
+    return published
 
 
 def _go_live(context: RunContext, release: Release) -> None:

@@ -1,15 +1,18 @@
 """A fleet of scripted agents at work: searching the live retriever, publishing what they do."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrail import Publisher, PublishError, Timeout, Trajectory
-from schemas.errors import RetrailError
+from schemas.errors import DeliveryError
 from schemas.settings import Settings
-from serving.search.retriever import Retriever, SearchResult
+from serving.search.retriever import Hit as FoundHit
+from serving.search.retriever import Retriever
+from simulation.agents import rounds
+from simulation.agents.rounds import Progress
 from simulation.agents.scripted import (
     AGENT_NAME,
+    HITS,
     Answered,
     Asked,
     Browsed,
@@ -19,18 +22,10 @@ from simulation.agents.scripted import (
     Step,
     Thought,
     act,
-    perform,
 )
 from simulation.corpora.corpus import Need
 
-THREADS = 4
-HITS = 10
-INTERVAL = 0.2
-FLUSH_SECONDS = 60.0
-
-
-class NotPublished(RetrailError):
-    """Events of the agents did not reach the broker."""
+TIMEOUT = Timeout(block=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +50,13 @@ class Shift:
 
 
 def assignments(needs: Sequence[Need], agents: int, *, seed: int, turn: int) -> list[Assignment]:
-    """Deal needs to agents; where there are fewer needs than agents, some need has several."""
-    dealt = []
+    """Give needs to agents; where there are fewer needs than agents, some need has several."""
+    found = []
     for number in range(agents):
         again, index = divmod(number, len(needs))
         need = needs[index]
-        dealt.append(Assignment(need, Mind.of(seed, turn, need.need_id, again)))
-    return dealt
+        found.append(Assignment(need, Mind.of(seed, turn, need.need_id, again)))
+    return found
 
 
 def work(
@@ -69,84 +64,68 @@ def work(
     retriever: Retriever,
     settings: Settings,
     *,
-    on_progress: Callable[[int, int], None],
+    on_progress: Progress,
 ) -> Shift:
-    """Let every agent do its work, a few at a time; returns when all events are acknowledged.
+    """Let every agent do its work; returns when all events are acknowledged.
 
     Args:
         todo: what there is to do.
-        retriever: the live one; threads share it.
+        retriever: the live one.
         settings: where to publish.
         on_progress: called several times a second with how many agents are done, and how many
             there are; what it raises stops the others.
 
     Raises:
-        NotPublished: the broker did not take all events.
+        DeliveryError: the broker did not take all events.
         RetrailError: the retriever failed.
     """
     try:
-        return _work(todo, retriever, settings, on_progress)
+        with Publisher(
+            AGENT_NAME,
+            bootstrap=settings.kafka_bootstrap,
+            topic_prefix=settings.topic_prefix,
+            on_error="raise",
+            timeout=TIMEOUT,
+        ) as publisher:
+            correct = _work(todo, retriever, publisher, on_progress)
+            if publisher.flush(TIMEOUT.block):
+                raise DeliveryError(
+                    f"Kafka did not take the agents' events within {TIMEOUT.block:.0f} s."
+                )
+        return Shift(publisher.stats.delivered, correct)
     except PublishError as error:
-        raise NotPublished(f"The agents could not publish what they did. {error}") from error
+        raise DeliveryError(f"The agents could not publish what they did. {error}") from error
 
 
 def _work(
-    todo: Sequence[Assignment],
-    retriever: Retriever,
-    settings: Settings,
-    on_progress: Callable[[int, int], None],
-) -> Shift:
-    with Publisher(
-        AGENT_NAME,
-        bootstrap=settings.kafka_bootstrap,
-        topic_prefix=settings.topic_prefix,
-        on_error="raise",
-        timeout=Timeout(block=FLUSH_SECONDS),
-    ) as publisher:
-        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="agent")
-        try:
-            futures = [pool.submit(_one, each, retriever, publisher) for each in todo]
-            outcomes = _results(futures, on_progress)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        if publisher.flush(FLUSH_SECONDS):
-            raise NotPublished(
-                f"Kafka did not take the agents' events within {FLUSH_SECONDS:.0f} s."
-            )
-    return Shift(publisher.stats.delivered, sum(outcome == "correct" for outcome in outcomes))
+    todo: Sequence[Assignment], retriever: Retriever, publisher: Publisher, on_progress: Progress
+) -> int:
+    """Run and publish every trajectory; returns how many agents answered rightly."""
+    version, correct = 0, 0
 
-
-def _results(futures: Sequence[Future[str]], on_progress: Callable[[int, int], None]) -> list[str]:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, INTERVAL, FIRST_EXCEPTION)
-        for future in done:
-            future.result()
-        on_progress(len(futures) - len(pending), len(futures))
-    return [future.result() for future in futures]
-
-
-def _one(task: Assignment, retriever: Retriever, publisher: Publisher) -> str:
-    """One agent's whole trajectory; returns its outcome."""
-    version: int | None = None
-    outcome = "unknown"
-
-    def search(query: str) -> Sequence[Hit]:
+    def search_many(queries: Sequence[str]) -> list[list[FoundHit]]:
         nonlocal version
-        found: SearchResult = retriever.search(query, HITS)
-        version = found.retriever_version
-        return found.hits
+        found = retriever.search_many(queries, HITS)
+        version = found[0].retriever_version
+        return [result.hits for result in found]
 
-    model = task.mind.persona.model
-    with publisher.trajectory(task.mind.trajectory_id, model=model) as trajectory:
-        for step, hits in perform(act(task.need, task.mind), search):
-            publish(trajectory, step, hits, version)
-            if isinstance(step, Ended):
-                outcome = step.outcome
-    return outcome
+    def on_step(trajectory: Trajectory, step: Step, hits: Sequence[Hit]) -> None:
+        nonlocal correct
+        publish(trajectory, step, hits, version)
+        correct += isinstance(step, Ended) and step.outcome == "correct"
+
+    agents = (
+        (
+            publisher.trajectory(task.mind.trajectory_id, model=task.mind.persona.model),
+            act(task.need, task.mind),
+        )
+        for task in todo
+    )
+    rounds.work(agents, search_many, on_step, progress=on_progress)
+    return correct
 
 
-def publish(trajectory: Trajectory, step: Step, hits: Sequence[Hit], version: int | None) -> None:
+def publish(trajectory: Trajectory, step: Step, hits: Sequence[Hit], version: int) -> None:
     """Publish one step as an event."""
     match step:
         case Asked(query):

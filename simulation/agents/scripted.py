@@ -10,7 +10,7 @@ Every draw is seeded by what it decides (:mod:`simulation.agents.draws`), not by
 before: two retrievers meet an agent of the same mind, and a difference in success is theirs.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol
@@ -170,24 +170,6 @@ def act(need: Need, mind: Mind) -> Agent:
             if believed and mind.draw("read on", hit.doc_id).random() >= READS_ON:
                 break
     yield from _conclude(need, wanted, believed)
-
-
-def perform(
-    agent: Agent, search: Callable[[str], Sequence[Hit]]
-) -> Iterator[tuple[Step, Sequence[Hit]]]:
-    """Run an agent over a search function; with each step the hits of an :class:`Asked`.
-
-    Raises:
-        Whatever ``search`` raises.
-    """
-    step = next(agent, None)
-    while step is not None:
-        hits = search(step.query) if isinstance(step, Asked) else ()
-        yield step, hits
-        try:
-            step = agent.send(hits)
-        except StopIteration:
-            return
 
 
 def worth_opening(

@@ -5,11 +5,11 @@
     corpus.jsonl        {"_id", "title"?, "text"} a line
     queries.jsonl       {"_id", "text"} a line
     qrels/train.tsv     query-id, corpus-id, score: the needs of the agents that are learned from
-    qrels/test.tsv      likewise: the needs that are never seen
+    qrels/test.tsv      the same columns: the needs that are never seen
 
 Source: Thakur et al., "BEIR: A Heterogenous Benchmark for Zero-shot Evaluation of Information
-Retrieval Models", 2021. Lines with a score of 0 say that a document does not help; they are read
-and left out. Needs without a helpful document are left out too. Whatever else is wrong is an error
+Retrieval Models", 2021. Documents with a score of 0 do not help; they are
+left out. Needs without a helpful document are left out too. Whatever else is wrong is an error
 that names file and line, because figures over half a corpus would look like figures.
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
+from retrail_runtime.files import read_json_lines, read_lines
+from schemas.base import describe
 from schemas.documents import Document
-from schemas.errors import InputError
-from schemas.events import describe
+from schemas.errors import InputError, InvalidRecordError
 from simulation.corpora.corpus import Corpus, Need
 
 LAYOUT = "corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/test.tsv"
@@ -77,11 +77,10 @@ def _queries(path: Path) -> dict[str, str]:
 
 
 def _needs(path: Path, queries: dict[str, str], documents: dict[str, Document]) -> list[Need]:
-    relevant: dict[str, dict[str, float]] = {}
-    for number, line in _lines(path):
-        place = f"{path}:{number}"
+    relevant: dict[str, dict[str, int]] = {}
+    for number, (place, line) in enumerate(read_lines(_existing(path))):
         cells = line.decode("utf-8", "replace").rstrip("\r\n").split("\t")
-        if number == 1 and cells[:2] == _HEADER[:2]:
+        if number == 0 and cells[:2] == _HEADER[:2]:
             continue
         if len(cells) != len(_HEADER):
             raise InputError(
@@ -93,38 +92,27 @@ def _needs(path: Path, queries: dict[str, str], documents: dict[str, Document]) 
         if doc_id not in documents:
             raise InputError(f"{place}: document {doc_id!r} is not in corpus.jsonl.")
         try:
-            gain = float(score)
+            grade = int(score)
         except ValueError:
-            raise InputError(f"{place}: the score {score!r} is no number.") from None
-        if gain > 0:
-            relevant.setdefault(query_id, {})[doc_id] = gain
+            raise InputError(f"{place}: the score {score!r} is no whole number.") from None
+        if grade > 0:
+            relevant.setdefault(query_id, {})[doc_id] = grade
     if not relevant:
         raise InputError(f"{path}: no query has a document with a score above 0.")
     return [Need(query_id, queries[query_id], relevant[query_id]) for query_id in sorted(relevant)]
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in _lines(path):
-        place = f"{path}:{number}"
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: a JSON object is expected, not {type(row).__name__}.")
+    for place, row in read_json_lines(_existing(path)):
+        if isinstance(row, InvalidRecordError):
+            raise InputError(f"{place}: {row}.", path=path)
         yield place, row
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing. A BEIR corpus is a folder with {LAYOUT}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path} is missing. A BEIR corpus is a folder with {LAYOUT}.", path=path)
+    return path
 
 
 def _string(row: dict[str, Any], field: str, place: str) -> str:

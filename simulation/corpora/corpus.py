@@ -16,12 +16,12 @@ class Need:
     Attributes:
         need_id: its name in the corpus.
         text: the need in words.
-        relevant: gain of each document that serves it (1.0 where relevance is yes or no).
+        relevant: grade of each document that serves it (1 where relevance is yes or no).
     """
 
     need_id: str
     text: str
-    relevant: dict[str, float]
+    relevant: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

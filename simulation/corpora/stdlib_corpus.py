@@ -77,7 +77,7 @@ def read_entries() -> list[Entry]:
 def build(entries: Iterable[Entry], name: str) -> Corpus:
     """Needs and documents of docstrings; equal documents are one, equal needs are one."""
     documents: dict[str, Document] = {}
-    needs: dict[str, tuple[str, dict[str, float]]] = {}
+    needs: dict[str, tuple[str, dict[str, int]]] = {}
     for entry in sorted(entries, key=lambda entry: (not entry.home, len(entry.name), entry.name)):
         need, text = split(entry.doc)
         content = " ".join(text.split())
@@ -86,7 +86,7 @@ def build(entries: Iterable[Entry], name: str) -> Corpus:
         documents[content] = Document(doc_id=entry.name, text=text)
         masked = mask(need, entry.name)
         _, relevant = needs.setdefault(masked.casefold(), (masked, {}))
-        relevant[entry.name] = 1.0
+        relevant[entry.name] = 1
     training: list[Need] = []
     unseen: list[Need] = []
     for folded in sorted(needs):

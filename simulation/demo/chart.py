@@ -1,6 +1,7 @@
 """A run as a picture: what the agents taught the retriever, turn by turn."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,12 +113,11 @@ def _found(axes: Any, turns: Sequence[Turn]) -> None:
         axes.plot(places, values, color=colour, linewidth=2.6, zorder=3, label=name)
         axes.scatter(places, values, s=64, color=colour, edgecolor=PAPER, linewidth=1.5, zorder=4)
         for place in _labelled(len(turns)):
-            axes.annotate(
+            _label(
+                axes,
                 f"{values[place]:.3f}",
                 (place, values[place]),
-                xytext=(0, 9 if above else -9),
-                textcoords="offset points",
-                ha="center",
+                9 if above else -9,
                 va="bottom" if above else "top",
                 color=colour,
                 weight="bold",
@@ -140,14 +140,7 @@ def _agents(axes: Any, turns: Sequence[Turn]) -> None:
     colours = [GREY if turn.turn == 0 else GREEN for turn in turns]
     axes.bar(range(len(turns)), rates, width=0.58, color=colours)
     for place in _labelled(len(turns)):
-        axes.annotate(
-            f"{rates[place]:.1%}",
-            (place, rates[place]),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            weight="bold",
-        )
+        _label(axes, f"{rates[place]:.1%}", (place, rates[place]), 4, weight="bold")
     _turns(axes, turns)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -157,19 +150,12 @@ def _losses(axes: Any, turns: Sequence[Turn]) -> None:
     """Training loss over the optimiser steps, turn after turn."""
     head(axes, "Training", "loss at each optimiser step")
     start = 1
-    for turn, colour in zip(turns[1:], _cycle(len(turns)), strict=False):
+    for turn, colour in zip(turns[1:], itertools.cycle((BLUE, RED, GREEN, AMBER))):
         steps = range(start, start + len(turn.losses))
         axes.plot(steps, turn.losses, color=colour, linewidth=1.6)
         if turn.losses and len(turns) <= FEW_TURNS + 2:
-            axes.annotate(
-                f"turn {turn.turn}",
-                (start + len(turn.losses) / 2, max(turn.losses)),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                color=colour,
-                fontsize=9,
-            )
+            middle = start + len(turn.losses) / 2, max(turn.losses)
+            _label(axes, f"turn {turn.turn}", middle, 4, color=colour, fontsize=9)
         start += len(turn.losses)
     highest = max((loss for turn in turns for loss in turn.losses), default=1.0)
     axes.set_ylim(0, highest * 1.25)
@@ -208,16 +194,14 @@ def _times(axes: Any, turns: Sequence[Turn]) -> None:
 def head(axes: Any, title: str, explained: str) -> None:
     """Title of a part of a picture, and below it what it shows."""
     axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=INK, pad=24)
-    axes.annotate(
-        explained,
-        (0, 1),
-        xytext=(0, 8),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=9,
-        color=FAINT,
-    )
+    _label(axes, explained, (0, 1), 8, xycoords="axes fraction", ha="left", fontsize=9, color=FAINT)
     axes.tick_params(length=0)
+
+
+def _label(axes: Any, text: str, place: tuple[float, float], above: float, **style: Any) -> None:
+    """Text over a place, ``above`` in points."""
+    where = {"xytext": (0, above), "textcoords": "offset points", "ha": "center"}
+    axes.annotate(text, place, **where | style)
 
 
 def _labelled(count: int) -> Sequence[int]:
@@ -235,7 +219,3 @@ def _turns(axes: Any, turns: Sequence[Turn]) -> None:
         axes.set_xlabel("turn (0: untrained)")
     axes.set_xlim(-0.5, len(turns) - 0.5)
     axes.grid(axis="x", visible=False)
-
-
-def _cycle(count: int) -> list[str]:
-    return [(BLUE, RED, GREEN, AMBER)[index % 4] for index in range(count)]

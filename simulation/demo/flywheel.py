@@ -1,39 +1,31 @@
 """The loop: agents work, their trajectories are mined, the retriever learns, the index follows."""
 
 import itertools
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from consumers.training.worker import train_now
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
-from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Retriever
+from serving.search.retriever import Hit, Retriever
 from simulation.agents import fleet
 from simulation.agents.draws import digest
+from simulation.agents.scripted import HITS
 from simulation.corpora.corpus import Corpus, Need
-from simulation.demo import measure, mined
-from simulation.demo.measure import Behaviour, Quality
+from simulation.demo import measure, stages
 from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
-from simulation.demo.searching import (
-    every_core,
-    one_core,
-    search_many,
-    wait_until_indexed,
-    wait_until_live,
-)
 from simulation.demo.view import Stage, View
+from simulation.errors import DemoError
 from trainer.fit.finetune import Step
-
-
-class NothingLearned(RetrailError):
-    """A stage of the loop had nothing to do, so the loop did not close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +48,10 @@ class Plan:
         """The plan; by default every need of a turn is given to two agents.
 
         Raises:
-            NothingLearned: there are fewer needs than turns.
+            DemoError: there are fewer needs than turns.
         """
         if len(corpus.training) < turns:
-            raise NothingLearned(
+            raise DemoError(
                 f"{corpus.name} has {len(corpus.training)} needs for agents, and every turn takes "
                 f"new ones: ask for at most so many turns (--turns), not {turns}."
             )
@@ -71,20 +63,6 @@ class Plan:
             self.corpus.training, key=lambda need: digest(self.seed, "needs", need.need_id)
         )
         return shuffled[turn - 1 :: self.turns]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What measuring gave, and how long it took."""
-
-    quality: Quality
-    behaviour: Behaviour
-    seconds: float
-
-    def figures(self) -> dict[str, Any]:
-        """By the names that a :class:`~simulation.demo.report.Turn` has for them."""
-        both = asdict(self.quality) | asdict(self.behaviour)
-        return {name: round(value, 6) for name, value in both.items()}
 
 
 class Flywheel:
@@ -99,7 +77,7 @@ class Flywheel:
         """Prepare, then turn after turn.
 
         Raises:
-            NothingLearned: a stage had nothing to do.
+            DemoError: a stage had nothing to do.
             RetrailError: a part failed.
         """
         began = time.monotonic()
@@ -110,7 +88,7 @@ class Flywheel:
             for number in range(1, self._plan.turns + 1):
                 turns.append(self._turn(number, turns[-1], retriever))
         if not any(turn.gate and turn.gate.decision == "ship" for turn in turns):
-            raise NothingLearned(
+            raise DemoError(
                 "The gate let no new model pass, so the index was never refreshed. Give the "
                 "agents more to do (--agents, --turns) or another seed (--seed)."
             )
@@ -134,20 +112,20 @@ class Flywheel:
         with view.stage(
             "index", "encode all documents into Milvus, point the alias at it"
         ) as stage:
-            wait_until_indexed(
+            stages.wait_until_indexed(
                 self._settings,
                 len(documents),
                 on_wait=lambda done: self._wait(stage, done, len(documents)),
             )
-        measured = self._measure(retriever)
-        return self._known(
-            Turn(
-                turn=0,
-                model_version=retriever.version(),
-                **measured.figures(),
-                seconds=Seconds(refresh=stage.seconds, measuring=measured.seconds),
-            )
+        figures, measuring = self._measure(retriever)
+        turn = Turn(
+            turn=0,
+            model_version=retriever.version(),
+            **figures,
+            seconds=Seconds(refresh=stage.seconds, measuring=measuring),
         )
+        view.turn(turn)
+        return turn
 
     def _turn(self, number: int, before: Turn, retriever: Retriever) -> Turn:
         """Agents → pairs → training → gate → index; then the measurements."""
@@ -172,28 +150,28 @@ class Flywheel:
             release = self._train(training, losses, first=number == 1)
         with view.stage("refresh", "a new index, then the alias swaps") as refresh:
             version = self._refresh(release, before, retriever, refresh)
-        measured = self._measure(retriever)
-        return self._known(
-            Turn(
-                turn=number,
-                model_version=version,
-                **measured.figures(),
-                trajectories=len(todo),
-                pairs=len(pairs),
-                relevant=relevant,
-                pairs_digest=mined.digest(pairs),
-                training_steps=len(losses),
-                losses=tuple(round(loss, 4) for loss in losses),
-                gate=gate_of(release),
-                seconds=Seconds(
-                    agents=agents.seconds,
-                    mining=mining.seconds,
-                    training=training.seconds,
-                    refresh=refresh.seconds,
-                    measuring=measured.seconds,
-                ),
-            )
+        figures, measuring = self._measure(retriever)
+        turn = Turn(
+            turn=number,
+            model_version=version,
+            **figures,
+            trajectories=len(todo),
+            pairs=len(pairs),
+            relevant=relevant,
+            pairs_digest=stages.digest(pairs),
+            training_steps=len(losses),
+            losses=tuple(round(loss, 4) for loss in losses),
+            gate=gate_of(release),
+            seconds=Seconds(
+                agents=agents.seconds,
+                mining=mining.seconds,
+                training=training.seconds,
+                refresh=refresh.seconds,
+                measuring=measuring,
+            ),
         )
+        view.turn(turn)
+        return turn
 
     def _load_documents(self, stage: Stage) -> None:
         documents = self._plan.corpus.documents
@@ -206,14 +184,14 @@ class Flywheel:
         )
 
     def _mine(self, todo: Sequence[fleet.Assignment], stage: Stage) -> list[LabelledPair]:
-        mined.wait_until_mined(
+        stages.wait_until_mined(
             self._settings,
             self._events,
             on_wait=lambda done, of: self._wait(stage, done, of),
         )
-        pairs = mined.pairs_of(self._settings, {each.mind.trajectory_id for each in todo})
+        pairs = stages.pairs_of(self._settings, {each.mind.trajectory_id for each in todo})
         if not any(pair.verdict == "relevant" for pair in pairs):
-            raise NothingLearned(
+            raise DemoError(
                 f"{len(todo):,} trajectories gave no positive pair: nothing to learn from. Give "
                 "the agents more to do (--agents)."
             )
@@ -234,7 +212,7 @@ class Flywheel:
         finally:
             one_core()
         if release is None:
-            raise NothingLearned(
+            raise DemoError(
                 "The pairs of this turn gave no training step. Give the agents more to do "
                 "(--agents)."
             )
@@ -245,13 +223,21 @@ class Flywheel:
         if release.decision != "ship":
             stage.note = f"not needed, version {before.model_version} goes on serving"
             return before.model_version
-        wait_until_live(retriever, release.version, on_wait=lambda: self._wait(stage, 0, 0))
+        stages.wait_until_live(retriever, release.version, on_wait=lambda: self._wait(stage, 0, 0))
         stage.note = f"version {release.version} serves"
         return release.version
 
-    def _measure(self, retriever: Retriever) -> "Measured":
-        """The figures of what serves now, on the needs never seen."""
-        needs, search = self._plan.corpus.unseen, search_many(retriever)
+    def _measure(self, retriever: Retriever) -> tuple[dict[str, Any], float]:
+        """Figures of what serves now on the needs never seen, by their names in a ``Turn``.
+
+        Returns:
+            The figures, and how many seconds measuring took.
+        """
+        needs = self._plan.corpus.unseen
+
+        def search(queries: Sequence[str]) -> list[list[Hit]]:
+            return [found.hits for found in retriever.search_many(queries, HITS)]
+
         with self._view.stage("measuring", f"{len(needs):,} needs never seen") as stage:
             quality = measure.quality(
                 needs, search, progress=lambda done, of: self._wait(stage, done, 2 * of)
@@ -262,11 +248,13 @@ class Flywheel:
                 seed=self._plan.seed,
                 progress=lambda done, of: self._wait(stage, of + done, 2 * of),
             )
-        return Measured(quality, behaviour, stage.seconds)
-
-    def _known(self, turn: Turn) -> Turn:
-        self._view.turn(turn)
-        return turn
+        figures = {
+            "ndcg_at_10": quality.ndcg_at_10,
+            "recall_at_10": quality.recall_at_10,
+            "success_rate": behaviour.success_rate,
+            "mean_steps": behaviour.mean_steps,
+        }
+        return {name: round(value, 6) for name, value in figures.items()}, stage.seconds
 
     def _wait(self, stage: Stage, done: int, of: int) -> None:
         """Whenever there is a moment: look after the stack, show how far things are."""
@@ -284,7 +272,7 @@ def for_first_turn(settings: Settings) -> Settings:
 
 
 def gate_of(release: Release) -> Gate:
-    """What a release says about its gate."""
+    """The gate's decision on a release."""
     found = release.held_out
     return Gate(
         decision=release.decision,
@@ -295,3 +283,16 @@ def gate_of(release: Release) -> Gate:
         interval=found.interval if found else None,
         margin=release.margin,
     )
+
+
+def one_core() -> None:
+    """Encode with one thread each: for a dozen tokens, more of them only wait for each other.
+
+    Holds for threads that have not used torch yet, and for the calling one.
+    """
+    torch.set_num_threads(1)
+
+
+def every_core() -> None:
+    """Let torch use every core that this process may run on."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))

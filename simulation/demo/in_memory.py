@@ -6,7 +6,6 @@ it many times, where starting brokers would take longer than the turns.
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,13 @@ from schemas.events import Event
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
-from simulation.agents.fleet import HITS, Assignment
+from serving.search.retriever import Hit as FoundHit
+from simulation.agents import rounds
+from simulation.agents.fleet import Assignment
+from simulation.agents.rounds import Progress, SearchMany
 from simulation.agents.scripted import (
     AGENT_NAME,
+    HITS,
     Answered,
     Asked,
     Browsed,
@@ -31,8 +34,6 @@ from simulation.agents.scripted import (
     Thought,
     act,
 )
-from simulation.demo import rounds
-from simulation.demo.rounds import Progress, SearchMany
 from streams.importing.offline import mine_paths
 from trainer.data import examples
 from trainer.model.encoder import Encoder, Vectors
@@ -41,16 +42,6 @@ WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 """Time of every event: mining files, no time passes."""
 
 TOPIC = "pairs"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A hit."""
-
-    doc_id: str
-    rank: int
-    score: float
-    text: str
 
 
 class ExactIndex:
@@ -62,17 +53,19 @@ class ExactIndex:
         """Encode the documents, unless their ``vectors`` are known."""
         self.encoder = encoder
         self.documents = documents
-        self._texts = [document.embedded_text() for document in documents]
-        self.vectors = encoder.encode_documents(self._texts) if vectors is None else vectors
+        if vectors is None:
+            vectors = encoder.encode_documents([each.embedded_text() for each in documents])
+        self.vectors = vectors
 
-    def search_many(self, queries: Sequence[str]) -> list[list[Found]]:
+    def search_many(self, queries: Sequence[str]) -> list[list[FoundHit]]:
         """The ten best hits of each query; ties go by position, as scores are rounded."""
         scores = (self.encoder.encode_queries(queries) @ self.vectors.T).round(6)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :HITS]
         return [
             [
-                Found(self.documents[i].doc_id, rank, float(row[i]), self._texts[i])
+                FoundHit(document.doc_id, rank, float(row[i]), document.title, document.text)
                 for rank, i in enumerate(order, start=1)
+                for document in [self.documents[i]]
             ]
             for row, order in zip(scores, best.tolist(), strict=True)
         ]
@@ -93,7 +86,7 @@ class Recorder:
         self._about: str | None = None
 
     def add(self, step: Step, hits: Sequence[Hit]) -> None:
-        """One step of a scripted agent as the event that tells it."""
+        """One step of a scripted agent as an event."""
         about, self._about = self._about, None
         match step:
             case Asked(query):

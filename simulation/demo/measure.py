@@ -1,28 +1,20 @@
 """How good the live retriever is, on needs that no trajectory was ever about.
 
 The same needs and the same draws in every turn, so that a difference is the retriever's. Nothing of
-it is published: nobody learns from these needs.
+it is published: no model is trained on these needs.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas.releases import Metrics
+from simulation.agents import rounds
+from simulation.agents.rounds import AT_ONCE, Progress, SearchMany
 from simulation.agents.scripted import Asked, Browsed, Ended, Hit, Mind, Step, act
 from simulation.corpora.corpus import Need
-from simulation.demo import rounds
-from simulation.demo.rounds import AT_ONCE, Progress, SearchMany
-
-CUTOFF = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """Of search results: means over needs."""
-
-    ndcg_at_10: float
-    recall_at_10: float
+from trainer.evaluate import evaluation
+from trainer.evaluate.evaluation import QueryMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +27,30 @@ class Behaviour:
 
 def quality(
     needs: Sequence[Need], search_many: SearchMany, *, progress: Progress = lambda done, of: None
-) -> Quality:
-    """Search for every need in its own words.
+) -> Metrics:
+    """Search for every need in its own words; means over needs.
 
     Raises:
         Whatever ``search_many`` raises.
     """
-    found = [*by_need(needs, search_many, progress=progress)]
-    return Quality(
-        math.fsum(each.ndcg_at_10 for each in found) / len(needs),
-        math.fsum(each.recall_at_10 for each in found) / len(needs),
-    )
+    found = by_need(needs, search_many, progress=progress)
+    return evaluation.mean({str(number): metrics for number, metrics in enumerate(found)})
 
 
 def by_need(
     needs: Sequence[Need], search_many: SearchMany, *, progress: Progress = lambda done, of: None
-) -> Iterator[Quality]:
+) -> list[QueryMetrics]:
     """The figures of each need alone, in order.
 
     Raises:
         Whatever ``search_many`` raises.
     """
+    rankings: list[list[str]] = []
     for start in range(0, len(needs), AT_ONCE):
-        some = needs[start : start + AT_ONCE]
-        for need, hits in zip(some, search_many([need.text for need in some]), strict=True):
-            found = [hit.doc_id for hit in hits]
-            yield Quality(ndcg(found, need.relevant), recall(found, need.relevant))
-        progress(start + len(some), len(needs))
+        queries = [need.text for need in needs[start : start + AT_ONCE]]
+        rankings += [[hit.doc_id for hit in hits] for hits in search_many(queries)]
+        progress(len(rankings), len(needs))
+    return evaluation.measure([need.relevant for need in needs], rankings)
 
 
 def behaviour(
@@ -85,22 +74,3 @@ def behaviour(
     agents = ((need, act(need, Mind.of(seed, "measured", need.need_id))) for need in needs)
     rounds.work(agents, search_many, count, progress=progress)
     return Behaviour(counts["correct"] / len(needs), counts["steps"] / len(needs))
-
-
-def ndcg(found: Sequence[str], relevant: Mapping[str, float]) -> float:
-    """nDCG@10 with linear gains, as trec_eval has it.
-
-    >>> ndcg(["a", "b"], {"b": 1.0}) == 1 / math.log2(3)
-    True
-    """
-    gains = [relevant.get(doc_id, 0.0) for doc_id in found[:CUTOFF]]
-    return _dcg(gains) / _dcg(sorted(relevant.values(), reverse=True)[:CUTOFF])
-
-
-def recall(found: Sequence[str], relevant: Mapping[str, float]) -> float:
-    """Share of the relevant documents among the first ten."""
-    return len(relevant.keys() & set(found[:CUTOFF])) / len(relevant)
-
-
-def _dcg(gains: Sequence[float]) -> float:
-    return math.fsum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))

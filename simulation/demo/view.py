@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -29,7 +29,7 @@ class Stage:
     """One stage of the loop, as it stands.
 
     Attributes:
-        of: how much there is to do; 0 if nobody can tell.
+        of: how much there is to do; 0 if that is unknown.
         note: the figure that is current.
     """
 
@@ -53,16 +53,23 @@ class View:
 
     def __init__(self, console: Console) -> None:
         """Writes to ``console``: a live picture if that is a terminal, else plain lines."""
-        self._console = console
-        self._live = (
-            Live(_Picture(self), console=console, refresh_per_second=8, transient=True)
-            if console.is_terminal
-            else None
-        )
         self.heading = ""
         self.stages: list[Stage] = []
         self.turns: list[Turn] = []
-        self._said_at = 0.0
+        self._console = console
+        self._live = (
+            Live(
+                get_renderable=self._picture, console=console, refresh_per_second=8, transient=True
+            )
+            if console.is_terminal
+            else None
+        )
+        self._marks: dict[str, RenderableType] = {
+            "running": Spinner("dots", style="cyan"),
+            "done": Text("✓", style="green"),
+            "failed": Text("✗", style="red"),
+        }
+        self._printed_at = 0.0
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -75,7 +82,7 @@ class View:
             yield
 
     def say(self, text: str) -> None:
-        """One thing that happened, for good."""
+        """Print a line that stays."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, heading: str) -> None:
@@ -106,8 +113,8 @@ class View:
         """How far a stage is; off a terminal a line now and then."""
         stage.done, stage.of, stage.note = done, of, note or stage.note
         now = time.monotonic()
-        if self._live is None and now - max(self._said_at, stage.began) >= LINE_SECONDS:
-            self._said_at = now
+        if self._live is None and now - max(self._printed_at, stage.began) >= LINE_SECONDS:
+            self._printed_at = now
             self.say(f"  {line(stage)}")
 
     def turn(self, turn: Turn) -> None:
@@ -129,47 +136,34 @@ class View:
         )
         self.say(f"{report.seconds / 60:.1f} minutes over {report.kafka}.")
 
-
-class _Picture:
-    """The whole screen, drawn anew several times a second."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._spinner = Spinner("dots", style="cyan")
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        view = self._view
+    def _picture(self) -> RenderableType:
+        """The whole screen, drawn anew several times a second."""
         stages = Table.grid(padding=(0, 2))
         for width in (1, None, BAR_WIDTH, 6, None):
             stages.add_column(width=width, no_wrap=True)
-        for stage in view.stages:
+        for stage in self.stages:
             stages.add_row(
-                self._mark(stage),
+                self._marks[stage.state],
                 Text(stage.name, style="bold" if stage.state == "running" else ""),
                 _bar(stage),
                 Text(f"{stage.seconds:.0f} s", style="dim", justify="right"),
                 Text(stage.note or stage.explained, style="dim", overflow="ellipsis", no_wrap=True),
             )
         parts: list[RenderableType] = [
-            Text(view.heading, style="bold cyan"),
+            Text(self.heading, style="bold cyan"),
             Padding(stages, (0, 0, 0, 2)),
         ]
-        if view.turns:
-            parts += [Text(), table(view.turns, "so far")]
-        yield Padding(Group(*parts), (1, 0, 0, 0))
-
-    def _mark(self, stage: Stage) -> Spinner | Text:
-        if stage.state == "running":
-            return self._spinner
-        return Text("✓", style="green") if stage.state == "done" else Text("✗", style="red")
+        if self.turns:
+            parts += [Text(), table(self.turns, "so far")]
+        return Padding(Group(*parts), (1, 0, 0, 0))
 
 
-def _bar(stage: Stage) -> ProgressBar | Text:
-    if stage.state == "running" and not stage.of:
-        return ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
-    if stage.state == "running":
-        return ProgressBar(total=stage.of, completed=stage.done, width=BAR_WIDTH)
-    return Text()
+def _bar(stage: Stage) -> RenderableType:
+    if stage.state != "running":
+        return Text()
+    return ProgressBar(
+        total=stage.of or None, completed=stage.done, width=BAR_WIDTH, pulse=not stage.of
+    )
 
 
 def line(stage: Stage) -> str:

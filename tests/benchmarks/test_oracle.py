@@ -6,25 +6,26 @@ from typing import Any
 from benchmarks import oracle
 from schemas.documents import Document
 from schemas.events import Event, parse
+from serving.search.retriever import Hit
 from simulation.agents import fleet
 from simulation.corpora.corpus import Need
-from simulation.demo.in_memory import Found, watch
+from simulation.demo.in_memory import watch
 from tests.streams.judged_log import browse, numbered, search
 from trainer.data.draws import is_held_out
 
 DOCUMENTS = {
     f"d{n}": Document(doc_id=f"d{n}", text=f"Everything on subject{n}.") for n in range(40)
 }
-NEEDS = [Need(f"n{n}", f"What is said on subject{n}?", {f"d{n}": 1.0}) for n in range(40)]
+NEEDS = [Need(f"n{n}", f"What is said on subject{n}?", {f"d{n}": 1}) for n in range(40)]
 
 
 def text_of(doc_id: str) -> str:
     return DOCUMENTS[doc_id].embedded_text()
 
 
-def search_in_vain(queries: list[str]) -> list[list[Found]]:
+def search_in_vain(queries: list[str]) -> list[list[Hit]]:
     """Ten documents, among them hardly ever the right one."""
-    return [[Found(f"d{n}", n + 1, 1.0 / (n + 1), text_of(f"d{n}")) for n in range(10)]] * len(
+    return [[Hit(f"d{n}", n + 1, 1.0 / (n + 1), "", text_of(f"d{n}")) for n in range(10)]] * len(
         queries
     )
 
@@ -75,7 +76,7 @@ def test_searches_come_by_how_near_they_came_and_the_last_ones_first() -> None:
         browse("d5"),
         search("again", *vain),
     )
-    need = Need("n", "?", {"d5": 1.0, "d6": 1.0, "d9": 1.0})
+    need = Need("n", "?", {"d5": 1, "d6": 1, "d9": 1})
     found = oracle.examples({"t": trajectory}, {"t": need}, text_of, count=9, seed=1)
     assert [example.query for example in found] == ["a second", "third", "again", "fourth", "first"]
     assert [[doc_id for doc_id, _ in example.negatives] for example in found] == [
@@ -88,7 +89,7 @@ def test_searches_come_by_how_near_they_came_and_the_last_ones_first() -> None:
 
 
 def test_what_was_opened_serves_before_what_was_shown_and_that_before_the_rest() -> None:
-    need = Need("n", "?", {"d4": 1.0, "d5": 1.0, "d6": 1.0})
+    need = Need("n", "?", {"d4": 1, "d5": 1, "d6": 1})
     for hits, browsed, nearest in (
         (["d4", "d5", "d1"], ["d1", "d5"], {"d5"}),
         (["d4", "d5", "d1"], ["d1", "d6"], {"d4", "d5"}),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import consumers.training.worker
-import simulation.demo.demo
+import simulation.demo.command
 
 
 def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_train_says_that_nothing_was_new(retrail: Any, monkeypatch: pytest.Monke
 
 def test_the_demo_gets_its_options(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[dict[str, Any]] = []
-    monkeypatch.setattr(simulation.demo.demo, "run", lambda **options: given.append(options))
+    monkeypatch.setattr(simulation.demo.command, "run", lambda **options: given.append(options))
     options = [
         "--report",
         "r.json",

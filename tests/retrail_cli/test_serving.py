@@ -18,8 +18,8 @@ import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.collection import Row
+from consumers.indexing.milvus import Milvus
 from deploy.environment import variables
 from retrail_runtime import kafka as consumers_kafka
 from schemas.collection import Build
@@ -40,7 +40,7 @@ TOKEN = "0123456789abcdef"
 def indexed(settings: Settings, topics: Topics, tmp_path: Path) -> Iterator[Settings]:
     """An installation whose live index holds TEXTS, by a tiny model."""
     encoder = Encoder.load(write_tiny_model(tmp_path / "tiny"), max_tokens=64)
-    model = Registry.of(settings).publish(settings.retriever, 1, encoder.save).model
+    model = Registry.of(settings).publish(settings.retriever, 1, encoder.save)
     build = Build(f"{settings.retriever}_v1", 1, secrets.token_hex(4), model.location, model.digest)
     milvus = Milvus(settings)
     milvus.create(build, encoder.dimension)

@@ -7,7 +7,7 @@ trec_eval: linear gains, and a document is relevant from grade 1 on.
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import ir_measures
@@ -89,8 +89,33 @@ def evaluate_vectors(
     for start in range(0, len(asked), _QUERIES_AT_ONCE):
         some = asked[start : start + _QUERIES_AT_ONCE]
         order = _order(_scores(encoder.encode_queries(some), vectors), DEPTH)
-        found |= zip(some, _measured([relevant[query] for query in some], order), strict=True)
+        rankings = [[str(index) for index in row] for row in order.tolist()]
+        found |= zip(some, measure([relevant[query] for query in some], rankings), strict=True)
     return found
+
+
+def measure(
+    grades: Sequence[Mapping[str, int]], rankings: Sequence[Sequence[str]]
+) -> list[QueryMetrics]:
+    """Metrics of each query.
+
+    Args:
+        grades: of the judged documents of each query, by doc id.
+        rankings: doc ids that were found for each query, best first.
+    """
+    judged = {str(row): dict(some) for row, some in enumerate(grades)}
+    # Distinct scores: trec_eval would break ties its own way.
+    ranked = {
+        str(row): {doc_id: float(-rank) for rank, doc_id in enumerate(found)}
+        for row, found in enumerate(rankings)
+    }
+    values = {
+        (metric.query_id, metric.measure): metric.value
+        for metric in ir_measures.iter_calc([_NDCG, _RECALL, _RR], judged, ranked)
+    }
+    return [
+        QueryMetrics(values[row, _NDCG], values[row, _RECALL], values[row, _RR]) for row in judged
+    ]
 
 
 def mean(metrics: Mapping[str, QueryMetrics]) -> Metrics:
@@ -184,21 +209,3 @@ def _grades(relevant: Set[str] | Mapping[str, int], column: Mapping[str, int]) -
     """Grades of the documents in the pool, by the name of their column."""
     grades = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
     return {str(column[doc_id]): grade for doc_id, grade in grades.items() if doc_id in column}
-
-
-def _measured(
-    grades: Sequence[Mapping[str, int]], order: NDArray[np.int64]
-) -> Iterator[QueryMetrics]:
-    """The metrics of each row of ``order``, columns best first."""
-    judged = {str(row): dict(some) for row, some in enumerate(grades)}
-    # Distinct scores: trec_eval would break ties its own way.
-    ranked = {
-        str(row): {str(column): float(-rank) for rank, column in enumerate(columns)}
-        for row, columns in enumerate(order.tolist())
-    }
-    values = {
-        (metric.query_id, metric.measure): metric.value
-        for metric in ir_measures.iter_calc([_NDCG, _RECALL, _RR], judged, ranked)
-    }
-    for row in judged:
-        yield QueryMetrics(values[row, _NDCG], values[row, _RECALL], values[row, _RR])

@@ -37,7 +37,7 @@ class ModelCache:
         """Nothing is read or written yet."""
         self.folder = folder
 
-    def open(self, digest: str, download: Callable[[Path], None]) -> Path:
+    def open(self, digest: str, download: Callable[[Path], object]) -> Path:
         """The folder of a model; of several processes that open it one downloads it.
 
         Args:
@@ -57,17 +57,9 @@ class ModelCache:
             os.utime(copy)
             return copy
 
-    def keep(self, folder: Path, digest: str) -> None:
-        """Put a model that was written in ``folder``, in the cache already, in its place."""
-        with self._lock(digest):
-            copy = self.folder / digest
-            if not copy.exists():
-                folder.rename(copy)
-            os.utime(copy)
-
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """An empty folder, removed at the end unless it was kept; then old models go too."""
+        """An empty folder, removed at the end unless it was renamed; then old models go too."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = self.folder / f".{secrets.token_hex(8)}"
         folder.mkdir()

@@ -20,7 +20,6 @@ import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -41,14 +40,6 @@ from trainer.registry.storage import Storage
 log = structlog.get_logger(__name__)
 
 _MANIFEST = re.compile(r"v([1-9]\d*)\.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A model in the registry."""
-
-    version: int
-    model: Model
 
 
 class Registry:
@@ -92,7 +83,7 @@ class Registry:
         if writing:
             self._storage.try_exclusive_create()
 
-    def publish(self, retriever: str, version: int, write: Callable[[Path], None]) -> Published:
+    def publish(self, retriever: str, version: int, write: Callable[[Path], None]) -> Model:
         """Publish a model: it appears whole, durably, or not at all.
 
         1. Write the files on this machine.
@@ -123,7 +114,7 @@ class Registry:
                 published = self._manifest(location) or self._add(location, manifest, folder)
                 self._remove_unpublished(location, published)
                 if published.digest == manifest.digest and not self._storage.is_folder:
-                    self._cache.keep(folder, manifest.digest)
+                    self._cache.open(manifest.digest, folder.rename)
         except OSError as error:
             raise ModelError(
                 f"Cannot publish version {version} of {retriever} into {self.name}: {error}. "
@@ -139,9 +130,9 @@ class Registry:
             )
         if published == manifest:
             log.info("model published", retriever=retriever, version=version)
-        return Published(version, Model(location=location, digest=manifest.digest))
+        return Model(location=location, digest=manifest.digest)
 
-    def published(self, retriever: str, version: int) -> Published | None:
+    def published(self, retriever: str, version: int) -> Model | None:
         """What is published as this version, or nothing: a repeated run need not train again.
 
         Raises:
@@ -149,9 +140,7 @@ class Registry:
         """
         location = f"{retriever}/v{version}"
         manifest = self._manifest(location)
-        if manifest is None:
-            return None
-        return Published(version, Model(location=location, digest=manifest.digest))
+        return Model(location=location, digest=manifest.digest) if manifest else None
 
     def versions(self, retriever: str) -> list[int]:
         """Versions that are published, ascending."""
@@ -168,8 +157,7 @@ class Registry:
         if self._storage.is_folder:
             manifest = self._manifest_of(model)
             folder = Path(self._storage.path(_files(model.location, manifest)))
-            self._verify(model, manifest, folder)
-            return folder
+            return self._verified(model, manifest, folder)
         try:
             return self._cache.open(model.digest, partial(self._download, model))
         except OSError as error:
@@ -203,8 +191,7 @@ class Registry:
         content = training_file.dump(examples)
         digest = training_file.digest(content)
         location = f"{retriever}/training/{digest}.jsonl"
-        if not self._storage.exists(location):
-            self._storage.write(location, content)
+        self._storage.write(location, content)
         return TrainingFile(location=location, digest=digest, examples=len(examples))
 
     def load_training_file(self, frozen: TrainingFile) -> tuple[TrainingExample, ...]:
@@ -278,10 +265,7 @@ class Registry:
                 "the release was published in."
             )
         if manifest.digest != model.digest:
-            raise ModelError(
-                f"The model {model.location} in {self.name} is not the one that was published: its "
-                f"digest is not {model.digest}. Restore it from a copy, or roll back."
-            )
+            raise self._changed(model, f"its digest is not {model.digest}")
         return manifest
 
     def _download(self, model: Model, folder: Path) -> None:
@@ -289,16 +273,19 @@ class Registry:
         # If a file is missing, the error of the verification names it.
         with suppress(FileNotFoundError):
             self._storage.download(_files(model.location, manifest), manifest.files, folder)
-        self._verify(model, manifest, folder)
+        self._verified(model, manifest, folder)
 
-    def _verify(self, model: Model, manifest: Manifest, folder: Path) -> None:
+    def _verified(self, model: Model, manifest: Manifest, folder: Path) -> Path:
         difference = manifest.difference(folder)
         if difference is not None:
-            files = _files(model.location, manifest)
-            raise ModelError(
-                f"The model {model.location} in {self.name} is not the one that was published: "
-                f"{files}/{difference}. Restore it from a copy, or roll back."
-            )
+            raise self._changed(model, f"{_files(model.location, manifest)}/{difference}")
+        return folder
+
+    def _changed(self, model: Model, how: str) -> ModelError:
+        return ModelError(
+            f"The model {model.location} in {self.name} is not the one that was published: {how}. "
+            "Restore it from a copy, or roll back."
+        )
 
 
 def _name(location: str) -> str:

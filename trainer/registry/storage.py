@@ -7,7 +7,6 @@ registry and what to do.
 import errno
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,6 @@ from typing import Any
 import fsspec
 import structlog
 from fsspec.asyn import AsyncFileSystem
-from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
@@ -25,9 +23,6 @@ from schemas.errors import ConfigurationError, RegistryError, RetrailError
 from trainer.registry.manifest import ModelFile
 
 log = structlog.get_logger(__name__)
-
-PROGRESS_SECONDS = 10.0
-"""Between two log lines of a long transfer."""
 
 CONNECT_SECONDS = 5.0
 """For a connection to S3, each of several times; a search waits for it. Its own default is 60."""
@@ -74,25 +69,12 @@ class Storage:
 
     def list(self, location: str = "") -> list[str]:
         """Names right below a location, of files and folders; none if there is no such folder."""
-        with self._request("list models"):
-            try:
+        try:
+            with self._request("list models"):
                 found = self._files.ls(self.path(location).rstrip("/"), detail=False)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return []
+        except FileNotFoundError:
+            return []
         return [PurePosixPath(name).name for name in found]
-
-    def exists(self, location: str) -> bool:
-        """Whether there is such a file or folder."""
-        with self._request(f"look for {location}"):
-            try:
-                self._files.info(self.path(location))
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return False
-        return True
 
     def read(self, location: str) -> bytes:
         """A file.
@@ -114,11 +96,13 @@ class Storage:
         with self._request(f"create {location}"):
             try:
                 self._files.pipe_file(self.path(location), content, mode="create")
-            except Exception:
+            except Exception as error:
                 # Each server reports an existing object by another error, and a request that was
                 # repeated may find what its first try has created.
-                if not self.exists(location):
-                    raise
+                try:
+                    self.read(location)
+                except FileNotFoundError:
+                    raise error from error.__cause__
 
     def upload(self, folder: Path, files: tuple[ModelFile, ...], location: str) -> None:
         """Copy the files of a local folder below a location.
@@ -126,15 +110,16 @@ class Storage:
         Raises:
             OSError: a local file cannot be read.
         """
-        progress = _Progress("model uploading", location, files)
+        log.info("copying a model into the registry", files=location, mb=_megabytes(files))
         for file in files:
             name = f"{location}/{file.path}"
             with self._request(f"write {name}"):
-                self._files.put_file(str(folder / file.path), self.path(name), callback=progress)
+                self._files.put_file(str(folder / file.path), self.path(name))
         if self.is_folder:
+            target = Path(self.path(location))
             with self._request(f"write {location}"):
-                _sync_tree(Path(self.path(location)))
-        progress.log("model uploaded")
+                for path in (*target.rglob("*"), target, target.parent):
+                    sync(path)
 
     def download(self, location: str, files: tuple[ModelFile, ...], folder: Path) -> None:
         """Copy the files below a location into a local folder.
@@ -143,13 +128,12 @@ class Storage:
             FileNotFoundError: one of them does not exist.
             OSError: a local file cannot be written.
         """
-        progress = _Progress("model downloading", location, files)
+        log.info("copying a model from the registry", files=location, mb=_megabytes(files))
         for file in files:
             name, target = f"{location}/{file.path}", folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._request(f"read {name}"):
-                self._files.get_file(self.path(name), str(target), callback=progress)
-        progress.log("model downloaded")
+                self._files.get_file(self.path(name), str(target))
 
     def remove(self, location: str) -> None:
         """Remove a file, or a folder with all below it; a failure costs space and is logged."""
@@ -251,29 +235,6 @@ class _Folder(LocalFileSystem):  # type: ignore[misc]
         sync(target.parent)
 
 
-class _Progress(Callback):  # type: ignore[misc]
-    """Logs a transfer now and then, in bytes of the whole model."""
-
-    def __init__(self, event: str, location: str, files: tuple[ModelFile, ...]) -> None:
-        super().__init__()
-        self._event = event
-        self._location = location
-        self._bytes = sum(file.size for file in files)
-        self._done = 0
-        self._began = self._logged = time.monotonic()
-
-    def relative_update(self, inc: int = 1) -> None:
-        self._done += inc
-        if time.monotonic() - self._logged >= PROGRESS_SECONDS:
-            self.log(self._event, done_mb=round(self._done / 1e6, 1))
-
-    def log(self, event: str, **values: float) -> None:
-        """Write one line."""
-        self._logged = time.monotonic()
-        seconds, mb = round(self._logged - self._began, 1), round(self._bytes / 1e6, 1)
-        log.info(event, files=self._location, mb=mb, seconds=seconds, **values)
-
-
 def _remote(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL, and the path in it."""
     is_s3 = url.startswith(("s3://", "s3a://"))
@@ -292,9 +253,8 @@ def _remote(url: str) -> tuple[AbstractFileSystem, str]:
     return files, root.rstrip("/")
 
 
-def _sync_tree(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        sync(path)
+def _megabytes(files: tuple[ModelFile, ...]) -> float:
+    return round(sum(file.size for file in files) / 1e6, 1)
 
 
 def _code(error: Any) -> str | None:

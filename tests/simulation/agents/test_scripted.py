@@ -1,19 +1,20 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 
 from schemas.tokens import count_tokens
-from simulation.agents import thoughts, wording
+from simulation.agents import rounds, thoughts, wording
 from simulation.agents.draws import draw
 from simulation.agents.lexical import content_words, overlap, snippet, stem, stems
 from simulation.agents.scripted import (
     MOST_SEARCHES,
     PERSONAS,
+    Agent,
     Answered,
     Asked,
     Browsed,
@@ -22,11 +23,10 @@ from simulation.agents.scripted import (
     Step,
     Thought,
     act,
-    perform,
     worth_opening,
 )
 from simulation.corpora.corpus import Need
-from streams.judge.local_judge import LocalJudge
+from streams.judge.local import LocalJudge
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Hit:
     text: str
 
 
+Search = Callable[[str], Sequence[Hit]]
+
 TEXTS = {
     "wrap": "The text is wrapped into a list of lines, each of them at most width characters long.",
     "copy": "Both the file and its permission bits are copied; the destination may be a folder.",
     "sort": "The sort is stable: items that compare equal keep the order in which they were.",
     "hash": "The digest of the data fed to the object so far, as a string of hexadecimal digits.",
 }
-NEED = Need("n1", "Split one long paragraph into lines of a given width.", {"wrap": 1.0})
+NEED = Need("n1", "Split one long paragraph into lines of a given width.", {"wrap": 1})
 
 
 def toy_search(query: str) -> list[Hit]:
@@ -53,8 +55,19 @@ def toy_search(query: str) -> list[Hit]:
     return [Hit(doc_id, rank, 1.0 / rank, TEXTS[doc_id]) for rank, doc_id in enumerate(best, 1)]
 
 
+def perform(agent: Agent, search: Search) -> list[Step]:
+    """The steps of an agent over a search function."""
+    steps: list[Step] = []
+    rounds.work(
+        [(None, agent)],
+        lambda queries: [search(query) for query in queries],
+        lambda _, step, hits: steps.append(step),
+    )
+    return steps
+
+
 def trajectory(need: Need, *seed: object) -> list[Step]:
-    return [step for step, _ in perform(act(need, Mind.of(*seed)), toy_search)]
+    return perform(act(need, Mind.of(*seed)), toy_search)
 
 
 def many(count: int = 300) -> list[list[Step]]:
@@ -91,7 +104,7 @@ def test_the_shape_of_a_trajectory() -> None:
 
 
 def test_what_is_opened_does_not_depend_on_the_truth() -> None:
-    other = Need(NEED.need_id, NEED.text, {"hash": 1.0})
+    other = Need(NEED.need_id, NEED.text, {"hash": 1})
     for number in range(50):
         first = [step for step in trajectory(NEED, number) if isinstance(step, Asked | Browsed)]
         second = [step for step in trajectory(other, number) if isinstance(step, Asked | Browsed)]
@@ -193,8 +206,8 @@ def test_worth_opening_prefers_shared_words_and_leaves_out_what_was_opened() -> 
 
 
 def test_an_agent_that_finds_nothing_says_so() -> None:
-    need = Need("n2", "Nothing of the kind exists", {"elsewhere": 1.0})
-    steps = [s for s, _ in perform(act(need, Mind.of("none")), lambda _query: [])]
+    need = Need("n2", "Nothing of the kind exists", {"elsewhere": 1})
+    steps = perform(act(need, Mind.of("none")), lambda _query: [])
     assert steps[-2:] == [Answered("I could not find it."), Ended("incorrect")]
     assert sum(isinstance(step, Asked) for step in steps) == MOST_SEARCHES
 
@@ -204,7 +217,7 @@ def test_what_search_raises_reaches_the_caller() -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        list(perform(act(NEED, Mind.of(0)), fail))
+        perform(act(NEED, Mind.of(0)), fail)
 
 
 @pytest.mark.parametrize("number", range(30))

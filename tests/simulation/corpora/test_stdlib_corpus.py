@@ -70,7 +70,7 @@ def test_equal_needs_are_one_with_several_documents() -> None:
         "x",
     )
     (need,) = corpus.training + corpus.unseen
-    assert need.relevant == {"a.put": 1.0, "b.put": 1.0}
+    assert need.relevant == {"a.put": 1, "b.put": 1}
     assert need.text == "___ an item into the queue."
 
 

@@ -48,6 +48,8 @@ def start(corpus: Path, folder: Path, **environment: str) -> "subprocess.Popen[s
     command += ["--report", str(folder / "report.json"), "--chart", str(folder / "chart.png")]
     mine = {
         "TMPDIR": str(folder),
+        # Importing torch's compiler makes a folder in TMPDIR, unless this names another.
+        "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "torchinductor"),
         "RETRAIL_INDEX_MAX_TOKENS": "64",
         "RETRAIL_TRAIN_EPOCHS": "1",
         "RETRAIL_TRAIN_NEGATIVES": "0",

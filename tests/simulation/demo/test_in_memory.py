@@ -18,7 +18,7 @@ DOCUMENTS = [
     for number, subject in enumerate(SUBJECTS)
 ]
 NEEDS = [
-    Need(f"n{number}", f"Tell me the history of {subject}.", {f"d{number}": 1.0})
+    Need(f"n{number}", f"Tell me the history of {subject}.", {f"d{number}": 1})
     for number, subject in enumerate(SUBJECTS)
 ]
 

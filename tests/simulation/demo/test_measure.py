@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulation.agents.scripted import Asked, Browsed, Ended, Mind, act, perform
+from simulation.agents import rounds
+from simulation.agents.scripted import Asked, Browsed, Ended, Mind, Step, act
 from simulation.corpora.corpus import Need
 from simulation.demo import measure
-from simulation.demo.measure import ndcg, recall
+from trainer.evaluate import evaluation
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Hit:
 
 
 DOCUMENTS = {f"d{number}": f"the document about subject{number} alone" for number in range(30)}
-NEEDS = [Need(f"n{n}", f"tell me about subject{n}", {f"d{n}": 1.0}) for n in range(30)]
+NEEDS = [Need(f"n{n}", f"tell me about subject{n}", {f"d{n}": 1}) for n in range(30)]
 
 
 class Toy:
@@ -61,12 +62,15 @@ def test_queries_are_sent_many_at_once_and_progress_is_told() -> None:
 def test_behaviour_is_that_of_the_same_agents_one_by_one() -> None:
     search = Toy(3)
     found = measure.behaviour(NEEDS, search, seed=5)
-    steps = correct = 0
+    taken: list[Step] = []
     for need in NEEDS:
-        mind = Mind.of(5, "measured", need.need_id)
-        for step, _ in perform(act(need, mind), search.one):
-            steps += isinstance(step, Asked | Browsed)
-            correct += isinstance(step, Ended) and step.outcome == "correct"
+        rounds.work(
+            [(None, act(need, Mind.of(5, "measured", need.need_id)))],
+            lambda queries: [search.one(query) for query in queries],
+            lambda _, step, hits: taken.append(step),
+        )
+    steps = sum(isinstance(step, Asked | Browsed) for step in taken)
+    correct = sum(isinstance(step, Ended) and step.outcome == "correct" for step in taken)
     assert (found.success_rate, found.mean_steps) == (correct / 30, steps / 30)
     assert 0 < found.success_rate <= 1
 
@@ -80,17 +84,19 @@ def test_a_better_retriever_means_more_success_and_fewer_steps() -> None:
 
 
 def test_ndcg_with_several_relevant_documents_and_grades() -> None:
-    assert ndcg(["a", "b"], {"a": 1.0, "b": 1.0}) == pytest.approx(1.0)
-    assert ndcg(["x", "a"], {"a": 1.0, "b": 1.0}) == pytest.approx(
-        (1 / math.log2(3)) / (1 + 1 / math.log2(3))
-    )
-    assert ndcg(["b", "a"], {"a": 2.0, "b": 1.0}) == pytest.approx(
-        (1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3))
+    grades = [{"a": 1, "b": 1}, {"a": 1, "b": 1}, {"a": 2, "b": 1}]
+    found = evaluation.measure(grades, [["a", "b"], ["x", "a"], ["b", "a"]])
+    second = 1 / math.log2(3)
+    assert [metrics.ndcg_at_10 for metrics in found] == pytest.approx(
+        [1.0, second / (1 + second), (1 + 2 * second) / (2 + second)]
     )
 
 
 def test_only_ten_hits_count() -> None:
-    found = [f"x{number}" for number in range(10)] + ["a"]
-    assert ndcg(found, {"a": 1.0}) == 0.0
-    assert recall(found, {"a": 1.0}) == 0.0
-    assert recall(["a"], {"a": 1.0, "b": 1.0}) == 0.5
+    below = [f"x{number}" for number in range(10)] + ["a"]
+    nothing, half, none_found = evaluation.measure(
+        [{"a": 1}, {"a": 1, "b": 1}, {"a": 1}], [below, ["a"], []]
+    )
+    assert (nothing.ndcg_at_10, nothing.recall_at_10) == (0.0, 0.0)
+    assert half.recall_at_10 == 0.5
+    assert (none_found.ndcg_at_10, none_found.recall_at_10) == (0.0, 0.0)

@@ -6,9 +6,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from schemas.releases import Model
 from schemas.settings import Settings
 from tests.trainer.model_writing import files
-from trainer.registry.registry import Published, Registry
+from trainer.registry.registry import Registry
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -24,7 +25,7 @@ def registry(settings: Settings) -> Registry:
 
 
 @pytest.fixture
-def published(registry: Registry) -> Published:
+def published(registry: Registry) -> Model:
     return registry.publish("r", 1, files(a="1", b="2"))
 
 

@@ -9,10 +9,11 @@ import fsspec
 import pytest
 
 from schemas.errors import ModelError
+from schemas.releases import Model
 from schemas.settings import Settings
 from tests.started_servers import on_s3
 from tests.trainer.model_writing import files, files_of, left_over, names, put, read
-from trainer.registry.registry import Published, Registry
+from trainer.registry.registry import Registry
 
 pytestmark = on_s3
 
@@ -55,7 +56,7 @@ def unseen_then_published(settings: Settings, registry: Registry, elsewhere: Reg
 
     published = registry.publish("r", 1, files(a="whole", b="whole"))
 
-    assert (elsewhere.open(published.model) / "b").read_text() == "whole"
+    assert (elsewhere.open(published) / "b").read_text() == "whole"
     cache = str(settings.model_cache)
     assert [name for name in left_over(settings) if not name.startswith(cache)] == []
 
@@ -67,7 +68,7 @@ def test_a_publisher_killed_right_after_the_manifest_has_published(
 
     found = elsewhere.published("r", 1)
     assert found is not None
-    assert (elsewhere.open(found.model) / "a").read_text() == "whole"
+    assert (elsewhere.open(found) / "a").read_text() == "whole"
     assert elsewhere.publish("r", 1, files(a="whole", b="whole")) == found
 
 
@@ -78,49 +79,47 @@ def killed(settings: Settings, content: str, request: str, nth: int) -> int:
 
 
 def test_a_changed_file_is_noticed(
-    settings: Settings, published: Published, elsewhere: Registry, tmp_path: Path
+    settings: Settings, published: Model, elsewhere: Registry, tmp_path: Path
 ) -> None:
-    changed = f"{files_of(settings, published.model)}/b"
+    changed = f"{files_of(settings, published)}/b"
     put(settings, changed, b"3")
 
     with pytest.raises(ModelError, match=f"{settings.registry_url} .*{changed} has changed"):
-        elsewhere.open(published.model)
+        elsewhere.open(published)
     copies = (tmp_path / "elsewhere").rglob("*")
     assert [path for path in copies if path.is_file() and path.suffix != ".lock"] == []
 
 
-def test_a_missing_file_is_named(
-    settings: Settings, published: Published, elsewhere: Registry
-) -> None:
-    missing = f"{files_of(settings, published.model)}/b"
+def test_a_missing_file_is_named(settings: Settings, published: Model, elsewhere: Registry) -> None:
+    missing = f"{files_of(settings, published)}/b"
     filesystem, root = fsspec.core.url_to_fs(settings.registry_url)
     filesystem.rm(f"{root}/{missing}")
 
     with pytest.raises(ModelError, match=f"{settings.registry_url} .*{missing} is missing"):
-        elsewhere.open(published.model)
+        elsewhere.open(published)
 
 
 def test_a_file_that_was_added_to_a_model_is_never_read(
-    settings: Settings, published: Published, elsewhere: Registry
+    settings: Settings, published: Model, elsewhere: Registry
 ) -> None:
-    added = f"{files_of(settings, published.model)}/adapter_config.json"
+    added = f"{files_of(settings, published)}/adapter_config.json"
     put(settings, added, b"{}")
 
     if "://" in settings.registry_url:
-        assert not (elsewhere.open(published.model) / "adapter_config.json").exists()
+        assert not (elsewhere.open(published) / "adapter_config.json").exists()
     else:
         with pytest.raises(ModelError, match=f"{added} does not belong to the model"):
-            elsewhere.open(published.model)
+            elsewhere.open(published)
 
 
 def test_another_manifest_than_the_records_is_noticed(
-    settings: Settings, registry: Registry, published: Published, elsewhere: Registry
+    settings: Settings, registry: Registry, published: Model, elsewhere: Registry
 ) -> None:
     other = registry.publish("r", 2, files(a="other"))
-    put(settings, "r/v1.json", read(settings, f"{other.model.location}.json"))
+    put(settings, "r/v1.json", read(settings, f"{other.location}.json"))
 
     with pytest.raises(ModelError, match="not the one that was published"):
-        elsewhere.open(published.model)
+        elsewhere.open(published)
 
 
 FOLDER = b'{"format":"retrail-model/1","folder":"v1-0123456789abcdef",'
@@ -138,19 +137,19 @@ FOLDER = b'{"format":"retrail-model/1","folder":"v1-0123456789abcdef",'
     ids=["cut short", "of another format", "folder outside", "leaving its folder", "absolute"],
 )
 def test_a_damaged_manifest_is_named(
-    settings: Settings, published: Published, elsewhere: Registry, content: bytes
+    settings: Settings, published: Model, elsewhere: Registry, content: bytes
 ) -> None:
     put(settings, "r/v1.json", content)
 
     with pytest.raises(ModelError, match=rf"The manifest r/v1\.json in {settings.registry_url} is"):
-        elsewhere.open(published.model)
+        elsewhere.open(published)
 
 
 @pytest.mark.parametrize("settings", ["s3"], indirect=True)
 def test_a_cached_model_that_was_changed_is_downloaded_again(
-    registry: Registry, published: Published
+    registry: Registry, published: Model
 ) -> None:
-    copy = registry.open(published.model)
+    copy = registry.open(published)
     (copy / "a").write_text("damaged")
 
-    assert (registry.open(published.model) / "a").read_text() == "1"
+    assert (registry.open(published) / "a").read_text() == "1"

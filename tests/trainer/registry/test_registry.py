@@ -16,7 +16,7 @@ from tests.started_servers import on_s3
 from tests.trainer.labelled import example
 from tests.trainer.model_writing import files, left_over, names, put, read
 from trainer.model.encoder import Encoder
-from trainer.registry.registry import Published, Registry
+from trainer.registry.registry import Registry
 from trainer.registry.storage import Storage
 
 pytestmark = on_s3
@@ -29,9 +29,9 @@ def test_an_encoder_is_published_and_loaded(
 
     published = registry.publish("r", 1, encoder.save)
 
-    assert published.model.location == "r/v1"
+    assert published.location == "r/v1"
     for place in (registry, elsewhere):
-        loaded = place.load(published.model)
+        loaded = place.load(published)
         assert loaded.layout == encoder.layout
         np.testing.assert_array_equal(loaded.encode_queries(["x"]), encoder.encode_queries(["x"]))
     assert left_over(settings) == []
@@ -48,7 +48,7 @@ def test_everything_in_the_folder_of_a_model_is_published(
 
     published = registry.publish("r/0123456789abcdef", 7, write)
 
-    found = elsewhere.open(published.model)
+    found = elsewhere.open(published)
     contents = {
         path.relative_to(found).as_posix(): path.read_bytes()
         for path in found.rglob("*")
@@ -91,7 +91,7 @@ def test_a_version_never_changes(registry: Registry, settings: Settings) -> None
         registry.publish("r", 1, files(a="2"))
 
     assert registry.published("r", 1) == first
-    assert (registry.open(first.model) / "a").read_text() == "1"
+    assert (registry.open(first) / "a").read_text() == "1"
     assert left_over(settings) == []
 
 
@@ -159,7 +159,7 @@ def test_of_two_that_race_both_get_the_one_that_is_there(
     settings: Settings, contents: tuple[str, str], winners: int
 ) -> None:
     together = threading.Barrier(2)
-    results: list[Published | ModelError] = []
+    results: list[Model | ModelError] = []
 
     def publish(content: str) -> None:
         def write(folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_of_two_that_race_both_get_the_one_that_is_there(
     for thread in threads:
         thread.join()
 
-    published = [result for result in results if isinstance(result, Published)]
+    published = [result for result in results if isinstance(result, Model)]
     assert len(published) == winners
     assert {Registry.of(settings).published("r", 1)} == set(published)
     assert left_over(settings) == []
@@ -189,7 +189,7 @@ def test_a_publisher_that_is_overtaken_while_it_copies_gets_what_is_published(
 ) -> None:
     """The one that overtakes removes the other's files, under its hands if it still copies."""
     genuine = Storage.upload
-    first: list[Published] = []
+    first: list[Model] = []
 
     def overtaken(*args: Any) -> None:
         genuine(*args)
@@ -250,13 +250,13 @@ def test_a_file_beside_a_model_is_not_in_its_digest_and_can_be_replaced(
     published = registry.publish("r", 1, files(a="1"))
 
     for text in ("first", "second"):
-        registry.write_beside(published.model, "md", text)
+        registry.write_beside(published, "md", text)
         assert read(settings, "r/v1.md") == text.encode()
-    registry.write_beside(published.model, "steps.csv", "step,loss\n")
+    registry.write_beside(published, "steps.csv", "step,loss\n")
 
     assert registry.published("r", 1) == published
     assert registry.versions("r") == [1]
-    assert (registry.open(published.model) / "a").read_text() == "1"
+    assert (registry.open(published) / "a").read_text() == "1"
     assert left_over(settings) == []
 
 
@@ -265,7 +265,7 @@ def test_a_registry_can_be_copied_file_by_file_into_a_bucket_and_back(
     registry: Registry, settings: Settings, s3_url: str, tmp_path: Path
 ) -> None:
     models = [
-        registry.publish(home, version, files(a=str(version))).model
+        registry.publish(home, version, files(a=str(version)))
         for home, version in (("r", 1), ("r/0123456789abcdef", 2), ("r", 3))
     ]
     registry.write_beside(models[0], "md", "card")
@@ -284,19 +284,19 @@ def test_a_registry_can_be_copied_file_by_file_into_a_bucket_and_back(
         assert copied.load_training_file(frozen) == (example(1),)
         assert read(target, "r/v1.md") == b"card"
         assert names(target) == names(settings)
-        assert copied.publish("r", 3, files(a="3")).model == models[2]
+        assert copied.publish("r", 3, files(a="3")) == models[2]
         assert names(target) == names(settings)
 
 
 def test_a_folder_is_opened_in_place_and_object_storage_through_the_cache(
-    registry: Registry, settings: Settings, published: Published
+    registry: Registry, settings: Settings, published: Model
 ) -> None:
-    folder = registry.open(published.model)
+    folder = registry.open(published)
 
     if "://" in settings.registry_url:
-        assert folder == settings.model_cache / published.model.digest
+        assert folder == settings.model_cache / published.digest
         fsspec.core.url_to_fs(settings.registry_url)[0].rm(settings.registry_url, recursive=True)
-        assert registry.open(published.model) == folder
+        assert registry.open(published) == folder
     else:
         assert folder.is_relative_to(settings.registry_url)
         assert list(settings.model_cache.iterdir()) == []

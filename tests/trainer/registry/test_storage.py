@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_is_named(registry: Registry, settings: Se
     (Path(settings.registry_url) / "r" / "v1.md").mkdir()
 
     with pytest.raises(RegistryError, match=r"Cannot write r/v1\.md in the registry /"):
-        registry.write_beside(published.model, "md", "text")
+        registry.write_beside(published, "md", "text")
     assert left_over(settings) == []
 
 
@@ -117,7 +117,7 @@ def test_a_folder_without_hard_links_is_usable_and_warned_of(
         published = registry.publish("r", 1, files(a="1"))
 
     assert any("does not support exclusive create" in entry["event"] for entry in logged)
-    assert (registry.open(published.model) / "a").read_text() == "1"
+    assert (registry.open(published) / "a").read_text() == "1"
     assert left_over(settings) == []
 
 

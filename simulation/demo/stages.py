@@ -1,0 +1,206 @@
+"""When mining, indexing and the switch of a model are done, and what mining gave."""
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from consumers.indexing.milvus import Milvus
+from retrail_runtime import kafka
+from schemas.base import canonical
+from schemas.errors import BrokerUnavailableError, NoIndexError
+from schemas.pairs import LabelledPair, decode
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving.search.retriever import Retriever
+from simulation.errors import DemoError
+
+MINING_PATIENCE = 120.0
+"""Seconds without any progress of judge or miner after which the demo gives up."""
+INDEXING_PATIENCE = 600.0
+"""Seconds without any progress of the index workers after which the demo gives up."""
+
+INTERVAL = 0.2
+ANSWER_SECONDS = 10.0
+
+T = TypeVar("T")
+Offsets = Mapping[int, int]
+"""Partition → offset."""
+
+
+def wait_until_mined(
+    settings: Settings, events: int, *, on_wait: Callable[[int, int], None]
+) -> None:
+    """Return once all pairs of all events so far are on the topic; every trajectory has ended.
+
+    1. The judge has committed past every event: their judged copies are acknowledged, so they lie
+       before the ends of judged-events that are read now.
+    2. The miner has committed past these ends. It commits the oldest record that an open trajectory
+       needs, so none is open before them, and only when all pairs so far are acknowledged.
+
+    Args:
+        events: published on trajectory-events since it was created.
+        on_wait: called several times a second with the number of judged events and ``events``;
+            what it raises ends the waiting.
+
+    Raises:
+        DemoError: judge or miner stand still.
+        BrokerUnavailableError: Kafka does not answer.
+    """
+    topics = Topics.of(settings)
+    judge = kafka.consumer(settings, settings.group("judge", revised=True))
+    miner = kafka.consumer(settings, settings.group("mine", revised=True))
+
+    def stalled(worker: str) -> Callable[[Offsets], str]:
+        return lambda found: (
+            f"The worker `{worker}` has stood still for {MINING_PATIENCE:.0f} s at {dict(found)}. "
+            "See its log; with RETRAIL_JUDGE=llm the judge waits for its server."
+        )
+
+    def judged() -> Offsets:
+        found = committed(judge, topics.trajectory_events, settings.partitions)
+        on_wait(min(sum(found.values()), events), events)
+        return found
+
+    def mined() -> Offsets:
+        on_wait(events, events)
+        return committed(miner, topics.judged_events, settings.partitions)
+
+    with closing(judge), closing(miner):
+        _await(
+            judged,
+            lambda found: sum(found.values()) >= events,
+            stalled("judge"),
+            MINING_PATIENCE,
+        )
+        marks = kafka.offsets(miner, topics.judged_events)
+        _await(
+            mined,
+            lambda found: all(found[partition] >= end for partition, (_, end) in marks.items()),
+            stalled("mine"),
+            MINING_PATIENCE,
+        )
+
+
+def pairs_of(settings: Settings, trajectory_ids: Collection[str]) -> list[LabelledPair]:
+    """The pairs of these trajectories, each id once, sorted by ``pair_id``.
+
+    Raises:
+        BrokerUnavailableError: Kafka does not answer.
+    """
+    found: dict[str, LabelledPair] = {}
+    for record in kafka.read_to_end(settings, Topics.of(settings).labelled_pairs):
+        pair = decode(record.value)
+        if pair.trajectory_id in trajectory_ids:
+            found.setdefault(pair.pair_id, pair.content())
+    return [found[pair_id] for pair_id in sorted(found)]
+
+
+def digest(pairs: Iterable[LabelledPair]) -> str:
+    """Names the ids and the content of pairs, whatever their order."""
+    ordered = sorted(pairs, key=lambda pair: pair.pair_id)
+    content = [pair.content().model_dump(mode="json") for pair in ordered]
+    return hashlib.sha256(canonical(content)).hexdigest()[:32]
+
+
+def committed(reader: Consumer, topic: str, partitions: int) -> Offsets:
+    """What the reader's group has committed; 0 where it has not.
+
+    Raises:
+        BrokerUnavailableError: Kafka does not answer.
+    """
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    try:
+        found = reader.committed(wanted, timeout=ANSWER_SECONDS)
+    except KafkaException as error:
+        raise BrokerUnavailableError(
+            f"Kafka does not return the committed offsets of {topic}: {error}", topic=topic
+        ) from error
+    return {place.partition: max(0, place.offset) for place in found}
+
+
+def wait_until_indexed(
+    settings: Settings, documents: int, *, on_wait: Callable[[int], None]
+) -> None:
+    """Return once an index serves that holds so many documents.
+
+    Args:
+        on_wait: called several times a second with how many it holds; what it raises ends the
+            waiting.
+
+    Raises:
+        DemoError: for ten minutes nothing was added.
+        RetrailError: Milvus failed.
+    """
+    milvus = Milvus(settings)
+
+    def look() -> tuple[int, bool]:
+        """How many documents any build holds, and whether the one that serves holds all."""
+        served = milvus.aliased()
+        counts = {build.collection: milvus.count(build) for build in milvus.builds()}
+        held = sum(counts.values())
+        on_wait(min(held, documents))
+        return held, served in counts and counts[served] == documents
+
+    _await(
+        look,
+        lambda found: found[1],
+        lambda found: (
+            f"The index holds {found[0]:,} of {documents:,} documents and has not grown for "
+            f"{INDEXING_PATIENCE:.0f} s. See the log of the index worker."
+        ),
+        INDEXING_PATIENCE,
+    )
+
+
+def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[], None]) -> None:
+    """Return once searches are answered by a version.
+
+    Args:
+        on_wait: called several times a second; what it raises ends the waiting.
+
+    Raises:
+        DemoError: it does not come within ten minutes.
+        RetrailError: the retriever fails.
+    """
+
+    def look() -> int:
+        on_wait()
+        try:
+            return retriever.version()
+        except NoIndexError:
+            return 0
+
+    _await(
+        look,
+        lambda found: found == version,
+        lambda found: (
+            f"Version {version} does not serve {INDEXING_PATIENCE:.0f} s after its release; "
+            f"version {found} does. See the log of the index worker."
+        ),
+        INDEXING_PATIENCE,
+    )
+
+
+def _await(
+    look: Callable[[], T],
+    enough: Callable[[T], bool],
+    stalled: Callable[[T], str],
+    patience: float,
+) -> None:
+    """Look until it is enough.
+
+    Raises:
+        DemoError: what is seen has not changed for ``patience`` seconds.
+    """
+    found, moved_at = look(), time.monotonic()
+    while not enough(found):
+        time.sleep(INTERVAL)
+        before, found = found, look()
+        if found != before:
+            moved_at = time.monotonic()
+        elif time.monotonic() - moved_at > patience:
+            raise DemoError(stalled(found))
