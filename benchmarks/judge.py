@@ -12,8 +12,8 @@ from benchmarks import train_judge
 from benchmarks.labelled import Labelled, labelled
 from schemas.events import Verdict
 from schemas.settings import load
-from streams.judge.judging import Judge, judge_named
-from streams.judge.local_judge import verdict_of
+from streams.judge.judgement import Judge, judge_named
+from streams.judge.local import verdict_of
 
 PARTS = (*train_judge.PARTS, "held-out-2", "held-out-3")
 
@@ -52,6 +52,7 @@ def speed(texts: list[Labelled]) -> None:
 async def main(name: str) -> None:
     """Measure on the texts that the weights were fitted to, and on those held out."""
     judge = judge_named(load(judge=name))
+    assert judge is not None, "judge none gives no verdicts"
     for part in PARTS:
         report(part, await measure(judge, labelled(part)))
     await judge.aclose()

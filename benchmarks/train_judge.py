@@ -1,7 +1,7 @@
 """Fits the weights of the local judge: ``python -m benchmarks.train_judge [--cross-validate]``.
 
 scikit-learn's logistic regression with an L2 penalty, on the features of
-``streams/judge/reasoning_features.py``. Deterministic; writes ``streams/judge/local_judge.json``.
+``streams/judge/features.py``. Deterministic; writes ``streams/judge/local.json``.
 The cross-validation leaves out one manner of writing at a time, and writes nothing.
 """
 
@@ -14,8 +14,8 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.labelled import Labelled, labelled
-from streams.judge.local_judge import WEIGHTS_FILE, score, tables_of
-from streams.judge.reasoning_features import features
+from streams.judge.features import features
+from streams.judge.local import WEIGHTS_FILE, score, tables_of
 
 PARTS = (
     *("tuning", "voices", "scripted", "held-out-1", "agents"),
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
         cross_validate(texts)
         return
     weights = fit(texts)
-    WEIGHTS_FILE.write_text(json.dumps(weights, indent=0, ensure_ascii=False) + "\n")
+    WEIGHTS_FILE.write_text(json.dumps(weights, ensure_ascii=False) + "\n")
     print(f"{len(texts)} texts, {len(weights)} weights: {WEIGHTS_FILE}")
 
 

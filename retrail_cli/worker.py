@@ -9,10 +9,10 @@ app = typer.Typer(
 )
 
 MODULES = {
-    "judge": "streams.judge.judge_worker",
-    "mine": "streams.mine.mine_worker",
+    "judge": "streams.judge.worker",
+    "mine": "streams.mine.worker",
     "train": "consumers.training.training_worker",
-    "index": "consumers.indexing.index_worker",
+    "index": "consumers.indexing.worker",
 }
 """Each has ``run(settings)``, which blocks until it is told to stop."""
 

@@ -1,14 +1,15 @@
-"""Milvus as every room reaches it: one client, its errors told apart, its filters escaped.
+"""The Milvus client: connection, classification of errors, escaping of filters.
 
-What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (seen by trying) and Milvus 2.x (documented):
+What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (observed) and Milvus 2.x (documented):
 
 - A call on a collection that is gone raises code 100 (2.x: also 4); an alias that is gone 100
   (2.x: 1600); one on a collection that is not loaded 101. A server that is down raises code 2 at
   once, and a client made before it went down works again after it is back.
 - ``ids=`` of ``get`` and ``delete`` and the query iterator put ids into the filter as they are, so
   an id with a quote or a backslash breaks the call: filters are made by :func:`ids_filter`.
-- Its loggers write every failed call with a traceback to standard error, also those that were
-  expected: they are silenced here, the exceptions say the same.
+- Its loggers write every failed call with a traceback to standard error, also expected ones: they
+  are silenced here, the exceptions carry the same.
+- Client certificates are ignored unless all three files are given.
 """
 
 import logging
@@ -19,25 +20,26 @@ from urllib.parse import urlsplit
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
+from pymilvus.exceptions import ParamError
 
 from schemas.collection import ID_FIELD
 from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
 
 FAILURES = (MilvusException, grpc.RpcError)
-"""What a call raises. gRPC's own errors come through for deadlines, tokens and full messages."""
+"""What a call raises. Deadlines, refused tokens and oversized messages are gRPC's own errors."""
 
 CALL_TIMEOUT = 30.0
-"""Seconds for one call; without a bound pymilvus repeats an unanswered one for minutes."""
+"""Seconds for one call; without it pymilvus repeats an unanswered one for minutes."""
 
 HYBRID_SINCE = (2, 5)
-"""The first Milvus that computes BM25. Milvus Lite has numbers of its own, and does it from 3.2 on
-(the least that is installed) at the latest."""
+"""The first Milvus that computes BM25. Milvus Lite has version numbers of its own; 3.2, the oldest
+that is installed, does."""
 
 _TLS_ADVICE = (
-    " A handshake that fails looks the same: RETRAIL_MILVUS_TLS_CAFILE must have signed the "
-    "server's certificate, RETRAIL_MILVUS_TLS_SERVER_NAME be a name in it, and a server that asks "
-    "its clients for certificates needs RETRAIL_MILVUS_TLS_CERTFILE and RETRAIL_MILVUS_TLS_KEYFILE."
+    " A failed TLS handshake looks the same: RETRAIL_MILVUS_TLS_CAFILE must have signed the "
+    "server's certificate, RETRAIL_MILVUS_TLS_SERVER_NAME be a name in it, and a server with "
+    "mutual TLS needs RETRAIL_MILVUS_TLS_CERTFILE and RETRAIL_MILVUS_TLS_KEYFILE too."
 )
 
 _MISSING = (4, 100, 1600)
@@ -62,12 +64,16 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             token=token,
             timeout=timeout,
             grpc_options=_grpc_options(settings.milvus_uri),
-            # Else it takes over any connection of this process to the same address with the same
+            # Else it reuses any connection of this process to the same address with the same
             # token, closed ones too, whatever its certificates.
             dedicated=bool(tls),
             **tls,
         )
         client.list_collections(timeout=timeout)
+    except OSError as error:
+        raise ConfigurationError(
+            f"RETRAIL_MILVUS_TLS_… names {error.filename}, which cannot be read: {error.strerror}."
+        ) from error
     except FAILURES as error:
         raise MilvusUnavailableError(
             f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a "
@@ -78,9 +84,9 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
 
 
 def require_search(settings: Settings, server_version: str) -> None:
-    """Check that a server can be searched as the settings say.
+    """Check that a server supports the search mode of the settings.
 
-    A version without numbers (a server built from a commit) counts as able.
+    A version without numbers (a server built from a commit) is accepted.
 
     Raises:
         ConfigurationError: hybrid search is asked for, and the server is too old for it.
@@ -96,26 +102,31 @@ def require_search(settings: Settings, server_version: str) -> None:
         )
 
 
-def error_message(error: Exception) -> str:
-    """What Milvus, or gRPC, says of a failure."""
+def error_message(error: BaseException) -> str:
+    """The message of Milvus or gRPC."""
     if isinstance(error, MilvusException):
         return str(error.message)
     details = getattr(error, "details", None)
     return str(details() if callable(details) else error)
 
 
-def is_missing(error: Exception) -> bool:
+def may_pass(error: BaseException) -> bool:
+    """Whether a failed call may succeed when it is repeated unchanged."""
+    return not (isinstance(error, ParamError) or is_missing(error) or is_not_loaded(error))
+
+
+def is_missing(error: BaseException) -> bool:
     """Whether a call failed because its collection or alias does not exist."""
     return _code(error) in _MISSING
 
 
-def is_not_loaded(error: Exception) -> bool:
+def is_not_loaded(error: BaseException) -> bool:
     """Whether a call failed because its collection is not in memory."""
     return _code(error) in _NOT_LOADED
 
 
-def is_down(error: Exception) -> bool:
-    """Whether a call failed because nothing answers."""
+def is_down(error: BaseException) -> bool:
+    """Whether a call failed because no server answered."""
     return _code(error) in _DOWN
 
 
@@ -129,53 +140,46 @@ def ids_filter(ids: Iterable[str]) -> str:
     return f"{ID_FIELD} in [{', '.join(map(literal, ids))}]"
 
 
-def _code(error: Exception) -> Any:
+def _code(error: BaseException) -> Any:
     found = getattr(error, "code", None)
     return found() if callable(found) else found
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
-    """How to reach a Milvus behind TLS, as pymilvus wants it.
+    """pymilvus' options for a Milvus behind TLS; empty for one without.
 
     Raises:
-        ConfigurationError: a file is missing, or not all are given that belong together.
+        ConfigurationError: the settings contradict each other.
     """
-    files = {
-        "RETRAIL_MILVUS_TLS_CAFILE": settings.milvus_tls_cafile,
-        "RETRAIL_MILVUS_TLS_CERTFILE": settings.milvus_tls_certfile,
-        "RETRAIL_MILVUS_TLS_KEYFILE": settings.milvus_tls_keyfile,
-    }
-    given = {name: path for name, path in files.items() if path is not None}
+    files = (
+        settings.milvus_tls_cafile,
+        settings.milvus_tls_certfile,
+        settings.milvus_tls_keyfile,
+    )
+    authority, certificate, key = files
     if urlsplit(settings.milvus_uri).scheme != "https":
-        if given:
+        if any(files):
             raise ConfigurationError(
-                f"{next(iter(given))} is set, but {settings.milvus_uri} is not reached by TLS. Let "
-                "RETRAIL_MILVUS_URI begin with https://."
+                f"RETRAIL_MILVUS_TLS_… is set, but {settings.milvus_uri} is reached without TLS. "
+                "Let RETRAIL_MILVUS_URI begin with https://."
             )
         return {}
-    for name, path in given.items():
-        try:
-            path.read_bytes()
-        except OSError as error:
+    options: dict[str, Any] = {"secure": True, "server_name": settings.milvus_tls_server_name}
+    if certificate or key:
+        if not all(files):
             raise ConfigurationError(
-                f"{name} names {path}, which cannot be read: {error.strerror}."
-            ) from error
-    answer: dict[str, Any] = {"secure": True, "server_name": settings.milvus_tls_server_name}
-    authority, certificate, key = files.values()
-    if certificate is not None or key is not None:
-        if len(given) != len(files):
-            raise ConfigurationError(
-                f"A certificate of this client needs all of {', '.join(files)}."
+                "A client certificate needs all of RETRAIL_MILVUS_TLS_CAFILE, "
+                "RETRAIL_MILVUS_TLS_CERTFILE and RETRAIL_MILVUS_TLS_KEYFILE."
             )
-        return answer | {
+        return options | {
             "ca_pem_path": str(authority),
             "client_pem_path": str(certificate),
             "client_key_path": str(key),
         }
-    return answer | ({"server_pem_path": str(authority)} if authority is not None else {})
+    return options | ({"server_pem_path": str(authority)} if authority else {})
 
 
 def _grpc_options(uri: str) -> dict[str, int]:
-    """Without pymilvus' ping every 10 s on the loopback: Lite takes it for abuse and hangs up."""
+    """No ping every 10 s on the loopback: Milvus Lite closes the connection after some of them."""
     local = urlsplit(uri).hostname in ("127.0.0.1", "localhost", "::1")
     return {"grpc.keepalive_time_ms": 600_000} if local else {}

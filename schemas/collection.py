@@ -1,8 +1,8 @@
-"""The Milvus collection of a release, and its names.
+"""The Milvus collection of a release, its fields and its names.
 
-A collection is a function of (documents, model, search mode): one build per release, and for a time
-a second one beside it when the mode has changed. The alias is named after the retriever, and
-follows the ``live`` release.
+A collection is a function of (documents, model, search mode). A release has one build, and for a
+time a second one beside it after `retrail index rebuild`. The alias is named after the retriever,
+and follows the ``live`` release.
 """
 
 import re
@@ -42,31 +42,31 @@ LOCATION_PROPERTY = "retrail.model_location"
 DIGEST_PROPERTY = "retrail.model_digest"
 SERVED_PROPERTY = "retrail.served"
 SEARCH_PROPERTY = "retrail.search"
-GENERATION_PROPERTY = "retrail.generation"
+SUCCESSOR_PROPERTY = "retrail.successor"
 
 
-def collection_name(retriever: str, version: int, search: SearchMode = "dense") -> str:
-    """``<retriever>_v<version>``, and ``<retriever>_v<version>_hybrid``."""
-    return f"{retriever}_v{version}" + ("_hybrid" if search == "hybrid" else "")
+def collection_name(retriever: str, version: int, rebuild: str = "") -> str:
+    """``<retriever>_v<version>``, and ``<retriever>_v<version>_<build id>`` of a rebuild."""
+    return f"{retriever}_v{version}" + (f"_{rebuild}" if rebuild else "")
 
 
 def version_of(retriever: str, collection: str) -> int | None:
-    """The version that a collection's name carries; ``None`` for a collection of another."""
-    found = re.fullmatch(rf"{re.escape(retriever)}_v(\d+)(_hybrid)?", collection, re.ASCII)
+    """The version in a collection's name; ``None`` for a collection of another retriever."""
+    found = re.fullmatch(rf"{re.escape(retriever)}_v(\d+)(_[0-9a-f]{{8}})?", collection, re.ASCII)
     return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One build of a release: what a collection's properties say of it.
+    """One build of a release, as the properties of its collection describe it.
 
     Attributes:
         build_id: random; a collection that was lost and made again has another one.
         location, digest: of the model in the registry, so that whoever finds the collection can
             load the one model whose vectors it holds.
         served: the alias pointed here once, so it is kept for a while after it is replaced.
-        search: how it can be searched; whoever searches does as the build says.
-        generation: of two builds of one version the higher one replaces the other.
+        search: how it can be searched, and is.
+        successor: id of the build that is to replace this one; empty if none was asked for.
     """
 
     collection: str
@@ -76,25 +76,24 @@ class Build:
     digest: str
     served: bool = False
     search: SearchMode = "dense"
-    generation: int = 0
+    successor: str = ""
 
     @classmethod
     def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":
-        """``None``: the collection was not made by Retrail."""
-        version = properties.get(VERSION_PROPERTY, "")
-        build_id = properties.get(BUILD_PROPERTY, "")
-        if not version.isdecimal() or not build_id:
+        """``None``: the collection was not created by Retrail."""
+        try:
+            return cls(
+                collection=collection,
+                version=int(properties[VERSION_PROPERTY]),
+                build_id=properties[BUILD_PROPERTY],
+                location=properties[LOCATION_PROPERTY],
+                digest=properties[DIGEST_PROPERTY],
+                served=properties.get(SERVED_PROPERTY) == "true",
+                search="hybrid" if properties[SEARCH_PROPERTY] == "hybrid" else "dense",
+                successor=properties.get(SUCCESSOR_PROPERTY, ""),
+            )
+        except (KeyError, ValueError):
             return None
-        return cls(
-            collection=collection,
-            version=int(version),
-            build_id=build_id,
-            location=properties.get(LOCATION_PROPERTY, ""),
-            digest=properties.get(DIGEST_PROPERTY, ""),
-            served=properties.get(SERVED_PROPERTY) == "true",
-            search="hybrid" if properties.get(SEARCH_PROPERTY) == "hybrid" else "dense",
-            generation=int(properties.get(GENERATION_PROPERTY, "0")),
-        )
 
     def properties(self) -> dict[str, str]:
         """As they are written when the collection is created."""
@@ -104,7 +103,6 @@ class Build:
             LOCATION_PROPERTY: self.location,
             DIGEST_PROPERTY: self.digest,
             SEARCH_PROPERTY: self.search,
-            GENERATION_PROPERTY: str(self.generation),
         }
 
 

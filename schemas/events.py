@@ -6,7 +6,7 @@ client sends seq 0 first. One search event is one query: a tool that runs severa
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.base import Contract, Count, DocId, Moment, Tenant, TrajectoryId, Version
 from schemas.base import describe as describe
+from schemas.errors import InvalidRecordError
 
 SCHEMA_VERSION = "1.0"
 """Major.minor. A newer minor version is read without its unknown fields; a newer major is not."""
@@ -107,42 +108,38 @@ Event = Search | Browse | Reasoning | Answer | End | Other
 
 adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
-InvalidReason = Literal[
-    "malformed_json", "unknown_type", "missing_field", "invalid_field", "unsupported_version"
-]
-
-
-class InvalidEventError(ValueError):
-    """Bytes that are no event; ``reason`` is a metric label, the message is for a person."""
-
-    def __init__(self, reason: InvalidReason, message: str) -> None:
-        super().__init__(message)
-        self.reason: InvalidReason = reason
+E = TypeVar("E")
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Generic[E]):
     """An event, and how many fields of a newer minor version were left out."""
 
-    event: Event
+    event: E
     unknown_fields: int = 0
 
 
-def parse(value: bytes) -> Parsed:
+def parse(value: bytes) -> Parsed[Event]:
     """Read the value of a trajectory-events record.
 
     Raises:
-        InvalidEventError: it is not JSON, not an event, or of another major version.
+        InvalidRecordError: it is not JSON, not an event, or of another major version; its reason is
+            malformed_json, unknown_type, missing_field, invalid_field or unsupported_version.
     """
+    return parse_with(adapter, value)
+
+
+def parse_with(adapter: TypeAdapter[E], value: bytes) -> Parsed[E]:
+    """Read the value of a record whose contract is ``adapter``; for errors see :func:`parse`."""
     try:
         event = adapter.validate_json(value)
     except ValidationError as error:
-        return _parse_newer(value, error)
-    _require_version(event.schema_version)
+        return _parse_newer(adapter, value, error)
+    _require_version(getattr(event, "schema_version", SCHEMA_VERSION))
     return Parsed(event)
 
 
-def _parse_newer(value: bytes, error: ValidationError) -> Parsed:
+def _parse_newer(adapter: TypeAdapter[E], value: bytes, error: ValidationError) -> Parsed[E]:
     """A second look at what did not validate: a newer minor version may have added fields."""
     details = error.errors(include_url=False, include_context=False)
     version = _declared_version(value)
@@ -152,7 +149,7 @@ def _parse_newer(value: bytes, error: ValidationError) -> Parsed:
             unknown = [item for item in details if item["type"] == "extra_forbidden"]
             if len(unknown) == len(details):
                 return Parsed(adapter.validate_json(value, extra="ignore"), len(unknown))
-    raise InvalidEventError(_reason(details), describe(details)) from error
+    raise InvalidRecordError(describe(details), reason=_reason(details)) from error
 
 
 def _declared_version(value: bytes) -> str | None:
@@ -167,13 +164,13 @@ def _declared_version(value: bytes) -> str | None:
 
 def _require_version(version: str) -> None:
     if int(version.split(".")[0]) != _MAJOR:
-        raise InvalidEventError(
-            "unsupported_version",
+        raise InvalidRecordError(
             f"schema_version {version} is of another major version than {SCHEMA_VERSION}",
+            reason="unsupported_version",
         )
 
 
-_REASONS: dict[str, InvalidReason] = {
+_REASONS = {
     "json_invalid": "malformed_json",
     "union_tag_invalid": "unknown_type",
     "union_tag_not_found": "missing_field",
@@ -181,7 +178,7 @@ _REASONS: dict[str, InvalidReason] = {
 }
 
 
-def _reason(details: Iterable[ErrorDetails]) -> InvalidReason:
+def _reason(details: Iterable[ErrorDetails]) -> str:
     return next(
         (_REASONS[item["type"]] for item in details if item["type"] in _REASONS), "invalid_field"
     )

@@ -1,4 +1,4 @@
-"""Kafka headers: CloudEvents on events, and what a dead letter says about itself."""
+"""Kafka headers: CloudEvents on events, and the error headers of dead letters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.base import Contract, Count, DocId, Offset
-from schemas.events import Browse, End, Envelope, Other, Search, Verdict
+from schemas.events import Browse, End, Envelope, Other, Parsed, Search, Verdict, parse_with
 
 JudgeLabel = Annotated[str, Field(max_length=128)]
 
@@ -18,7 +18,7 @@ class Source(Contract):
     """Where a judged event comes from."""
 
     source_offset: Offset
-    source_time: Annotated[int, Field(description="append time of the source record, ms epoch")]
+    source_time: Annotated[Offset, Field(description="append time of the source record, ms epoch")]
 
 
 class Judgement(Contract):
@@ -70,7 +70,7 @@ class Tick(Contract):
 
     type: Literal["tick"] = "tick"
     as_of: Annotated[
-        int | None,
+        Offset | None,
         Field(
             description="until when all that was appended to the source had been judged, by the "
             "judge's clock, ms epoch"
@@ -84,3 +84,12 @@ Judged = JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEn
 adapter: TypeAdapter[Judged | Tick] = TypeAdapter(
     Annotated[Judged | Tick, Field(discriminator="type")]
 )
+
+
+def parse(value: bytes) -> Parsed[Judged | Tick]:
+    """Read the value of a judged-events record.
+
+    Raises:
+        InvalidRecordError: it is not JSON, not an event, or of another major version.
+    """
+    return parse_with(adapter, value)

@@ -78,13 +78,10 @@ class MilvusSettings(BaseModel):
     milvus_tls_server_name: str = Field(
         "", description="name in the server's certificate, where that is not the URI's"
     )
-    milvus_index: Literal["FLAT", "HNSW", "AUTOINDEX"] = Field(
-        "AUTOINDEX", description="vector index of a collection; FLAT is exact"
-    )
     index_search: SearchMode = Field(
         "dense",
-        description="hybrid adds BM25 to the vectors (Milvus 2.5 or newer); of the index worker, "
-        "searches follow what it built",
+        description="of collections built from now on: dense, or hybrid, which adds BM25 (Milvus "
+        "2.5 or newer); searches follow the collection",
     )
 
 
@@ -269,11 +266,6 @@ class IndexSettings(BaseModel):
     )
     index_compare_seconds: PositiveFloat = Field(
         180.0, description="seconds between two comparisons of a collection with the documents"
-    )
-    vector_store_mb: int = Field(
-        2048,
-        ge=0,
-        description="disk under the data dir for vectors of texts encoded before; 0 for none",
     )
 
 

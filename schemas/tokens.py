@@ -1,4 +1,4 @@
-"""How long a reasoning is: the one rule that client and judge share (DESIGN, "Mining")."""
+"""How long a reasoning is: the one rule that client and judge share."""
 
 import re
 

@@ -6,6 +6,37 @@ events is :data:`retrail_runtime.metrics.LAG_RECORDS`. ``docs/metrics.md`` lists
 
 from prometheus_client import Counter, Gauge, Histogram
 
+OTHER = "other"
+NAMELESS = "none"
+MAX_LABEL_VALUES = 50
+
+
+class BoundedLabel:
+    """A label whose values come from outside: each one is a series that Prometheus keeps.
+
+    The first values pass, all later ones become :data:`OTHER`.
+    """
+
+    def __init__(self, most: int = MAX_LABEL_VALUES) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def of(self, value: str) -> str:
+        """The label for a value; :data:`NAMELESS` for an empty one, which Prometheus drops.
+
+        >>> label = BoundedLabel(most=1)
+        >>> label.of("qwen"), label.of("llama"), label.of("qwen"), label.of("")
+        ('qwen', 'other', 'qwen', 'none')
+        """
+        if not value:
+            return NAMELESS
+        if value not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(value)
+        return value
+
+
 _SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _RANKS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50, 100)
@@ -25,7 +56,7 @@ CHECKPOINTS = Counter(
     "Attempts to commit offsets, by result (committed, lost: no longer ours, waiting).",
     ["result"],
 )
-HOLES = Counter(
+DISCONTINUITIES = Counter(
     "retrail_offset_discontinuities_total",
     "Records whose offset was not the next one: refetched (the worker went back once), gap "
     "(accepted: the records are gone), reset (the log starts again).",
@@ -39,7 +70,9 @@ EVENTS = Counter(
 UNKNOWN_FIELDS = Counter(
     "retrail_judge_unknown_fields_total", "Fields of a newer minor version that were left out."
 )
-DEAD_LETTERS = Counter("retrail_judge_dead_letters_total", "Records set aside.", ["reason"])
+DEAD_LETTERS = Counter(
+    "retrail_judge_dead_letters_total", "Records that went to the dead letter queue.", ["reason"]
+)
 VERDICTS = Counter(
     "retrail_judge_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"]
 )

@@ -116,7 +116,6 @@ def settings(kafka: str, milvus_uri: str, tmp_path: Path) -> Settings:
         retriever=f"{name}retriever",
         data_dir=tmp_path / "data",
         partitions=2,
-        milvus_index="FLAT",
     )
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from consumers import releases
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.index_worker import IndexWorker
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.worker import IndexWorker
 from retrail_runtime import kafka
 from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release
@@ -116,7 +116,7 @@ def make_live(settings: Settings, version: int) -> None:
 def working(settings: Settings) -> Iterator[IndexWorker]:
     """An index worker in a thread; what it raised is raised at the end."""
     stop = threading.Event()
-    worker = IndexWorker(settings, Milvus(settings, stop), stop)
+    worker = IndexWorker(settings, Milvus(settings, stop, vector_index="FLAT"), stop)
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -137,10 +137,21 @@ def working(settings: Settings) -> Iterator[IndexWorker]:
         raise failures[0]
 
 
-class WorkerProcess:
-    """An index worker as a process of its own, to be killed."""
+SLOW = """
+import time
+from consumers.indexing.embedder import Embedder
+rows = Embedder.rows
+def slow(*arguments):
+    time.sleep(0.5)
+    return rows(*arguments)
+Embedder.rows = slow
+"""
 
-    def __init__(self, settings: Settings) -> None:
+
+class WorkerProcess:
+    """An index worker as a process of its own, to be killed; a slow one waits before encoding."""
+
+    def __init__(self, settings: Settings, *, slow: bool = False) -> None:
         given = settings.model_dump(exclude_defaults=True)
         environment = {f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()}
         self._settings = settings
@@ -148,8 +159,9 @@ class WorkerProcess:
             [
                 sys.executable,
                 "-c",
-                "from consumers import indexing; from schemas import settings; "
-                "indexing.run(settings.load())",
+                (SLOW if slow else "")
+                + "from consumers.indexing import worker; from schemas import settings; "
+                "worker.run(settings.load())",
             ],
             cwd=Path(__file__).parent.parent,
             env=os.environ | environment | {"OMP_NUM_THREADS": "1"},

@@ -9,7 +9,7 @@ import sys
 import time
 
 from benchmarks.index import corpus
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from retrail_runtime.milvus import connect
 from schemas.collection import HASH_FIELD, ID_FIELD, TEXT_FIELD, TITLE_FIELD, VECTOR_FIELD, Build
 from schemas.documents import content_hash

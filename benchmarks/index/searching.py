@@ -15,8 +15,8 @@ from schemas.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
 from schemas.settings import Settings
 from serving.search import target
 from serving.search.async_retriever import AsyncRetriever
-from serving.search.queries import CONSISTENCY
 from serving.search.retriever import Retriever
+from serving.search.target import CONSISTENCY
 
 K = 10
 SEARCHES = 1_000

@@ -14,7 +14,7 @@ from pymilvus import MilvusClient
 
 from benchmarks.index import corpus
 from consumers import releases
-from consumers.indexing.groups import Groups
+from consumers.indexing.plan import group
 from deploy import topics as topics_module
 from deploy.processes.child import Child
 from deploy.servers.broker import KafkaBroker
@@ -137,8 +137,9 @@ class World:
             self.wait(lambda: client.has_collection(name))
             build = Build.read(name, client.describe_collection(name)["properties"])
         assert build is not None
-        group, topic = Groups(self.settings).of(build), Topics.of(self.settings).documents
-        with closing(kafka.consumer(self.settings, group)) as reader:
+        topic = Topics.of(self.settings).documents
+        members = group(self.settings.group("index"), build)
+        with closing(kafka.consumer(self.settings, members)) as reader:
             partitions = [TopicPartition(topic, p) for p in kafka.offsets(reader, topic)]
             yield lambda: sum(max(0, p.offset) for p in reader.committed(partitions, timeout=30))
 

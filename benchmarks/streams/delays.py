@@ -153,9 +153,8 @@ def _await_commit(b: Bench) -> None:
 
 def _acknowledged(metadata: str | None) -> int:
     # confluent-kafka 2.16 reads the metadata past its end, so only the start of what
-    # streams.mine.fold.Resume.metadata writes is looked at: version of the format, then this
-    # offset.
-    match = re.match(r"\d+;(\d+);", metadata or "")
+    # streams.mine.fold.Resume.metadata writes is looked at: this offset.
+    match = re.match(r"(\d+);", metadata or "")
     return int(match[1]) if match else -1
 
 

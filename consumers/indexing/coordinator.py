@@ -1,7 +1,7 @@
-"""The coordinator of a build: completes it, swaps it in, and keeps it right.
+"""The coordinator of a build: completes it, swaps it in, and keeps it equal to the documents.
 
-It is whoever owns partition 0 of ``documents`` in the build's group, so there is one at a time, and
-another one when it dies. Nothing is remembered: a new coordinator begins the recipe again.
+It runs in the leading worker, so there is one at a time, and another one when that worker dies. It
+has no state: a new coordinator starts the recipe again.
 """
 
 import threading
@@ -14,14 +14,13 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumers import releases
-from consumers.indexing import build_plan
-from consumers.indexing import index_metrics as metrics
-from consumers.indexing.build_plan import Difference
+from consumers.errors import CollectionLostError, LeaseLostError
+from consumers.indexing import metrics, plan
+from consumers.indexing.documents import DocumentHashes
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.ledger import Ledger
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.plan import Difference
 from retrail_runtime import kafka
-from retrail_runtime.milvus_calls import CollectionLostError
 from schemas.collection import Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
@@ -31,40 +30,38 @@ log = structlog.get_logger(__name__)
 
 TICK = 0.1
 PROGRESS_SECONDS = 5.0
-ROUNDS = 20
-"""Comparisons in a row that may find something to repair; the second should find nothing."""
+MAX_REPAIRS = 20
+"""Comparisons in a row that may find differences; the second should find none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
-    """The live build, while this process coordinates it."""
+class Assignment:
+    """The build that should serve, while this process coordinates it."""
 
     build: Build
     group: str
     embedder: Embedder
 
 
-class Relieved(Exception):
-    """Another worker coordinates now, another release is live, or the worker stops."""
-
-
 class Coordinator(threading.Thread):
-    """Coordinates whatever build ``duty`` names.
+    """Coordinates the build of the current assignment.
 
     Attributes:
         error: what ended the thread, if not :meth:`stop`.
     """
 
-    def __init__(self, settings: Settings, milvus: Milvus, duty: Callable[[], Duty | None]) -> None:
+    def __init__(
+        self, settings: Settings, milvus: Milvus, assignment: Callable[[], Assignment | None]
+    ) -> None:
         super().__init__(name="index-coordinator", daemon=True)
         self.error: BaseException | None = None
         self._settings = settings
         self._topic = Topics.of(settings).documents
         self._milvus = milvus
-        self._duty = duty
+        self._assignment = assignment
         self._stopping = threading.Event()
-        self._ledger = Ledger(settings)
-        self._compared: dict[str, float] = {}
+        self._documents = DocumentHashes(settings)
+        self._compared_at: dict[str, float] = {}
 
     def stop(self) -> None:
         """End soon; ``join`` waits for it."""
@@ -74,138 +71,132 @@ class Coordinator(threading.Thread):
         """Coordinate until stopped."""
         try:
             while not self._stopping.wait(TICK):
-                duty = self._duty()
-                if duty is not None:
-                    self._coordinate(duty)
+                assigned = self._assignment()
+                if assigned is not None:
+                    self._coordinate(assigned)
         except Exception as error:
             self.error = error
 
-    def _coordinate(self, duty: Duty) -> None:
+    def _coordinate(self, assigned: Assignment) -> None:
         try:
-            with closing(kafka.consumer(self._settings, duty.group)) as offsets:
-                if self._milvus.aliased() != duty.build.collection:
-                    self._complete(duty, offsets)
+            with closing(kafka.consumer(self._settings, assigned.group)) as offsets:
                 while not self._stopping.wait(TICK):
-                    self._serve(duty, offsets)
-        except Relieved:
-            log.info("no longer coordinating", collection=duty.build.collection)
+                    self._serve(assigned, offsets)
+        except LeaseLostError:
+            log.info("no longer coordinating", collection=assigned.build.collection)
         except CollectionLostError:
-            log.warning("collection is gone", collection=duty.build.collection)
+            log.warning("collection lost", collection=assigned.build.collection)
 
-    def _complete(self, duty: Duty, offsets: Consumer) -> None:
-        """Swap the build in, complete.
+    def _serve(self, assigned: Assignment, offsets: Consumer) -> None:
+        """Swap the build in unless it serves; keep it loaded, and compare it from time to time."""
+        self._require(assigned)
+        if self._milvus.aliased() != assigned.build.collection:
+            # A new build, a rollback to this one, or an alias that somebody else moved or dropped.
+            self._complete(assigned, offsets)
+        self._milvus.load(assigned.build)
+        last = self._compared_at.get(assigned.build.build_id)
+        if last is None or time.monotonic() >= last + self._settings.index_compare_seconds:
+            self._repair(assigned, self._compare(assigned, offsets))
+
+    def _complete(self, assigned: Assignment, offsets: Consumer) -> None:
+        """Complete the build and swap it in.
 
         1. Take the end offsets of ``documents``, and wait until the group has passed them.
         2. Write to disk, index, load. (Real Milvus answers no query before.)
         3. Compare ids and hashes with the documents, and repair, until there is no difference.
-        4. Probe: a search must find.
-        5. Check that ``live`` still wants this version.
+        4. Probe: a search must find something.
+        5. Check that ``live`` still names this version.
         6. Swap the alias.
         """
-        build = duty.build
-        began = time.monotonic()
-        log.info("completing", collection=build.collection)
-        self._await_group(duty, offsets)
+        build = assigned.build
+        started = time.monotonic()
+        log.info("completing build", collection=build.collection)
+        self._await_group(assigned, offsets)
         self._milvus.make_searchable(build)
-        rows = self._repair_until_equal(duty, offsets)
+        rows = self._repair_until_equal(assigned, offsets)
         if not self._milvus.probe(build):
             raise RestartRequiredError(
-                f"{build.collection} has rows, but a search finds none of them."
+                f"{build.collection} has rows, but a search finds none of them.",
+                collection=build.collection,
             )
-        self._require_live(duty)
+        self._require_live(assigned)
         self._milvus.swap(build)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         metrics.SWAPS.inc()
         metrics.BUILD_SECONDS.observe(seconds)
         log.info(
             "index swapped in", collection=build.collection, rows=rows, seconds=round(seconds, 1)
         )
 
-    def _serve(self, duty: Duty, offsets: Consumer) -> None:
-        """Keep the build that serves loaded, and compare it now and then."""
-        self._require_duty(duty)
-        if self._milvus.aliased() != duty.build.collection:
-            # After a rollback to this build, or an alias that was moved or lost behind our back.
-            self._complete(duty, offsets)
-        self._milvus.load(duty.build)
-        last = self._compared.get(duty.build.build_id)
-        if last is None or time.monotonic() >= last + self._settings.index_compare_seconds:
-            self._repair(duty, self._compare(duty, offsets))
-
-    def _repair_until_equal(self, duty: Duty, offsets: Consumer) -> int:
-        for _ in range(ROUNDS):
-            difference = self._compare(duty, offsets)
+    def _repair_until_equal(self, assigned: Assignment, offsets: Consumer) -> int:
+        for _ in range(MAX_REPAIRS):
+            difference = self._compare(assigned, offsets)
             if not difference:
-                return len(self._ledger.hashes)
-            self._repair(duty, difference)
+                return len(self._documents.hashes)
+            self._repair(assigned, difference)
         raise RestartRequiredError(
-            f"{duty.build.collection} still differs from {self._topic} after {ROUNDS} repairs: "
-            f"{len(difference.upserts)} documents are missing or other, {len(difference.deletes)} "
-            "too many. Does something else write to this collection?"
+            f"{assigned.build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
+            f"repairs: {len(difference.upserts)} documents are missing or different, "
+            f"{len(difference.deletes)} are extra. Does something else write to this collection?",
+            collection=assigned.build.collection,
         )
 
-    def _compare(self, duty: Duty, offsets: Consumer) -> Difference:
+    def _compare(self, assigned: Assignment, offsets: Consumer) -> Difference:
         """Compare, while both sides may change.
 
-        What the ledger knows before the group's end offsets are taken is in the rows, once the
-        group has passed those; what the ledger learns after the rows were read may be or not.
+        Documents read before the group's end offsets are taken are in the rows, once the group has
+        passed those; documents that change after the rows were read may be in either state.
         """
-        self._ledger.catch_up()
-        self._await_group(duty, offsets)
-        rows = self._milvus.hashes(duty.build)
-        changed = self._ledger.catch_up()
-        self._compared[duty.build.build_id] = time.monotonic()
+        self._documents.catch_up()
+        self._await_group(assigned, offsets)
+        rows = self._milvus.hashes(assigned.build)
+        changed = self._documents.catch_up()
+        self._compared_at[assigned.build.build_id] = time.monotonic()
         metrics.COMPARISONS.inc()
-        return build_plan.compare(self._ledger.hashes, rows, changed)
+        return plan.compare(self._documents.hashes, rows, changed)
 
-    def _repair(self, duty: Duty, difference: Difference) -> None:
+    def _repair(self, assigned: Assignment, difference: Difference) -> None:
         """Write and delete rows as the topic has them now.
 
-        A document that changes in this very moment is left to its partition's owner; should both
-        write at once, the next comparison sees it.
+        A document that changes at this moment is left to its partition's owner; should both write
+        at once, the next comparison finds it.
         """
         if not difference:
             return
-        self._require_duty(duty)
-        found = self._ledger.documents(difference.upserts)
-        rows = duty.embedder.rows(list(found.values()), lambda *_: self._require_duty(duty))
-        changed = self._ledger.catch_up()
+        self._require(assigned)
+        found = self._documents.documents(difference.upserts)
+        rows = assigned.embedder.rows(list(found.values()), lambda *_: self._require(assigned))
+        changed = self._documents.catch_up()
         upserts = [row for row in rows if row.doc_id not in changed]
         deletes = (difference.deletes | difference.upserts - found.keys()) - changed
-        self._milvus.upsert(duty.build, upserts)
-        self._milvus.delete(duty.build, sorted(deletes))
+        self._milvus.upsert(assigned.build, upserts)
+        self._milvus.delete(assigned.build, sorted(deletes))
         metrics.REPAIRS.labels("upsert").inc(len(upserts))
         metrics.REPAIRS.labels("delete").inc(len(deletes))
         log.warning(
             "collection repaired",
-            collection=duty.build.collection,
+            collection=assigned.build.collection,
             upserted=len(upserts),
             deleted=len(deletes),
         )
 
-    def _require_live(self, duty: Duty) -> None:
-        live = releases.read(self._settings).live
-        if live is None or live.version != duty.build.version:
-            raise Relieved
-        self._require_duty(duty)
-
-    def _await_group(self, duty: Duty, offsets: Consumer) -> None:
+    def _await_group(self, assigned: Assignment, offsets: Consumer) -> None:
         """Wait until the build's group has passed the end offsets of now."""
         ends = kafka.offsets(offsets, self._topic)
         partitions = [TopicPartition(self._topic, partition) for partition in ends]
-        shown = time.monotonic()
+        logged_at = time.monotonic()
         while True:
-            self._require_duty(duty)
+            self._require(assigned)
             committed = self._committed(offsets, partitions)
-            if build_plan.has_passed(committed, ends):
+            if plan.has_passed(committed, ends):
                 return
-            if time.monotonic() - shown >= PROGRESS_SECONDS:
-                shown = time.monotonic()
+            if time.monotonic() - logged_at >= PROGRESS_SECONDS:
+                logged_at = time.monotonic()
                 log.info(
                     "building",
-                    collection=duty.build.collection,
-                    records_left=build_plan.remaining(committed, ends),
-                    of=sum(end - low for low, end in ends.values()),
+                    collection=assigned.build.collection,
+                    records_left=plan.remaining(committed, ends),
+                    records=sum(end - low for low, end in ends.values()),
                 )
             self._stopping.wait(TICK)
 
@@ -214,11 +205,18 @@ class Coordinator(threading.Thread):
             answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
         except KafkaException as error:
             raise RestartRequiredError(
-                f"Kafka does not tell the offsets of a build: {error}"
+                f"Kafka does not return the offsets of a build: {error}", topic=self._topic
             ) from error
         return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
-    def _require_duty(self, duty: Duty) -> None:
-        now = self._duty()
-        if self._stopping.is_set() or now is None or now.build.build_id != duty.build.build_id:
-            raise Relieved
+    def _require_live(self, assigned: Assignment) -> None:
+        live = releases.read(self._settings).live
+        if live is None or live.version != assigned.build.version:
+            raise LeaseLostError("another release is live")
+        self._require(assigned)
+
+    def _require(self, assigned: Assignment) -> None:
+        """Raise LeaseLostError unless this process still coordinates this build."""
+        now = self._assignment()
+        if self._stopping.is_set() or now is None or now.build.build_id != assigned.build.build_id:
+            raise LeaseLostError("another worker coordinates, or another build should serve")

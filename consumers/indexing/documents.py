@@ -1,59 +1,69 @@
-"""Records of ``documents`` as what they do to an index."""
+"""The documents that exist: a fold over the topic ``documents``."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Set
+from typing import TypeVar
 
-from pydantic import ValidationError
+from retrail_runtime import kafka
+from schemas.documents import Document, content_hash, read_change
+from schemas.settings import Settings
+from schemas.topics import Topics
 
-from retrail_runtime.kafka import Record
-from schemas.documents import Document, content_hash
-from schemas.events import describe
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """The state of a document after a record.
+def apply(
+    known: dict[str, T], records: Iterable[kafka.Record], keep: Callable[[Document], T]
+) -> set[str]:
+    """Bring ``known`` to the state after ``records``; returns the ids of the changed documents.
+
+    Args:
+        known: what is kept of each document that exists, by id; changed in place.
+    """
+    changed = set()
+    for record in records:
+        change = read_change(record.key, record.value)
+        if change.key is None:
+            continue
+        changed.add(change.key)
+        if change.value is None:
+            known.pop(change.key, None)
+        else:
+            known[change.key] = keep(change.value)
+    return changed
+
+
+class DocumentHashes:
+    """Content hash by document id, as of the last :meth:`catch_up`; for one thread.
 
     Attributes:
-        document: ``None`` if there is none any more.
-        content_hash: names what the encoder reads of it.
+        hashes: of every document that exists; about 150 bytes each.
     """
 
-    doc_id: str
-    document: Document | None
-    content_hash: str = ""
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = Topics.of(settings).documents
+        self._next: dict[int, int] = {}
+        self.hashes: dict[str, str] = {}
 
+    def catch_up(self) -> set[str]:
+        """Read on to the end of the topic as of now; returns the ids of the changed documents.
 
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """A record that is no document.
-
-    Attributes:
-        doc_id: its key, if that can be a document id: there is no such document then. (Compaction
-            may have taken the record before it, so keeping the old text would make an index depend
-            on when it was built.)
-        exception, message: what is wrong with it.
-    """
-
-    doc_id: str | None
-    exception: str
-    message: str
-
-
-def read_change(record: Record) -> Change | Poison:
-    """Read a record; never raises."""
-    try:
-        doc_id = (record.key or b"").decode()
-    except UnicodeDecodeError as error:
-        return Poison(None, type(error).__name__, f"the key is not UTF-8: {error}")
-    if not record.value:
-        return Change(doc_id, None)
-    try:
-        document = Document.model_validate_json(record.value)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-        return Poison(doc_id or None, type(error).__name__, describe(details))
-    if document.doc_id != doc_id:
-        return Poison(
-            doc_id or None, "ValueError", f"doc_id is {document.doc_id!r}, the key is {doc_id!r}"
+        Raises:
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
+        """
+        return apply(
+            self.hashes, self._new_records(), lambda found: content_hash(found.embedded_text())
         )
-    return Change(doc_id, document, content_hash(document.embedded_text()))
+
+    def documents(self, doc_ids: Set[str]) -> dict[str, Document]:
+        """Those of ``doc_ids`` that exist now, read from the start of the topic: for repairs."""
+        wanted = {doc_id.encode() for doc_id in doc_ids}
+        found: dict[str, Document] = {}
+        records = kafka.read_to_end(self._settings, self._topic)
+        apply(found, (r for r in records if r.key in wanted), lambda document: document)
+        return found
+
+    def _new_records(self) -> Iterable[kafka.Record]:
+        for record in kafka.read_to_end(self._settings, self._topic, self._next):
+            self._next[record.partition] = record.offset + 1
+            yield record

@@ -1,95 +1,166 @@
-"""From documents to rows: the encoder of one build, and the vectors that it already gave."""
+"""From documents to rows: each text is encoded once per model, its vector is kept on disk.
 
+The vectors of all models and of all workers over a data directory are in one SQLite file. All of
+them can be computed again: whatever is wrong with the file, the worker logs it and continues
+without.
+"""
+
+import hashlib
+import sqlite3
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from consumers.indexing import index_metrics as metrics
-from consumers.indexing.rows import Row
+from consumers.indexing import metrics
+from consumers.indexing.collection import Row
+from retrail_runtime.sqlite_keys import rows_of
 from schemas.documents import Document, content_hash
+from schemas.settings import Settings
+from trainer.model.encoder import Encoder
 
-REMEMBERED = 20_000
-"""Vectors kept per model: 30 MB at 384 dimensions."""
+log = structlog.get_logger(__name__)
+
+MAX_BYTES = 2 * 1024**3
+"""Of the file, approximately."""
+BUSY_SECONDS = 5.0
+"""How long to wait for another worker's write."""
+EVICTED_AT_ONCE = 1000
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS vectors (
+    written INTEGER PRIMARY KEY,
+    name BLOB NOT NULL UNIQUE,
+    vector BLOB NOT NULL
+)
+"""
+_SELECT = "SELECT name, vector FROM vectors WHERE name"
+
+Vectors = Mapping[str, NDArray[np.float32]]
 
 
-class DocumentEncoder(Protocol):
-    """What is needed of an encoder."""
+class VectorStore:
+    """Vectors by model and content hash; the oldest are evicted at the size limit.
 
-    @property
-    def dimension(self) -> int:
-        """Of the vectors."""
+    A crash loses at most the last writes, never the file (write-ahead log). Safe to share between
+    threads and processes.
+    """
 
-    def encode_documents(
-        self,
-        texts: Sequence[str],
-        *,
-        batch: int = ...,
-        progress: Callable[[int, int], None] | None = ...,
-    ) -> NDArray[np.float32]:
-        """One L2-normalised vector a text."""
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES) -> None:
+        """Open the file; one that cannot be read is replaced."""
+        self._path = path
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _open(path)
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
 
+    @classmethod
+    def of(cls, settings: Settings) -> "VectorStore":
+        """The store of an installation's data directory."""
+        return cls(settings.data_dir / "vectors" / "vectors.sqlite")
 
-class KnownVectors(Protocol):
-    """Vectors of one model that outlive the process."""
+    def get(
+        self, model: str, dimension: int, hashes: Iterable[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """(dimension,) float32 by content hash, of each text that is there.
 
-    def get(self, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Those that are there, by content hash."""
+        Args:
+            model: the model's digest.
+        """
+        names = {_name(model, found): found for found in hashes}
+        vectors: dict[str, NDArray[np.float32]] = {}
+        with self._lock:
+            if self._connection is None:
+                return vectors
+            try:
+                for name, vector in rows_of(self._connection, _SELECT, names):
+                    if len(vector) == 4 * dimension:
+                        vectors[names[name]] = np.frombuffer(vector, "<f4").astype(np.float32)
+            except sqlite3.Error as error:
+                self._give_up(error)
+        return vectors
 
-    def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Keep vectors."""
+    def put(self, model: str, vectors: Vectors) -> None:
+        """Keep vectors, in one transaction; evicts the oldest if there is no room."""
+        rows = [(_name(model, found), v.astype("<f4").tobytes()) for found, v in vectors.items()]
+        with self._lock:
+            if self._connection is None:
+                return
+            try:
+                with self._connection:
+                    self._connection.executemany(
+                        "INSERT OR IGNORE INTO vectors (name, vector) VALUES (?, ?)", rows
+                    )
+                    self._evict(self._connection)
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Close the file; afterwards nothing is found or kept."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        while _used(connection) > self._max_bytes:
+            evicted = connection.execute(
+                "DELETE FROM vectors WHERE written IN "
+                "(SELECT written FROM vectors ORDER BY written LIMIT ?)",
+                (EVICTED_AT_ONCE,),
+            )
+            if evicted.rowcount == 0:
+                return
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("continuing without stored vectors", file=str(self._path), error=str(error))
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class Embedder:
-    """Rows of one model. Equal texts are encoded once while they are remembered, here or on disk.
+    """Rows of one model. Safe to share between threads.
 
-    Safe to share between threads.
+    Attributes:
+        version: of the release; label of its metrics.
+        dimension: of the vectors.
     """
 
-    def __init__(
-        self,
-        encoder: DocumentEncoder,
-        version: int,
-        *,
-        batch: int = 64,
-        remembered: int = REMEMBERED,
-        store: KnownVectors | None = None,
-    ) -> None:
+    def __init__(self, encoder: Encoder, version: int, digest: str, store: VectorStore) -> None:
+        """``digest`` is the model's."""
         self.version = version
         self.dimension = encoder.dimension
         self._encoder = encoder
-        self._batch = batch
-        self._remembered = remembered
+        self._digest = digest
         self._store = store
-        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
 
     def rows(
         self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
     ) -> list[Row]:
-        """One row a document, in their order.
+        """One row for each document, in their order; equal texts are encoded once.
 
         Args:
-            progress: called between batches; may raise to give up.
+            progress: called between batches; may raise to stop.
         """
         texts = [document.embedded_text() for document in documents]
         hashes = [content_hash(text) for text in texts]
-        vectors = self._known(hashes)
+        vectors = self._store.get(self._digest, self.dimension, hashes)
         missing = {
             found: text for found, text in zip(hashes, texts, strict=True) if found not in vectors
         }
         if missing:
-            encoded = self._encoder.encode_documents(
-                list(missing.values()), batch=self._batch, progress=progress
-            )
+            encoded = self._encoder.encode_documents(list(missing.values()), progress=progress)
             fresh = dict(zip(missing, encoded, strict=True))
+            self._store.put(self._digest, fresh)
             vectors |= fresh
-            self._remember(fresh)
-            if self._store is not None:
-                self._store.put(fresh)
         version = str(self.version)
         metrics.DOCUMENTS_ENCODED.labels(version).inc(len(missing))
         metrics.DOCUMENTS_REUSED.labels(version).inc(len(documents) - len(missing))
@@ -98,21 +169,38 @@ class Embedder:
             for document, found in zip(documents, hashes, strict=True)
         ]
 
-    def _known(self, hashes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        with self._lock:
-            found = {name: self._vectors[name] for name in hashes if name in self._vectors}
-            for name in found:
-                self._vectors.move_to_end(name)
-        others = [name for name in dict.fromkeys(hashes) if name not in found]
-        if others and self._store is not None:
-            stored = self._store.get(others)
-            self._remember(stored)
-            found |= stored
-        return found
 
-    def _remember(self, fresh: dict[str, NDArray[np.float32]]) -> None:
-        with self._lock:
-            # A copy each: a slice would keep the vectors of its whole batch alive.
-            self._vectors.update((name, vector.copy()) for name, vector in fresh.items())
-            while len(self._vectors) > self._remembered:
-                self._vectors.popitem(last=False)
+def _name(model: str, content_hash: str) -> bytes:
+    return hashlib.sha256(f"{model} {content_hash}".encode()).digest()[:16]
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        log.warning("replacing unreadable vector store", file=str(path), error=str(error))
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_TABLE)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _used(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)

@@ -5,19 +5,20 @@ repeats at most one chunk, and rows are upserts, so a repeat changes nothing.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumers.indexing import index_metrics as metrics
+from consumers.errors import CollectionLostError, StoppedError
+from consumers.indexing import metrics
 from consumers.indexing.dead_letters import DeadLetters
-from consumers.indexing.documents import Change, Poison, read_change
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.milvus_calls import CollectionLostError
+from schemas.base import Change
 from schemas.collection import Build
+from schemas.documents import Document, read_change
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -28,17 +29,13 @@ CHUNK = 256
 """Records between two commits."""
 POLL_SECONDS = 0.1
 
-_NOT_OURS = (
+_REASSIGNED = (
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError._ASSIGNMENT_LOST,
 )
-"""The partitions have moved on: their new owner reads the chunk again."""
-
-
-class Stopped(Exception):
-    """The build is not to be followed any more."""
+"""The partitions were reassigned: their new owner reads the chunk again."""
 
 
 class Ingest(threading.Thread):
@@ -64,7 +61,7 @@ class Ingest(threading.Thread):
         self._settings = settings
         self._topic = Topics.of(settings).documents
         self._group = group
-        self._load_embedder = embedder
+        self._embedder = embedder
         self._milvus = milvus
         self._stopping = threading.Event()
         self._positions: dict[int, int] = {}
@@ -81,7 +78,7 @@ class Ingest(threading.Thread):
         )
         letters = DeadLetters(self._settings)
         try:
-            embedder = self._load_embedder()
+            embedder = self._embedder()
             reader.subscribe(
                 [self._topic],
                 on_assign=self._on_assign,
@@ -91,11 +88,11 @@ class Ingest(threading.Thread):
             while not self._stopping.is_set():
                 messages = kafka.ready(reader, POLL_SECONDS, CHUNK)
                 if messages:
-                    self._take_in(reader, messages, embedder, letters)
-        except Stopped:
+                    self._process(reader, messages, embedder, letters)
+        except StoppedError:
             pass
         except CollectionLostError:
-            log.warning("collection is gone", collection=self.build.collection)
+            log.warning("collection lost", collection=self.build.collection)
         except Exception as error:
             self.error = error
         finally:
@@ -103,7 +100,7 @@ class Ingest(threading.Thread):
             letters.close()
             reader.close()
 
-    def _take_in(
+    def _process(
         self,
         reader: Consumer,
         messages: Sequence[Message],
@@ -114,12 +111,12 @@ class Ingest(threading.Thread):
 
         1. Read each record; of several with one id the last counts.
         2. Encode and upsert what exists, delete what does not.
-        3. Set poison aside.
+        3. Dead-letter invalid records.
         4. Commit.
         """
         ahead: dict[int, int] = {}
-        changes: dict[str, Change] = {}
-        poisoned: list[tuple[kafka.Record, Poison]] = []
+        changes: dict[str, Change[Document]] = {}
+        invalid: list[tuple[kafka.Record, str]] = []
         for message in messages:
             partition, offset = kafka.place(message)
             if message.error() is not None:
@@ -127,24 +124,22 @@ class Ingest(threading.Thread):
                 continue
             ahead[partition] = offset + 1
             record = kafka.record(message)
-            change = read_change(record)
-            if isinstance(change, Poison):
-                poisoned.append((record, change))
-                if change.doc_id is None:
-                    continue
-                change = Change(change.doc_id, None)
-            changes[change.doc_id] = change
-        self._apply(list(changes.values()), embedder)
-        letters.send(poisoned)
+            change = read_change(record.key, record.value)
+            if change.error:
+                invalid.append((record, change.error))
+            if change.key is not None:
+                changes[change.key] = change
+        self._apply(changes, embedder)
+        letters.send(invalid)
         self._commit(reader, ahead)
 
-    def _apply(self, changes: Sequence[Change], embedder: Embedder) -> None:
-        documents = [change.document for change in changes if change.document is not None]
+    def _apply(self, changes: Mapping[str, Change[Document]], embedder: Embedder) -> None:
+        documents = [change.value for change in changes.values() if change.value is not None]
         if documents:
             rows = embedder.rows(documents, self._unless_stopped)
             upserted = self._milvus.upsert(self.build, rows)
             metrics.ROWS_UPSERTED.labels(self._version).inc(upserted)
-        gone = [change.doc_id for change in changes if change.document is None]
+        gone = [doc_id for doc_id, change in changes.items() if change.value is None]
         if gone:
             deleted = self._milvus.delete(self.build, gone)
             metrics.ROWS_DELETED.labels(self._version).inc(deleted)
@@ -159,33 +154,36 @@ class Ingest(threading.Thread):
                 asynchronous=False,
             )
         except KafkaException as error:
-            if error.args[0].code() not in _NOT_OURS:
+            if error.args[0].code() not in _REASSIGNED:
                 raise RestartRequiredError(
-                    f"Kafka did not take the offsets of {self._group}."
+                    f"Kafka did not commit the offsets of {self._group}: {error}",
+                    topic=self._topic,
                 ) from error
-            log.info("partitions moved on before the commit", collection=self.build.collection)
+            log.info("partitions reassigned before the commit", collection=self.build.collection)
             return
         self._positions |= moved
         for partition in moved:
-            self._show_lag(reader, partition)
+            self._set_lag(reader, partition)
 
-    def _show_lag(self, reader: Consumer, partition: int) -> None:
+    def _set_lag(self, reader: Consumer, partition: int) -> None:
         marks = reader.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         if marks is not None and marks[1] >= 0:
             lag = max(0, marks[1] - self._positions[partition])
-            metrics.LAG.labels(self._version, str(partition)).set(lag)
+            metrics.LAG.labels(self.build.collection, str(partition)).set(lag)
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self.owned |= {p.partition for p in partitions}
-        log.info("partitions taken", collection=self.build.collection, partitions=len(self.owned))
+        log.info(
+            "partitions assigned", collection=self.build.collection, partitions=len(self.owned)
+        )
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         lost = {p.partition for p in partitions}
         self.owned -= lost
         for partition in lost:
             self._positions.pop(partition, None)
-            metrics.LAG.remove(self._version, str(partition))
+            metrics.LAG.remove(self.build.collection, str(partition))
 
     def _unless_stopped(self, _done: int, _total: int) -> None:
         if self._stopping.is_set():
-            raise Stopped
+            raise StoppedError("the build is no longer followed")

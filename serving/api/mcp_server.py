@@ -20,7 +20,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 from mcp.server.mcpserver import Context, MCPServer
@@ -43,11 +43,13 @@ from serving.api.guards import MCP_PATH
 from serving.api.problems import failure_of
 from serving.api.running import serving
 from serving.errors import UnknownDocumentError
-from serving.search.protocols import Searcher
 from serving.trajectories import tools
 from serving.trajectories.service import SearchService
 from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller
 from serving.trajectories.tools import OpenedDocument, SearchAnswer
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
@@ -188,7 +190,7 @@ class _EndsTrajectories:
         return await self._app(scope, receive, noted)
 
 
-def serve_stdio(settings: Settings, retriever: Searcher, publisher: Publisher) -> None:
+def serve_stdio(settings: Settings, retriever: "Retriever", publisher: Publisher) -> None:
     """Serve standard input and output until input ends, or SIGTERM or SIGINT comes."""
     current: list[SearchService] = []
     server = create_server(settings, lambda: serving(settings, retriever, publisher), current)

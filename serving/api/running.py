@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -16,8 +17,10 @@ from schemas.settings import Settings
 from serving.api.guards import LOOPBACK, guarded
 from serving.metrics import EventCounts
 from serving.search.async_retriever import AsyncRetriever
-from serving.search.protocols import Searcher
 from serving.trajectories.service import SearchService
+
+if TYPE_CHECKING:
+    from serving.search.retriever import Retriever
 
 STOP_SECONDS = 10
 """How long requests in progress may take when the server stops."""
@@ -41,7 +44,7 @@ def publisher(settings: Settings) -> Publisher:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, retriever: Searcher, publisher: Publisher
+    settings: Settings, retriever: "Retriever", publisher: Publisher
 ) -> AsyncIterator[SearchService]:
     """A service for the running event loop.
 

@@ -10,27 +10,26 @@ from schemas.documents import Document
 from schemas.settings import Settings
 from serving import metrics
 from serving.search.batching import Batcher
-from serving.search.protocols import Searcher
 
 if TYPE_CHECKING:
-    from serving.search.retriever import SearchResult
+    from serving.search.retriever import Retriever, SearchResult
 
-LARGEST_BATCH = 64
-"""Queries that are encoded and searched together, at most."""
+MAX_BATCH = 64
+"""Queries that are encoded and searched together."""
 OPENING_THREADS = 8
-"""Documents that are fetched at once."""
+"""Documents that are fetched at the same time."""
 
 
-class _Question(NamedTuple):
-    query: str
+class _Query(NamedTuple):
+    text: str
     k: int
 
 
 class AsyncRetriever:
     """:class:`~serving.search.retriever.Retriever`, awaited; belongs to one event loop.
 
-    Queries that arrive while others are encoded wait for those, then are encoded at once and
-    searched at once: see :class:`~serving.search.batching.Batcher`.
+    Queries that arrive while others are searched wait for those, then are encoded and searched
+    together: see :class:`~serving.search.batching.Batcher`.
 
     Example::
 
@@ -38,10 +37,10 @@ class AsyncRetriever:
             result = await retriever.search("how to parse a date", k=5)
     """
 
-    def __init__(self, retriever: Searcher, *, largest_batch: int = LARGEST_BATCH) -> None:
+    def __init__(self, retriever: "Retriever", *, max_batch: int = MAX_BATCH) -> None:
         self._retriever = retriever
-        self._batches: Batcher[_Question, SearchResult] = Batcher(
-            self._search_in_thread, largest=largest_batch
+        self._batches: Batcher[_Query, SearchResult] = Batcher(
+            self._search_in_thread, largest=max_batch
         )
         self._searching = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="open")
@@ -67,7 +66,7 @@ class AsyncRetriever:
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        return await self._batches.ask(_Question(query, k))
+        return await self._batches.ask(_Query(query, k))
 
     async def open(self, doc_id: str) -> Document | None:
         """The document; ``None`` without one.
@@ -78,7 +77,7 @@ class AsyncRetriever:
         return await self._loop.run_in_executor(self._opening, self._retriever.open, doc_id)
 
     async def version(self) -> int:
-        """The version that searches are answered by now; loads its model if need be.
+        """The version that answers searches now; loads its model if need be.
 
         Raises:
             As :meth:`search`.
@@ -86,7 +85,7 @@ class AsyncRetriever:
         return await self._loop.run_in_executor(self._opening, self._retriever.version)
 
     async def aclose(self) -> None:
-        """Answer what is under way, then close the retriever."""
+        """Answer the searches in progress, then close the retriever."""
         await self._batches.close()
         for pool in (self._searching, self._opening):
             await asyncio.to_thread(pool.shutdown)
@@ -109,15 +108,15 @@ class AsyncRetriever:
     def _loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
 
-    async def _search_in_thread(self, questions: list[_Question]) -> "list[SearchResult]":
-        return await self._loop.run_in_executor(self._searching, self._search, questions)
+    async def _search_in_thread(self, queries: list[_Query]) -> "list[SearchResult]":
+        return await self._loop.run_in_executor(self._searching, self._search, queries)
 
-    def _search(self, questions: list[_Question]) -> "list[SearchResult]":
-        metrics.BATCH_QUERIES.observe(len(questions))
+    def _search(self, queries: list[_Query]) -> "list[SearchResult]":
+        metrics.BATCH_QUERIES.observe(len(queries))
         results = self._retriever.search_many(
-            [question.query for question in questions], max(question.k for question in questions)
+            [one.text for one in queries], max(one.k for one in queries)
         )
         return [
-            replace(result, hits=result.hits[: question.k])
-            for question, result in zip(questions, results, strict=True)
+            replace(result, hits=result.hits[: one.k])
+            for one, result in zip(queries, results, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Questions that come while a batch is away go together into the next one."""
+"""Dynamic batching: questions that arrive during a batch form the next one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,15 +13,15 @@ A = TypeVar("A")
 class Batcher(Generic[Q, A]):
     """Answers questions in batches, one batch at a time; belongs to one event loop.
 
-    A question that finds nothing under way leaves at once, alone: batching adds no wait. Under load
-    batches grow by themselves, since all that arrived meanwhile leave together. A question whose
-    caller was cancelled before its batch left is dropped.
+    A question that finds no batch in progress is answered at once, alone: batching adds no delay.
+    Under load batches grow, since all questions that arrived meanwhile are answered together. A
+    question whose caller was cancelled before its batch started is dropped.
 
     Args:
-        answer: gives the answers of a batch, in its order.
-        largest: most questions of a batch.
+        answer: returns the answers of a batch, in its order.
+        largest: maximum number of questions in a batch.
         common: exceptions that concern a batch as a whole. After any other one its questions are
-            asked one by one, so that a bad one fails alone.
+            asked one by one, so that only the bad one fails.
 
     Example::
 
@@ -56,7 +56,7 @@ class Batcher(Generic[Q, A]):
         return await future
 
     async def close(self) -> None:
-        """Take no more questions, and answer those that wait."""
+        """Accept no more questions, and answer the waiting ones."""
         self._closed = True
         if self._worker is not None:
             await self._worker

@@ -1,36 +1,39 @@
-"""Search through the alias, with the model that built what it points at."""
+"""Search the collection behind the alias, with the model that built it."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 
 from retrail_runtime import milvus
+from retrail_runtime.retry import retrying
 from schemas.collection import TEXT_FIELD, TITLE_FIELD, Build
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 from serving.search import target
-from serving.search.queries import CALL_TIMEOUT, CONSISTENCY, ask
-from serving.search.target import QueryEncoder, Target
+from serving.search.target import CALL_TIMEOUT, CONSISTENCY, Target
+
+if TYPE_CHECKING:
+    from trainer.model.encoder import Encoder
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 CACHED_SECONDS = 1.0
-"""How long an answer of the alias is used. The grace time of a build is longer."""
-PATIENCE = 30.0
-"""Seconds that a search is repeated while Milvus restarts or an index changes under it."""
+"""How long a resolved alias is used. The grace time of a build is longer."""
+RETRY_SECONDS = 30.0
+"""How long a search is repeated while Milvus restarts or an index is replaced."""
 MAX_HITS = 16_384
-"""Most hits that Milvus gives for one query."""
+"""Milvus' limit for one query."""
 MAX_QUERIES = 1_000
-"""Queries of one message to Milvus; more are sent in several."""
+"""Queries of one call to Milvus; more are sent in several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,10 @@ class SearchResult:
 class Retriever:
     """Searches the live index; safe to share between threads.
 
-    The alias is asked once a second. The search that finds it changed loads the new model, while
-    others go on with the index before, which is kept for the grace time. A search that meets a
-    collection just dropped, or a Milvus that restarts, is repeated for up to :data:`PATIENCE`
-    seconds.
+    The alias is resolved once a second. The search that finds it changed loads the new model, while
+    others use the previous collection, which is kept for the grace time. A search that meets a
+    collection just dropped, or a Milvus that restarts, is repeated for up to
+    :data:`RETRY_SECONDS`.
 
     Example::
 
@@ -76,22 +79,28 @@ class Retriever:
     """
 
     def __init__(
-        self, settings: Settings, *, load: Callable[[Settings, Build], QueryEncoder] | None = None
+        self,
+        settings: Settings,
+        *,
+        load: "Callable[[Settings, Build], Encoder]" = target.load_encoder,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Connect; models are loaded when they are needed.
 
         Args:
             load: loads the model of a build; by default from the registry, its digest verified.
+            retry_seconds: how long a search is repeated.
 
         Raises:
             MilvusUnavailableError: Milvus does not answer now.
         """
         self._settings = settings
         self._client = milvus.connect(settings)
-        self._load = load or target.load_encoder
+        self._load = load
+        self._retry_seconds = retry_seconds
         self._target: Target | None = None
-        self._asked_at = 0.0
-        self._answered = False
+        self._resolved_at = 0.0
+        self._had_target = False
         self._switching = threading.Lock()
 
     def search(self, query: str, k: int = 10) -> SearchResult:
@@ -111,7 +120,7 @@ class Retriever:
         if not queries:
             return []
         try:
-            results = self._patiently(lambda found: self._search(found, queries, k))
+            results = self._with_target(lambda found: self._search(found, queries, k))
         except RetrailError:
             metrics.SEARCHES.labels("error").inc(len(queries))
             raise
@@ -137,7 +146,7 @@ class Retriever:
                 return None
             return Document(doc_id=doc_id, title=rows[0][TITLE_FIELD], text=rows[0][TEXT_FIELD])
 
-        return self._patiently(get)
+        return self._with_target(get)
 
     def version(self) -> int:
         """The version that searches are answered by now.
@@ -145,7 +154,7 @@ class Retriever:
         Raises:
             As :meth:`search`.
         """
-        return self._patiently(lambda found: found.build.version)
+        return self._with_target(lambda found: found.build.version)
 
     def close(self) -> None:
         """Leave Milvus. Searches under way may fail."""
@@ -171,90 +180,111 @@ class Retriever:
         with metrics.SEARCH_SECONDS.labels("milvus").time():
             for start in range(0, len(queries), MAX_QUERIES):
                 part = slice(start, start + MAX_QUERIES)
-                answers += ask(self._client, found.build, queries[part], vectors[part], k)
+                answers += target.search(self._client, found.build, queries[part], vectors[part], k)
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
 
-    # -- Which target ---------------------------------------------------------------------------
+    # -- The target -----------------------------------------------------------------------------
 
-    def _patiently(self, call: Callable[[Target], T]) -> T:
-        """Call with the target; again, with the target as it is then, while that may help."""
-        deadline = time.monotonic() + PATIENCE
-        delay = 0.02
-        while True:
-            found: Target | None = None
+    def _with_target(self, call: Callable[[Target], T]) -> T:
+        """Call with the target; repeat, with the target of then, while that may help."""
+
+        def attempt() -> T:
+            found = self._current()
             try:
-                found = self._current()
                 return call(found)
             except milvus.FAILURES as error:
-                if time.monotonic() > deadline:
-                    raise MilvusUnavailableError(
-                        f"Milvus at {self._settings.milvus_uri} has failed for {PATIENCE:.0f} s "
-                        f"({milvus.error_message(error)}). Is it still running?"
-                    ) from error
                 self._recover(found, error)
-            except NoIndexError:
-                # An index that was there and is gone is being built anew, which may take long.
-                if not self._answered or time.monotonic() > deadline:
-                    raise
-                metrics.RETRIES.labels("no alias").inc()
-            time.sleep(delay)
-            delay = min(2 * delay, 0.5)
+                raise
 
-    def _recover(self, failed: Target | None, error: Exception) -> None:
-        """Make a repetition of the call more promising."""
-        if failed is None or not (milvus.is_missing(error) or milvus.is_not_loaded(error)):
-            metrics.RETRIES.labels("failed").inc()
-            log.info("search failed, trying again", error=milvus.error_message(error))
-        elif milvus.is_missing(error):
-            metrics.RETRIES.labels("dropped").inc()
+        def may_help(error: BaseException) -> bool:
+            # An index that was there and is gone is being built again.
+            return isinstance(error, milvus.FAILURES) or (
+                isinstance(error, NoIndexError) and self._had_target
+            )
+
+        def count(state: Any) -> None:
+            error = state.outcome.exception()
+            metrics.RETRIES.labels(_reason(error)).inc()
+            log.info("search failed, retrying", error=milvus.error_message(error))
+
+        attempts = retrying(
+            may_help, seconds=self._retry_seconds, first=0.02, longest=0.5, before_sleep=count
+        )
+        try:
+            return attempts(attempt)
+        except milvus.FAILURES as error:
+            raise MilvusUnavailableError(
+                f"Searches in Milvus at {self._settings.milvus_uri} failed for "
+                f"{self._retry_seconds:.0f} s: {milvus.error_message(error)}. Check that the "
+                "server is up."
+            ) from error
+
+    def _recover(self, failed: Target, error: Exception) -> None:
+        """Resolve the alias anew, or load the collection, before the call is repeated."""
+        if milvus.is_missing(error):
             with self._switching:
                 if self._target is failed:
                     self._target = None
-        else:
-            metrics.RETRIES.labels("not loaded").inc()
+        elif milvus.is_not_loaded(error):
             try:
                 self._client.load_collection(failed.build.collection, timeout=CALL_TIMEOUT)
             except milvus.FAILURES as reason:
                 log.info("collection not loaded yet", error=milvus.error_message(reason))
 
     def _current(self) -> Target:
-        """The target to search: as the alias said within the last second.
+        """The target to search: what the alias pointed at within the last second.
 
-        One thread asks and, if need be, loads; the others go on with the target before.
+        One thread resolves the alias and, if need be, loads; the others use the previous target.
         """
         found = self._target
         if found is not None:
-            fresh = time.monotonic() - self._asked_at <= CACHED_SECONDS
-            if fresh or not self._switching.acquire(blocking=False):
+            if self._is_fresh() or not self._switching.acquire(blocking=False):
                 return found
         else:
             self._switching.acquire()
         try:
-            return self._ask()
+            return self._resolve()
         finally:
             self._switching.release()
 
-    def _ask(self) -> Target:
-        """Ask the alias, and load the model if it points elsewhere; under the lock."""
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._resolved_at <= CACHED_SECONDS
+
+    def _resolve(self) -> Target:
+        """Resolve the alias, and load the model if it is another; under the lock."""
         before = self._target
-        if before is not None and time.monotonic() - self._asked_at <= CACHED_SECONDS:
+        if before is not None and self._is_fresh():
             return before
         build = target.resolve(self._client, self._settings)
+        found = before
         if before is None or before.build.build_id != build.build_id:
             try:
-                self._target = Target(build, self._load(self._settings, build))
+                if before is not None and before.build.digest == build.digest:
+                    encoder = before.encoder
+                else:
+                    encoder = self._load(self._settings, build)
             except ModelError as error:
                 if before is None:
                     raise
-                log.error("cannot load the new model, searching on", error=str(error))
+                log.error("cannot load the new model, using the previous one", error=str(error))
             else:
-                self._answered = True
+                found = Target(build, encoder)
+                self._had_target = True
                 metrics.SWITCHES.inc()
                 metrics.SEARCHED_VERSION.set(build.version)
                 log.info("searching", collection=build.collection, version=build.version)
-        self._asked_at = time.monotonic()
-        assert self._target is not None
-        return self._target
+        assert found is not None
+        self._target, self._resolved_at = found, time.monotonic()
+        return found
+
+
+def _reason(error: BaseException) -> str:
+    """The label of a repeated call."""
+    if isinstance(error, NoIndexError):
+        return "no alias"
+    if milvus.is_missing(error):
+        return "dropped"
+    return "not loaded" if milvus.is_not_loaded(error) else "failed"
 
 
 def _hits(answer: Any) -> list[Hit]:

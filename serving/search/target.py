@@ -1,28 +1,44 @@
-"""What a search needs together: a collection, and the model that built it."""
+"""What is searched: a collection together with the model that built it, and one call to Milvus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from pymilvus import MilvusClient
+from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 
 from retrail_runtime import milvus
-from schemas.collection import Build
+from schemas.collection import (
+    BM25_FIELD,
+    BM25_METRIC,
+    ID_FIELD,
+    METRIC,
+    TEXT_FIELD,
+    TITLE_FIELD,
+    VECTOR_FIELD,
+    Build,
+)
 from schemas.errors import ModelError, NoIndexError
 from schemas.releases import Model
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
+    from trainer.model.encoder import Encoder
 
-class QueryEncoder(Protocol):
-    """What is needed of an encoder."""
+CALL_TIMEOUT = 10.0
+"""Seconds for one call. Less than a worker's (:data:`retrail_runtime.milvus.CALL_TIMEOUT`): an
+agent waits, and a call that hangs is repeated while its caller is still there."""
+CONSISTENCY = "Bounded"
+"""A search does not wait for writes of this moment, although the collection's default is Strong."""
+RRF_K = 60
+"""Of Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion", SIGIR 2009."""
+MIN_CANDIDATES = 20
+"""Hits of each half that are fused, at least: for a small k too the second of both halves ranks
+before the first of one."""
 
-    def encode_queries(self, texts: "Sequence[str]") -> "NDArray[np.float32]":
-        """One L2-normalised vector a query."""
+_OUTPUT_FIELDS = [ID_FIELD, TITLE_FIELD, TEXT_FIELD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +46,19 @@ class Target:
     """A build and the encoder of its model: a query vector never meets another model's space."""
 
     build: Build
-    encoder: QueryEncoder
+    encoder: "Encoder"
 
 
-def load_encoder(settings: Settings, build: Build) -> QueryEncoder:
+def load_encoder(settings: Settings, build: Build) -> "Encoder":
     """The encoder of a build's model, from the registry.
 
     Raises:
-        ModelError: it is not there, or its files are not those that the build was made with.
+        ModelError: it is not there, or its digest is not the build's.
     """
-    # Importing torch takes seconds, which nobody should wait for who asks for an unknown index.
+    # Importing torch takes seconds; who asks for an index that does not exist need not wait.
     from trainer.registry.registry import Registry
 
-    model = Model(location=build.location, digest=build.digest)
-    return Registry.of(settings).load(model)
+    return Registry.of(settings).load(Model(location=build.location, digest=build.digest))
 
 
 def resolve(client: MilvusClient, settings: Settings) -> Build:
@@ -55,13 +70,12 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
     """
     alias = settings.retriever
     try:
-        found = client.describe_collection(alias, timeout=milvus.CALL_TIMEOUT)
+        found = client.describe_collection(alias, timeout=CALL_TIMEOUT)
         name = str(found["collection_name"])
         if name == alias:
             # Milvus 2.3 answers with the name that it was asked for.
-            answer = client.describe_alias(alias, timeout=milvus.CALL_TIMEOUT)
-            name = str(answer["collection_name"])
-            found = client.describe_collection(name, timeout=milvus.CALL_TIMEOUT)
+            name = str(client.describe_alias(alias, timeout=CALL_TIMEOUT)["collection_name"])
+            found = client.describe_collection(name, timeout=CALL_TIMEOUT)
     except milvus.FAILURES as error:
         if milvus.is_missing(error):
             raise NoIndexError(
@@ -75,7 +89,52 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
     if build is None:
         raise ModelError(
             f"The collection {name}, which the alias {alias!r} points at, was not built by "
-            "Retrail: it does not say which model its vectors are of. Set RETRAIL_RETRIEVER to "
-            "another name."
+            "Retrail: the model of its vectors is unknown. Set RETRAIL_RETRIEVER to another name.",
+            collection=name,
         )
     return build
+
+
+def search(
+    client: MilvusClient,
+    build: Build,
+    queries: Sequence[str],
+    vectors: "NDArray[np.float32]",
+    k: int,
+) -> list[Any]:
+    """The hits of each query, best first, in one call.
+
+    A dense build is searched by cosine similarity. A hybrid one also by BM25, and both rankings are
+    fused: a document scores 1 / (60 + rank) in each, at most 2/61 together. A query without known
+    words has no hits by BM25, so it is answered by vectors alone.
+
+    Args:
+        queries: their texts, for BM25.
+        vectors: theirs, one row each.
+
+    Raises:
+        MilvusException, grpc.RpcError: Milvus failed.
+    """
+    options: dict[str, Any] = {
+        "limit": k,
+        "output_fields": _OUTPUT_FIELDS,
+        "consistency_level": CONSISTENCY,
+        "timeout": CALL_TIMEOUT,
+    }
+    by_vector = {"metric_type": METRIC}
+    if build.search == "dense":
+        return list(
+            client.search(
+                build.collection,
+                data=list(vectors),
+                anns_field=VECTOR_FIELD,
+                search_params=by_vector,
+                **options,
+            )
+        )
+    candidates = max(k, MIN_CANDIDATES)
+    requests = [
+        AnnSearchRequest(list(vectors), VECTOR_FIELD, by_vector, candidates),
+        AnnSearchRequest(list(queries), BM25_FIELD, {"metric_type": BM25_METRIC}, candidates),
+    ]
+    return list(client.hybrid_search(build.collection, requests, RRFRanker(RRF_K), **options))

@@ -45,8 +45,6 @@ DEFAULTS: dict[str, Any] = {
 def settings_for_a_run(seed: int, folder: Path) -> Settings:
     """The user's settings (broker, Milvus, model, judge, …) under random names.
 
-    The index is exact, so that a seed gives the same run.
-
     Raises:
         ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
     """
@@ -58,7 +56,6 @@ def settings_for_a_run(seed: int, folder: Path) -> Settings:
         "retriever": name,
         "data_dir": folder,
         "registry": None,
-        "milvus_index": "FLAT",
         "metrics_port": 0,
         "train_seed": seed,
         "gate": "auto",

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from schemas.base import canonical, decode
 from schemas.errors import BrokerUnavailableError, NoIndexError

@@ -1,4 +1,4 @@
-"""Import of trajectories as the LRAT project stores them (DESIGN, "Mining: Import of LRAT files").
+"""Import of trajectories as the LRAT project stores them.
 
 One JSON file a trajectory; ``result`` is the list of steps, each with ``type`` (``reasoning``,
 ``tool_call``, ``output_text``), ``tool_name``, ``arguments`` (JSON in a string) and ``output``.

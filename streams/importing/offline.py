@@ -1,7 +1,7 @@
 """Mining files without a broker: the same judge and the same fold over events in the files' order.
 
-The files say nothing about when events reached a log, so no time passes between them; after the
-last one enough passes to close what never ended, as it would on a broker.
+Files do not record when events reached a log, so no time passes between them; after the last one
+enough passes to close what never ended, as it would on a broker.
 """
 
 import asyncio
@@ -11,12 +11,13 @@ from pathlib import Path
 
 from retrail_runtime.files import read_lines
 from schemas.choices import FileFormat
-from schemas.errors import InputError
-from schemas.events import Event, InvalidEventError, parse
+from schemas.errors import InputError, InvalidRecordError
+from schemas.events import Event, parse
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
+from streams.events import encode, read_published
 from streams.importing.lrat import events_of_file
-from streams.judge.judging import Judge, judge_event, judge_named
+from streams.judge.judgement import Judge, judge_event, judge_named
 from streams.mine.fold import Fold, Limits
 
 _SUFFIX: dict[FileFormat, str] = {"lrat": ".json", "events": ".jsonl"}
@@ -55,7 +56,7 @@ def events_of(path: Path, file_format: FileFormat) -> Iterator[Event]:
     for place, line in read_lines(path):
         try:
             yield parse(line).event
-        except InvalidEventError as error:
+        except InvalidRecordError as error:
             raise InputError(f"{place}: {error}", path=path) from error
 
 
@@ -90,16 +91,19 @@ def mine_paths(
                         yield from map(LabelledPair.content, fold.apply(offset, 0, value))
                 on_file(path)
         finally:
-            runner.run(judge.aclose())
+            if judge is not None:
+                runner.run(judge.aclose())
     yield from map(LabelledPair.content, fold.close_all())
 
 
 async def _judge_all(
-    events: list[Event], judge: Judge, offsets: Iterator[int]
+    events: list[Event], judge: Judge | None, offsets: Iterator[int]
 ) -> list[tuple[int, bytes]]:
     """Judged events as they would stand on the log, judged at once and in order."""
-    numbered = [(next(offsets), event) for event in events]
     judged = await asyncio.gather(
-        *(judge_event(event, judge, offset, 0) for offset, event in numbered)
+        *(
+            judge_event(read_published(event.to_json())[0], judge, offset, 0)
+            for event, offset in zip(events, offsets, strict=False)
+        )
     )
-    return [(event.source_offset, event.to_json()) for event in judged]
+    return [(event.source_offset, encode(event)) for event in judged]

@@ -1,15 +1,16 @@
 """Every private name of Faust and aiokafka that we need, and what we change by them.
 
-- Whole batches go from the consumer to a :class:`streams.loop.source.Handler`; no event is made of
+- Whole batches go from the consumer to a :class:`streams.loop.records.Handler`; no event is made of
   them.
-- The position of a partition is what the handler says, not what Faust committed, and the flow is
-  held until it has been set (Faust reopens partitions too early, which loses records).
+- The position of a partition is the handler's, not what Faust committed, and the flow is held until
+  it has been set (Faust reopens partitions too early, which loses records).
 - Positions are set in the consumer's own thread: Faust sets them from ours, between two statements
   of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
 - Committed offsets are read back with their metadata.
-- The producer is idempotent, and gives whole batches of one partition away.
+- The producer is idempotent, and sends whole batches of one partition.
 
-The names are checked at start, see :func:`require_private_names`; ``docs/decisions/`` says why.
+The names are checked at start, see :func:`require_private_names`; ``docs/decisions/`` has the
+reasons.
 """
 
 import asyncio
@@ -26,8 +27,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
+from retrail_runtime.kafka import Outgoing
 from schemas.errors import ConfigurationError, RestartRequiredError
-from streams.loop.source import Handler
+from streams.loop.outbox import Batch
+from streams.loop.records import Handler
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 FETCH_WAIT_MS = 50
@@ -110,7 +113,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(job(), self.thread_loop))
 
     async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Read on there, in those partitions that are still assigned."""
+        """Deliver these offsets next, of the partitions that are still assigned."""
 
         async def go(consumer: Any) -> None:
             for partition, offset in offsets.items():
@@ -131,9 +134,9 @@ class _BatchConsumer(driver.Consumer):
         active_partitions: set[TP] | None,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
     ) -> dict[TP, Any]:
-        """Fetch where there is room, and hand over the source's records in whole batches."""
+        """Fetch where there is capacity, and deliver the source's records in whole batches."""
         handler, source = self.app.handler, self.app.source
-        wanted = {TP(source, partition) for partition in handler.with_room()}
+        wanted = {TP(source, partition) for partition in handler.with_capacity()}
         if active_partitions is not None:
             wanted &= active_partitions
         if not wanted:
@@ -145,7 +148,7 @@ class _BatchConsumer(driver.Consumer):
         return {}
 
     async def perform_seek(self) -> None:
-        """Go to where the handler wants to read; the caller lets the flow go on after this."""
+        """Seek to the handler's positions; the caller resumes the flow after this."""
         self.stop_flow()
         self.app.flow_control.suspend()
         wanted = self.app.handler.positions().items()
@@ -198,3 +201,42 @@ async def fetch_committed(
     found: dict[TopicPartition, OffsetAndMetadata]
     found = await consumer._coordinator.fetch_committed_offsets(partitions)
     return found
+
+
+class KafkaBatch:
+    """Records for one partition, in aiokafka's own format."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def append(self, output: Outgoing) -> bool:
+        """Whether the record still fitted in; the first one always does."""
+        added = self.builder.append(
+            timestamp=None, key=output.key, value=output.value, headers=list(output.headers)
+        )
+        return added is not None
+
+
+class KafkaChannel:
+    """A :class:`streams.loop.outbox.Channel` over Faust's producer."""
+
+    def __init__(self, app: TransportApp, topic: str, partition: int) -> None:
+        self._app = app
+        self._topic = topic
+        self._partition = partition
+
+    def new_batch(self) -> KafkaBatch:
+        """An empty batch."""
+        return KafkaBatch(self._app.kafka_producer.create_batch())
+
+    async def send(self, batch: Batch) -> None:
+        """Returns when every in-sync replica has the batch.
+
+        Raises:
+            KafkaError: the broker rejects it, for instance because it is too large.
+        """
+        assert isinstance(batch, KafkaBatch)
+        # A closed batch does not linger.
+        batch.builder.close()
+        producer = self._app.kafka_producer
+        await (await producer.send_batch(batch.builder, self._topic, partition=self._partition))

@@ -1,8 +1,8 @@
 """Whether a stream worker lives and is ready: a table over what was last observed of it.
 
 A worker of Faust can die silently, so what counts is whether offsets move while the log has more
-(``docs/decisions/``, 0003). Waiting is no death: for the broker, for a judging server (the task has
-no room then), for partitions.
+(``docs/decisions/``, 0003). A worker may wait: for the broker, for a judging server (the task has
+no capacity then), for partitions.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,24 @@ from retrail_runtime.metrics import Health
 STALL_SECONDS = 60.0
 """Without a record while the log has more, or without a look at it: only a restart helps."""
 
-HealthState = Literal["unassigned", "recovering", "working", "leaving", "stalled", "deaf", "frozen"]
+HealthState = Literal[
+    "unassigned",
+    "recovering",
+    "working",
+    "shutting_down",
+    "stalled",
+    "consumer_unresponsive",
+    "event_loop_blocked",
+]
 
 MEANING: Mapping[HealthState, Health] = {
     "unassigned": Health(True, False, "waiting for its partitions"),
     "recovering": Health(True, False, "reading again what open trajectories need"),
     "working": Health(True, True, "working"),
-    "leaving": Health(False, False, "it cannot go on, and is about to exit"),
+    "shutting_down": Health(False, False, "shutting down after a failure"),
     "stalled": Health(False, False, "no record comes although there are more"),
-    "deaf": Health(False, False, "the thread that reads from the broker does not answer"),
-    "frozen": Health(False, False, "the worker has not looked at its partitions for too long"),
+    "consumer_unresponsive": Health(False, False, "the consumer's thread does not answer"),
+    "event_loop_blocked": Health(False, False, "the event loop has been blocked for too long"),
 }
 
 
@@ -49,25 +57,25 @@ class Observation:
     Attributes:
         at: when, on the monotonic clock, in seconds.
         partitions: ``None`` until some, or none, were assigned.
-        deaf: seconds for which the consumer's thread has not answered, not even to say that the
+        consumer_silent: seconds for which the consumer's thread has not answered, not even that the
             broker does not.
-        leaving: whether it has given up.
+        shutting_down: whether it has failed.
     """
 
     at: float
     partitions: Mapping[int, PartitionState] | None = None
-    deaf: float = 0.0
-    leaving: bool = False
+    consumer_silent: float = 0.0
+    shutting_down: bool = False
 
 
 def state_of(observation: Observation, now: float) -> HealthState:
-    """The first that holds of: leaving, frozen, deaf, unassigned, stalled, recovering, working."""
-    if observation.leaving:
-        return "leaving"
+    """The first state that applies, in the order of these lines."""
+    if observation.shutting_down:
+        return "shutting_down"
     if now - observation.at > STALL_SECONDS:
-        return "frozen"
-    if observation.deaf > STALL_SECONDS:
-        return "deaf"
+        return "event_loop_blocked"
+    if observation.consumer_silent > STALL_SECONDS:
+        return "consumer_unresponsive"
     if observation.partitions is None:
         return "unassigned"
     if stalled(observation):
@@ -78,7 +86,7 @@ def state_of(observation: Observation, now: float) -> HealthState:
 
 
 def stalled(observation: Observation) -> dict[int, PartitionState]:
-    """The partitions of which nothing comes although there is more."""
+    """The partitions of which no record comes although there are more."""
     return {
         partition: state
         for partition, state in (observation.partitions or {}).items()
@@ -87,5 +95,5 @@ def stalled(observation: Observation) -> dict[int, PartitionState]:
 
 
 def assess(observation: Observation, now: float) -> Health:
-    """What ``/healthz`` and ``/readyz`` say at ``now``, on the observation's clock."""
+    """What ``/healthz`` and ``/readyz`` answer at ``now``, on the observation's clock."""
     return MEANING[state_of(observation, now)]

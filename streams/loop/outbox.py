@@ -6,24 +6,17 @@ one of its partition. Nothing lingers either: while a batch is under way the nex
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-Headers = Sequence[tuple[str, bytes]]
-
-
-class Output(NamedTuple):
-    """A record to write."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
+from retrail_runtime.kafka import Outgoing
+from streams.loop.checkpoint import Deadline
 
 
 class Batch(Protocol):
     """Records that travel together."""
 
-    def append(self, output: Output) -> bool:
+    def append(self, output: Outgoing) -> bool:
         """Whether the record still fitted in; the first one always does."""
 
 
@@ -45,24 +38,24 @@ class Outbox:
         channel: Channel,
         on_failure: Callable[[BaseException], None],
         *,
-        room_records: int = 4_000,
-        room_bytes: int = 16 * 1024 * 1024,
+        max_records: int = 4_000,
+        max_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         """Starts sending at once; must be created within a running loop.
 
         Args:
             channel: where to.
             on_failure: called once if a send fails; nothing is sent after it.
-            room_records: :attr:`room` is false from this many unacknowledged outputs on,
-            room_bytes: and from this weight of them on.
+            max_records: unacknowledged outputs from which on it has no capacity,
+            max_bytes: or weight of them.
         """
         self._channel = channel
         self._on_failure = on_failure
-        self._room_records = room_records
-        self._room_bytes = room_bytes
+        self._max_records = max_records
+        self._max_bytes = max_bytes
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._bytes = 0
-        self._waiting: deque[Output | asyncio.Future[Output]] = deque()
+        self._waiting: deque[Outgoing | asyncio.Future[Outgoing]] = deque()
         self._put = 0
         self._acknowledged = 0
         self._filled = asyncio.Event()
@@ -70,7 +63,7 @@ class Outbox:
         self._closing = False
         self._task = asyncio.create_task(self._run())
 
-    def put(self, position: int, output: Output | asyncio.Future[Output], weight: int) -> None:
+    def put(self, position: int, output: Outgoing | asyncio.Future[Outgoing], weight: int) -> None:
         """Send this after all earlier ones, once it is there.
 
         Args:
@@ -85,9 +78,9 @@ class Outbox:
         self._filled.set()
 
     @property
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether more may be put without too much memory."""
-        return len(self._unacknowledged) < self._room_records and self._bytes < self._room_bytes
+        return len(self._unacknowledged) < self._max_records and self._bytes < self._max_bytes
 
     @property
     def oldest(self) -> int | None:
@@ -100,14 +93,14 @@ class Outbox:
         async with self._progress:
             await self._progress.wait_for(lambda: self._acknowledged >= goal)
 
-    async def close(self, patience: float) -> None:
-        """Send nothing more, and wait up to ``patience`` seconds for the batch under way."""
+    async def close(self, deadline: Deadline) -> None:
+        """Send nothing more, and wait for the batch that is being sent."""
         self._closing = True
         self._filled.set()
         for output in self._waiting:
             if isinstance(output, asyncio.Future):
                 output.cancel()
-        await asyncio.wait([self._task], timeout=patience)
+        await asyncio.wait([self._task], timeout=deadline.remaining)
         self._task.cancel()
 
     async def _run(self) -> None:

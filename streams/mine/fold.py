@@ -1,4 +1,4 @@
-"""The miner's state as a fold over one partition of judged-events (DESIGN, "Guarantees: Miner").
+"""The miner's state as a fold over one partition of judged-events.
 
 Pure: records in, pairs out; the only clock is the time that the records carry, which never runs
 backwards and passes before a record is applied. Because of that, a new owner of the partition can
@@ -9,25 +9,30 @@ the same pairs; ``docs/decisions/`` says why there is no state store.
 import heapq
 import re
 from collections import Counter
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-import msgspec
+from msgspec.structs import asdict
 
 from schemas.choices import ProfileName
+from schemas.errors import InvalidRecordError
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
 from schemas.settings import Settings
+from streams.events import Event, Tick, read_judged
 from streams.mine.closed import Closed, ClosedTrajectories, Start
 from streams.mine.mining import MinedPair, mine
 from streams.mine.sequencing import OpenTrajectory
-from streams.mine.steps import EventRecord, TickRecord, decode, unpack
+from streams.mine.steps import unpack
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a gap is passed, a trajectory closed and forgotten; times in ms of log time.
+
+    Other limits close trajectories at other records, so they need another ``RETRAIL_REVISION``:
+    a fold that resumes would skip pairs which nobody wrote (``docs/operations.md``).
 
     A closed trajectory is forgotten ``gap_ms``, or ``remembered_records`` offsets, after its last
     event: the latter bounds memory, and what is read again, where many events come at once.
@@ -50,60 +55,39 @@ class Limits:
         )
 
 
-_METADATA = re.compile(r"[12];(\d+);(-?\d+);(\d+)(?:;(\d+(?:,\d+){4}))?")
+_METADATA = re.compile(r"(\d+);(-?\d+);(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where and how a new owner of the partition goes on; what a commit and its metadata say.
+    """Where and how a new owner of the partition continues; a commit's offset and metadata.
 
     Attributes:
         offset: fold again from here; the committed offset.
         acknowledged: the pairs of records below this offset are on the topic: fold silently.
         last_source: source offset of the last record before ``offset``; -1 without one.
         clock: log time before ``offset``, in milliseconds.
-        limits: under which the pairs below ``acknowledged`` were made; None if that is not known.
     """
 
     offset: int
     acknowledged: int
     last_source: int = -1
     clock: int = 0
-    limits: Limits | None = None
-
-    def under(self, limits: Limits) -> "Resume":
-        """The same start for a fold with these limits.
-
-        Under other ones it closes trajectories at other records, so that it may know of pairs below
-        ``acknowledged`` which nobody wrote: none of them is silent.
-        """
-        if self.limits in (None, limits):
-            return self
-        return replace(self, acknowledged=self.offset, limits=limits)
 
     def metadata(self) -> str:
-        """The commit's metadata; its first field is the version of the format."""
-        fields = [2 if self.limits else 1, self.acknowledged, self.last_source, self.clock]
-        limits = [",".join(map(str, astuple(self.limits)))] if self.limits else []
-        return ";".join([*map(str, fields), *limits])
+        """The commit's metadata."""
+        return f"{self.acknowledged};{self.last_source};{self.clock}"
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Resume":
-        """Read a commit; one without our metadata means that nothing is known but the offset.
+        """Read a commit; without our metadata nothing is known but the offset.
 
         Then nothing is silent: pairs may be repeated, which readers expect, and none is lost.
         """
         match = _METADATA.fullmatch(metadata or "")
         if match is None:
             return cls(offset, offset)
-        *numbers, limits = match.groups()
-        acknowledged, last_source, clock = map(int, numbers)
-        known = Limits(*map(int, limits.split(","))) if limits else None
-        return cls(offset, acknowledged, last_source, clock, known)
-
-
-def _start_of(trajectory: OpenTrajectory) -> Start:
-    return Start(trajectory.first_offset, trajectory.source_before, trajectory.clock_before)
+        return cls(offset, *map(int, match.groups()))
 
 
 @lru_cache(maxsize=4_096)
@@ -165,34 +149,34 @@ class Fold:
         """
         self._offset = offset
         try:
-            record = decode(value)
-        except msgspec.MsgspecError:
+            event = read_judged(value)
+        except InvalidRecordError:
             self._count("undecodable", silent)
             return []
-        if isinstance(record, TickRecord):
-            as_of = timestamp if record.as_of is None else min(record.as_of, timestamp)
+        if isinstance(event, Tick):
+            as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
             return self.advance(as_of, silent=silent)
-        if record.source_offset <= self._last_source:
+        if event.source_offset <= self._last_source:
             self._count("rejudged", silent)
             return []
-        before = self._last_source, self.clock
-        self._last_source = record.source_offset
-        pairs = self.advance(record.source_time, silent=silent)
-        trajectory = self._open.get(record.trajectory_id)
-        if trajectory is not None and self._overflows(trajectory, record):
+        before = Start(offset, self._last_source, self.clock)
+        self._last_source = event.source_offset
+        pairs = self.advance(event.source_time, silent=silent)
+        trajectory = self._open.get(event.trajectory_id)
+        if trajectory is not None and self._overflows(trajectory, event):
             pairs += self._close(trajectory, "size", silent)
             trajectory = None
         if trajectory is None:
-            if record.seq != 0:
+            if event.seq != 0:
                 self._count("late", silent)
                 return pairs
-            if self._closed.repeats(record.trajectory_id, offset, self.clock):
+            if self._closed.repeats(event.trajectory_id, offset, self.clock):
                 self._count("repeated", silent)
                 return pairs
-            trajectory = self._start(record, offset, *before)
-        elif record.seq == 0:
+            trajectory = self._open_trajectory(event, before)
+        elif event.seq == 0:
             trajectory.last_opening = offset
-        arrival = trajectory.arrive(record, self.clock)
+        arrival = trajectory.arrive(event, self.clock)
         self._count(arrival, silent)
         if arrival in ("accepted", "held"):
             trajectory.last_offset, trajectory.touched = offset, self.clock
@@ -209,7 +193,7 @@ class Fold:
         while self._deadlines and self._deadlines[0][0] <= self.clock:
             _, first_offset, trajectory_id = heapq.heappop(self._deadlines)
             trajectory = self._open.get(trajectory_id)
-            if trajectory is None or trajectory.first_offset != first_offset:
+            if trajectory is None or trajectory.start.offset != first_offset:
                 continue
             deadline, reason = self._deadline(trajectory)
             if deadline > self.clock:
@@ -237,31 +221,27 @@ class Fold:
         """
         oldest = next(iter(self._open.values()), None)
         now = Start(next_offset, self._last_source, self.clock)
-        wanted = now if oldest is None else _start_of(oldest)
+        wanted = now if oldest is None else oldest.start
         start = self._closed.start(wanted, next_offset, self.clock)
-        return Resume(start.offset, acknowledged, start.last_source, start.clock, self._limits)
+        return Resume(start.offset, acknowledged, start.last_source, start.clock)
 
-    def _start(
-        self, record: EventRecord, offset: int, source_before: int, clock_before: int
-    ) -> OpenTrajectory:
+    def _open_trajectory(self, event: Event, start: Start) -> OpenTrajectory:
         trajectory = OpenTrajectory(
-            trajectory_id=record.trajectory_id,
-            agent=_agent(record.agent.name, record.agent.model),
-            tenant=record.tenant,
-            first_offset=offset,
-            last_offset=offset,
-            source_before=source_before,
-            clock_before=clock_before,
+            trajectory_id=event.trajectory_id,
+            agent=_agent(event.agent.name, event.agent.model),
+            tenant=event.tenant,
+            start=start,
+            last_offset=start.offset,
             opened=self.clock,
             touched=self.clock,
-            last_opening=offset,
+            last_opening=start.offset,
         )
-        self._open[record.trajectory_id] = trajectory
+        self._open[event.trajectory_id] = trajectory
         self._watch(trajectory)
         return trajectory
 
-    def _overflows(self, trajectory: OpenTrajectory, record: EventRecord) -> bool:
-        return trajectory.events >= self._limits.events and record.seq >= trajectory.next_seq
+    def _overflows(self, trajectory: OpenTrajectory, event: Event) -> bool:
+        return trajectory.events >= self._limits.events and event.seq >= trajectory.next_seq
 
     def _deadline(self, trajectory: OpenTrajectory) -> tuple[int, ClosedBy | Literal["gap"]]:
         limits, gap_since = self._limits, trajectory.gap_since()
@@ -285,7 +265,7 @@ class Fold:
         up too early is replaced then.
         """
         deadline, _ = self._deadline(trajectory)
-        entry = (deadline, trajectory.first_offset, trajectory.trajectory_id)
+        entry = (deadline, trajectory.start.offset, trajectory.trajectory_id)
         heapq.heappush(self._deadlines, entry)
 
     def _close(
@@ -296,10 +276,7 @@ class Fold:
             trajectory.pass_gap()
         del self._open[trajectory.trajectory_id]
         closed = Closed(
-            _start_of(trajectory),
-            trajectory.last_opening,
-            trajectory.last_offset,
-            trajectory.touched,
+            trajectory.start, trajectory.last_opening, trajectory.last_offset, trajectory.touched
         )
         self._closed.add(trajectory.trajectory_id, closed, self._offset, self.clock)
         if silent:
@@ -317,31 +294,20 @@ class Fold:
         self, trajectory: OpenTrajectory, closed_by: ClosedBy, mined: MinedPair
     ) -> LabelledPair:
         return LabelledPair.model_validate(
-            {
+            asdict(mined)
+            | {
                 "pair_id": pair_id(
                     self._revision, trajectory.trajectory_id, mined.browse_seq, self._profile
                 ),
                 "trajectory_id": trajectory.trajectory_id,
-                "browse_seq": mined.browse_seq,
                 "revision": self._revision,
                 "profile": self._profile,
-                "query": mined.query,
-                "earlier_queries": mined.earlier_queries,
-                "positive": mined.positive,
-                "negatives": mined.negatives,
-                "verdict": mined.verdict,
-                "judge": mined.judge,
-                "judge_version": mined.judge_version,
-                "reasoning_tokens": mined.reasoning_tokens,
-                "rejected": mined.rejected,
-                "rank": mined.rank,
                 "outcome": trajectory.outcome or "unknown",
                 "closed_by": closed_by,
                 "gaps": trajectory.missing,
                 "agent": trajectory.agent,
                 "tenant": trajectory.tenant,
-                "retriever_version": mined.retriever_version,
-                "sources": (trajectory.first_offset, trajectory.last_offset),
+                "sources": (trajectory.start.offset, trajectory.last_offset),
             }
         )
 

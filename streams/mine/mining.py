@@ -1,4 +1,4 @@
-"""From the steps of one trajectory to labelled pairs (DESIGN, "Mining"; LRAT, section 4).
+"""From the steps of one trajectory to labelled pairs (LRAT, section 4).
 
 A *run* is a maximal row of browses, each optionally followed by the reasoning that is about it; any
 other step, or the close of the trajectory, ends it. When a run ends, each of its browses whose
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
+from msgspec import Struct
+
 from schemas.choices import ProfileName
 from schemas.events import Verdict
 from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
 
 
-@dataclass(frozen=True, slots=True)
-class MinedPair:
+class MinedPair(Struct, frozen=True, gc=False):
     """What a browse teaches; :class:`schemas.pairs.LabelledPair` adds the trajectory around it."""
 
     browse_seq: int

@@ -1,4 +1,4 @@
-"""Putting the events of one trajectory in order (DESIGN, "Mining: Sequencing").
+"""Putting the events of one trajectory in order.
 
 The broker keeps the order of a partition, but a client that retries, a file that is published twice
 or a network that duplicates does not: events are repeated, come early, or never come. The first
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.events import Agent, Outcome
-from streams.mine.steps import BreakStep, EndRecord, EventRecord, pack, step_of
+from streams.events import End, Event
+from streams.mine.closed import Start
+from streams.mine.steps import BreakStep, pack, step_of
 
 Arrival = Literal["accepted", "held", "repeated", "late"]
 
@@ -21,12 +23,11 @@ class OpenTrajectory:
     Times are milliseconds of log time, offsets those of judged-events.
 
     Attributes:
-        first_offset: of its opening event; the log is needed from here.
-        source_before, clock_before: last source offset and log time right before that event, which
-            a fold that starts again there must know.
+        start: offset of its opening event, from which the log is needed, and what a fold that
+            starts there must know.
         last_opening: offset of the last repeat of seq 0.
         next_seq: the lowest seq that has neither come nor been passed.
-        held: records ahead of a gap, with their arrival times.
+        held: events ahead of a gap, with their arrival times.
         missing: events passed as never coming; ``passed`` holds their seqs.
         steps: what came, in order, packed.
         outcome: set once the end event was reached in order.
@@ -35,10 +36,8 @@ class OpenTrajectory:
     trajectory_id: str
     agent: Agent
     tenant: str
-    first_offset: int
+    start: Start
     last_offset: int
-    source_before: int
-    clock_before: int
     opened: int
     touched: int
     last_opening: int
@@ -46,24 +45,24 @@ class OpenTrajectory:
     events: int = 0
     missing: int = 0
     steps: list[bytes] = field(default_factory=list)
-    held: dict[int, tuple[int, EventRecord]] | None = None
+    held: dict[int, tuple[int, Event]] | None = None
     passed: tuple[range, ...] = ()
     outcome: Outcome | None = None
 
-    def arrive(self, record: EventRecord, now: int) -> Arrival:
-        """Take one record; says what became of it."""
-        seq = record.seq
+    def arrive(self, event: Event, now: int) -> Arrival:
+        """Take one event; returns what became of it."""
+        seq = event.seq
         if seq < self.next_seq:
             return "late" if any(seq in gap for gap in self.passed) else "repeated"
         if seq > self.next_seq:
             held = self.held = {} if self.held is None else self.held
             if seq in held:
                 return "repeated"
-            held[seq] = (now, record)
+            held[seq] = (now, event)
             self.events += 1
             return "held"
         self.events += 1
-        self._append(record)
+        self._append(event)
         self._drain()
         return "accepted"
 
@@ -85,12 +84,12 @@ class OpenTrajectory:
 
     def _drain(self) -> None:
         while self.held and self.outcome is None and self.next_seq in self.held:
-            _, record = self.held.pop(self.next_seq)
-            self._append(record)
+            _, event = self.held.pop(self.next_seq)
+            self._append(event)
 
-    def _append(self, record: EventRecord) -> None:
-        self.next_seq = record.seq + 1
-        if isinstance(record, EndRecord):
-            self.outcome = record.outcome
+    def _append(self, event: Event) -> None:
+        self.next_seq = event.seq + 1
+        if isinstance(event, End):
+            self.outcome = event.outcome
         else:
-            pack(self.steps, step_of(record))
+            pack(self.steps, step_of(event))

@@ -1,101 +1,15 @@
-"""What mining reads of a judged event, and the packed form in which an open trajectory keeps it.
+"""What mining needs of an event, and the packed form in which an open trajectory keeps it.
 
-The contract is :mod:`schemas.judged`; this is the view of a reader that trusts it, because only our
-judge writes the topic. msgspec decodes such a view about ten times as fast as a full validation,
-and packed steps keep an open trajectory of a deep-research agent under 4 KB. A test holds both
-against the contract.
+Packed steps keep an open trajectory of a deep-research agent under 4 KB.
 """
 
 from collections.abc import Iterator
 
 import msgspec
+from msgspec import UnsetType
 
-from schemas.events import Outcome, Verdict
-
-
-class AgentView(msgspec.Struct, gc=False):
-    """Who acted."""
-
-    name: str
-    model: str
-
-
-class _Record(msgspec.Struct, tag_field="type", gc=False):
-    trajectory_id: str
-    seq: int
-    source_offset: int
-    source_time: int
-    agent: AgentView
-    tenant: str = ""
-    retriever_version: int | None = None
-
-
-class HitView(msgspec.Struct, gc=False):
-    """A hit; mining needs no score."""
-
-    doc_id: str
-    rank: int
-
-
-class SearchRecord(_Record, tag="search", kw_only=True, gc=False):
-    """A search, as read."""
-
-    query: str
-    hits: list[HitView]
-
-
-class BrowseRecord(_Record, tag="browse", kw_only=True, gc=False):
-    """A browse, as read."""
-
-    doc_id: str
-    verdict: Verdict | None = None
-    judge: str = ""
-    judge_version: str = ""
-
-
-class ReasoningRecord(_Record, tag="reasoning", kw_only=True, gc=False):
-    """A reasoning, as read."""
-
-    about: str | None = None
-    tokens: int | None = None
-    verdict: Verdict | None = None
-    judge: str = ""
-    judge_version: str = ""
-
-
-class AnswerRecord(_Record, tag="answer", gc=False):
-    """An answer, as read."""
-
-
-class OtherRecord(_Record, tag="other", gc=False):
-    """Another step, as read."""
-
-
-class EndRecord(_Record, tag="end", kw_only=True, gc=False):
-    """The end, as read."""
-
-    outcome: Outcome = "unknown"
-
-
-class TickRecord(msgspec.Struct, tag_field="type", tag="tick", gc=False):
-    """Time passes."""
-
-    as_of: int | None = None
-
-
-EventRecord = SearchRecord | BrowseRecord | ReasoningRecord | AnswerRecord | OtherRecord | EndRecord
-
-decode = msgspec.json.Decoder(EventRecord | TickRecord).decode
-"""Read the value of a judged-events record; raises ``msgspec.MsgspecError`` for foreign bytes."""
-
-
-def readable(value: bytes) -> bool:
-    """Whether :data:`decode` can read the value."""
-    try:
-        decode(value)
-    except msgspec.MsgspecError:
-        return False
-    return True
+from schemas.events import Verdict
+from streams.events import Browse, Event, Judgement, Reasoning, Search
 
 
 class SearchStep(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
@@ -124,7 +38,7 @@ class BrowseStep(msgspec.Struct, array_like=True, tag="b", gc=False, frozen=True
 
 
 class ReasoningStep(msgspec.Struct, array_like=True, tag="r", gc=False, frozen=True):
-    """A thought about the document browsed right before."""
+    """The reasoning about the document browsed right before."""
 
     seq: int
     about: str
@@ -149,33 +63,30 @@ _ARRAY_OF_ONE = b"\x91"
 _ARRAY_OF_CHUNK = b"\x98"
 
 
-def step_of(record: EventRecord) -> Step:
-    """The part of a record that mining needs."""
-    match record:
-        case SearchRecord():
-            hits = record.hits
+def step_of(event: Event) -> Step:
+    """The part of a judged event that mining needs."""
+    match event:
+        case Search():
+            hits = event.hits
             if any(hit.rank != place for place, hit in enumerate(hits, 1)):
                 hits = sorted(hits, key=lambda hit: hit.rank)
                 ranks = [hit.rank for hit in hits]
             else:
                 ranks = None
             doc_ids = [hit.doc_id for hit in hits]
-            return SearchStep(record.seq, record.query, doc_ids, ranks, record.retriever_version)
-        case BrowseRecord():
-            return BrowseStep(
-                record.seq, record.doc_id, record.verdict, record.judge, record.judge_version
-            )
-        case ReasoningRecord(about=str(about)):
-            return ReasoningStep(
-                record.seq,
-                about,
-                record.tokens,
-                record.verdict,
-                record.judge,
-                record.judge_version,
-            )
+            return SearchStep(event.seq, event.query, doc_ids, ranks, event.retriever_version)
+        case Browse():
+            return BrowseStep(event.seq, event.doc_id, *_verdict(event))
+        case Reasoning(about=str(about)):
+            return ReasoningStep(event.seq, about, event.tokens, *_verdict(event))
         case _:
-            return BreakStep(record.seq)
+            return BreakStep(event.seq)
+
+
+def _verdict(event: Judgement) -> tuple[Verdict | None, str, str]:
+    """Verdict, judge and its version, where absent fields are like empty ones."""
+    verdict = None if isinstance(event.verdict, UnsetType) else event.verdict
+    return verdict, event.judge or "", event.judge_version or ""
 
 
 def pack(chunks: list[bytes], step: Step) -> None:

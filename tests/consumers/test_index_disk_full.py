@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.collection import Row
+from consumers.indexing.milvus import Milvus
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import RestartRequiredError
@@ -54,8 +54,8 @@ def test_rows_are_refused_while_there_is_no_room_and_none_acknowledged_is_lost(
     server = MilvusLite(small_disk / "milvus", tmp_path / "milvus.log")
     server.start()
     try:
-        settings = Settings(milvus_uri=server.client_address, milvus_index="FLAT")
-        milvus = Milvus(settings, patience=2)
+        settings = Settings(milvus_uri=server.client_address)
+        milvus = Milvus(settings, vector_index="FLAT", retry_seconds=2)
         build = Build("retrail_v1", 1, secrets.token_hex(4), "folder", "0" * 64)
         milvus.create(build, DIMENSION)
         written = 0
@@ -67,7 +67,7 @@ def test_rows_are_refused_while_there_is_no_room_and_none_acknowledged_is_lost(
             except RestartRequiredError as error:
                 refused = error
         assert written
-        assert "has its disk room" in str(refused)
+        assert "has free disk space" in str(refused)
 
         assert mount("remount,size=200m", small_disk)
         server.kill()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from deploy.errors import MissingToolError
 from deploy.servers.milvus import MilvusLite
 from schemas.collection import Build

@@ -8,18 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
+from consumers.indexing import metrics
+from consumers.indexing.collection import Row
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.releases import request_rebuild
 from schemas.collection import Build
+from schemas.errors import InputError
 from schemas.releases import Model
 from schemas.settings import Settings
 from serving.search.retriever import Retriever
 from tests import index_harness as harness
 from tests.started_servers import on_both, standalone_in_faults
 from tests.waiting import eventually
+
+
+def lags(settings: Settings) -> set[tuple[str, str]]:
+    """Collections and partitions whose lag this process exports, of one installation."""
+    return {
+        (sample.labels["collection"], sample.labels["partition"])
+        for metric in metrics.LAG.collect()
+        for sample in metric.samples
+        if sample.labels["collection"].startswith(settings.retriever)
+    }
 
 
 @standalone_in_faults
@@ -163,26 +175,17 @@ def test_changes_during_a_build_and_after_it_reach_both_builds_and_a_rollback_is
 
 
 @standalone_in_faults
-def test_after_the_grace_time_collection_and_group_are_dropped(
-    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("consumers.indexing.groups.PAUSE", 0.2)
+def test_after_the_grace_time_the_collection_is_dropped(small: Settings, tmp_path: Path) -> None:
     brief = small.model_copy(update={"index_grace_seconds": 0.5})
     harness.publish(brief, harness.documents(10))
-    admin = AdminClient(brief.kafka())
-
-    def groups() -> set[str]:
-        listed = admin.list_consumer_groups(request_timeout=10).result().valid
-        return {g.group_id for g in listed if f"{brief.retriever}_v" in g.group_id}
-
     with harness.working(brief):
         harness.serves(brief, 1)
         harness.release(brief, 2, 2, tmp_path)
         harness.make_live(brief, 2)
         harness.serves(brief, 2)
         eventually(lambda: [b.version for b in Milvus(brief).builds()] == [2], what="one build")
-        eventually(lambda: len(groups()) == 1, what="one group")
-        assert f"_v2-{Milvus(brief).builds()[0].build_id}" in groups().pop()
+        serving = f"{brief.retriever}_v2"
+        eventually(lambda: {c for c, _ in lags(brief)} == {serving}, what="the lag of one build")
 
 
 @standalone_in_faults
@@ -216,10 +219,89 @@ def test_a_release_superseded_during_its_build_is_abandoned(
         assert harness.hashes(small, 3).keys() == texts.keys()
 
 
-def test_another_search_mode_is_built_beside_and_swapped_while_searches_go_on(
+@standalone_in_faults
+def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = small.model_copy(update={"index_grace_seconds": 2.0})
+    texts: dict[str, str | None] = {**harness.documents(30)}
+    harness.publish(brief, texts)
+    go_on = threading.Event()
+    make_searchable = Milvus.make_searchable
+
+    def hold(self: Milvus, build: Build) -> None:
+        if "_v1_" in build.collection:
+            assert go_on.wait(60)
+        make_searchable(self, build)
+
+    monkeypatch.setattr(Milvus, "make_searchable", hold)
+    milvus, first = Milvus(brief), f"{brief.retriever}_v1"
+    with harness.working(brief), Retriever(brief) as retriever:
+        harness.serves(brief, 1)
+        before = milvus.builds()[0]
+        name = request_rebuild(brief)
+        try:
+            eventually(lambda: len(milvus.builds()) == 2, what="the rebuild beside")
+            changes = {"d0": None, "d1": "changed meanwhile", "in": "inserted meanwhile"}
+            texts |= changes
+            harness.publish(brief, changes)
+            wanted = harness.expected_hashes(texts)
+            for build in milvus.builds():
+                eventually(lambda b=build: milvus.hashes(b) == wanted, what="the changes")
+            eventually(lambda: {c for c, _ in lags(brief)} == {first, name}, what="both lags")
+            assert milvus.aliased() == first
+            assert retriever.open("in") is not None
+        finally:
+            go_on.set()
+        eventually(lambda: milvus.aliased() == name, 60, "the swap")
+        eventually(lambda: [b.collection for b in milvus.builds()] == [name], what="one build")
+        eventually(lambda: {c for c, _ in lags(brief)} == {name}, what="the lag of one build")
+        after = milvus.builds()[0]
+        assert after.build_id != before.build_id
+        assert (after.version, after.digest, after.served) == (1, before.digest, True)
+        assert milvus.hashes(after) == wanted
+        assert retriever.search("changed meanwhile", k=1).hits[0].doc_id == "d1"
+
+
+@standalone_in_faults
+def test_a_rebuild_asked_for_without_a_worker_outlives_restarts(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+    reached, go_on = threading.Event(), threading.Event()
+    swap = Milvus.swap
+
+    def hold(self: Milvus, build: Build) -> None:
+        if "_v1_" in build.collection and not go_on.is_set():
+            reached.set()
+            raise InterruptedError("killed before the swap")
+        swap(self, build)
+
+    monkeypatch.setattr(Milvus, "swap", hold)
+    with harness.working(small):
+        harness.serves(small, 1)
+    name, milvus = request_rebuild(small), Milvus(small)
+    with pytest.raises(InterruptedError), harness.working(small):
+        assert reached.wait(60)
+    begun = next(build for build in milvus.builds() if build.collection == name)
+    assert milvus.aliased() == f"{small.retriever}_v1"
+    go_on.set()
+    with harness.working(small):
+        eventually(lambda: milvus.aliased() == name, 60, "the swap")
+    assert replace(begun, served=True) in milvus.builds()
+    assert milvus.hashes(begun) == harness.expected_hashes(texts)
+
+
+def test_a_rebuild_needs_a_collection_of_the_live_release(small: Settings) -> None:
+    with pytest.raises(InputError, match="has no collection yet"):
+        request_rebuild(small)
+
+
+def test_another_search_mode_takes_effect_with_a_rebuild_while_searches_go_on(
     small: Settings,
 ) -> None:
-    """The retriever's own setting is dense all along: it searches as the build says."""
+    """The retriever's own setting is dense all along: it searches as the collection says."""
     hybrid = small.model_copy(update={"index_search": "hybrid"})
     texts = harness.documents(40) | {"rare": "an unheard-of zyzzyva"}
     harness.publish(small, texts)
@@ -249,21 +331,39 @@ def test_another_search_mode_is_built_beside_and_swapped_while_searches_go_on(
         searching.start()
         try:
             with harness.working(hybrid):
-                eventually(
-                    lambda: milvus.aliased() == f"{small.retriever}_v1_hybrid", 60, "the swap"
-                )
-                assert set(milvus.builds()) > set(before)
+                # A setting alone changes nothing: a worker that builds nothing follows what is.
+                harness.publish(small, {"early": "before the rebuild"})
+                eventually(lambda: "early" in milvus.hashes(before[0]), what="the change")
+                assert milvus.builds() == before
+                name = request_rebuild(small)
+                eventually(lambda: milvus.aliased() == name, 60, "the swap")
+                assert {b.search for b in milvus.builds()} == {"dense", "hybrid"}
                 eventually(lambda: by_words("zyzzyva") == "rare", what="a search by words")
-                # A worker of before the change follows what there is, and changes nothing.
-                with harness.working(small):
-                    harness.publish(small, {"late": "quokka", "rare": "another text"})
-                    for build in milvus.builds():
-                        eventually(lambda b=build: "late" in milvus.hashes(b), what="the change")
-                    eventually(lambda: by_words("zyzzyva") is None, what="the change of words")
-                    assert by_words("quokka") == "late"
-                    assert len(milvus.builds()) == 2
-                    assert milvus.aliased() == f"{small.retriever}_v1_hybrid"
+            # A worker with the other setting keeps the collection as it is.
+            with harness.working(small):
+                harness.publish(small, {"late": "quokka", "rare": "another text"})
+                for build in milvus.builds():
+                    eventually(lambda b=build: "late" in milvus.hashes(b), what="the change")
+                eventually(lambda: by_words("zyzzyva") is None, what="the change of words")
+                assert by_words("quokka") == "late"
+                assert milvus.aliased() == name
         finally:
             done.set()
             searching.join()
         assert not missed
+
+
+def test_another_search_mode_takes_effect_with_the_next_release(
+    small: Settings, tmp_path: Path
+) -> None:
+    harness.publish(small, harness.documents(10))
+    with harness.working(small):
+        harness.serves(small, 1)
+    hybrid = small.model_copy(update={"index_search": "hybrid"})
+    with harness.working(hybrid):
+        harness.release(small, 2, 2, tmp_path)
+        harness.make_live(small, 2)
+        harness.serves(small, 2)
+        assert [b.search for b in Milvus(small).builds()] == ["dense", "hybrid"]
+        harness.make_live(small, 1)
+        harness.serves(small, 1)

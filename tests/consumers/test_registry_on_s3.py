@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from consumers import releases
-from consumers.indexing.index_milvus import Milvus
+from consumers.indexing.milvus import Milvus
 from consumers.training.child import frozen_examples
 from consumers.training.repeat import repeat
 from consumers.training.training_worker import train_now

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from consumers import releases
-from consumers.indexing import first_release
+from consumers.indexing.releases import register_first
 from consumers.releases import Releases
 from retrail_runtime import kafka
 from schemas.documents import Document
@@ -58,7 +58,7 @@ class World:
                 for doc_id in map(str, range(DOCUMENTS))
             ],
         )
-        first_release.register(self.settings)
+        register_first(self.settings)
 
     def text(self, doc_id: str) -> str:
         draw = random.Random(doc_id)

@@ -18,8 +18,8 @@ import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
-from consumers.indexing.index_milvus import Milvus
-from consumers.indexing.rows import Row
+from consumers.indexing.collection import Row
+from consumers.indexing.milvus import Milvus
 from deploy.environment import variables
 from retrail_runtime import kafka as consumers_kafka
 from schemas.collection import Build

@@ -26,7 +26,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     settings = Settings(
         milvus_uri="https://127.0.0.1:1", milvus_tls_cafile=tmp_path / "nowhere.pem"
     )
-    with pytest.raises(ConfigurationError, match=r"TLS_CAFILE names .*nowhere\.pem.*No such file"):
+    with pytest.raises(ConfigurationError, match=r"TLS_… names .*nowhere\.pem.*No such file"):
         connect(settings)
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.events import Agent, Browse, Hit, InvalidEventError, Reasoning, Search, parse
+from schemas.errors import InvalidRecordError
+from schemas.events import Agent, Browse, Hit, Reasoning, Search, parse
 
 ENVELOPE = {
     "event_id": "e",
@@ -45,7 +46,7 @@ def test_an_event_is_read_as_its_type():
     ],
 )
 def test_bytes_that_are_no_event(value, reason):
-    with pytest.raises(InvalidEventError) as error:
+    with pytest.raises(InvalidRecordError) as error:
         parse(value)
     assert error.value.reason == reason
 
@@ -69,7 +70,7 @@ def test_bytes_that_are_no_event(value, reason):
     ],
 )
 def test_a_field_that_breaks_the_contract(fields):
-    with pytest.raises(InvalidEventError) as error:
+    with pytest.raises(InvalidRecordError) as error:
         read(**fields)
     assert error.value.reason == "invalid_field"
     assert next(iter(fields)) in str(error.value)
@@ -84,7 +85,7 @@ def test_a_newer_minor_version_is_read_without_its_unknown_fields():
 
 
 def test_a_newer_minor_version_still_has_to_keep_the_rest_of_the_contract():
-    with pytest.raises(InvalidEventError) as error:
+    with pytest.raises(InvalidRecordError) as error:
         read(schema_version="1.7", mood="good", seq=-1)
     assert error.value.reason == "invalid_field"
 
@@ -92,7 +93,7 @@ def test_a_newer_minor_version_still_has_to_keep_the_rest_of_the_contract():
 @pytest.mark.parametrize("version", ["2.0", "0.9"])
 @pytest.mark.parametrize("more", [{}, {"mood": "good"}])
 def test_another_major_version_is_not_read(version, more):
-    with pytest.raises(InvalidEventError) as error:
+    with pytest.raises(InvalidRecordError) as error:
         read(schema_version=version, **more)
     assert error.value.reason == "unsupported_version"
 
@@ -144,5 +145,5 @@ def test_what_is_written_is_read_back(event):
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(value):
-    with pytest.raises(InvalidEventError):
+    with pytest.raises(InvalidRecordError):
         parse(value)

@@ -1,9 +1,12 @@
 """Ids, hashes, headers and tokens."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.collection import (
-    BUILD_PROPERTY,
+    SERVED_PROPERTY,
+    SUCCESSOR_PROPERTY,
     VERSION_PROPERTY,
     Build,
     collection_name,
@@ -46,7 +49,7 @@ def test_tokens_are_runs_of_word_characters_and_single_marks(text, tokens):
 
 
 def test_a_dead_letter_keeps_the_original_headers_and_replaces_its_own():
-    letter = DeadLetter("t", 3, 9, "judge", "malformed_json", "InvalidEventError", "no JSON: ä")
+    letter = DeadLetter("t", 3, 9, "judge", "malformed_json", "ValidationError", "no JSON: ä")
     headers = letter.headers([("ce_id", b"1"), ("retrail_dlq_topic", b"old")])
     assert headers[0] == ("ce_id", b"1")
     assert [name for name, _ in headers].count("retrail_dlq_topic") == 1
@@ -54,23 +57,31 @@ def test_a_dead_letter_keeps_the_original_headers_and_replaces_its_own():
 
 
 def test_a_collection_is_named_after_retriever_and_version():
+    assert collection_name("docs", 12) == "docs_v12"
     assert version_of("docs", collection_name("docs", 12)) == 12
-    assert version_of("docs", collection_name("docs", 12, "hybrid")) == 12
+    assert version_of("docs", collection_name("docs", 12, "0a1b2c3d")) == 12
     assert version_of("docs", "docs_v1_v2") is None
+    assert version_of("docs", "docs_v1_0a1b2c3d_v2") is None
     assert version_of("docs", "docs_vault") is None
     assert version_of("docs", "other_v3") is None
 
 
 @pytest.mark.parametrize("search", ["dense", "hybrid"])
 def test_a_build_is_read_back_from_its_properties(search):
-    build = Build("docs_v2", 2, "0a1b", "folder", "d" * 64, search=search, generation=3)
+    build = Build("docs_v2", 2, "0a1b", "folder", "d" * 64, search=search)
     assert Build.read("docs_v2", build.properties()) == build
+    later = {SERVED_PROPERTY: "true", SUCCESSOR_PROPERTY: "2c3d"}
+    assert Build.read("docs_v2", build.properties() | later) == replace(
+        build, served=True, successor="2c3d"
+    )
 
 
-def test_a_collection_that_names_no_search_mode_is_dense():
-    properties = {VERSION_PROPERTY: "1", BUILD_PROPERTY: "0a1b"}
-    build = Build.read("docs_v1", properties)
-    assert (build.search, build.generation) == ("dense", 0)
+def test_a_collection_without_all_properties_is_no_build():
+    properties = Build("docs_v2", 2, "0a1b", "folder", "d" * 64).properties()
+    for name in properties:
+        without = {key: value for key, value in properties.items() if key != name}
+        assert Build.read("docs_v2", without) is None
+    assert Build.read("docs_v2", properties | {VERSION_PROPERTY: "two"}) is None
 
 
 def test_the_encoder_reads_title_and_text():

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from schemas.events import Envelope
 from schemas.pairs import LabelledPair
-from tests.streams.fleet import Fleet, Worker, pairs_of, publish, trajectory
+from tests.streams.fleet import Fleet, Worker
+from tests.streams.topics import pairs_of, publish
+from tests.streams.trajectories import trajectory
 from tests.waiting import eventually
 
 REPORTS: list["Report"] = []

@@ -4,7 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from streams.loop.source import Committed
+from streams.loop.records import Committed
+from streams.loop.worker import Assignment
 
 
 @dataclass
@@ -54,3 +55,19 @@ class Source:
 
     async def commit_offsets(self, commits):
         return True
+
+    def output(self, topic, partition):
+        return Tape()
+
+
+def never(failure):
+    """Fails the test if a task gives up."""
+    raise failure
+
+
+def assignment(partition=0, start=None, *channels):
+    """Of a task whose outputs go to ``channels``, in the order in which it asks for them."""
+    waiting = iter(channels)
+    return Assignment(
+        partition, start or Committed(0), lambda topic: next(waiting, None) or Tape(), never
+    )

@@ -12,15 +12,8 @@ import pytest
 
 from schemas.topics import Topics
 from tests.streams.campaign import Clock, drawn, kill_at_random, publishing
-from tests.streams.fleet import (
-    assert_judged_completely,
-    judged_offline,
-    mined_offline,
-    pairs_of,
-    publish,
-    read,
-    some_events,
-)
+from tests.streams.topics import assert_judged_completely, judged_offline, pairs_of, publish, read
+from tests.streams.trajectories import mined_offline, some_events
 from tests.waiting import eventually
 
 OUTAGE_SECONDS = 60.0

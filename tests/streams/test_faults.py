@@ -5,15 +5,8 @@ import time
 
 from schemas.judged import adapter
 from schemas.topics import Topics
-from tests.streams.fleet import (
-    assert_same_pairs,
-    judged_offline,
-    mined_offline,
-    pairs_of,
-    publish,
-    read,
-    some_events,
-)
+from tests.streams.topics import assert_same_pairs, judged_offline, pairs_of, publish, read
+from tests.streams.trajectories import mined_offline, some_events
 from tests.waiting import eventually
 
 

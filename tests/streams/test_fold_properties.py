@@ -1,4 +1,4 @@
-"""Properties of the fold that the guarantees rest on (DESIGN, "Mining" and "Guarantees: Miner")."""
+"""Properties of the fold that the guarantees rest on."""
 
 import random
 
@@ -167,7 +167,7 @@ def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(e
         fold.apply(record.offset, record.timestamp, record.value)
         low = fold.resume(record.offset + 1, record.offset + 1).offset
         assert earlier <= low <= record.offset + 1
-        assert all(low <= one.first_offset for one in fold._open.values())
+        assert all(low <= one.start.offset for one in fold._open.values())
         earlier = low
 
 

@@ -1,21 +1,15 @@
-"""Worker processes tell whether they live and are ready, and leave when they stall."""
+"""Worker processes report whether they live and are ready, and exit when they stall."""
 
 import re
 
 import pytest
 
-from tests.streams.fleet import (
-    assert_same_pairs,
-    interleaved,
-    mined_offline,
-    pairs_of,
-    publish,
-    trajectory,
-)
+from tests.streams.topics import assert_same_pairs, pairs_of, publish
+from tests.streams.trajectories import interleaved, mined_offline, trajectory
 from tests.waiting import eventually
 
-DEAF = """
-from streams import health
+NOTHING_DELIVERED = """
+from streams.loop import health
 from streams.loop.worker import Worker
 health.STALL_SECONDS = 2.0
 async def lose(self, partition, records):
@@ -25,29 +19,29 @@ Worker.deliver = lose
 
 SLOW_TO_RECOVER = """
 import time
-from streams.mine.mine_worker import MineTask
+from streams.mine.worker import MineTask
 process = MineTask.process
 def slowly(self, records):
     if not self.recovered:
         time.sleep(0.02 * len(records))
     process(self, records)
 MineTask.process = slowly
-from streams import worker
-worker.CHUNK = 10
+from streams.loop import worker as loop
+loop.CHUNK = 10
 """
 
 
 STUCK = """
 import asyncio, time
-from streams import health, worker
+from streams.loop import health, worker as loops
 health.STALL_SECONDS = 2.0
-worker.ANSWER_SECONDS = 1.0
-assigned = worker.Worker.assigned
+loops.ANSWER_SECONDS = 1.0
+assigned = loops.Worker.assigned
 async def and_then(self, partitions):
     await assigned(self, partitions)
     loop = self.app.consumer_thread.thread_loop
     {what}
-worker.Worker.assigned = and_then
+loops.Worker.assigned = and_then
 """
 
 
@@ -80,7 +74,7 @@ def test_a_worker_is_ready_once_it_has_folded_again(settings, fleet):
 
 def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
     publish(settings, trajectory("lonely"))
-    judge = fleet.start("judge", DEAF)
+    judge = fleet.start("judge", NOTHING_DELIVERED)
     assert judge.wait(40) == 75
     assert "although" in judge.log
     assert "ended: No record of" in judge.log
@@ -89,11 +83,11 @@ def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("time.sleep(1_000)", "has not looked at its partitions; leaving"),
+        ("time.sleep(1_000)", "the event loop is blocked; exiting"),
         # Whichever of the two notices first.
         (
             "loop.call_soon_threadsafe(time.sleep, 1_000)",
-            "thread has not answered for|has not looked at its partitions; leaving",
+            "thread has not answered for|the event loop is blocked; exiting",
         ),
         ("loop.call_soon_threadsafe(loop.stop)", "thread has ended"),
     ],

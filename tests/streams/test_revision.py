@@ -2,15 +2,9 @@
 
 from deploy import topics as topics_module
 from schemas.topics import Topics
-from tests.streams.fleet import (
-    Fleet,
-    assert_same_pairs,
-    interleaved,
-    mined_offline,
-    pairs_of,
-    publish,
-    trajectory,
-)
+from tests.streams.fleet import Fleet
+from tests.streams.topics import assert_same_pairs, pairs_of, publish
+from tests.streams.trajectories import interleaved, mined_offline, trajectory
 from tests.waiting import eventually
 
 

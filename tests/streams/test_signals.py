@@ -10,14 +10,15 @@ from schemas.events import Agent
 from schemas.judged import Tick
 from schemas.settings import Settings
 from schemas.tokens import count_tokens
-from streams.judge.judge_worker import JudgeTask
-from streams.judge.local_judge import LocalJudge
-from streams.loop.source import Committed
+from schemas.topics import Topics
+from streams.judge.local import LocalJudge
+from streams.judge.worker import JudgeTask
+from streams.loop.checkpoint import Deadline
 from streams.loop.worker import Worker
-from streams.mine.mine_worker import MineTask, show
-from tests.streams.fakes import FakeRecord, Source, Tape
-from tests.streams.fleet import trajectory
+from streams.mine.worker import MineTask, show
+from tests.streams.fakes import FakeRecord, Source, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
+from tests.streams.trajectories import trajectory
 
 
 def value(name, **labels):
@@ -30,18 +31,13 @@ def moved(name, **labels):
     return lambda: value(name, **labels) - before
 
 
-def never(failure):
-    raise failure
-
-
 def judge(records):
     """Let a judge handle records of one partition."""
 
     async def scenario():
-        start = Committed(0)
-        task = JudgeTask(LocalJudge(), ("source", 0), start, Tape(), Tape(), never)
+        task = JudgeTask(assignment(), Topics.of(Settings()), LocalJudge())
         task.process(records)
-        await task.finish(5)
+        await task.finish(Deadline(5))
 
     asyncio.run(scenario())
 
@@ -50,10 +46,11 @@ def mine(values, partition=0, **settings):
     """Let a miner handle judged events of one partition; how many trajectories stay open."""
 
     async def scenario():
-        task = MineTask(Settings(**settings), partition, Committed(0), Tape(), never)
+        installation = Settings(**settings)
+        task = MineTask(assignment(partition), Topics.of(installation), installation)
         task.process([FakeRecord(offset, one, None, 10**12) for offset, one in enumerate(values)])
         waiting = value("retrail_mine_open_trajectories", partition=str(partition))
-        await task.finish(5)
+        await task.finish(Deadline(5))
         return waiting
 
     return asyncio.run(scenario())
@@ -191,16 +188,16 @@ def test_repeats_gaps_late_events_and_closes_without_end():
 
 
 def test_lag_in_events_and_seconds(monkeypatch):
-    monkeypatch.setattr("streams.loop.worker.CHECKPOINT_SECONDS", 0.01)
+    monkeypatch.setattr("streams.loop.worker.WATCH_SECONDS", 0.01)
     app = Source(end=10)
     settings = Settings()
     place = {"topic": "lagging", "partition": "3"}
 
-    def make_task(app, partition, start, on_failure):
-        return MineTask(settings, partition, start, Tape(), on_failure)
+    def make_task(assigned):
+        return MineTask(assigned, Topics.of(settings), settings)
 
     async def scenario():
-        worker = Worker("lagging", 6, make_task)
+        worker = Worker("lagging", make_task)
         worker.app = app
         await worker.assigned(frozenset([3]))
         ago = int((time.time() - 50) * 1000)

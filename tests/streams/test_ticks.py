@@ -4,11 +4,13 @@ import asyncio
 import time
 
 from schemas.judged import Tick, adapter
-from streams.judge.judge_worker import JudgeTask
-from streams.judge.judging import NoJudge
+from schemas.settings import Settings
+from schemas.topics import Topics
+from streams.judge.worker import JudgeTask
+from streams.loop.checkpoint import Deadline
 from streams.loop.worker import Worker
 from streams.mine.fold import Fold, Limits
-from tests.streams.fakes import Source, Tape
+from tests.streams.fakes import Source, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=60_000)
@@ -51,20 +53,21 @@ def test_a_tick_without_its_time_counts_from_its_append():
 
 def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
     """Not when it had looked: what is appended between the two may not have been seen."""
-    monkeypatch.setattr("streams.loop.worker.CHECKPOINT_SECONDS", 0.01)
+    monkeypatch.setattr("streams.loop.worker.WATCH_SECONDS", 0.01)
     tape, source = Tape(), Source(seconds=0.05)
 
-    def make_task(app, partition, start, on_failure):
-        return JudgeTask(NoJudge(), ("source", partition), start, tape, Tape(), on_failure)
+    def make_task(assigned):
+        channels = assignment(assigned.partition, assigned.start, tape)
+        return JudgeTask(channels, Topics.of(Settings()), None)
 
     async def scenario():
-        worker = Worker("source", 6, make_task)
+        worker = Worker("source", make_task)
         worker.app = source
         await worker.assigned(frozenset([0]))
         watching = asyncio.create_task(worker.keep_watching())
         await asyncio.wait_for(tape.written.wait(), 10)
         watching.cancel()
-        await worker._slots[0].task.finish(1)
+        await worker._slots[0].task.finish(Deadline(1))
 
     began = time.time() * 1000
     asyncio.run(scenario())

@@ -16,18 +16,16 @@ from schemas.topics import Topics
 from streams.importing.lrat import events_of_file
 from streams.importing.offline import mine_paths
 from tests.shared_data import LRAT, needs_lrat
-from tests.streams.fleet import (
+from tests.streams.topics import (
     assert_judged_completely,
     assert_same_pairs,
     judged_of,
-    mined_offline,
     pairs_of,
     publish,
     read,
     send,
-    some_events,
-    trajectory,
 )
+from tests.streams.trajectories import mined_offline, some_events, trajectory
 from tests.waiting import eventually
 
 
@@ -188,8 +186,8 @@ Worker.deliver = skipping
     assert_same_pairs(settings, expected)
     assert_judged_completely(settings)
     for worker in workers:
-        assert '"finding": "seek"' in worker.log
-        assert '"finding": "gap"' not in worker.log
+        assert '"kind": "refetched"' in worker.log
+        assert '"kind": "gap"' not in worker.log
         assert worker.stop() == 0
 
 
@@ -222,7 +220,7 @@ def test_a_send_that_fails_ends_the_judge_and_loses_nothing(settings, fleet):
     publish(settings, events)
     judge = fleet.start("judge")
     assert judge.wait(40) == 75
-    assert "ended: The judge worker cannot go on" in judge.log
+    assert "ended: The judge worker failed" in judge.log
     set_largest_batch(settings, topics.judged_events, 5_000_000)
     fleet.start("judge")
     fleet.start("mine")

@@ -1,44 +1,51 @@
-"""Records of documents, good and bad."""
+"""The documents that exist, as a fold over the topic."""
 
-import pytest
-
-from consumers.indexing.documents import Change, Poison, read_change
+from consumers.indexing.documents import DocumentHashes, apply
+from retrail_runtime import kafka
 from retrail_runtime.kafka import Record
 from schemas.documents import Document, content_hash
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests import index_harness as harness
 
 
-def record(key: bytes | None, value: bytes | None) -> Record:
-    return Record("documents", 0, 7, 0, key, value)
+def record(offset: int, key: str, value: bytes | None) -> Record:
+    return Record("documents", 0, offset, 0, key.encode(), value)
 
 
-def test_a_document_is_named_by_what_the_encoder_reads() -> None:
-    document = Document(doc_id="a", title="T", text="x")
-    change = read_change(record(b"a", document.to_json()))
-    assert change == Change("a", document, content_hash("T\nx"))
+def test_the_latest_state_counts_and_an_invalid_record_removes_the_document() -> None:
+    first, second = (Document(doc_id="a", text=text) for text in ("one", "two"))
+    other = Document(doc_id="b", text="other")
+    records = [
+        record(0, "a", first.to_json()),
+        record(1, "b", other.to_json()),
+        record(2, "a", second.to_json()),
+        record(3, "b", b"invalid"),
+        record(4, "c", first.to_json()),
+    ]
+    known: dict[str, Document] = {}
+    assert apply(known, records, lambda document: document) == {"a", "b", "c"}
+    assert known == {"a": second}
+    assert apply(known, [record(5, "a", None)], lambda document: document) == {"a"}
+    assert known == {}
 
 
-@pytest.mark.parametrize("value", [None, b""])
-def test_an_empty_value_deletes(value: bytes | None) -> None:
-    assert read_change(record(b"a", value)) == Change("a", None)
+def test_a_record_whose_key_is_no_id_changes_nothing() -> None:
+    known = {"a": "kept"}
+    keyless = Record("documents", 0, 0, 0, None, b"{}")
+    broken = Record("documents", 0, 1, 0, b"\xff", b"{}")
+    assert apply(known, [keyless, broken], lambda document: document.text) == set()
+    assert known == {"a": "kept"}
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "doc_id", "complaint"),
-    [
-        (b"a", b"{", "a", "JSON"),
-        (b"a", b'{"doc_id": "a"}', "a", "text: Field required"),
-        (b"a", b'{"doc_id": "a", "text": ""}', "a", "text"),
-        (b"a", b'{"doc_id": "b", "text": "x"}', "a", "the key is 'a'"),
-        (b"a", b'{"doc_id": "a", "text": "x", "more": 1}', "a", "more"),
-        (b"\xff", b'{"doc_id": "b", "text": "x"}', None, "not UTF-8"),
-        (None, b'{"doc_id": "b", "text": "x"}', None, "the key is ''"),
-        (b"a", b'{"doc_id": "%s", "text": "x"}' % (b"d" * 513), "a", "doc_id"),
-    ],
-)
-def test_poison_says_what_is_wrong(
-    key: bytes | None, value: bytes, doc_id: str | None, complaint: str
-) -> None:
-    found = read_change(record(key, value))
-    assert isinstance(found, Poison)
-    assert found.doc_id == doc_id
-    assert complaint in found.message
+def test_catching_up_returns_what_changed(settings: Settings, topics: Topics) -> None:
+    known = DocumentHashes(settings)
+    assert known.catch_up() == set()
+    harness.publish(settings, {"a": "one", "b": "two"})
+    assert known.catch_up() == {"a", "b"}
+    assert known.hashes == {"a": content_hash("one"), "b": content_hash("two")}
+    harness.publish(settings, {"b": None, "c": "three"})
+    kafka.publish_and_wait(kafka.producer(settings), topics.documents, key=b"a", value=b"invalid")
+    assert known.catch_up() == {"a", "b", "c"}
+    assert known.hashes == {"c": content_hash("three")}
+    assert known.documents({"a", "c"}) == {"c": Document(doc_id="c", text="three")}

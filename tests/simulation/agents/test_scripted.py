@@ -26,7 +26,7 @@ from simulation.agents.scripted import (
     worth_opening,
 )
 from simulation.corpora.corpus import Need
-from streams.judge.local_judge import LocalJudge
+from streams.judge.local import LocalJudge
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ EMPTY_AGAIN = PartitionState(lag=0, unmoved=0.0, recovered=False)
         # A log that was cut behind the checkpoint has nothing left to read again.
         ({0: EMPTY_AGAIN}, 0.0, "working"),
         ({0: IDLE}, STALL_SECONDS - 1, "working"),
-        ({0: IDLE}, LONG, "frozen"),
-        (None, LONG, "frozen"),
+        ({0: IDLE}, LONG, "event_loop_blocked"),
+        (None, LONG, "event_loop_blocked"),
     ],
 )
 def test_state_of_what_was_observed(partitions, age, state):
@@ -48,13 +48,15 @@ def test_state_of_what_was_observed(partitions, age, state):
     assert assess(observation, 100.0 + age) == MEANING[state]
 
 
-@pytest.mark.parametrize(("deaf", "state"), [(STALL_SECONDS - 1, "unassigned"), (LONG, "deaf")])
-def test_a_thread_that_does_not_answer_is_no_broker_outage(deaf, state):
-    assert state_of(Observation(100.0, None, deaf=deaf), 100.0) == state
+@pytest.mark.parametrize(
+    ("silent", "state"), [(STALL_SECONDS - 1, "unassigned"), (LONG, "consumer_unresponsive")]
+)
+def test_a_thread_that_does_not_answer_is_no_broker_outage(silent, state):
+    assert state_of(Observation(100.0, None, consumer_silent=silent), 100.0) == state
 
 
 def test_only_what_is_stuck_wants_a_restart():
-    stuck = {"leaving", "stalled", "deaf", "frozen"}
+    stuck = {"shutting_down", "stalled", "consumer_unresponsive", "event_loop_blocked"}
     assert {state for state, health in MEANING.items() if not health.alive} == stuck
     assert {state for state, health in MEANING.items() if health.ready} == {"working"}
 
@@ -66,10 +68,10 @@ def test_stalled_partitions_are_named():
 
 def test_a_worker_that_gave_up_is_not_alive_while_it_leaves():
     async def give_up():
-        worker = Worker("events", 6.0, None)
+        worker = Worker("events", None)
         worker.fail(RestartRequiredError("nothing comes"))
         before = worker.health()
         await worker.revoked()
         return before, worker.health()
 
-    assert asyncio.run(give_up()) == (MEANING["leaving"], MEANING["leaving"])
+    assert asyncio.run(give_up()) == (MEANING["shutting_down"], MEANING["shutting_down"])

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from streams.loop.outbox import Outbox, Output
+from retrail_runtime.kafka import Outgoing
+from streams.loop.checkpoint import Deadline
+from streams.loop.outbox import Outbox
 
 
 class Slot:
@@ -37,7 +39,7 @@ class Wire:
 
 
 def text(value):
-    return Output(None, value)
+    return Outgoing(None, value)
 
 
 async def turns(count=20):
@@ -137,19 +139,19 @@ def test_acknowledged_waits_for_what_was_put_before(failures):
 
 
 @pytest.mark.parametrize(("records", "size"), [(2, 1_000), (1_000, 20)])
-def test_room_ends_by_count_and_by_weight(failures, records, size):
+def test_capacity_ends_by_count_and_by_weight(failures, records, size):
     async def scenario():
         wire = Wire()
-        box = Outbox(wire, failures.append, room_records=records, room_bytes=size)
-        assert box.room
+        box = Outbox(wire, failures.append, max_records=records, max_bytes=size)
+        assert box.has_capacity
         box.put(1, text(b"a"), 10)
-        assert box.room
+        assert box.has_capacity
         box.put(2, text(b"b"), 10)
-        assert not box.room
+        assert not box.has_capacity
         await turns()
         wire.answers[0].set_result(None)
         await turns()
-        assert box.room
+        assert box.has_capacity
 
     run(scenario())
 
@@ -163,7 +165,7 @@ def test_closing_waits_for_the_batch_under_way_and_drops_the_rest(failures):
         await turns()
         box.put(2, late, 1)
         box.put(3, text(b"c"), 1)
-        closing = asyncio.create_task(box.close(5))
+        closing = asyncio.create_task(box.close(Deadline(5)))
         await turns()
         assert not closing.done()
         wire.answers[0].set_result(None)
@@ -176,13 +178,13 @@ def test_closing_waits_for_the_batch_under_way_and_drops_the_rest(failures):
     assert not failures
 
 
-def test_closing_does_not_wait_for_ever(failures):
+def test_closing_waits_no_longer_than_its_deadline(failures):
     async def scenario():
         wire = Wire()
         box = Outbox(wire, failures.append)
         box.put(1, text(b"a"), 1)
         await turns()
-        await box.close(0.01)
+        await box.close(Deadline(0.01))
         assert box.oldest == 1
 
     run(scenario())

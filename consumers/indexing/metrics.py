@@ -1,0 +1,43 @@
+"""Metrics of the index worker."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+DOCUMENTS_ENCODED = Counter(
+    "retrail_index_documents_encoded_total", "Documents encoded.", ["version"]
+)
+DOCUMENTS_REUSED = Counter(
+    "retrail_index_documents_reused_total",
+    "Documents whose vector was stored, from an equal text under the same model.",
+    ["version"],
+)
+ROWS_UPSERTED = Counter(
+    "retrail_index_rows_upserted_total", "Rows written to a collection.", ["version"]
+)
+ROWS_DELETED = Counter(
+    "retrail_index_rows_deleted_total", "Document ids deleted from a collection.", ["version"]
+)
+DEAD_LETTERS = Counter(
+    "retrail_index_dead_letters_total", "Invalid records of documents, sent to documents.dlq."
+)
+SWAPS = Counter("retrail_index_swaps_total", "Times that the alias was set to another build.")
+COMPARISONS = Counter(
+    "retrail_index_comparisons_total", "Comparisons of a collection with the documents."
+)
+REPAIRS = Counter(
+    "retrail_index_repairs_total", "Rows that a comparison repaired, by action.", ["action"]
+)
+DROPPED = Counter("retrail_index_builds_dropped_total", "Builds dropped, by their role.", ["role"])
+LIVE_VERSION = Gauge(
+    "retrail_index_live_version", "Version whose build the alias points at; 0 before the first."
+)
+BUILD_SECONDS = Histogram(
+    "retrail_index_build_duration_seconds",
+    "Time that a coordinator took to bring a build to its swap; short after a rollback.",
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+LAG = Gauge(
+    "retrail_index_lag_records",
+    "Records of documents that a build has not read yet.",
+    ["collection", "partition"],
+)
+BUILDS = Gauge("retrail_index_builds", "Builds that this worker follows.")

@@ -1,0 +1,368 @@
+"""Milvus for the index worker: collections of builds, rows, and the alias.
+
+What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtime.milvus` has more):
+
+- Properties given at creation come back from ``describe_collection``, also after a kill -9 of the
+  server; so do rows that were acknowledged, and aliases.
+- VARCHAR limits are not enforced there, but by real Milvus (in bytes), so texts are cut here.
+- After a restart every collection is "released" until ``load_collection``; upserts and deletes
+  work all the same. ``load_collection`` and ``flush`` may be repeated.
+- ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
+  code 6. Building one takes 0.5 s at least: pymilvus asks twice a second.
+- ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
+  dropping a collection drops its aliases with it.
+- Of two rows with one key in a batch the last wins on Lite; on Milvus 2.x both may stay.
+- ``describe_collection`` by alias returns the collection's own name.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, TypeVar
+
+import structlog
+from pymilvus import MilvusClient
+
+from consumers.errors import CollectionLostError
+from consumers.indexing import collection
+from consumers.indexing.collection import BATCH_ROWS, Row
+from retrail_runtime import milvus
+from retrail_runtime.retry import retrying
+from schemas.collection import (
+    HASH_FIELD,
+    ID_FIELD,
+    METRIC,
+    SERVED_PROPERTY,
+    SUCCESSOR_PROPERTY,
+    VECTOR_FIELD,
+    Build,
+    version_of,
+)
+from schemas.errors import RestartRequiredError
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 30.0
+"""How long a call is repeated while Milvus does not answer."""
+LONG_CALL = 3600.0
+"""Seconds for building an index or loading a collection."""
+PAGE = 10_000
+"""Rows in one answer; Milvus returns up to 16,384."""
+SWAP_ATTEMPTS = 50
+
+
+class Milvus:
+    """Milvus for one process; safe to share between its threads.
+
+    Every method repeats a call that failed, for up to ``retry_seconds``.
+
+    Raises:
+        RestartRequiredError: the call failed for all that time.
+        CollectionLostError: the collection does not exist any more (all methods but :meth:`drop`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event | None = None,
+        *,
+        client: MilvusClient | None = None,
+        vector_index: str = "AUTOINDEX",
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        """Connect.
+
+        Args:
+            stop: ends the repetition of calls early.
+            vector_index: index type of the vectors in collections that are created; tests use the
+                exact FLAT.
+
+        Raises:
+            MilvusUnavailableError: Milvus does not answer now.
+        """
+        self._settings = settings
+        self._stop = stop or threading.Event()
+        self._client = client or milvus.connect(settings)
+        self._vector_index = vector_index
+        self._retry_seconds = retry_seconds
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def require_search(self) -> None:
+        """Check that this Milvus supports the search mode of the settings.
+
+        Raises:
+            ConfigurationError: it is too old.
+        """
+        milvus.require_search(self._settings, self._call(self._client.get_server_version))
+
+    # -- Builds -----------------------------------------------------------------------------
+
+    def builds(self) -> tuple[Build, ...]:
+        """Every build of the retriever, by version."""
+        found = []
+        for name in self._call(self._client.list_collections):
+            if version_of(self._settings.retriever, name) is None:
+                continue
+            try:
+                build = self._describe(name)
+            except CollectionLostError:
+                continue
+            if build is not None:
+                found.append(build)
+        return tuple(sorted(found, key=lambda build: build.version))
+
+    def exists(self, build: Build) -> bool:
+        """Whether the collection is still that of this very build."""
+        try:
+            found = self._describe(build.collection)
+        except CollectionLostError:
+            return False
+        return found is not None and found.build_id == build.build_id
+
+    def succeed(self, build: Build, successor: str) -> None:
+        """Ask for another build in place of this one, with that build id."""
+        self._set_property(build, SUCCESSOR_PROPERTY, successor)
+
+    def create(self, build: Build, dimension: int) -> None:
+        """Create the collection of a build, unless it exists."""
+        if self._call(self._client.has_collection, build.collection):
+            return
+        self._call(
+            self._client.create_collection,
+            build.collection,
+            schema=collection.schema(build.search, dimension),
+            properties=build.properties(),
+            # For `hashes`; every other call names a level of its own.
+            consistency_level="Strong",
+        )
+
+    def drop(self, build: Build) -> None:
+        """Drop the collection of this very build, if it exists."""
+        if self.exists(build):
+            self._call(self._client.drop_collection, build.collection, timeout=LONG_CALL)
+
+    # -- Rows -------------------------------------------------------------------------------
+
+    def upsert(self, build: Build, rows: Iterable[Row]) -> int:
+        """Write rows, the last of each id, in batches; returns how many once acknowledged."""
+        distinct = list({row.doc_id: row for row in rows}.values())
+        for batch in collection.batches(distinct, search=build.search):
+            fields = [row.fields(build.search) for row in batch]
+            self._call(self._client.upsert, build.collection, fields)
+        return len(distinct)
+
+    def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
+        """Delete rows; ids that are not there do no harm. Returns how many ids were given."""
+        remaining = iter(dict.fromkeys(doc_ids))
+        count = 0
+        while some := list(islice(remaining, BATCH_ROWS)):
+            self._call(self._client.delete, build.collection, filter=milvus.ids_filter(some))
+            count += len(some)
+        return count
+
+    def count(self, build: Build) -> int:
+        """Number of rows, all acknowledged writes included."""
+        answer = self._query(build, "", output_fields=["count(*)"])
+        return int(answer[0]["count(*)"])
+
+    def hashes(self, build: Build) -> dict[str, str]:
+        """Content hash by document id of every row, all acknowledged writes included."""
+        found: dict[str, str] = {}
+        expression = f'{ID_FIELD} != ""'
+        while True:
+            page = self._query(
+                build,
+                expression,
+                output_fields=[ID_FIELD, HASH_FIELD],
+                limit=PAGE,
+                # In the order of ids, as pymilvus' own iterator asks; that one breaks on quotes.
+                # pymilvus then leaves the consistency to the collection, which is Strong.
+                iterator="True",
+            )
+            found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
+            if len(page) < PAGE:
+                return found
+            expression = f"{ID_FIELD} > {milvus.literal(page[-1][ID_FIELD])}"
+
+    # -- Index ------------------------------------------------------------------------------
+
+    def make_searchable(self, build: Build) -> None:
+        """Write everything to disk, build the indexes that are not there, and load."""
+        self._call(self._client.flush, build.collection, timeout=LONG_CALL)
+        self._ensure_indexes(build)
+        if not self._is_loaded(build):
+            self._load(build)
+
+    def load(self, build: Build) -> None:
+        """Load the collection, unless it is loaded; with an index, without which none loads.
+
+        An index that cannot be read is built again.
+        """
+        if not self._is_loaded(build):
+            self._ensure_indexes(build)
+            self._load(build)
+
+    def probe(self, build: Build) -> bool:
+        """Whether a search for a stored vector finds something; so it does in an empty collection.
+
+        All acknowledged writes are included.
+        """
+        stored = self._query(build, f'{ID_FIELD} != ""', output_fields=[VECTOR_FIELD], limit=1)
+        if not stored:
+            return True
+        answer = self._call(
+            self._client.search,
+            build.collection,
+            data=[stored[0][VECTOR_FIELD]],
+            anns_field=VECTOR_FIELD,
+            limit=1,
+            search_params={"metric_type": METRIC},
+            output_fields=[ID_FIELD],
+            consistency_level="Strong",
+        )
+        return bool(answer and answer[0])
+
+    # -- Alias ------------------------------------------------------------------------------
+
+    def aliased(self) -> str | None:
+        """The collection that the retriever's alias points at."""
+        try:
+            answer = self._call(self._client.describe_alias, self._settings.retriever)
+        except CollectionLostError:
+            return None
+        return str(answer["collection_name"])
+
+    def swap(self, build: Build) -> None:
+        """Point the alias at a build; returns once Milvus confirms it.
+
+        The build is marked as having served first, so that a crash in between keeps it.
+        """
+        self._set_property(build, SERVED_PROPERTY, "true")
+        alias = self._settings.retriever
+        for _ in range(SWAP_ATTEMPTS):
+            if self.aliased() is None:
+                self._attempt(self._client.create_alias, build.collection, alias)
+            if self.aliased() != build.collection:
+                # Milvus 2.3 keeps the alias of a dropped collection, although it does not find it.
+                self._attempt(self._client.alter_alias, build.collection, alias)
+            if self.aliased() == build.collection:
+                return
+            self._stop.wait(0.1)
+        raise RestartRequiredError(
+            f"The alias {alias} cannot be set to {build.collection}: it points at "
+            f"{self.aliased()}. Check that no collection has the alias's name."
+        )
+
+    # -- Calls ------------------------------------------------------------------------------
+
+    def _describe(self, name: str) -> Build | None:
+        found = self._call(self._client.describe_collection, name)
+        return Build.read(name, found.get("properties") or {})
+
+    def _set_property(self, build: Build, name: str, value: str) -> None:
+        alter = self._client.alter_collection_properties
+        self._call(alter, build.collection, properties={name: value})
+
+    def _query(self, build: Build, expression: str, **options: Any) -> Any:
+        """Query a collection; one that a restart of the server has released is loaded first."""
+        options |= {"filter": expression, "consistency_level": "Strong"}
+        query = self._client.query
+        try:
+            return self._retrying(query, build.collection, **options)
+        except milvus.FAILURES as error:
+            if not milvus.is_not_loaded(error):
+                raise self._failure(query, error) from error
+        self.load(build)
+        return self._call(query, build.collection, **options)
+
+    def _is_loaded(self, build: Build) -> bool:
+        state = self._call(self._client.get_load_state, build.collection)["state"]
+        if state.name == "NotExist":
+            raise CollectionLostError(
+                f"{build.collection} does not exist", collection=build.collection
+            )
+        return bool(state.name == "Loaded")
+
+    def _load(self, build: Build) -> None:
+        load = self._client.load_collection
+        try:
+            self._retrying(load, build.collection, timeout=LONG_CALL, only_if=milvus.is_down)
+        except milvus.FAILURES as error:
+            if milvus.is_missing(error) or milvus.is_down(error):
+                raise self._failure(load, error) from error
+            reason = milvus.error_message(error)
+            log.warning("rebuilding index", collection=build.collection, error=reason)
+            self._call(self._client.release_collection, build.collection)
+            self._drop_indexes(build)
+            self._ensure_indexes(build)
+            self._call(load, build.collection, timeout=LONG_CALL)
+        log.info("collection loaded", collection=build.collection)
+
+    def _ensure_indexes(self, build: Build) -> None:
+        """One at a time: after a crash in between the next call creates the rest."""
+        for field in collection.INDEXED_FIELDS[build.search]:
+            if not self._indexes(build, field):
+                params = collection.index_params(field, self._vector_index)
+                self._call(self._client.create_index, build.collection, params, timeout=LONG_CALL)
+
+    def _drop_indexes(self, build: Build) -> None:
+        for field in collection.INDEXED_FIELDS[build.search]:
+            for name in self._indexes(build, field):
+                self._call(self._client.drop_index, build.collection, name)
+
+    def _indexes(self, build: Build, field: str) -> list[str]:
+        return self._call(self._client.list_indexes, build.collection, field)
+
+    def _call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call Milvus; repeats also a call that it refuses, for instance over a quota."""
+        try:
+            return self._retrying(function, *arguments, **options)
+        except milvus.FAILURES as error:
+            raise self._failure(function, error) from error
+
+    def _retrying(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        only_if: Callable[[Exception], bool] = milvus.may_pass,
+        **options: Any,
+    ) -> T:
+        """Call Milvus, and repeat the call while ``only_if`` accepts its error.
+
+        Raises:
+            MilvusException, grpc.RpcError: the last error.
+        """
+
+        def again(error: BaseException) -> bool:
+            return isinstance(error, milvus.FAILURES) and only_if(error)
+
+        def warn(state: Any) -> None:
+            error = milvus.error_message(state.outcome.exception())
+            log.warning("milvus call failed, retrying", call=function.__name__, error=error)
+
+        options.setdefault("timeout", milvus.CALL_TIMEOUT)
+        attempts = retrying(again, seconds=self._retry_seconds, stop=self._stop, before_sleep=warn)
+        return attempts(function, *arguments, **options)
+
+    def _attempt(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call Milvus once and log a failure: another worker may have been first."""
+        try:
+            function(*arguments, timeout=milvus.CALL_TIMEOUT)
+        except milvus.FAILURES as error:
+            log.debug("call failed", call=function.__name__, error=milvus.error_message(error))
+
+    def _failure(self, function: Callable[..., Any], error: Exception) -> Exception:
+        message = milvus.error_message(error)
+        if milvus.is_missing(error):
+            return CollectionLostError(message)
+        return RestartRequiredError(
+            f"Milvus call `{function.__name__}` to {self._settings.milvus_uri} failed for "
+            f"{self._retry_seconds:.0f} s: {message}. Check that the server is up and has free "
+            "disk space."
+        )

@@ -1,0 +1,190 @@
+"""What to do with the builds of a retriever: decisions as functions of plain values.
+
+All state is in Milvus and on the topic ``retriever-releases``, so every worker comes to the same
+decisions, also after a restart.
+"""
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.collection import Build
+
+Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
+
+ROLES: dict[tuple[bool, bool, bool], Role] = {
+    # (target, aliased, served)
+    (True, True, True): "serving",
+    (True, True, False): "serving",
+    (True, False, True): "next",
+    (True, False, False): "next",
+    (False, True, True): "outgoing",
+    (False, True, False): "outgoing",
+    (False, False, True): "retired",
+    (False, False, False): "abandoned",
+}
+"""The role of a build, by whether the alias should point at its collection (:func:`target`),
+whether it does, and whether it ever did.
+
+- serving: the alias is where it should be.
+- next: to be completed and swapped in; after a rollback this is a build that served before.
+- outgoing: serves until the next one is complete.
+- retired: kept for the grace time, for searches in progress and for a rollback.
+- abandoned: superseded before it was complete.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The state in Kafka and Milvus.
+
+    Attributes:
+        live: the version that should serve; ``None`` if there is no ``live`` record yet.
+        aliased: the collection that the alias points at.
+        retired: since when builds are known to be retired, by build id, in seconds.
+        now: on the same clock as ``retired``.
+        grace: seconds that a retired build is kept.
+    """
+
+    live: int | None
+    aliased: str | None
+    builds: tuple[Build, ...]
+    retired: Mapping[str, float]
+    now: float
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What follows from the facts.
+
+    Attributes:
+        target: the build that should serve, once it is complete.
+        create: version whose collection is missing, or is to be built again (the id of that build
+            is the target's ``successor``).
+        follow: builds that consume ``documents``.
+        drop: builds whose collection is dropped.
+    """
+
+    target: Build | None
+    create: int | None
+    follow: tuple[Build, ...]
+    drop: tuple[Build, ...]
+
+
+def target(builds: Iterable[Build], live: int | None) -> Build | None:
+    """The build that the alias should point at: the live version's that no other one succeeds.
+
+    It does not depend on settings, so workers with different settings agree. After two requests
+    for a rebuild at the same moment there may be two such builds: one of them is chosen, the same
+    by all workers, and no further one is created.
+    """
+    own = {build.build_id: build for build in builds if build.version == live}
+    last = [build for build in own.values() if build.successor not in own]
+    return min(last, key=lambda build: (build.successor != "", build.build_id), default=None)
+
+
+def role(build: Build, target: Build | None, aliased: str | None) -> Role:
+    """Look the build up in :data:`ROLES`."""
+    return ROLES[build == target, build.collection == aliased, build.served]
+
+
+def retired_since(facts: Facts) -> dict[str, float]:
+    """The ``retired`` of the next facts: a build newly found retired is so from now on.
+
+    After a restart the grace time begins again: it is a minimum.
+    """
+    wanted = target(facts.builds, facts.live)
+    return {
+        build.build_id: facts.retired.get(build.build_id, facts.now)
+        for build in facts.builds
+        if role(build, wanted, facts.aliased) == "retired"
+    }
+
+
+def plan(facts: Facts) -> Plan:
+    """Which collection to create, which builds to continue, and which to drop."""
+    wanted = target(facts.builds, facts.live)
+    dropped = tuple(build for build in facts.builds if _is_over(build, wanted, facts))
+    return Plan(
+        target=wanted,
+        create=facts.live if wanted is None or wanted.successor else None,
+        follow=tuple(build for build in facts.builds if build not in dropped),
+        drop=dropped,
+    )
+
+
+def _is_over(build: Build, wanted: Build | None, facts: Facts) -> bool:
+    match role(build, wanted, facts.aliased):
+        case "abandoned":
+            # Without a live release nothing supersedes anything.
+            return facts.live is not None
+        case "retired":
+            since = facts.retired.get(build.build_id, facts.now)
+            return facts.live is not None and facts.now - since >= facts.grace
+        case _:
+            return False
+
+
+def has_passed(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> bool:
+    """Whether a group has read every partition up to its end.
+
+    Args:
+        committed: the group's offset by partition; a partition it never committed is absent.
+        ends: first and end offset by partition; equal ones hold nothing to read.
+    """
+    return all(
+        low == end or committed.get(partition, -1) >= end for partition, (low, end) in ends.items()
+    )
+
+
+def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> int:
+    """Offsets that a group has not read yet; compacted ones count too."""
+    return sum(
+        max(0, end - max(low, committed.get(partition, low)))
+        for partition, (low, end) in ends.items()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Rows that a collection lacks or holds with another content (``upserts``), and extra rows."""
+
+    upserts: frozenset[str]
+    deletes: frozenset[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to repair."""
+        return bool(self.upserts or self.deletes)
+
+
+def compare(
+    expected: Mapping[str, str], rows: Mapping[str, str], ignoring: Set[str] = frozenset()
+) -> Difference:
+    """Compare content hashes by document id.
+
+    Args:
+        expected: of the documents on the topic.
+        rows: of the collection.
+        ignoring: documents that changed while the rows were read: either state of them is right.
+    """
+    return Difference(
+        upserts=frozenset(
+            doc_id
+            for doc_id, found in expected.items()
+            if rows.get(doc_id) != found and doc_id not in ignoring
+        ),
+        deletes=frozenset(rows.keys() - expected.keys() - ignoring),
+    )
+
+
+def group(index_group: str, build: Build) -> str:
+    """Consumer group of a build.
+
+    When the build is dropped its group is empty, and Kafka removes it after
+    ``offsets.retention.minutes``.
+
+    Args:
+        index_group: group of all index workers (``settings.group("index")``).
+    """
+    return f"{index_group}-{build.collection}-{build.build_id}"

@@ -1,0 +1,133 @@
+"""From a published event to a judged one: who judges, what is asked, what is written.
+
+The one thing that is no pure function of the log is a judge's answer. :func:`question` is the text
+that needs one, :func:`judged` writes it into the event.
+"""
+
+from typing import Protocol
+
+from msgspec import UNSET
+
+from schemas.events import Verdict
+from schemas.settings import Settings
+from schemas.tokens import count_tokens
+from streams.events import Answer, Browse, Event, Reasoning
+
+AGENT = "agent"
+"""Judge of a verdict that the event carries itself; its version is the agent's model."""
+
+NO_JUDGE, NO_JUDGE_VERSION = "none", "1"
+"""Judge of a browse where nobody is asked: every browsed document counts as relevant."""
+
+
+class Judge(Protocol):
+    """Decides from a reasoning whether the document that it is about helped."""
+
+    @property
+    def name(self) -> str:
+        """Written beside each verdict."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same text may get another verdict."""
+
+    def verdict(self, text: str) -> Verdict | None:
+        """The verdict on a text with more than white space; ``None``: await :meth:`judge`."""
+
+    async def judge(self, text: str) -> Verdict:
+        """The verdict on a text with more than white space.
+
+        Waits while its server is down; raises only what a restart or a person must settle.
+        """
+
+    async def aclose(self) -> None:
+        """Release connections; nothing may be asked afterwards."""
+
+
+def judge_named(settings: Settings) -> Judge | None:
+    """The judge that ``RETRAIL_JUDGE`` names; ``None`` for ``none``.
+
+    Raises:
+        ConfigurationError: ``llm`` without ``RETRAIL_JUDGE_URL`` or ``RETRAIL_JUDGE_MODEL``.
+    """
+    # Each judge brings what the other does without: a table of weights, or an HTTP client.
+    match settings.judge:
+        case "none":
+            return None
+        case "local":
+            from streams.judge.local import LocalJudge
+
+            return LocalJudge()
+        case "llm":
+            from streams.judge.llm import LlmJudge
+
+            return LlmJudge.of(settings)
+
+
+def question(event: Event) -> str | None:
+    """The text on which a verdict is needed; ``None`` if the verdict follows without one."""
+    if not isinstance(event, Reasoning) or event.about is None or event.verdict:
+        return None
+    return event.text if event.text and not event.text.isspace() else None
+
+
+def judged(
+    event: Event,
+    source_offset: int,
+    source_time: int,
+    judge: Judge | None,
+    answer: Verdict | None = None,
+) -> Event:
+    """The event as it goes on: without texts, with its source and its verdict.
+
+    Args:
+        event: a published event; it is changed, and returned.
+        source_offset: of its record on trajectory-events.
+        source_time: append time of that record, ms since the epoch.
+        judge: ``None`` under judge none.
+        answer: of the judge to :func:`question`; without one the verdict is ``unknown``.
+    """
+    event.source_offset, event.source_time = source_offset, max(0, source_time)
+    match event:
+        case Reasoning():
+            _judge_reasoning(event, judge, answer)
+            event.tokens = _tokens(event)
+            event.text = UNSET
+        case Browse() if judge is None:
+            event.verdict, event.judge = "relevant", NO_JUDGE
+            event.judge_version = NO_JUDGE_VERSION
+        case Answer():
+            event.text = UNSET
+    return event
+
+
+def _judge_reasoning(event: Reasoning, judge: Judge | None, answer: Verdict | None) -> None:
+    if event.about is None:
+        event.verdict = UNSET
+    elif event.verdict:
+        event.judge, event.judge_version = AGENT, event.agent.model
+    elif judge is None:
+        event.verdict = UNSET
+    else:
+        event.verdict, event.judge = answer or "unknown", judge.name
+        event.judge_version = judge.version
+
+
+def _tokens(event: Reasoning) -> int | None:
+    """Length of a reasoning about a browse: as the event says, else as counted here."""
+    if event.about is None:
+        return None
+    if event.tokens is not None or not isinstance(event.text, str):
+        return event.tokens
+    return count_tokens(event.text)
+
+
+async def judge_event(
+    event: Event, judge: Judge | None, source_offset: int, source_time: int
+) -> Event:
+    """Ask the judge if need be, and write its answer into the event."""
+    text = question(event) if judge is not None else None
+    answer = None
+    if judge is not None and text is not None:
+        answer = judge.verdict(text) or await judge.judge(text)
+    return judged(event, source_offset, source_time, judge, answer)

@@ -1,0 +1,205 @@
+"""The worker ``judge``: trajectory-events → judged-events, and invalid records → the DLQ.
+
+Stateless. A partition's order is kept, while all its reasonings are judged at once: each record
+becomes an output, or a task that makes one, in a queue that is sent in order. The commit point is
+the oldest record whose output is not acknowledged. While a judging server is down its tasks wait,
+the queue fills up, and the partition lags.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from retrail_runtime.kafka import Outgoing, require_broker
+from schemas.errors import InvalidRecordError
+from schemas.events import Verdict
+from schemas.headers import DeadLetter
+from schemas.settings import Settings
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
+from streams import metrics
+from streams.events import Browse, Event, Reasoning, Tick, encode, read_published
+from streams.judge.judgement import Judge, judge_named, judged, question
+from streams.loop import process
+from streams.loop.checkpoint import Deadline
+from streams.loop.outbox import Outbox
+from streams.loop.records import Committed, Record
+from streams.loop.worker import Assignment
+
+log = structlog.get_logger(__name__)
+
+ROLE = "judge"
+MAX_UNACKNOWLEDGED = 4_000
+MAX_OUTPUT_BYTES = MAX_EVENT_BYTES + ADDED_BYTES
+MAX_MESSAGE = 2_000
+"""Characters of an error's message in a dead letter's headers."""
+
+_agent_models = metrics.BoundedLabel()
+
+
+class JudgeTask:
+    """Judges one partition of trajectory-events."""
+
+    def __init__(self, assignment: Assignment, topics: Topics, judge: Judge | None) -> None:
+        """All partitions of a worker share the judge; ``None`` under judge none."""
+        self._judge = judge
+        self._source: dict[str, Any] = {
+            "topic": topics.trajectory_events,
+            "partition": assignment.partition,
+        }
+        self._next = assignment.start.offset
+        self._accepted: Counter[str] = Counter()
+        self._judged = Outbox(
+            assignment.channel(topics.judged_events),
+            assignment.fail,
+            max_records=MAX_UNACKNOWLEDGED,
+        )
+        self._dead = Outbox(assignment.channel(topics.trajectory_events_dlq), assignment.fail)
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether not too much waits for the judge or for acknowledgement."""
+        return self._judged.has_capacity and self._dead.has_capacity
+
+    @property
+    def recovered(self) -> bool:
+        """There is no state to read again."""
+        return True
+
+    def process(self, records: Sequence[Record]) -> None:
+        """Judge the records, or begin to."""
+        for record in records:
+            weight = len(record.value or b"")
+            try:
+                self._judged.put(record.offset, self._output(record), weight)
+            except InvalidRecordError as error:
+                self._dead.put(record.offset, self._dead_letter(record, error), weight)
+            self._next = record.offset + 1
+        for event_type, number in self._accepted.items():
+            metrics.EVENTS.labels(event_type, "accepted").inc(number)
+        self._accepted.clear()
+
+    def _output(self, record: Record) -> Outgoing | asyncio.Future[Outgoing]:
+        event, unknown_fields = self._read(record)
+        judge, text = self._judge, question(event)
+        output: Outgoing | asyncio.Future[Outgoing]
+        if judge is None or text is None:
+            output = self._write(event, None, record)
+        elif (answer := _verdict(judge, text)) is not None:
+            output = self._write(event, answer, record)
+        else:
+            output = asyncio.create_task(self._ask(judge, event, text, record))
+        if isinstance(output, Outgoing) and output.size > MAX_OUTPUT_BYTES:
+            size = len(output.value or b"")
+            raise InvalidRecordError(f"the judged event has {size} bytes", reason="too_large")
+        self._accepted[type(event).__name__.lower()] += 1
+        if unknown_fields:
+            metrics.UNKNOWN_FIELDS.inc(unknown_fields)
+        return output
+
+    def _read(self, record: Record) -> tuple[Event, int]:
+        """The record's event, whose key must be the trajectory's id, or its order is lost."""
+        if record.value is None:
+            raise InvalidRecordError("the record has no value", reason="malformed_json")
+        event, unknown_fields = read_published(record.value)
+        if record.key != event.trajectory_id.encode():
+            raise InvalidRecordError(
+                f"key {record.key!r} is not the trajectory_id", reason="wrong_key"
+            )
+        return event, unknown_fields
+
+    async def _ask(self, judge: Judge, event: Event, text: str, record: Record) -> Outgoing:
+        began = time.perf_counter()
+        answer = await judge.judge(text)
+        metrics.JUDGE_SECONDS.labels(judge.name).observe(time.perf_counter() - began)
+        return self._write(event, answer, record)
+
+    def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
+        judged(event, record.offset, record.timestamp, self._judge, answer)
+        if isinstance(event, Browse | Reasoning) and event.verdict:
+            metrics.VERDICTS.labels(event.verdict, event.judge).inc()
+        if isinstance(event, Reasoning) and event.tokens is not None:
+            model = _agent_models.of(event.agent.model)
+            metrics.REASONING_TOKENS.labels(model).observe(event.tokens)
+        return Outgoing(record.key, encode(event))
+
+    def _dead_letter(self, record: Record, error: InvalidRecordError) -> Outgoing:
+        """The record as it came, and why it is there.
+
+        One that is too large even for the DLQ goes without its value; the headers name its place.
+        """
+        metrics.EVENTS.labels("invalid", "dead_lettered").inc()
+        metrics.DEAD_LETTERS.labels(error.reason).inc()
+        log.warning(
+            "record dead-lettered",
+            reason=error.reason,
+            message=str(error)[:200],
+            offset=record.offset,
+            **self._source,
+        )
+        letter = DeadLetter(
+            **self._source,
+            offset=record.offset,
+            stage=ROLE,
+            reason=error.reason,
+            exception=type(error.__cause__ or error).__name__,
+            message=str(error)[:MAX_MESSAGE],
+        )
+        whole = Outgoing(record.key, record.value, letter.headers(record.headers))
+        if record.key is None and record.value is None:
+            return whole._replace(value=b"")
+        if whole.size <= MAX_OUTPUT_BYTES:
+            return whole
+        return Outgoing(record.key, b"", letter.headers())
+
+    async def commit_point(self) -> Committed:
+        """The oldest record whose output is not acknowledged; never waits for the judge."""
+        return Committed(min(self._unacknowledged(), default=self._next))
+
+    def _unacknowledged(self) -> list[int]:
+        oldest = (self._judged.oldest, self._dead.oldest)
+        return [position for position in oldest if position is not None]
+
+    def caught_up(self, as_of: int) -> None:
+        """All is read; if all is acknowledged too, let time pass on the log."""
+        if not self._unacknowledged():
+            tick = encode(Tick(as_of=as_of))
+            self._judged.put(self._next, Outgoing(None, tick), len(tick))
+            metrics.TICKS.inc()
+
+    async def finish(self, deadline: Deadline) -> Committed | None:
+        """Stop; what is not judged yet is left to the next owner."""
+        await asyncio.gather(self._judged.close(deadline), self._dead.close(deadline))
+        return await self.commit_point()
+
+
+def _verdict(judge: Judge, text: str) -> Verdict | None:
+    """What a judge that needs no server answers at once."""
+    began = time.perf_counter()
+    answer = judge.verdict(text)
+    if answer is not None:
+        metrics.JUDGE_SECONDS.labels(judge.name).observe(time.perf_counter() - began)
+    return answer
+
+
+def run(settings: Settings) -> None:
+    """Judge until SIGTERM or SIGINT.
+
+    Raises:
+        BrokerUnavailableError: Kafka does not answer at start.
+        TopicMismatchError: a topic is missing.
+        ConfigurationError: the judge lacks a setting.
+        RestartRequiredError: only a restart helps.
+    """
+    topics, judge = Topics.of(settings), judge_named(settings)
+    source = topics.trajectory_events
+    written = [topics.judged_events, topics.trajectory_events_dlq]
+    require_broker(settings, [source, *written], keyed_alike=True)
+
+    def make_task(assignment: Assignment) -> JudgeTask:
+        return JudgeTask(assignment, topics, judge)
+
+    process.run(settings, ROLE, source, make_task, judge.aclose if judge else None)

@@ -1,0 +1,195 @@
+"""A Faust app that delivers its source topic to a worker in whole batches.
+
+Faust does membership, assignment, rebalancing and the producer. One of its agents handles 4,500
+events a second, because each event is a task switch; the records that its consumer fetches are
+whole batches, and these are delivered instead (:mod:`streams.loop.faust_private`, the one file with
+private names of Faust). ``docs/decisions/`` has the measurements.
+"""
+
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from schemas.errors import ConfigurationError
+from schemas.settings import Settings
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
+from streams.loop.faust_private import (
+    KafkaChannel,
+    TransportApp,
+    fetch_committed,
+    require_private_names,
+)
+from streams.loop.records import Committed, Handler
+
+MAX_BATCH_BYTES = 256 * 1024
+FETCH_BYTES = 1024 * 1024
+REQUEST_SECONDS = 30.0
+
+# Faust's services log under the module that their class is in: ours, here.
+logging.getLogger(__name__).setLevel(logging.WARNING)
+
+
+class BatchApp(TransportApp):
+    """A Faust app that consumes one topic in batches."""
+
+    def __init__(
+        self, settings: Settings, group: str, data_dir: str, source: str, handler: Handler
+    ):
+        """Must be created within the running loop that it is to run on."""
+        require_private_names()
+        self.source = source
+        self.handler = handler
+        session = settings.kafka_session_timeout
+        super().__init__(
+            group,
+            broker=[f"kafka://{address}" for address in settings.kafka_bootstrap.split(",")],
+            broker_credentials=credentials(settings),
+            broker_session_timeout=session,
+            broker_heartbeat_interval=min(3.0, session / 3),
+            broker_request_timeout=max(REQUEST_SECONDS, session + 1),
+            broker_rebalance_timeout=max(10.0, session),
+            # The worker watches its own offsets, and may rightly wait for hours, for instance for a
+            # judging server.
+            broker_max_poll_interval=7 * 24 * 3600.0,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=FETCH_BYTES,
+            producer_linger=0.0,
+            producer_max_batch_size=MAX_BATCH_BYTES,
+            producer_max_request_size=MAX_EVENT_BYTES + 2 * ADDED_BYTES,
+            producer_request_timeout=REQUEST_SECONDS,
+            key_serializer="raw",
+            value_serializer="raw",
+            datadir=data_dir,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+        )
+        self.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        self.on_rebalance_complete.connect(self._on_assigned, weak=False)
+        self.agent(self.topic(source), name="subscription")(_never)
+
+    async def _on_revoked(self, *_: object, **__: object) -> None:
+        await self.handler.revoked()
+
+    async def _on_assigned(self, *_: object, **__: object) -> None:
+        """Awaited right before Faust reopens the partitions, which is too early."""
+        self.consumer.stop_flow()
+        self.flow_control.suspend()
+        ours = {tp.partition for tp in self.consumer.assignment() if tp.topic == self.source}
+        await self.handler.assigned(frozenset(ours))
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Deliver the record at ``offset`` next, if the partition is still ours."""
+        await self.consumer_thread.seek_all({TopicPartition(self.source, partition): offset})
+
+    async def committed(self, partitions: frozenset[int]) -> dict[int, Committed]:
+        """Offset and metadata that the group committed; waits while the broker is away."""
+        wanted = [TopicPartition(self.source, partition) for partition in partitions]
+
+        async def ask(consumer: Any) -> Any:
+            return await fetch_committed(consumer, wanted)
+
+        found = await self.consumer_thread.run(ask)
+        return {
+            tp.partition: Committed(found[tp].offset, found[tp].metadata or "")
+            if tp in found
+            else Committed(-1)
+            for tp in wanted
+        }
+
+    async def commit_offsets(self, commits: Mapping[int, Committed]) -> bool:
+        """Commit offsets with metadata; False if the partitions are no longer ours.
+
+        Raises:
+            KafkaError: the broker refuses, and would again.
+        """
+        offsets = {
+            TopicPartition(self.source, partition): OffsetAndMetadata(done.offset, done.metadata)
+            for partition, done in commits.items()
+        }
+
+        async def send(consumer: Any) -> None:
+            await consumer.commit(offsets)
+
+        try:
+            await self.consumer_thread.run(send)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        return True
+
+    async def beginnings(self, partitions: frozenset[int]) -> dict[int, int]:
+        """First offset that each partition still has."""
+        return await self._offsets("beginning_offsets", partitions)
+
+    async def ends(self, partitions: frozenset[int]) -> dict[int, int]:
+        """Offset that the next record of each partition will get."""
+        return await self._offsets("end_offsets", partitions)
+
+    async def consumer_answers(self) -> None:
+        """Returns when the consumer's thread answers, whatever the broker does.
+
+        Raises:
+            RestartRequiredError: the thread has ended.
+        """
+
+        async def nothing(consumer: Any) -> None:
+            return None
+
+        await self.consumer_thread.run(nothing)
+
+    async def _offsets(self, question: str, partitions: frozenset[int]) -> dict[int, int]:
+        wanted = [TopicPartition(self.source, partition) for partition in partitions]
+
+        async def ask(consumer: Any) -> Any:
+            return await getattr(consumer, question)(wanted)
+
+        return {
+            tp.partition: offset for tp, offset in (await self.consumer_thread.run(ask)).items()
+        }
+
+    def output(self, topic: str, partition: int) -> KafkaChannel:
+        """One partition of an output topic."""
+        return KafkaChannel(self, topic, partition)
+
+
+async def _never(stream: Any) -> None:
+    """An agent keeps the subscription; batches never become events."""
+    async for event in stream:
+        raise AssertionError(f"an event reached the agent: {event!r}")
+
+
+def credentials(settings: Settings) -> Any:
+    """Kafka security settings as Faust credentials; None without security.
+
+    Raises:
+        ConfigurationError: a certificate or key cannot be read.
+    """
+    protocol = settings.kafka_security_protocol
+    context = _ssl_context(settings) if protocol.endswith("SSL") else None
+    if protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username or "",
+            password=password.get_secret_value() if password else "",
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+        if settings.kafka_ssl_certfile is not None:
+            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"RETRAIL_KAFKA_SSL_CAFILE, _CERTFILE or _KEYFILE cannot be used: {error}"
+        ) from error
+    return context

@@ -1,0 +1,198 @@
+"""The process of a worker: how it starts, ends, and exits where it cannot end by itself."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from retrail_runtime import data_dir
+from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.signals import StopSignals
+from schemas.errors import RestartRequiredError, RetrailError
+from schemas.settings import Settings
+from streams.loop import health
+from streams.loop.faust_app import BatchApp
+from streams.loop.worker import ANSWER_SECONDS, MakeTask, Worker
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+"""Between two looks of the watchdog."""
+
+LEAVE_SECONDS = 5.0
+"""After the last checkpoint, for Faust to leave the group."""
+
+GC_THRESHOLDS = (10_000, 20, 10)
+"""Objects made before a collection of the young, and how many of those before one of the older."""
+
+
+def run(
+    settings: Settings,
+    role: str,
+    source: str,
+    make_task: MakeTask,
+    at_end: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Run a worker until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the installation.
+        role: names the consumer group, the data directory and the metrics file.
+        source: topic to read.
+        make_task: makes the worker's own part for a partition.
+        at_end: awaited after the last checkpoint.
+
+    Raises:
+        RestartRequiredError: a send failed for good, or Kafka or Faust failed.
+        ConfigurationError: a setting is unusable.
+    """
+    claimed = data_dir.claim(settings, role)
+    tune_gc()
+    guard = ExitGuard()
+
+    async def main() -> RetrailError | None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        worker = Worker(source, make_task)
+        serve_metrics(settings, role, worker.health)
+        guard.exit_if_blocked(lambda: worker.observed_at)
+        group = settings.group(role, revised=True)
+        app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
+
+        def stop_soon() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        # A second signal changes nothing: the guard bounds the time that the end takes.
+        with StopSignals(stop_soon, again=stop_soon):
+            failure = _as_retrail_error(await _live(app, worker, stop), role)
+            # All that matters is committed by now, or cannot be.
+            guard.exit_if_hanging(failure.exit_status if failure else 0)
+            if at_end is not None:
+                await at_end()
+            await app.stop()
+        return failure
+
+    try:
+        failure = asyncio.run(main())
+    finally:
+        guard.close()
+    if failure is not None:
+        raise failure
+    log.info("worker stopped", role=role)
+
+
+def tune_gc() -> None:
+    """Keep what start-up made out of garbage collections, and make these rarer.
+
+    Records and outputs are many and short-lived; by the defaults they set off collections that walk
+    through all of Faust and pydantic, while no record moves.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
+    """Work until ``stop`` is set or something fails; returns what failed."""
+    worker.app = app
+    starting = asyncio.create_task(app.start())
+    ending = asyncio.create_task(stop.wait())
+    work = [
+        asyncio.create_task(forever)
+        for forever in (worker.keep_checkpointing(), worker.keep_watching(), _crash_of(app))
+    ]
+    await _first([starting, ending, worker.failure, *work])
+    if starting.done() and starting.exception() is None:
+        log.info("worker ready", topic=worker.source)
+        await _first([ending, worker.failure, *work])
+    failure = None if ending.done() else _failure([worker.failure, *work, starting])
+    if failure is not None:
+        worker.fail(failure)
+    app.consumer.stop_flow()
+    for task in [*work, ending]:
+        task.cancel()
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await worker.revoked()
+    except (TimeoutError, KafkaError, RestartRequiredError) as error:
+        log.warning("the last checkpoint failed", error=repr(error))
+    return failure
+
+
+async def _first(futures: Iterable[asyncio.Future[Any]]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _failure(futures: Iterable[asyncio.Future[Any]]) -> BaseException:
+    done = next(future for future in futures if future.done())
+    failure = done.exception() or done.result()
+    return failure if isinstance(failure, BaseException) else RuntimeError(f"{done!r} ended")
+
+
+async def _crash_of(app: BatchApp) -> BaseException:
+    """Returns when Faust has crashed; it has no event to wait for."""
+    while not app.crashed:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    return app.crash_reason or RuntimeError("Faust stopped without a reason")
+
+
+def _as_retrail_error(failure: BaseException | None, role: str) -> RetrailError | None:
+    if failure is None or isinstance(failure, RetrailError):
+        return failure
+    error = RestartRequiredError(f"The {role} worker failed: {failure!r}")
+    error.__cause__ = failure
+    return error
+
+
+class ExitGuard:
+    """Exits a process whose event loop is blocked, or whose libraries hang at their end.
+
+    Threads of its own do this, until :meth:`close`: what lives on after that is left alone.
+    """
+
+    def __init__(self, leave: Callable[[int], None] = os._exit) -> None:
+        """``leave`` ends the process with a status, at once."""
+        self._leave = leave
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Do nothing more."""
+        self._closed.set()
+
+    def exit_if_blocked(self, observed_at: Callable[[], float]) -> threading.Thread:
+        """Exit with 75 if ``observed_at()`` is the same for :data:`health.STALL_SECONDS`.
+
+        It counts its own turns, so that a process that was stopped and woken up is given time.
+        """
+
+        def watch() -> None:
+            turns, last = 0, observed_at()
+            while turns * LOOK_SECONDS <= health.STALL_SECONDS:
+                if self._closed.wait(LOOK_SECONDS):
+                    return
+                now = observed_at()
+                turns, last = (turns + 1 if now == last else 0), now
+            log.error("the event loop is blocked; exiting", seconds=round(turns * LOOK_SECONDS))
+            self._leave(RestartRequiredError.exit_status)
+
+        return _started(watch)
+
+    def exit_if_hanging(self, status: int, seconds: float = LEAVE_SECONDS) -> threading.Thread:
+        """Exit with ``status`` unless :meth:`close` is called within ``seconds``."""
+
+        def wait() -> None:
+            if not self._closed.wait(seconds):
+                log.warning("Kafka's client hangs at its end; exiting", status=status)
+                self._leave(status)
+
+        return _started(wait)
+
+
+def _started(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name=target.__qualname__, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,142 @@
+"""The worker ``mine``: judged-events → labelled-pairs, a fold over each partition's log.
+
+There is no state store. The commit point is the *low watermark*, the oldest record that an open
+trajectory still needs; the metadata holds the offset up to which all pairs are acknowledged. A new
+owner of the partition folds again from the low watermark, silently up to there, and continues. See
+:mod:`streams.loop.checkpoint` for the steps of a checkpoint, :mod:`streams.mine.fold` for why any
+cut gives the same pairs.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+
+from retrail_runtime.kafka import Outgoing, require_broker
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from schemas.topics import MAX_EVENT_BYTES, Topics
+from streams import metrics
+from streams.loop import process
+from streams.loop.checkpoint import Deadline
+from streams.loop.outbox import Outbox
+from streams.loop.records import Committed, Record
+from streams.loop.worker import Assignment
+from streams.mine.fold import Fold, Limits, Resume
+
+log = structlog.get_logger(__name__)
+
+ROLE = "mine"
+
+
+class MineTask:
+    """Mines one partition of judged-events."""
+
+    def __init__(self, assignment: Assignment, topics: Topics, settings: Settings) -> None:
+        """Continues from the checkpoint of ``assignment``."""
+        resume = Resume.parse(assignment.start.offset, assignment.start.metadata)
+        self._partition = assignment.partition
+        self._next = resume.offset
+        self._acknowledged = resume.acknowledged
+        self._fold = Fold(
+            revision=settings.revision,
+            profile=settings.profile,
+            limits=Limits.of(settings),
+            last_source=resume.last_source,
+            clock=resume.clock,
+        )
+        self._outbox = Outbox(assignment.channel(topics.labelled_pairs), assignment.fail)
+
+    @property
+    def has_capacity(self) -> bool:
+        """Whether not too many pairs are unacknowledged."""
+        return self._outbox.has_capacity
+
+    @property
+    def recovered(self) -> bool:
+        """Whether it has folded again what a former owner wrote the pairs of."""
+        return self._next >= self._acknowledged
+
+    def process(self, records: Sequence[Record]) -> None:
+        """Fold the records in."""
+        for record in records:
+            silent = record.offset < self._acknowledged
+            value = record.value or b""
+            for pair in self._fold.apply(record.offset, record.timestamp, value, silent=silent):
+                self._write(record.offset, pair)
+            self._next = record.offset + 1
+        self._count()
+
+    def _write(self, offset: int, pair: LabelledPair) -> None:
+        output = Outgoing(pair.trajectory_id.encode(), pair.to_json())
+        if output.size > MAX_EVENT_BYTES:
+            metrics.OVERSIZED_PAIRS.inc()
+            log.error("pair is too large for its topic", pair_id=pair.pair_id)
+            return
+        self._outbox.put(offset, output, len(output.value or b""))
+        metrics.PAIRS.labels(pair.verdict).inc()
+        metrics.NEGATIVES.labels(pair.verdict).observe(len(pair.negatives))
+
+    async def commit_point(self) -> Committed:
+        """The low watermark, when the pairs of all records so far are acknowledged."""
+        point = self._fold.resume(self._next, max(self._next, self._acknowledged))
+        await self._outbox.acknowledged()
+        return Committed(point.offset, point.metadata())
+
+    def caught_up(self, as_of: int) -> None:
+        """Nothing to do: time passes on the log, by the judge's ticks."""
+
+    async def finish(self, deadline: Deadline) -> Committed | None:
+        """Stop; a last commit point, if all pairs are acknowledged by the deadline."""
+        point = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline.remaining):
+                point = await self.commit_point()
+        await self._outbox.close(Deadline(0))
+        metrics.OPEN.labels(self._partition).set(0)
+        return point
+
+    def _count(self) -> None:
+        """Move the fold's counts into the metrics."""
+        show(self._fold.counts)
+        self._fold.counts.clear()
+        metrics.OPEN.labels(self._partition).set(self._fold.open_trajectories)
+
+
+def show(counts: Mapping[tuple[str, ...], int]) -> None:
+    """Add a fold's counts to the metrics."""
+    for (kind, *labels), number in counts.items():
+        match kind:
+            case "events":
+                metrics.MINED_EVENTS.labels(*labels).inc(number)
+            case "browses":
+                metrics.BROWSES.labels(*labels).inc(number)
+            case "closed":
+                metrics.CLOSED.labels(*labels).inc(number)
+            case "gaps":
+                metrics.GAPS.inc(number)
+            case "rank":
+                verdict, rank = labels
+                ranks = metrics.BROWSED_RANK.labels(verdict)
+                for _ in range(number):
+                    ranks.observe(int(rank))
+            case _:
+                raise ValueError(f"no metric shows {kind}")
+
+
+def run(settings: Settings) -> None:
+    """Mine until SIGTERM or SIGINT.
+
+    Raises:
+        BrokerUnavailableError: Kafka does not answer at start.
+        TopicMismatchError: a topic is missing.
+        RestartRequiredError: only a restart helps.
+    """
+    topics = Topics.of(settings)
+    require_broker(settings, [topics.judged_events, topics.labelled_pairs], keyed_alike=True)
+
+    def make_task(assignment: Assignment) -> MineTask:
+        return MineTask(assignment, topics, settings)
+
+    process.run(settings, ROLE, topics.judged_events, make_task)

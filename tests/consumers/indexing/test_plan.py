@@ -1,0 +1,188 @@
+"""Decisions about builds: every combination of the facts, and comparison as a property."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.indexing import plan as planning
+from consumers.indexing.plan import ROLES, Difference, Facts
+from schemas.collection import Build
+
+GRACE = 60.0
+
+
+def build(version: int, *, served: bool = False, build_id: str | None = None) -> Build:
+    return Build(f"r_v{version}", version, build_id or f"{version:08x}", "m", "d", served)
+
+
+def rebuilt(version: int, build_id: str, *, successor: str = "", served: bool = False) -> Build:
+    name = f"r_v{version}_{build_id}"
+    return Build(name, version, build_id, "m", "d", served, successor=successor)
+
+
+def facts(*builds: Build, live: int | None, aliased: int | None, **others: object) -> Facts:
+    values = {"retired": {}, "now": 1000.0, "grace": GRACE} | others
+    return Facts(live, f"r_v{aliased}" if aliased else None, builds, **values)  # type: ignore[arg-type]
+
+
+def test_roles_cover_every_combination() -> None:
+    assert len(ROLES) == 8
+    assert planning.role(build(2), build(2), "r_v2") == "serving"
+    assert planning.role(build(2), build(2), "r_v1") == "next"
+    assert planning.role(build(1, served=True), build(2), "r_v1") == "outgoing"
+    assert planning.role(build(1, served=True), build(2), "r_v2") == "retired"
+    assert planning.role(build(3), build(2), "r_v2") == "abandoned"
+
+
+def test_first_start_creates_the_live_version() -> None:
+    plan = planning.plan(facts(live=1, aliased=None))
+    assert (plan.create, plan.follow, plan.drop) == (1, (), ())
+
+
+def test_nothing_is_created_or_dropped_without_a_live_release() -> None:
+    plan = planning.plan(facts(build(1, served=True), build(2), live=None, aliased=1))
+    assert (plan.create, plan.drop) == (None, ())
+
+
+def test_a_new_live_release_is_built_beside_the_one_that_serves() -> None:
+    one = build(1, served=True)
+    plan = planning.plan(facts(one, live=2, aliased=1))
+    assert (plan.create, plan.follow, plan.drop) == (2, (one,), ())
+
+
+def test_a_release_superseded_during_its_build_is_dropped_at_once() -> None:
+    one, two = build(1, served=True), build(2)
+    plan = planning.plan(facts(one, two, live=3, aliased=1))
+    assert (plan.create, plan.follow, plan.drop) == (3, (one,), (two,))
+
+
+def test_a_retired_build_is_kept_for_the_grace_time() -> None:
+    one, two = build(1, served=True), build(2, served=True)
+    found = facts(one, two, live=2, aliased=2)
+    assert planning.retired_since(found) == {one.build_id: 1000.0}
+    assert planning.plan(found).follow == (one, two)
+    for now, dropped in ((1059.9, ()), (1060.0, (one,))):
+        later = facts(one, two, live=2, aliased=2, retired={one.build_id: 1000.0}, now=now)
+        assert planning.plan(later).drop == dropped
+
+
+def test_a_rollback_is_a_swap_and_resets_the_grace_time() -> None:
+    one, two = build(1, served=True), build(2, served=True)
+    found = facts(one, two, live=1, aliased=2, retired={one.build_id: 1.0})
+    plan = planning.plan(found)
+    assert (plan.create, plan.follow, plan.drop) == (None, (one, two), ())
+    assert planning.retired_since(found) == {}
+
+
+def test_a_collection_made_again_is_another_build() -> None:
+    again = build(1, served=True, build_id="ffffffff")
+    found = facts(again, build(2, served=True), live=2, aliased=2, retired={"00000001": 0.0})
+    assert planning.retired_since(found) == {"ffffffff": 1000.0}
+
+
+def test_a_rebuild_is_built_beside_the_build_that_serves_and_replaces_it() -> None:
+    one = replace(build(1, served=True), successor="aaaa0001")
+    asked = planning.plan(facts(one, live=1, aliased=1))
+    assert (asked.target, asked.create, asked.follow, asked.drop) == (one, 1, (one,), ())
+    two = rebuilt(1, "aaaa0001")
+    under_way = planning.plan(facts(one, two, live=1, aliased=1))
+    assert (under_way.target, under_way.create, under_way.follow) == (two, None, (one, two))
+    served = replace(two, served=True)
+    swapped = replace(facts(one, served, live=1, aliased=1), aliased=two.collection)
+    assert planning.retired_since(swapped) == {one.build_id: 1000.0}
+    later = replace(swapped, retired={one.build_id: 1000.0}, now=1060.0)
+    assert (planning.plan(later).target, planning.plan(later).drop) == (served, (one,))
+
+
+def test_a_rebuild_that_is_lost_is_created_again_while_the_build_before_serves() -> None:
+    one = replace(build(1, served=True), successor="aaaa0001")
+    plan = planning.plan(facts(one, live=1, aliased=None))
+    assert (plan.target, plan.create) == (one, 1)
+
+
+def test_a_rebuild_of_a_build_under_way_supersedes_it() -> None:
+    one, two = build(1, served=True), replace(build(2), successor="aaaa0001")
+    plan = planning.plan(facts(one, two, rebuilt(2, "aaaa0001"), live=2, aliased=1))
+    assert (plan.target, plan.create, plan.drop) == (rebuilt(2, "aaaa0001"), None, (two,))
+
+
+def test_a_rollback_to_a_version_that_was_rebuilt_is_a_swap_to_the_rebuild() -> None:
+    one = replace(build(1, served=True), successor="aaaa0001")
+    again, two = rebuilt(1, "aaaa0001", served=True), build(2, served=True)
+    plan = planning.plan(facts(one, again, two, live=1, aliased=2))
+    assert (plan.target, plan.create) == (again, None)
+
+
+ids = st.sampled_from(["aaaa0000", "aaaa0001", "aaaa0002", "aaaa0003"])
+
+
+@given(successors=st.dictionaries(ids, st.one_of(st.just(""), ids), min_size=1), data=st.data())
+def test_whatever_rebuilds_were_asked_for_the_plans_come_to_an_end(
+    successors: dict[str, str], data: st.DataObject
+) -> None:
+    """Also after requests at the same moment: one build is left, and nothing is created on."""
+    order = sorted(successors)
+    # A successor is asked for after its predecessor was created, so there are no cycles.
+    builds = {
+        name: rebuilt(1, name, served=True, successor=after if after > name else "")
+        for name, after in ((name, successors[name]) for name in order)
+    }
+    aliased = builds[data.draw(st.sampled_from(order))].collection
+    for step in range(20):
+        now = facts(*builds.values(), live=1, aliased=None, now=1000.0 * step)
+        now = replace(now, aliased=aliased, retired=dict.fromkeys(builds, now.now - 2 * GRACE))
+        plan = planning.plan(now)
+        assert plan.target is not None
+        if plan.create is None and aliased == plan.target.collection and not plan.drop:
+            break
+        for dropped in plan.drop:
+            assert dropped.collection != aliased
+            del builds[dropped.build_id]
+        if plan.create is not None:
+            created = plan.target.successor
+            assert created not in builds
+            builds[created] = rebuilt(1, created)
+        else:
+            aliased = plan.target.collection
+            builds[plan.target.build_id] = replace(plan.target, served=True)
+    else:
+        raise AssertionError("the plans do not come to an end")
+    assert len(builds) == 1
+
+
+def test_a_group_has_passed_when_every_partition_with_records_has() -> None:
+    ends = {0: (0, 5), 1: (0, 0), 2: (3, 3), 3: (2, 9)}
+    assert planning.has_passed({0: 5, 3: 9}, ends)
+    assert planning.has_passed({0: 7, 1: 0, 2: 3, 3: 9}, ends)
+    assert not planning.has_passed({0: 5}, ends)
+    assert not planning.has_passed({0: 4, 3: 9}, ends)
+    assert planning.remaining({0: 4}, ends) == 1 + 7
+
+
+def test_each_build_has_a_group_of_its_own() -> None:
+    builds = [build(1), build(1, build_id="ffffffff"), build(2), rebuilt(1, "aaaa0001")]
+    groups = {planning.group("p_retrail-index", one) for one in builds}
+    assert len(groups) == len(builds)
+    assert planning.group("p_retrail-index", build(2)) == "p_retrail-index-r_v2-00000002"
+
+
+hashes = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"))
+
+
+@given(expected=hashes, rows=hashes, ignoring=st.frozensets(st.sampled_from("abcdef")))
+def test_repairing_what_a_comparison_finds_makes_both_sides_equal(
+    expected: dict[str, str], rows: dict[str, str], ignoring: frozenset[str]
+) -> None:
+    found = planning.compare(expected, rows, ignoring)
+    assert not (found.upserts | found.deletes) & ignoring
+    repaired = {k: v for k, v in rows.items() if k not in found.deletes}
+    repaired |= {k: expected[k] for k in found.upserts}
+    assert not planning.compare(expected, repaired, ignoring)
+    assert {k: v for k, v in repaired.items() if k not in ignoring} == {
+        k: v for k, v in expected.items() if k not in ignoring
+    }
+
+
+def test_equal_sides_need_no_repair() -> None:
+    assert planning.compare({"a": "x"}, {"a": "x"}) == Difference(frozenset(), frozenset())

@@ -1,0 +1,198 @@
+"""The index worker on real Apache Kafka and Milvus: builds, live changes, swaps."""
+
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pymilvus import MilvusClient
+
+from consumers.indexing import worker as module
+from consumers.indexing.collection import Row
+from consumers.indexing.metrics import DOCUMENTS_ENCODED
+from consumers.indexing.milvus import Milvus
+from retrail_runtime import kafka
+from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
+from schemas.headers import DeadLetter
+from schemas.settings import Settings
+from schemas.topics import Topics
+from serving.search.retriever import Retriever
+from tests import index_harness as harness
+from tests.started_servers import standalone_in_faults
+from tests.waiting import eventually
+
+
+@standalone_in_faults
+def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings) -> None:
+    texts = harness.documents(50)
+    harness.publish(small, texts)
+    with Retriever(small) as retriever:
+        with pytest.raises(NoIndexError, match="retrail worker index"):
+            retriever.search("red stone")
+        with harness.working(small):
+            harness.serves(small, 1)
+            assert harness.hashes(small, 1).keys() == texts.keys()
+            result = retriever.search(texts["d7"], k=3)
+            assert result.retriever_version == 1
+            assert result.hits[0].doc_id == "d7"
+            assert result.hits[0].score == pytest.approx(1, abs=0.02)
+            assert [hit.rank for hit in result.hits] == [1, 2, 3]
+
+            harness.publish(small, {"new": "an utterly new text", "d7": None, "d8": "changed"})
+            found = eventually(lambda: retriever.open("new"), what="the new document")
+            assert found.text == "an utterly new text"
+            eventually(lambda: retriever.open("d7") is None, what="the deletion")
+            eventually(lambda: retriever.open("d8").text == "changed", what="the change")
+
+
+@standalone_in_faults
+def test_invalid_records_are_dead_lettered_once_and_blocks_nothing(
+    small: Settings, topics: Topics
+) -> None:
+    harness.publish(small, {"a": "first text", "b": "second text"})
+    producer = kafka.producer(small)
+    kafka.publish_and_wait(
+        producer, topics.documents, key=b"bad", value=b"{", headers=[("x", b"y")]
+    )
+    kafka.publish_and_wait(producer, topics.documents, key=b"b", value=b"[]")
+    harness.publish(small, {"c": "third text"})
+    with harness.working(small):
+        harness.serves(small, 1)
+        assert harness.hashes(small, 1).keys() == {"a", "c"}
+        harness.release(small, 2, 2, small.data_dir)
+        harness.make_live(small, 2)
+        harness.serves(small, 2)
+        assert harness.hashes(small, 2).keys() == {"a", "c"}
+    letters = list(kafka.read_to_end(small, topics.documents_dlq))
+    assert sorted((letter.key, letter.value) for letter in letters) == [
+        (b"b", b"[]"),
+        (b"bad", b"{"),
+    ]
+    letter = next(letter for letter in letters if letter.key == b"bad")
+    assert ("x", b"y") in letter.headers
+    assert DeadLetter.read(letter.headers).stage == "index"
+
+
+def test_texts_are_not_encoded_again_after_a_restart(small: Settings) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+
+    def encoded() -> float:
+        return DOCUMENTS_ENCODED.labels("1")._value.get()
+
+    with harness.working(small):
+        harness.serves(small, 1)
+    milvus = Milvus(small)
+    lost = milvus.builds()[0]
+    milvus.drop(lost)
+    before = encoded()
+    with harness.working(small):
+        harness.serves(small, 1)
+        assert harness.hashes(small, 1).keys() == texts.keys()
+        assert milvus.builds()[0].build_id != lost.build_id
+        assert encoded() == before
+        harness.publish(small, {"new": "a text that is new", "d3": texts["d4"]})
+        eventually(lambda: "new" in harness.hashes(small, 1), what="the new row")
+    assert encoded() == before + 1
+
+
+@standalone_in_faults
+def test_a_dropped_collection_is_built_anew(small: Settings) -> None:
+    texts = harness.documents(30)
+    harness.publish(small, texts)
+    with harness.working(small), Retriever(small) as retriever:
+        harness.serves(small, 1)
+        retriever.search("anything")
+        milvus = Milvus(small)
+        before = milvus.builds()[0]
+        milvus.drop(before)
+        eventually(
+            lambda: harness.aliased(small) and milvus.builds()[0].build_id != before.build_id,
+            60,
+            "another build",
+        )
+        assert harness.hashes(small, 1).keys() == texts.keys()
+        assert retriever.search(texts["d3"], k=1).hits[0].doc_id == "d3"
+
+
+@standalone_in_faults
+def test_the_comparison_repairs_what_was_overwritten(small: Settings) -> None:
+    often = small.model_copy(update={"index_compare_seconds": 0.5})
+    texts = harness.documents(20)
+    harness.publish(often, texts)
+    with harness.working(often):
+        harness.serves(often, 1)
+        right = harness.hashes(often, 1)
+        milvus = Milvus(often)
+        build = milvus.builds()[0]
+        vector = np.full(32, 32**-0.5, dtype=np.float32)
+        milvus.upsert(
+            build, [Row("d1", "", "old", "0" * 32, vector), Row("x", "", "x", "0", vector)]
+        )
+        milvus.delete(build, ["d2"])
+        eventually(lambda: milvus.hashes(build) == right, what="the repair")
+        with Retriever(often) as retriever:
+            assert retriever.open("d1").text == texts["d1"]  # type: ignore[union-attr]
+
+
+def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MilvusClient, "get_server_version", lambda *_, **__: "v2.4.9")
+    with pytest.raises(ConfigurationError, match="RETRAIL_INDEX_SEARCH=dense"):
+        module.run(small.model_copy(update={"index_search": "hybrid"}))
+
+
+@standalone_in_faults
+def test_two_workers_share_a_build(small: Settings) -> None:
+    texts = harness.documents(400)
+    harness.publish(small, {"only": "one document"})
+    with harness.working(small) as one, harness.working(small) as two:
+        harness.serves(small, 1)
+        eventually(
+            lambda: (
+                all(
+                    len(ingest.owned) == 1
+                    for worker in (one, two)
+                    for ingest in worker._ingests.values()
+                )
+                and len(one._ingests) == len(two._ingests) == 1
+            ),
+            what="one partition each",
+        )
+        harness.publish(small, texts)
+        eventually(lambda: len(harness.hashes(small, 1)) == 401, what="all rows")
+
+
+@standalone_in_faults
+def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
+    texts = harness.documents(1500)
+    harness.publish(small, texts)
+    small = small.model_copy(update={"kafka_session_timeout": 6.0})
+    first = harness.WorkerProcess(small, slow=True)
+    try:
+        encoded = "retrail_index_documents_encoded_total"
+        eventually(lambda: first.metric(encoded) >= 2 * 256, 90, "a build that has begun")
+    finally:
+        first.end(signal.SIGKILL)
+    assert harness.aliased(small) is None
+    begun = Milvus(small).builds()[0]
+    again = harness.WorkerProcess(small)
+    try:
+        harness.serves(small, 1, 120)
+        assert again.metric(encoded) <= len(texts) - 256
+        assert Milvus(small).builds() == (replace(begun, served=True),)
+        assert harness.hashes(small, 1).keys() == texts.keys()
+    finally:
+        assert again.end(signal.SIGTERM) == 0
+
+
+def test_it_fails_fast_without_milvus(small: Settings) -> None:
+    nowhere = small.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
+    with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_URI"):
+        module.run(nowhere)
+
+
+def test_a_first_model_that_does_not_exist_ends_the_worker(small: Settings) -> None:
+    with pytest.raises(ModelError, match="no model folder '/nowhere'"):
+        module.run(small.model_copy(update={"model": "/nowhere"}))

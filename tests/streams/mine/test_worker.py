@@ -1,0 +1,57 @@
+"""A miner that takes a partition over writes nothing twice."""
+
+import asyncio
+
+from schemas.judged import Tick
+from schemas.pairs import LabelledPair
+from schemas.settings import Settings
+from schemas.topics import Topics
+from streams.loop.checkpoint import Deadline
+from streams.loop.records import Committed
+from streams.mine.worker import MineTask
+from tests.streams.fakes import FakeRecord, Tape, assignment
+from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
+
+EVENTS = numbered(
+    "t",
+    [
+        search("q", "a", "b"),
+        browse("b"),
+        reasoning("b", "relevant"),
+        {"type": "other", "name": "x"},
+        end(),
+    ],
+)
+
+
+def mined(settings, start, records):
+    """What a task that starts there writes, and the commit that it ends with."""
+
+    async def scenario():
+        tape = Tape()
+        task = MineTask(assignment(0, start, tape), Topics.of(settings), settings)
+        task.process([record for record in records if record.offset >= start.offset])
+        point = await task.finish(Deadline(5))
+        return [LabelledPair.model_validate_json(value) for value in tape.values], point
+
+    return asyncio.run(scenario())
+
+
+def a_log(events):
+    """Events at log time 0, and a tick 20 s later."""
+    values = [judged_record(0, event, source=n, time=0).value for n, event in enumerate(events)]
+    values.append(Tick(as_of=20_000).to_json())
+    return [FakeRecord(n, value, timestamp=20_000) for n, value in enumerate(values)]
+
+
+def test_what_a_commit_covers_is_not_written_twice():
+    log = a_log(EVENTS)
+    pairs, point = mined(Settings(), Committed(0), log)
+    assert (len(pairs), point.offset) == (1, 0)
+    assert mined(Settings(profile="paper"), point, log)[0] == []
+
+
+def test_without_metadata_the_pairs_are_written_again():
+    log = a_log(EVENTS)
+    pairs, _ = mined(Settings(), Committed(0), log)
+    assert mined(Settings(), Committed(0, "2;6;-1;0;1,2,3,4,5"), log)[0] == pairs
