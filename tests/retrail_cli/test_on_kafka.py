@@ -235,7 +235,7 @@ def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: 
     assert "1 records were sent back" in retrail("dlq", "replay", f"{place}:1").out
     everything = retrail("dlq", "replay", "--all")
     assert "2 records were sent back" in everything.out
-    assert f"without their bytes, and not sent: {topics.trajectory_events} 0:2" in everything.err
+    assert f"without their value, and not sent: {topics.trajectory_events} 0:2" in everything.err
     back = records(installation, topics.trajectory_events)
     assert sorted((r.value or b"", r.key, r.headers) for r in back) == sorted(
         (value, b"t", (("ce_id", b"e1"),)) for value in (originals[1], originals[0], originals[1])

@@ -9,6 +9,7 @@ import pytest
 
 import consumers.training.worker
 import simulation.demo.command
+from serving.search.retriever import Hit
 
 
 def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_the_demo_gets_its_options(retrail: Any, monkeypatch: pytest.MonkeyPatch
 def test_search_prints_hits_as_a_table_and_as_json(
     retrail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hit = SimpleNamespace(doc_id="d2", rank=1, score=0.75, title="Bridges", text="Built\nin 1965.")
+    hit = Hit("d2", 1, 0.75, "Bridges", "Built\nin 1965.")
 
     class Retriever:
         def __init__(self, settings: Any) -> None: ...
