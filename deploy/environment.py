@@ -13,7 +13,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
 ALWAYS = frozenset({"kafka_bootstrap", "milvus_uri", "data_dir"})
-"""What another process cannot guess, even where it is the default."""
+"""Written even where they are the default: another process may have another one."""
 
 MARK = "# Written by `retrail up`, which started: "
 
@@ -21,10 +21,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")
 
 
 def variables(settings: Settings) -> dict[str, str]:
-    """What a process must find in its environment to have these settings.
+    """Variables that give another process these settings.
 
-    Only what was set somewhere (arguments, environment, file) and the addresses: defaults stay
-    defaults.
+    Settings that have their default are left out, but for addresses and the data directory.
     """
     found = {}
     for name in sorted(settings.model_fields_set | ALWAYS):
@@ -36,13 +35,13 @@ def variables(settings: Settings) -> dict[str, str]:
     return found
 
 
-def remark(started: Collection[str]) -> str:
-    """First line of the file of a stack: the variables that name what the stack started itself."""
+def header(started: Collection[str]) -> str:
+    """First line of a stack's file: the variables of the servers that the stack started itself."""
     return f"{MARK}{' '.join(sorted(started))}\n"
 
 
 def started_here(path: Path) -> set[str]:
-    """The variables in a stack's file that lead nowhere once that stack has stopped."""
+    """The variables in a stack's file whose servers stopped with that stack."""
     if not path.is_file():
         return set()
     first = path.read_text().partition("\n")[0]
@@ -50,10 +49,10 @@ def started_here(path: Path) -> set[str]:
 
 
 def adopt_file() -> None:
-    """Take ``RETRAIL_ENV_FILE`` over into the environment, for a new stack.
+    """Put the variables of ``RETRAIL_ENV_FILE`` into the environment, for a new stack.
 
-    All but the addresses of servers that the stack which wrote it had started itself: a shell that
-    was pointed at yesterday's stack can start today's.
+    Without the addresses of servers that the stack of that file started itself: a shell with the
+    file of yesterday's stack can start today's.
     """
     named = os.environ.pop("RETRAIL_ENV_FILE", None)
     if named is None:
@@ -75,13 +74,13 @@ def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) 
     Args:
         path: replaced if it exists.
         values: by :func:`variables`.
-        started: see :func:`remark`.
+        started: see :func:`header`.
 
     Raises:
         ConfigurationError: the file cannot be written.
     """
     try:
-        atomic_write(path, remark(started) + rendered(values), mode=0o600)
+        atomic_write(path, header(started) + rendered(values), mode=0o600)
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 

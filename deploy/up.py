@@ -1,4 +1,4 @@
-"""``retrail up``: start the stack, show it, keep it running, stop it in good order."""
+"""``retrail up``: start the stack, show it, keep it running, stop it cleanly."""
 
 import time
 from collections.abc import Sequence

@@ -39,7 +39,8 @@ class StopSignals:
 
         Args:
             first: called in a signal handler, between any two instructions of the main thread.
-            again: likewise, so it must take no locks; by default the signal ends the process.
+            again: called in a signal handler, so it must take no locks; by default the signal ends
+                the process.
         """
         self.stopping = False
         """Whether a signal came. Set it to have the next one call ``again``."""

@@ -17,8 +17,8 @@ LOG_LIMIT = 16 * 1024 * 1024
 class Child:
     """One program run as a child: its own session, output into a log file.
 
-    Its own session keeps the terminal's Ctrl-C from it, so that who started it decides the order
-    in which things stop. It is killed by the kernel if this process dies (Linux, see ``tether``).
+    In its own session it does not get the terminal's Ctrl-C, so its parent decides in which order
+    processes stop. The kernel kills it if this process dies (Linux, see ``tether``).
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Child:
         """Nothing runs before :meth:`start`.
 
         Args:
-            name: what people call it.
+            name: for people.
             command: program and arguments.
             log_file: standard output and error are appended here.
-            environment: set on top of this process's own.
-            stop_signal: what it takes as a request to end in good order.
+            environment: variables beside this process's own.
+            stop_signal: the signal on which it stops cleanly.
             folder: where it runs; by default where this process does.
         """
         self.name = name

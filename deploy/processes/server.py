@@ -58,7 +58,7 @@ class Server(ABC):
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it serves clients; asked once its port accepts connections."""
+        """Whether it serves clients; called once its port accepts connections."""
 
     @property
     def port(self) -> int:
@@ -80,7 +80,7 @@ class Server(ABC):
 
         Raises:
             MissingToolError: what runs it is not installed.
-            StackError: the port that was asked for is in use, or the server did not start; the
+            StackError: the given port is in use, or the server did not start; the
                 message holds the end of its log.
         """
         self.launch()
@@ -131,7 +131,7 @@ class Server(ABC):
         if self._wanted_port:
             if not is_free(self._wanted_port):
                 raise StackError(
-                    f"Port {self._wanted_port}, asked for {self.name}, is in use. Choose another "
+                    f"Port {self._wanted_port} for {self.name} is in use. Choose another "
                     "one, or 0 for any free one.",
                     part=self.name,
                 )

@@ -1,7 +1,7 @@
 """Become another program, tied to the life of the process that started it.
 
-Run as ``python -I -S tether.py PARENT_PID PROGRAM ARGUMENT…``. On Linux the kernel is asked to
-send SIGKILL when the parent's thread that forked ends (``prctl(2)``, PR_SET_PDEATHSIG; it survives
+Run as ``python -I -S tether.py PARENT_PID PROGRAM ARGUMENT…``. On Linux the kernel then
+sends SIGKILL when the parent's thread that forked ends (``prctl(2)``, PR_SET_PDEATHSIG; it survives
 ``execve``), so no broker outlives a supervisor that was killed. Elsewhere the program just runs.
 """
 

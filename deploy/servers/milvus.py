@@ -45,7 +45,7 @@ class MilvusLite(Server):
                 *("--host", LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,
-            # Its one way to close its files in good order.
+            # The one signal on which it closes its files.
             stop_signal=signal.SIGINT,
         )
 

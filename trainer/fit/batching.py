@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.data.draws import normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ def epoch(
 
 
 def known_positives(examples: Sequence[TrainingExample]) -> dict[str, frozenset[str]]:
-    """Texts of all positives of a query, by the folded query."""
+    """Texts of all positives of a query, by the normalized query."""
     texts: dict[str, set[str]] = defaultdict(set)
     for example in examples:
-        texts[folded(example.query)].add(example.positive_text)
+        texts[normalize_query(example.query)].add(example.positive_text)
     return {query: frozenset(some) for query, some in texts.items()}
 
 
@@ -92,7 +92,7 @@ def own_negatives(
     Known positives of the query are no negatives. The draw depends on the example alone, not on
     the others of the run.
     """
-    known = positives[folded(example.query)]
+    known = positives[normalize_query(example.query)]
     others = [text for _, text in example.negatives if text not in known]
     draw = random.Random(f"{seed}/{number}/{example.pair_id}")
     return draw.sample(others, min(count, len(others)))
@@ -103,7 +103,7 @@ def _rounds(
 ) -> Iterator[list[TrainingExample]]:
     by_query: dict[str, list[TrainingExample]] = defaultdict(list)
     for example in sorted(examples, key=lambda example: example.pair_id):
-        by_query[folded(example.query)].append(example)
+        by_query[normalize_query(example.query)].append(example)
     queries = list(by_query.values())
     for pairs in queries:
         draw.shuffle(pairs)
@@ -128,7 +128,9 @@ def _batch(
     column = {text: index for index, text in enumerate(documents)}
     positive = tuple(column[example.positive_text] for example in group)
     masked = tuple(
-        frozenset(column[text] for text in positives[folded(example.query)] if text in column)
+        frozenset(
+            column[text] for text in positives[normalize_query(example.query)] if text in column
+        )
         - {own}
         for example, own in zip(group, positive, strict=True)
     )

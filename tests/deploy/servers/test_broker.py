@@ -67,7 +67,7 @@ def records(settings: Settings) -> list[bytes]:
 
 def test_port_that_is_taken(kafka: str, tmp_path: Path) -> None:
     port = int(kafka.rpartition(":")[2])
-    with pytest.raises(StackError, match=f"Port {port}, asked for kafka, is in use"):
+    with pytest.raises(StackError, match=f"Port {port} for kafka is in use"):
         KafkaBroker(tmp_path, tmp_path / "kafka.log", port=port).start()
 
 
