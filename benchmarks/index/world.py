@@ -59,7 +59,6 @@ class World:
             parent=self.version - 1,
             model=registry.publish(self.settings.retriever, self.version, encoder.save),
             created_at=datetime.now(UTC),
-            queries=0,
             decision="ship",
             reason="a benchmark",
         )
