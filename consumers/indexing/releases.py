@@ -12,7 +12,7 @@ from consumers.indexing import plan
 from consumers.indexing.milvus import Milvus
 from consumers.releases import Releases
 from retrail_runtime import kafka
-from schemas.collection import collection_name
+from retrail_runtime.collection import collection_name
 from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError
 from schemas.releases import Live, Release
 from schemas.settings import Settings

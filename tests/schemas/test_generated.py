@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from schemas.generate import GENERATED, TOPIC_CONTRACTS, files
+from schemas.generated.__main__ import GENERATED, TOPIC_CONTRACTS, files
 from schemas.settings import Settings
 from schemas.topics import specs
 
