@@ -48,6 +48,12 @@ LAG_SECONDS = Gauge(
     "Age of the last record read, while there are more; else 0.",
     ["topic", "partition"],
 )
+OPEN_TRANSACTION = Gauge(
+    "retrail_consumer_open_transaction_seconds",
+    "Time for which an open transaction has held back what stands behind it (the last stable "
+    "offset is below the high watermark); else 0.",
+    ["topic", "partition"],
+)
 ASSIGNED = Gauge(
     "retrail_consumer_assigned_partitions", "Partitions that this worker owns.", ["topic"]
 )

@@ -37,7 +37,10 @@ class Record:
 def offsets(
     consumer: Consumer, topic: str, *, timeout: float = STALL_SECONDS
 ) -> dict[int, tuple[int, int]]:
-    """First and end offset of each partition of ``topic`` (``end`` is that of the next record).
+    """First and end offset of each partition of ``topic``.
+
+    The end is the last stable offset: that of the next record, or of the first one of a transaction
+    that is open.
 
     Args:
         timeout: seconds to wait for each answer.

@@ -25,7 +25,7 @@ from streams.loop.faust_private import (
     require_codecs,
     require_private_names,
 )
-from streams.loop.records import Committed, Handler
+from streams.loop.records import Committed, End, Handler
 
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
@@ -117,9 +117,14 @@ class BatchApp(TransportApp):
         """First offset that each partition still has."""
         return await self._offsets(lambda consumer: consumer.beginning_offsets, partitions)
 
-    async def ends(self, partitions: frozenset[int]) -> dict[int, int]:
-        """Offset that the next record of each partition will get."""
-        return await self._offsets(lambda consumer: consumer.end_offsets, partitions)
+    async def ends(self, partitions: frozenset[int]) -> dict[int, End]:
+        """Where what can be read of each partition ends, and where the partition does."""
+        stable = await self._offsets(lambda consumer: consumer.end_offsets, partitions)
+        high = await self.consumer_thread.high_watermarks(self._places(partitions))
+        return {
+            partition: End(end, max(end, high.get(partition, 0)))
+            for partition, end in stable.items()
+        }
 
     async def consumer_answers(self) -> None:
         """Returns when the consumer's thread answers, whatever the broker does.

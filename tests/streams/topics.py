@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -95,6 +95,12 @@ def judged_of(settings: Settings) -> dict[int, list[Judged]]:
             assert message.key() == event.trajectory_id.encode()
             found[message.partition()].append(event)
     return found
+
+
+def ticks_of(settings: Settings) -> dict[int, int]:
+    """How many ticks are on each partition of judged-events that has some."""
+    messages = read(settings, Topics.of(settings).judged_events)
+    return Counter(message.partition() for message in messages if message.key() is None)
 
 
 def assert_judged_completely(settings: Settings) -> None:
