@@ -5,8 +5,5 @@ from typing import Literal
 JudgeName = Literal["local", "llm", "none"]
 ProfileName = Literal["reference", "paper"]
 
-FileFormat = Literal["lrat", "events"]
-"""Trajectories in files: one of LRAT's a file, or one event a line as on the topic."""
-
 DocumentFormat = Literal["auto", "jsonl", "beir", "parquet", "text"]
 """Documents in files."""
