@@ -129,8 +129,7 @@ def _importer(
 def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
     """Records of a trajectory's events, up to the first that the topic does not take."""
     from retrail_runtime.kafka import Outgoing
-    from schemas.events import parse
-    from schemas.headers import cloudevents
+    from schemas.events import cloudevents, parse
     from schemas.topics import MAX_EVENT_BYTES
     from streams.events import encode
 

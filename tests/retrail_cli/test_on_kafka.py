@@ -8,8 +8,8 @@ import pytest
 
 from consumers import releases
 from retrail_runtime import kafka as consumers_kafka
+from schemas.base import DeadLetter
 from schemas.documents import Document
-from schemas.headers import DeadLetter
 from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics

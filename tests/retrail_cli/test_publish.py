@@ -6,8 +6,7 @@ from typing import Any
 
 from retrail_runtime import kafka
 from schemas.documents import Document, encode
-from schemas.events import Event, Search, parse
-from schemas.headers import cloudevents
+from schemas.events import Event, Search, cloudevents, parse
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import events as streamed
