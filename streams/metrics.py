@@ -65,7 +65,8 @@ CHECKPOINTS = Counter(
 DISCONTINUITIES = Counter(
     "retrail_offset_discontinuities_total",
     "Records whose offset was not the next one: refetched (the worker went back once), gap "
-    "(accepted: the records are gone), reset (the log starts again).",
+    "(accepted: the records are gone), reset (the log starts again), skipped (an operator passed "
+    "over what cannot be decoded).",
     ["topic", "kind"],
 )
 

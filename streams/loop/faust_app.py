@@ -16,6 +16,7 @@ import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from retrail_runtime import kafka
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
@@ -44,6 +45,7 @@ class BatchApp(TransportApp):
         """Must be created within the running loop that it is to run on."""
         require_private_names()
         require_codecs()
+        self._settings = settings
         self.source = source
         self.handler = handler
         session = settings.kafka_session_timeout
@@ -125,6 +127,10 @@ class BatchApp(TransportApp):
             partition: End(end, max(end, high.get(partition, 0)))
             for partition, end in stable.items()
         }
+
+    async def skipped(self, partition: int) -> set[int]:
+        """Offsets at which an operator passes over what cannot be decoded."""
+        return await asyncio.to_thread(kafka.skipped, self._settings, self.source, partition)
 
     async def consumer_answers(self) -> None:
         """Returns when the consumer's thread answers, whatever the broker does.

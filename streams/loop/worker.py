@@ -222,8 +222,31 @@ class Worker:
             await self.app.seek(partition, self._slots[partition].guard.next)
             return False
         if chunk.fault:
-            self.fail(_undecodable(self.source, partition, chunk))
+            await self._pass_over(partition, slot, chunk)
         return not chunk.fault
+
+    async def _pass_over(self, partition: int, slot: Slot, chunk: Chunk) -> None:
+        """Read on behind what cannot be decoded if an operator wants that; else end."""
+        skipped = await self.app.skipped(partition)
+        if not any(chunk.start <= offset < chunk.end for offset in skipped):
+            self.fail(_undecodable(self.source, partition, chunk))
+            return
+        # A broken header may name an end that is behind the log's.
+        ends = await self.app.ends(frozenset([partition]))
+        end = max(chunk.start + 1, min(chunk.end, ends[partition].stable))
+        if self._slots.get(partition) is not slot:
+            return
+        metrics.DISCONTINUITIES.labels(self.source, "skipped").inc()
+        log.error(
+            "an operator passes over what cannot be decoded",
+            topic=self.source,
+            partition=partition,
+            offsets=f"{chunk.start}..{end - 1}",
+            fault=chunk.fault,
+        )
+        slot.task.process((), end)
+        slot.guard.next, slot.moved_at = end, time.monotonic()
+        await self.app.seek(partition, end)
 
     def _slot(self, partition: int, start: Committed) -> Slot:
         self.checkpoint.start({partition: start})

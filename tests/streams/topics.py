@@ -36,15 +36,13 @@ def send(
     ``options`` are the producer's, dots as underscores.
     """
     topic = topic or Topics.of(settings).trajectory_events
-    producer = Producer(
-        settings.kafka(
-            partitioner="murmur2_random",
-            linger_ms=5,
-            message_max_bytes=20_000_000,
-            enable_idempotence=True,
-            **options,
-        )
-    )
+    ours = {
+        "partitioner": "murmur2_random",
+        "linger_ms": 5,
+        "message_max_bytes": 20_000_000,
+        "enable_idempotence": True,
+    }
+    producer = Producer(settings.kafka(**(ours | options)))
     failures = []
     for key, value, headers in records:
         producer.produce(
