@@ -6,7 +6,7 @@ The defaults are in ``tools.toml``; ``--tools FILE`` puts entries of the same fo
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class ToolMap:
         Raises:
             InputError: the file cannot be read, or is no tool map.
         """
-        defaults = _read(DEFAULTS)
+        defaults = _defaults()
         tools = _named(defaults)
         if path is not None:
             bases: tuple[Tool, ...] = (defaults.search[0], defaults.open[0])
@@ -134,6 +134,11 @@ def _named(file: _File, bases: tuple[Tool, ...] = ()) -> dict[str, Tool]:
         )
         named |= dict.fromkeys(map(str.lower, entry.names), tool)
     return named
+
+
+@cache
+def _defaults() -> _File:
+    return _read(DEFAULTS)
 
 
 def _read(path: Path) -> _File:
