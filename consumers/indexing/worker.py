@@ -23,13 +23,12 @@ from consumers.indexing.ingest import Ingest
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
-from consumers.releases import Releases
 from retrail_runtime import kafka
+from retrail_runtime.collection import Build, collection_name
 from retrail_runtime.lease import Lease
 from retrail_runtime.logging import RateLimit
 from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.signals import stop_event
-from schemas.collection import Build, collection_name
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,
@@ -39,6 +38,7 @@ from schemas.errors import (
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.releases import Releases
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)

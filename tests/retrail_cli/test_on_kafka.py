@@ -1,89 +1,25 @@
 """Commands that read and write topics, on Apache Kafka."""
 
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumers import releases
-from deploy import topics as deploy_topics
 from retrail_runtime import kafka as consumers_kafka
+from schemas.base import DeadLetter
 from schemas.documents import Document
-from schemas.events import parse
-from schemas.headers import DeadLetter, cloudevents
-from schemas.releases import Live, Metrics, Regression
+from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
-from streams.importing.lrat import events_of_file
-from tests.shared_data import LRAT, needs_lrat
-from tests.trained import a_manifest, a_release, run_of
+from tests.trained import COMPARISON, a_manifest, a_release, run_of
 
 NOW = "2026-11-23T10:00:00+00:00"
 
 
-@pytest.fixture
-def installation(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Topics of the test's own, and the variables that name them."""
-    settings = Settings(
-        kafka_bootstrap=kafka,
-        topic_prefix=f"t{secrets.token_hex(4)}_",
-        data_dir=tmp_path / "data",
-        partitions=3,
-    )
-    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
-    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
-    deploy_topics.ensure(settings)
-    return settings
-
-
 def records(settings: Settings, topic: str) -> list[consumers_kafka.Record]:
     return list(consumers_kafka.read_to_end(settings, topic))
-
-
-@needs_lrat
-def test_published_files_are_on_the_topic_event_by_event(
-    retrail: Any, installation: Settings
-) -> None:
-    done = retrail("publish", LRAT, "--format", "lrat")
-    assert done.status == 0, done
-    found: dict[str, list[Any]] = {}
-    for record in records(installation, Topics.of(installation).trajectory_events):
-        event = parse(record.value or b"").event
-        assert record.key == event.trajectory_id.encode()
-        assert list(record.headers) == cloudevents(event, event.type)
-        found.setdefault(event.trajectory_id, []).append(event)
-    wanted = [events_of_file(path) for path in sorted(LRAT.glob("*.json"))]
-    assert found == {events[0].trajectory_id: events for events in wanted}
-    assert f"{sum(map(len, wanted)):,} events of {len(wanted)} files" in done.err
-
-
-def test_nothing_is_published_of_files_that_cannot_all_be_read(
-    retrail: Any, installation: Settings, tmp_path: Path
-) -> None:
-    good = {
-        "event_id": "e",
-        "trajectory_id": "t",
-        "seq": 0,
-        "occurred_at": NOW,
-        "agent": {"name": "a", "model": "m"},
-        "type": "answer",
-    }
-    path = tmp_path / "events.jsonl"
-    for bad, complaint in (
-        ('{"type": "dance"}', f"{path}:2:"),
-        (json.dumps(good | {"text": "x" * MAX_EVENT_BYTES}), "the topic takes 4,194,304"),
-    ):
-        path.write_text(f"{json.dumps(good)}\n{bad}\n")
-        done = retrail("publish", path, "--format", "events")
-        assert done.status == 1
-        assert complaint in done.err
-    assert records(installation, Topics.of(installation).trajectory_events) == []
-    path.write_text(f"{json.dumps(good)}\n")
-    assert retrail("publish", path, "--format", "events").status == 0
-    [record] = records(installation, Topics.of(installation).trajectory_events)
-    assert json.loads(record.value or b"")["event_id"] == "e"
 
 
 @pytest.mark.parametrize("command", [["pairs"], ["rollback"]], ids=" ".join)
@@ -250,16 +186,11 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
         producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
     )
     better = Metrics(ndcg_at_10=0.52, recall_at_10=0.7, mrr=0.4)
-    own = Regression(
-        queries=9,
-        parent_metrics=better,
-        child_metrics=better,
-        difference=0.0123,
-        interval=(0.0, 0.02),
-    )
+    held_out = COMPARISON.model_copy(update={"child_metrics": better})
+    own = COMPARISON.model_copy(update={"queries": 9, "difference": 0.0123})
     for release in (
         a_release(1, None, "first"),
-        a_release(2, 1, "ship", child_metrics=better, regression=own),
+        a_release(2, 1, "ship", held_out=held_out, regression=own),
         a_release(3, 2, "hold"),
     ):
         releases.write_release(producer, installation, release)
@@ -285,10 +216,10 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "Release 4 waits: `retrail promote 4` makes it live." in retrail("releases").out
 
     promoted = retrail("promote", "3")
-    assert (promoted.status, "Release 3 is to serve" in promoted.out) == (0, True)
+    assert (promoted.status, "Release 3 will serve" in promoted.out) == (0, True)
     assert retrail("promote", "9").status == 1
     back = retrail("rollback")
-    assert "Release 2 is to serve (rolled back from release 3)" in back.out
+    assert "Release 2 will serve (rolled back from release 3)" in back.out
     known = releases.read(installation)
     assert known.live is not None
     assert known.live.quarantined == (run_of(3),)

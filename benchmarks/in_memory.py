@@ -1,0 +1,202 @@
+"""The loop without servers: exact search in memory, events mined as `retrail mine` mines files.
+
+Agents, judge, fold, selection and training are those of the whole system. Benchmarks and tests turn
+it many times, where starting brokers would take longer than the turns.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas import events
+from schemas.documents import Document
+from schemas.events import Event
+from schemas.pairs import LabelledPair
+from schemas.runs import Range
+from schemas.settings import Settings
+from serving.search.retriever import Hit as FoundHit
+from simulation.agents import rounds
+from simulation.agents.fleet import Assignment
+from simulation.agents.rounds import Progress, SearchMany
+from simulation.agents.scripted import (
+    AGENT_NAME,
+    HITS,
+    Answered,
+    Asked,
+    Browsed,
+    Ended,
+    Hit,
+    Step,
+    Thought,
+    act,
+)
+from streams.importing.offline import mine_paths
+from trainer.data import examples
+from trainer.model.encoder import Encoder, Vectors
+
+WHEN = datetime(2026, 11, 1, tzinfo=UTC)
+"""Time of every event: mining files, no time passes."""
+
+TOPIC = "pairs"
+
+
+class ExactIndex:
+    """All documents as one encoder sees them."""
+
+    def __init__(
+        self, encoder: Encoder, documents: Sequence[Document], vectors: Vectors | None = None
+    ) -> None:
+        """Encode the documents, unless their ``vectors`` are known."""
+        self.encoder = encoder
+        self.documents = documents
+        if vectors is None:
+            vectors = encoder.encode_documents([each.embedded_text() for each in documents])
+        self.vectors = vectors
+
+    def search_many(self, queries: Sequence[str]) -> list[list[FoundHit]]:
+        """The ten best hits of each query; ties go by position, as scores are rounded."""
+        scores = (self.encoder.encode_queries(queries) @ self.vectors.T).round(6)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :HITS]
+        return [
+            [
+                FoundHit(document.doc_id, rank, float(row[i]), document.title, document.text)
+                for rank, i in enumerate(order, start=1)
+                for document in [self.documents[i]]
+            ]
+            for row, order in zip(scores, best.tolist(), strict=True)
+        ]
+
+
+class Recorder:
+    """The events of one trajectory, as a client would publish them."""
+
+    def __init__(self, name: str, agent: events.Agent, tenant: str, version: int) -> None:
+        self.events: list[Event] = []
+        self._envelope = {
+            "trajectory_id": name,
+            "occurred_at": WHEN,
+            "agent": agent,
+            "tenant": tenant,
+            "retriever_version": version,
+        }
+        self._about: str | None = None
+
+    def add(self, step: Step, hits: Sequence[Hit]) -> None:
+        """One step of a scripted agent as an event."""
+        about, self._about = self._about, None
+        match step:
+            case Asked(query):
+                found = tuple(
+                    events.Hit(doc_id=hit.doc_id, rank=hit.rank, score=hit.score) for hit in hits
+                )
+                self.append(events.Search, query=query, hits=found)
+            case Browsed(doc_id):
+                self._about = doc_id
+                self.append(events.Browse, doc_id=doc_id)
+            case Thought(text):
+                self.append(events.Reasoning, text=text, about=about)
+            case Answered(text):
+                self.append(events.Answer, text=text)
+            case Ended(outcome):
+                self.append(events.End, outcome=outcome)
+
+    def append(self, kind: type[Any], **fields: Any) -> None:
+        """One event, numbered behind those before it."""
+        seq = len(self.events)
+        event_id = f"{self._envelope['trajectory_id']}-{seq}"
+        self.events.append(kind(event_id=event_id, seq=seq, **self._envelope, **fields))
+
+
+def watch(
+    todo: Sequence[Assignment],
+    search_many: SearchMany,
+    *,
+    version: int = 1,
+    tenant: str = "",
+    progress: Progress = lambda done, of: None,
+) -> dict[str, list[Event]]:
+    """Let agents work; the events of each trajectory by its id, in the order of ``todo``.
+
+    Raises:
+        Whatever ``search_many`` raises.
+    """
+    recorders = {
+        task.mind.trajectory_id: Recorder(
+            task.mind.trajectory_id,
+            events.Agent(name=AGENT_NAME, model=task.mind.persona.model),
+            tenant,
+            version,
+        )
+        for task in todo
+    }
+    agents = ((task.mind.trajectory_id, act(task.need, task.mind)) for task in todo)
+    rounds.work(
+        agents,
+        search_many,
+        lambda name, step, hits: recorders[name].add(step, hits),
+        progress=progress,
+    )
+    return {name: recorder.events for name, recorder in recorders.items()}
+
+
+def mined(trajectories: Iterable[Sequence[Event]], settings: Settings) -> list[LabelledPair]:
+    """The pairs of trajectories, by the judge and the profile of the settings."""
+    with tempfile.TemporaryDirectory(prefix="retrail-events-") as folder:
+        path = Path(folder) / "events.jsonl"
+        with path.open("wb") as file:
+            for trajectory in trajectories:
+                file.writelines(event.to_json() + b"\n" for event in trajectory)
+        return list(mine_paths([path], "events", settings))
+
+
+class Texts:
+    """Documents that are all known; what a selection and the gate read of a corpus."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = {document.doc_id: document for document in documents}
+
+    def known(self, doc_ids: Iterable[str]) -> set[str]:
+        """Those of ``doc_ids`` that exist."""
+        return self._documents.keys() & set(doc_ids)
+
+    def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]:
+        """The documents with these ids, without those that do not exist."""
+        return {doc_id: self._documents[doc_id] for doc_id in self.known(doc_ids)}
+
+    def all_ids(self) -> list[str]:
+        """Every id, sorted."""
+        return sorted(self._documents)
+
+
+class Pairs:
+    """Pairs as if they lay on a topic of one partition, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._pairs: list[LabelledPair] = []
+
+    def add(self, pairs: Iterable[LabelledPair]) -> Range:
+        """Append pairs; returns where they lie."""
+        start = len(self._pairs)
+        self._pairs += pairs
+        return Range(topic=TOPIC, partition=0, start=start, end=len(self._pairs))
+
+    def within(self, ranges: Iterable[Range]) -> list[LabelledPair]:
+        """The pairs in ``ranges``."""
+        return [pair for span in ranges for pair in self._pairs[span.start : span.end]]
+
+    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
+        """Ids of the pairs in ``ranges`` that could train."""
+        return [pair.pair_id for pair in examples.trainable(self.within(ranges)).pairs]
+
+    def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
+        """The pairs with these ids."""
+        wanted = set(pair_ids)
+        return [pair for pair in self._pairs if pair.pair_id in wanted]
+
+    def repeats(self, ranges: Iterable[Range]) -> int:
+        """None: mining files gives each pair once."""
+        return 0
