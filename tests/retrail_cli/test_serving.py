@@ -22,7 +22,7 @@ from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.environment import variables
 from retrail_runtime import kafka as consumers_kafka
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 from schemas.events import Browse, End, Reasoning, Search, parse
 from schemas.settings import Settings
 from schemas.topics import Topics
