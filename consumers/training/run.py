@@ -86,7 +86,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
 
     Raises:
         StoppedError: by ``context.check``.
-        LeaseLostError: another trainer was faster.
+        StoppedError: another trainer was faster.
         RetrailError: the run cannot go on; the message says why.
     """
     history = context.history.refresh()
