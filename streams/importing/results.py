@@ -117,7 +117,7 @@ def _in_text(text: str, tool: SearchTool) -> list[Found]:
 
 def _matches(text: str, tool: SearchTool) -> list[tuple[int, Found]]:
     """Place and hit of each match of the first pattern that matches."""
-    for pattern in tool.expressions:
+    for pattern in tool.expressions():
         found = [
             (match.start(), Found(doc_id, title=(match.groupdict().get("title") or "").strip()))
             for match in pattern.finditer(text)

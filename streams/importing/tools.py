@@ -6,7 +6,7 @@ The defaults are in ``tools.toml``; ``--tools FILE`` puts entries of the same fo
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,9 @@ class SearchTool(_Entry):
                 raise ValueError(f"{pattern!r} has no group (?P<id>…)")
         return patterns
 
-    @cached_property
-    def expressions(self) -> list[re.Pattern[str]]:
+    def expressions(self) -> Iterator[re.Pattern[str]]:
         """The patterns, compiled; ^ and $ are the ends of lines."""
-        return [re.compile(pattern, re.MULTILINE) for pattern in self.patterns]
+        return (re.compile(pattern, re.MULTILINE) for pattern in self.patterns)
 
 
 class OpenTool(_Entry):

@@ -81,7 +81,7 @@ def test_what_is_broken(tmp_path, content, expected):
 def test_a_compressed_file_that_breaks_off_gives_what_is_before(tmp_path):
     for name, packed in (("a.gz", gzip.compress), ("a.zst", zstandard.compress)):
         path = tmp_path / name
-        content = b"".join(b'{"a": %d}\n' % number for number in range(300_000))
+        content = b"".join(b'{"a": %d}\n' % number for number in range(50_000))
         path.write_bytes(packed(content)[:-100])
         *first, last = values(path)
         assert first[:2] == [{"a": 0}, {"a": 1}]

@@ -38,7 +38,7 @@ def test_a_file_s_entries_come_first_and_inherit_what_they_leave_out(tmp_path):
     assert isinstance(kb, SearchTool)
     assert isinstance(search, SearchTool)
     assert (kb.query, kb.id) == (("needle",), search.id)
-    assert kb.expressions[0].findall("#7\n#8") == ["7", "8"]
+    assert next(kb.expressions()).findall("#7\n#8") == ["7", "8"]
     assert tools.find("open") is kb
     assert isinstance(tools.find("kb_read"), OpenTool)
     assert isinstance(tools.find("visit"), OtherTool)
