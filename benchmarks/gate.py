@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import kept
+from schemas.releases import Decision
 from schemas.runs import TrainingConfig
 from simulation.corpora import stdlib_corpus
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation
-from trainer.evaluate.gate import Decision, Rule, bounds, verdict
+from trainer.evaluate.gate import Rule, bootstrap_interval, verdict
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.models import MINILM
@@ -133,7 +134,7 @@ def decisions(
     for number in range(draws):
         differences, members = drawn(clusters, weights, queries, rng)
         difference = math.fsum(differences) / queries
-        interval = bounds(differences, members, seed=number, resamples=RESAMPLES)
+        interval = bootstrap_interval(differences, members, seed=number, resamples=RESAMPLES)
         for margin in MARGINS:
             found[margin][verdict(difference, interval, queries, Rule(margin, 1))[0]] += 1
     return found

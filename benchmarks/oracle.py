@@ -14,8 +14,8 @@ from typing import NamedTuple
 from schemas.events import Browse, Event, Search
 from simulation.agents.draws import digest, draw
 from simulation.corpora.corpus import Need
+from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import folded, is_held_out
 
 
 class Asked(NamedTuple):
@@ -65,9 +65,9 @@ def _searches(events: Sequence[Event]) -> Iterator[Asked]:
         if isinstance(event, Browse):
             opened.add(event.doc_id)
         if isinstance(event, Search):
-            if folded(event.query) not in seen and not is_held_out(event.query):
+            if normalize_query(event.query) not in seen and not is_held_out(event.query):
                 yield Asked(event, frozenset(opened))
-            seen.add(folded(event.query))
+            seen.add(normalize_query(event.query))
             opened = set()
 
 

@@ -19,10 +19,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from benchmarks import kept
-from consumers.training import training_gate
-from consumers.training.selection import Selector, rules_of
 from retrail_runtime import logging
 from schemas.pairs import LabelledPair
+from schemas.releases import GateDecision
+from schemas.runs import Caps
 from schemas.settings import Settings
 from simulation.agents import fleet
 from simulation.agents.adversary import PUSHED, trajectory
@@ -33,8 +33,10 @@ from simulation.demo import measure
 from simulation.demo.flywheel import Plan
 from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from trainer.data import examples
-from trainer.data.heldout import folded, is_held_out
-from trainer.evaluate import evaluation, gate
+from trainer.data.caps import UNCAPPED
+from trainer.data.draws import is_held_out, normalize_query
+from trainer.data.selection import Selector, rules_of
+from trainer.evaluate import evaluation, gate, queries
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
@@ -115,16 +117,14 @@ def _run(
     began = time.monotonic()
     chosen_by = settings.model_copy(update=NO_CAPS) if way == "no caps" else settings
     pairs = Pairs()
-    selector = Selector(
-        pairs, Texts(corpus.documents), rules_of(chosen_by), [1], settings.train_seed
-    )
+    selector = Selector(pairs, Texts(corpus.documents), rules_of(chosen_by), 1, settings.train_seed)
     chosen = selector.select([pairs.add(mined_pairs)], []).examples
     report = finetune.finetune(
         parent.encoder, chosen, finetune.config_of(settings, PRESETS["minilm"])
     )
     child = ExactIndex(report.encoder, corpus.documents)
-    caps = training_gate.UNCAPPED if way == "no caps" else training_gate.caps_of(settings)
-    decision = _gate(parent, child, mined_pairs, settings, caps)
+    limits = UNCAPPED if way == "no caps" else queries.caps_of(settings)
+    decision = _gate(parent, child, mined_pairs, settings, limits)
     weights = [(example.weight, example.positive_id == PUSHED.doc_id) for example in chosen]
     hits = [
         {hit.doc_id for hit in some}
@@ -140,8 +140,8 @@ def _run(
         parent=measure.quality(corpus.unseen, parent.search_many).ndcg_at_10,
         child=measure.quality(corpus.unseen, child.search_many).ndcg_at_10,
         seen=round(sum(PUSHED.doc_id in some for some in hits) / len(hits), 4),
-        queries=decision.queries,
-        difference=decision.difference or 0.0,
+        queries=decision.held_out.queries if decision.held_out else 0,
+        difference=decision.held_out.difference if decision.held_out else 0.0,
         decision=decision.decision,
         reason=decision.reason,
         seconds=round(time.monotonic() - began, 1),
@@ -153,22 +153,22 @@ def _gate(
     child: ExactIndex,
     pairs: Sequence[LabelledPair],
     settings: Settings,
-    caps: training_gate.Caps,
-) -> gate.GateDecision:
-    """Do what :func:`consumers.training.training_gate.compare` does, on known vectors."""
+    limits: Caps,
+) -> GateDecision:
+    """Do what :func:`consumers.training.gate.compare` does, on known vectors."""
     held = [pair for pair in pairs if pair.verdict == "relevant" and is_held_out(pair.query)]
-    trained = {folded(pair.query) for pair in examples.trainable(pairs).pairs}
-    queries = training_gate.relevance(held, trained, caps, settings.train_seed)
+    trained = {normalize_query(pair.query) for pair in examples.trainable(pairs).pairs}
+    asked = queries.relevance(held, trained, limits, settings.train_seed)
     ids = [document.doc_id for document in parent.documents]
     order = sorted(range(len(ids)), key=ids.__getitem__)
     before, after = (
         evaluation.evaluate_vectors(
-            index.encoder, queries, [ids[i] for i in order], index.vectors[order]
+            index.encoder, asked, [ids[i] for i in order], index.vectors[order]
         )
         for index in (parent, child)
     )
-    rule = gate.Rule(settings.gate_margin, settings.gate_min_queries, settings.train_seed)
-    return gate.decide(before, after, rule, relevant=queries)
+    found = gate.compare(before, after, relevant=asked, seed=settings.train_seed)
+    return gate.decide(found, gate.Rule(settings.gate_margin, settings.gate_min_queries))
 
 
 def rows(found: Sequence[Run]) -> Iterator[str]:

@@ -1,60 +1,32 @@
-"""Releases: reading and writing ``retriever-releases``, and what an operator may do with them.
+"""Reading and writing ``retriever-releases``, and what an operator may do with releases."""
 
-``live`` is the truth about what serves; the Milvus alias follows it. A release is written once and
-never changed; ``live`` is the one record that is replaced.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Literal
 
 import structlog
 from confluent_kafka import Producer
-from pydantic import ValidationError
 
-from consumers import metrics
 from retrail_runtime import kafka
 from retrail_runtime.kafka import require_broker
-from schemas.errors import InputError
-from schemas.events import describe
-from schemas.releases import LIVE_KEY, Live, Release
+from retrail_runtime.metrics import INVALID_RECORDS
+from schemas import releases
+from schemas.errors import InvalidRecordError
+from schemas.releases import Live, Release
+from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.lineage import History
+from trainer.data.releases import Releases, promoted, rolled_back
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Releases:
-    """What retriever-releases says.
-
-    Attributes:
-        by_version: every release.
-        offsets: where each release lies on the topic.
-        live: what should serve; ``None`` before the first release.
-        live_offset: where ``live`` lies on the topic, -1 without one.
-        next_offset: of the first record not read yet.
-    """
-
-    by_version: Mapping[int, Release] = field(default_factory=dict)
-    offsets: Mapping[int, int] = field(default_factory=dict)
-    live: Live | None = None
-    live_offset: int = -1
-    next_offset: int = 0
-
-    def lineage(self, version: int) -> tuple[int, ...]:
-        """``version``, its parent, its parent's parent, … to the first release."""
-        chain: list[int] = []
-        current: int | None = version
-        while current is not None and current in self.by_version and current not in chain:
-            chain.append(current)
-            current = self.by_version[current].parent
-        return tuple(chain)
-
-    def run_of(self, version: int) -> str | None:
-        """The run that made a version; ``None`` for the first release."""
-        release = self.by_version.get(version)
-        return release.run_id if release else None
+State = Literal["live", "lineage", "quarantined", "waiting", "other"]
+"""``lineage``: an ancestor of the live release. ``quarantined``: a rollback quarantined its run.
+``waiting``: it passed the gate, and its parent is live, so it can be promoted as it is.
+``other``: none of these.
+"""
 
 
 def read(settings: Settings, known: Releases | None = None) -> Releases:
@@ -73,29 +45,16 @@ def read(settings: Settings, known: Releases | None = None) -> Releases:
 
 
 def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:
-    """``known`` and then ``records``; a malformed record is counted, logged and passed over."""
-    by_version, offsets = dict(known.by_version), dict(known.offsets)
-    live, live_offset, next_offset = known.live, known.live_offset, known.next_offset
+    """``known`` and then ``records``; an invalid record is counted, logged and changes nothing."""
     for record in records:
-        next_offset = record.offset + 1
         try:
-            match record.key, record.value:
-                case key, bytes(value) if key == LIVE_KEY.encode():
-                    live, live_offset = Live.model_validate_json(value), record.offset
-                case bytes(key), bytes(value):
-                    release = Release.model_validate_json(value)
-                    if key != _key(release):
-                        raise ValueError(f"key {key!r} is not that of release {release.version}")
-                    by_version[release.version] = release
-                    offsets[release.version] = record.offset
-                case _:
-                    raise ValueError("a release has a key and a value")
-        except ValueError as error:
-            metrics.INVALID_RECORDS.labels(stage="releases").inc()
-            log.warning(
-                "malformed release passed over", offset=record.offset, error=complaint(error)
-            )
-    return Releases(by_version, offsets, live, live_offset, next_offset)
+            found: Release | Live | None = releases.decode(record.key, record.value)
+        except InvalidRecordError as error:
+            INVALID_RECORDS.labels(stage="releases").inc()
+            log.warning("invalid release", offset=record.offset, error=str(error))
+            found = None
+        known = known.with_record(found, record.offset)
+    return known
 
 
 def write_release(producer: Producer, settings: Settings, release: Release) -> int:
@@ -104,8 +63,7 @@ def write_release(producer: Producer, settings: Settings, release: Release) -> i
     Raises:
         DeliveryError: it may or may not be on the topic; writing it again does no harm.
     """
-    topic = Topics.of(settings).retriever_releases
-    return kafka.publish_and_wait(producer, topic, key=_key(release), value=release.to_json())
+    return _write(producer, settings, release)
 
 
 def write_live(producer: Producer, settings: Settings, live: Live) -> int:
@@ -114,14 +72,11 @@ def write_live(producer: Producer, settings: Settings, live: Live) -> int:
     Raises:
         DeliveryError: it may or may not be on the topic; writing it again does no harm.
     """
-    topic = Topics.of(settings).retriever_releases
-    return kafka.publish_and_wait(producer, topic, key=LIVE_KEY.encode(), value=live.to_json())
+    return _write(producer, settings, live)
 
 
 def promote(settings: Settings, version: int) -> Live:
     """Make any release the one that serves: ``retrail promote VERSION``.
-
-    Runs of its lineage leave quarantine.
 
     Raises:
         InputError: there is no such release.
@@ -140,92 +95,57 @@ def rollback(settings: Settings) -> Live:
     return _change(settings, lambda known: rolled_back(known, datetime.now(UTC)))
 
 
-def promoted(known: Releases, version: int, now: datetime) -> Live:
-    """``live`` after promoting ``version``: as it is, if that version is live already."""
-    if version not in known.by_version:
-        there = ", ".join(map(str, sorted(known.by_version))) or "none yet"
-        raise InputError(f"There is no release {version}. Releases: {there}.")
-    live = known.live
-    if live is not None and live.version == version:
-        return live
-    own_runs = {known.run_of(ancestor) for ancestor in known.lineage(version)}
-    return Live(
-        version=version,
-        previous=live.version if live else None,
-        why="promoted by an operator",
-        changed_at=now,
-        quarantined=tuple(run for run in _quarantined(live) if run not in own_runs),
-    )
+@dataclass(frozen=True, slots=True)
+class ListedRelease:
+    """A release and its run: ``retrail releases``.
 
-
-def rolled_back(known: Releases, now: datetime) -> Live:
-    """``live`` after a rollback.
-
-    The target is the version that was live before; if that one was itself rolled back, the parent
-    of the live release. The run of the version left is quarantined, unless the target descends
-    from it.
+    Attributes:
+        manifest: of the run that made it; ``None`` for the first release.
+        lineage: the release, its parent, its parent's parent, … to the first one.
     """
-    live = known.live
-    if live is None:
-        raise InputError("There is no live release yet, so nothing to roll back.")
-    target = live.previous
-    if target is None or known.run_of(target) in live.quarantined:
-        release = known.by_version.get(live.version)
-        target = release.parent if release else None
-    if target is None or target not in known.by_version:
-        raise InputError(
-            f"Release {live.version} is the first of its line, so there is none to roll back to. "
-            "`retrail promote VERSION` makes another one live."
+
+    release: Release
+    manifest: RunManifest | None
+    lineage: tuple[int, ...]
+    state: State
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        run = self.manifest and self.manifest.model_dump(
+            mode="json", exclude_none=True, exclude={"retriever", "parent", "version"}
         )
-    left = known.run_of(live.version)
-    kept = {known.run_of(ancestor) for ancestor in known.lineage(target)}
-    quarantined = [run for run in live.quarantined if run not in kept]
-    if left is not None and left not in kept and left not in quarantined:
-        quarantined.append(left)
-    return Live(
-        version=target,
-        previous=live.version,
-        why=f"rolled back from release {live.version}",
-        changed_at=now,
-        quarantined=tuple(quarantined),
-    )
+        return self.release.model_dump(mode="json", exclude_none=True) | {
+            "state": self.state,
+            "lineage": list(self.lineage),
+            "run": run,
+        }
 
 
-def goes_live(known: Releases, version: int) -> bool:
-    """Whether a release is to become live.
-
-    Not if the gate said otherwise, if its parent is not live any more, or if ``live`` was written
-    after the release: then somebody has decided since, and a repetition must not undo that.
-    """
-    release, live = known.by_version.get(version), known.live
-    return (
-        release is not None
-        and live is not None
-        and release.decision == "ship"
-        and release.parent == live.version
-        and known.live_offset < known.offsets[version]
-    )
-
-
-def shipped(known: Releases, version: int, now: datetime) -> Live | None:
-    """``live`` after a release passed the gate; ``None`` if it does not go live."""
+def listed(history: History) -> list[ListedRelease]:
+    """All releases in order of version."""
+    known = history.releases
     live = known.live
-    if live is None or not goes_live(known, version):
-        return None
-    return Live(
-        version=version,
-        previous=live.version,
-        why=f"passed the gate: {known.by_version[version].reason}",
-        changed_at=now,
-        quarantined=live.quarantined,
-    )
+    ancestors = known.lineage(live.version) if live else ()
+    quarantined = live.quarantined if live else ()
+
+    def state(release: Release) -> State:
+        if release.version in ancestors:
+            return "live" if release.version == ancestors[0] else "lineage"
+        if release.run_id in quarantined:
+            return "quarantined"
+        waits = release.decision == "pending" and live and release.parent == live.version
+        return "waiting" if waits else "other"
+
+    return [
+        ListedRelease(release, history.run(release.run_id), known.lineage(version), state(release))
+        for version, release in sorted(known.by_version.items())
+    ]
 
 
-def complaint(error: Exception) -> str:
-    """What is wrong with a record, in one line."""
-    if isinstance(error, ValidationError):
-        return describe(error.errors(include_url=False, include_context=False))
-    return str(error)
+def _write(producer: Producer, settings: Settings, record: Release | Live) -> int:
+    key, value = releases.encode(record)
+    topic = Topics.of(settings).retriever_releases
+    return kafka.publish_and_wait(producer, topic, key=key, value=value)
 
 
 def _change(settings: Settings, decide: Callable[[Releases], Live]) -> Live:
@@ -236,11 +156,3 @@ def _change(settings: Settings, decide: Callable[[Releases], Live]) -> Live:
         write_live(kafka.producer(settings), settings, live)
         log.info("live release changed", version=live.version, why=live.why)
     return live
-
-
-def _key(release: Release) -> bytes:
-    return str(release.version).encode()
-
-
-def _quarantined(live: Live | None) -> tuple[str, ...]:
-    return live.quarantined if live else ()

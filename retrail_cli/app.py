@@ -5,19 +5,16 @@ from typing import Annotated
 import typer
 
 from retrail_cli import (
-    demo,
     dlq,
     doctor,
     index,
     installation,
-    mine,
+    local,
     pairs,
-    publish,
     releases,
     search,
-    serve,
     train,
-    up,
+    trajectories,
     worker,
 )
 from retrail_cli.documents import command
@@ -59,16 +56,16 @@ def begin(
     configure("INFO" if verbose else "WARNING")
 
 
-app.command()(up.up)
-app.command()(demo.demo)
+app.command()(local.up)
+app.command()(local.demo)
 app.command()(doctor.doctor)
 app.command()(installation.settings)
-app.command()(publish.publish)
-app.command()(mine.mine)
+app.command()(trajectories.publish)
+app.command()(trajectories.mine)
 app.command()(pairs.pairs)
 app.command()(search.search)
-app.command()(serve.serve)
-app.command()(serve.mcp)
+app.command()(search.serve)
+app.command()(search.mcp)
 app.command()(train.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from retrail_cli.output import print_table
+
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Record
     from schemas.headers import DeadLetter
@@ -40,9 +42,6 @@ def list_letters(
       retrail dlq list
       retrail dlq list --of documents --reason invalid_document
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from schemas.settings import load
 
     reasons: Counter[str] = Counter()
@@ -54,9 +53,8 @@ def list_letters(
     if not newest:
         typer.echo("There are no dead letters.")
         return
-    table = Table("place", "from", "stage", "reason", "bytes", "message")
-    for record, letter in newest:
-        table.add_row(
+    rows = (
+        (
             _place(record),
             f"{letter.topic} {letter.partition}:{letter.offset}",
             letter.stage,
@@ -64,7 +62,9 @@ def list_letters(
             f"{len(record.value or b''):,}",
             letter.message,
         )
-    Console().print(table)
+        for record, letter in newest
+    )
+    print_table(("place", "from", "stage", "reason", "bytes", "message"), rows)
     typer.echo(", ".join(f"{count:,} {name}" for name, count in reasons.most_common()))
 
 

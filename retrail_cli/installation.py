@@ -4,6 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from retrail_cli.output import print_table
+
+COLUMNS = ("topic", "partitions", "retention", "state")
+
 topics = typer.Typer(
     help="Create the topics, or compare them with what Retrail needs.",
     no_args_is_help=True,
@@ -18,31 +22,26 @@ def create() -> None:
     A topic that exists with other partitions, retention, compaction, timestamps or size limit is
     an error that names all differences.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from deploy.topics import ensure, retention
     from schemas.settings import load
     from schemas.topics import specs
 
     settings = load()
     states = dict(ensure(settings))
-    table = Table("topic", "partitions", "retention", "state")
-    for spec in specs(settings):
-        table.add_row(spec.name, str(spec.partitions), retention(spec), states[spec.name])
-    Console().print(table)
+    rows = (
+        (spec.name, str(spec.partitions), retention(spec), states[spec.name])
+        for spec in specs(settings)
+    )
+    print_table(COLUMNS, rows)
 
 
 @topics.command("list")
 def show() -> None:
     """Show every topic, and how it differs from what Retrail needs."""
-    from rich.console import Console
-    from rich.table import Table
-
     from deploy.topics import retention, survey
     from schemas.settings import load
 
-    table = Table("topic", "partitions", "retention", "state")
+    rows = []
     for spec, actual, differences in survey(load()):
         if actual is None:
             state = "absent: retrail topics create"
@@ -53,8 +52,8 @@ def show() -> None:
         else:
             state = "ok"
         partitions = actual.partitions if actual else spec.partitions
-        table.add_row(spec.name, str(partitions), retention(spec), state)
-    Console().print(table)
+        rows.append((spec.name, str(partitions), retention(spec), state))
+    print_table(COLUMNS, rows)
 
 
 def settings(

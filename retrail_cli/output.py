@@ -1,7 +1,7 @@
-"""What commands print: numbers in sentences, and a progress bar on standard error."""
+"""What commands print: numbers in sentences, tables, and a progress bar on standard error."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,6 +13,17 @@ def counted(number: int, one: str, many: str) -> str:
     ('1 document is', '1,200 documents are')
     """
     return f"{number:,} {one if number == 1 else many}"
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 class Advance(Protocol):

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from schemas.pairs import LabelledPair
+    from schemas.settings import Settings
 
 NEWEST = 20
 
@@ -19,7 +20,7 @@ def pairs(
     ] = False,
     repeats: Annotated[
         bool,
-        typer.Option(help="Also later records with a pair_id that was there; the first counts."),
+        typer.Option(help="Also later records with a pair_id that was read before."),
     ] = False,
 ) -> None:
     """Show the pairs that were mined so far.
@@ -36,7 +37,7 @@ def pairs(
 
     settings = load()
     topic = Topics.of(settings).labelled_pairs
-    found = _read(repeats)
+    found = _read(settings, repeats)
     if jsonl:
         for value, _ in found:
             sys.stdout.buffer.write(value + b"\n")
@@ -54,33 +55,25 @@ def pairs(
     )
 
 
-def _read(repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
-    from pydantic import ValidationError
-
+def _read(settings: "Settings", repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
     from retrail_runtime.kafka import read_to_end, require_broker
-    from schemas.events import describe
-    from schemas.pairs import LabelledPair
-    from schemas.settings import load
+    from schemas import pairs
+    from schemas.errors import InvalidRecordError
     from schemas.topics import Topics
 
-    settings = load()
     topic = Topics.of(settings).labelled_pairs
     require_broker(settings, [topic])
     seen: set[str] = set()
     for record in read_to_end(settings, topic):
-        value = record.value or b""
         try:
-            pair = LabelledPair.model_validate_json(value)
-        except ValidationError as error:
-            typer.echo(
-                f"{topic} {record.partition}:{record.offset} is no pair, left out: "
-                f"{describe(error.errors(include_url=False))}",
-                err=True,
-            )
+            pair = pairs.decode(record.value)
+        except InvalidRecordError as error:
+            place = f"{topic} {record.partition}:{record.offset}"
+            typer.echo(f"{place} is not a pair and was skipped: {error}", err=True)
             continue
         if repeats or pair.pair_id not in seen:
             seen.add(pair.pair_id)
-            yield value, pair
+            yield record.value or b"", pair
 
 
 def _show(newest: "deque[LabelledPair]") -> None:

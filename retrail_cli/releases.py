@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from consumers.release_listing import Listed
-    from schemas.releases import Live, Metrics, Release
+    from consumers.releases import ListedRelease
+    from schemas.releases import Comparison, Live
+    from schemas.runs import Range
 
 
 def show(
@@ -19,17 +20,17 @@ def show(
 ) -> None:
     """List releases, the gate's decisions, and what each release learned from.
 
-    The change is that of the mean nDCG@10 over n held-out queries from the parent's, regression
-    that on your own queries (RETRAIL_GATE_REGRESSION); their one-sided 95% bounds stand in the
-    reason. The lineage of the live release goes down to the offsets of its
-    pairs.
+    "change" is the difference from the parent's mean nDCG@10 over n held-out queries, "regression"
+    that over your own queries (RETRAIL_GATE_REGRESSION); the reason has their one-sided 95% bounds.
+    The lineage of the live release goes down to the offsets of its pairs.
 
     \b
     Examples:
       retrail releases
-      retrail releases --json | jq '.releases[] | {version, decision, difference}'
+      retrail releases --json | jq '.releases[] | {version, decision, change: .held_out.difference}'
     """
-    from consumers import release_listing
+    from consumers.releases import listed
+    from consumers.training.history import RunHistory
     from retrail_runtime.kafka import require_broker
     from schemas.settings import load
     from schemas.topics import Topics
@@ -37,19 +38,21 @@ def show(
     settings = load()
     topics = Topics.of(settings)
     require_broker(settings, [topics.retriever_releases, topics.training_runs])
-    known, found = release_listing.read(settings)
+    history = RunHistory(settings).refresh()
+    live, found = history.releases.live, listed(history)
     if as_json:
-        live = known.live.model_dump(mode="json", exclude_none=True) if known.live else None
-        typer.echo(
-            json.dumps({"live": live, "releases": [one.to_json() for one in found]}, indent=2)
-        )
+        document = {
+            "live": live and live.model_dump(mode="json", exclude_none=True),
+            "releases": [one.to_json() for one in found],
+        }
+        typer.echo(json.dumps(document, indent=2))
         return
     if not found:
         typer.echo("There is no release yet: `retrail worker index` registers the first one.")
         return
     _print_tables(found)
-    if known.live:
-        typer.echo(f"Release {known.live.version} is live: {known.live.why}.")
+    if live:
+        typer.echo(f"Release {live.version} is live: {live.why}.")
     for one in found:
         if one.state == "waiting":
             version = one.release.version
@@ -70,7 +73,7 @@ def promote(
     from consumers import releases
     from schemas.settings import load
 
-    _say(releases.promote(load(), version))
+    _print_change(releases.promote(load(), version))
 
 
 def rollback() -> None:
@@ -85,22 +88,20 @@ def rollback() -> None:
     from consumers import releases
     from schemas.settings import load
 
-    _say(releases.rollback(load()))
+    _print_change(releases.rollback(load()))
 
 
-def _say(live: "Live") -> None:
+def _print_change(live: "Live") -> None:
     typer.echo(
-        f"Release {live.version} is to serve ({live.why}). The index worker swaps as soon as its "
+        f"Release {live.version} will serve ({live.why}). The index worker swaps once its "
         "collection is complete."
     )
 
 
-def _print_tables(found: "Sequence[Listed]") -> None:
+def _print_tables(found: "Sequence[ListedRelease]") -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
-
-    from consumers.release_listing import offsets
 
     console = Console()
     decisions = Table(title="Releases", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
@@ -125,18 +126,16 @@ def _print_tables(found: "Sequence[Listed]") -> None:
             str(release.parent or ""),
             f"{release.created_at:%Y-%m-%d}",
             release.decision,
-            f"{release.queries:,}" if release.queries else "",
-            _ndcg(release.child_metrics),
-            _change(release.difference),
-            *([_change(_regression(release))] if regression else []),
+            *_figures(release.held_out),
+            *([_figures(release.regression)[-1]] if regression else []),
         )
         if manifest is not None and one.state in ("live", "lineage"):
             lineage.add_row(
                 str(release.version),
                 manifest.run_id[:12],
-                f"{len(manifest.pair_ids):,}",
-                f"{len(manifest.replayed):,}",
-                offsets(one.ranges),
+                f"{manifest.pairs:,}",
+                f"{manifest.replayed:,}",
+                _offsets(manifest.ranges),
             )
     console.print(decisions)
     for one in found:
@@ -146,13 +145,16 @@ def _print_tables(found: "Sequence[Listed]") -> None:
         console.print(lineage)
 
 
-def _regression(release: "Release") -> float | None:
-    return release.regression.difference if release.regression else None
+def _figures(found: "Comparison | None") -> tuple[str, str, str]:
+    """Queries, nDCG@10 of the child, and its difference from the parent's."""
+    if found is None:
+        return "", "", ""
+    child = found.child_metrics.ndcg_at_10
+    return f"{found.queries:,}", f"{child:.4f}", f"{found.difference:+.4f}"
 
 
-def _change(difference: float | None) -> str:
-    return "" if difference is None else f"{difference:+.4f}"
-
-
-def _ndcg(metrics: "Metrics | None") -> str:
-    return "" if metrics is None else f"{metrics.ndcg_at_10:.4f}"
+def _offsets(ranges: "Iterable[Range]") -> str:
+    """First and last offset of each range, by topic and partition."""
+    return ", ".join(
+        f"{span.topic}[{span.partition}] {span.start:,} to {span.end - 1:,}" for span in ranges
+    )

@@ -1,13 +1,26 @@
-"""``retrail search``."""
+"""``retrail search``, ``retrail serve`` and ``retrail mcp``."""
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrail_cli.output import counted
+from retrail_cli.output import counted, print_table
+
+if TYPE_CHECKING:
+    from schemas.settings import Settings
 
 SNIPPET = 200
+
+Transport = Literal["stdio", "streamable-http"]
+
+HOST = typer.Option(help="Address to listen on.")
+PORT = typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+WITHOUT_TOKEN = typer.Option(
+    "--without-token", help="Serve beyond this machine without RETRAIL_SERVE_TOKEN."
+)
 
 
 def search(
@@ -22,29 +35,131 @@ def search(
       retrail search "how do I open a gzip file" -k 5
       retrail search "gzip" --json | jq '.hits[].doc_id'
     """
+    from dataclasses import asdict
+
     from schemas.settings import load
     from serving.search.retriever import Retriever
 
     with Retriever(load()) as retriever:
         result = retriever.search(query, k)
     if as_json:
-        hits = [
-            {"doc_id": h.doc_id, "rank": h.rank, "score": h.score, "title": h.title, "text": h.text}
-            for h in result.hits
-        ]
-        typer.echo(
-            json.dumps(
-                {"retriever_version": result.retriever_version, "hits": hits}, ensure_ascii=False
-            )
-        )
+        found: dict[str, Any] = {"retriever_version": result.retriever_version}
+        found["hits"] = [asdict(hit) for hit in result.hits]
+        typer.echo(json.dumps(found, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.table import Table
+    rows = (
+        (
+            str(hit.rank),
+            f"{hit.score:.4f}",
+            hit.doc_id,
+            " ".join(f"{hit.title} {hit.text}".split())[:SNIPPET],
+        )
+        for hit in result.hits
+    )
+    print_table(("rank", "score", "document", "text"), rows)
+    hits = counted(len(result.hits), "hit", "hits")
+    typer.echo(f"{hits} from release {result.retriever_version}.")
 
-    table = Table("rank", "score", "document", "text")
-    for hit in result.hits:
-        text = " ".join(f"{hit.title} {hit.text}".split())
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", hit.doc_id, text[:SNIPPET])
-    Console().print(table)
-    found = counted(len(result.hits), "hit", "hits")
-    typer.echo(f"{found} from release {result.retriever_version}.")
+
+def serve(
+    host: Annotated[str, HOST] = "127.0.0.1",
+    port: Annotated[int, PORT] = 8080,
+    without_token: Annotated[bool, WITHOUT_TOKEN] = False,
+) -> None:
+    """Serve search over HTTP, and publish what agents do with it.
+
+    Agents search (POST /v1/search) and open documents (GET /v1/documents/ID); the server publishes
+    each step as a trajectory event, so agents behind it need no client. The answers carry the
+    header Retrail-Trajectory; send it with the next call of the same task. The API is described at
+    /docs and /openapi.json; /healthz, /readyz and /metrics are for operators.
+
+    Beyond the loopback every request must carry RETRAIL_SERVE_TOKEN ("Authorization: Bearer …").
+    Several servers need a balancer that keeps a trajectory on one of them, by that header.
+
+    \b
+    Examples:
+      retrail serve
+      RETRAIL_SERVE_TOKEN=$(openssl rand -hex 32) retrail serve --host 0.0.0.0
+      curl -s localhost:8080/v1/search -H 'Content-Type: application/json' \\
+           -d '{"query": "how do I open a gzip file", "k": 5}'
+    """
+    from serving.api.http_api import create_app
+
+    _listen(_settings(), host, port, without_token, create_app, "Serving search on {}")
+
+
+def mcp(
+    transport: Annotated[
+        Transport, typer.Option(help="stdio: the client starts this command.")
+    ] = "stdio",
+    host: Annotated[str, HOST] = "127.0.0.1",
+    port: Annotated[int, PORT] = 8081,
+    without_token: Annotated[bool, WITHOUT_TOKEN] = False,
+) -> None:
+    """Give agents the tools search and open_document (Model Context Protocol).
+
+    The server publishes what an agent does as trajectory events; a session is a trajectory. With
+    streamable-http it listens at /mcp, under RETRAIL_SERVE_TOKEN as `retrail serve` does.
+
+    \b
+    Examples:
+      claude mcp add search -- retrail mcp
+      retrail mcp --transport streamable-http --port 8081
+
+    \b
+    As an entry of a client's configuration:
+      {"mcpServers": {"search": {"command": "retrail", "args": ["mcp"],
+                                 "env": {"RETRAIL_ENV_FILE": "/path/to/retrail.env"}}}}
+    """
+    import logging
+    from functools import partial
+
+    from serving.api import mcp_server
+
+    settings = _settings()
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    if transport == "streamable-http":
+        create_app = partial(mcp_server.create_http_app, host=host)
+        text = "Serving the tools search and open_document on {}/mcp"
+        _listen(settings, host, port, without_token, create_app, text)
+    else:
+        mcp_server.serve_stdio(settings, *_parts(settings))
+
+
+def _settings() -> "Settings":
+    from retrail_runtime.logging import configure
+    from schemas.settings import load
+
+    settings = load()
+    # On standard error: over stdio, standard output belongs to the protocol.
+    configure(settings.log_level)
+    return settings
+
+
+def _parts(settings: "Settings") -> tuple[Any, Any]:
+    """Retriever and publisher, once the broker answers."""
+    from retrail_runtime.kafka import require_broker
+    from schemas.topics import Topics
+    from serving.api import running
+    from serving.search.retriever import Retriever
+
+    require_broker(settings, [Topics.of(settings).trajectory_events])
+    return Retriever(settings), running.publisher(settings)
+
+
+def _listen(
+    settings: "Settings",
+    host: str,
+    port: int,
+    without_token: bool,
+    create_app: Callable[["Settings", Callable[[], AbstractAsyncContextManager[Any]]], Any],
+    text: str,
+) -> None:
+    """Serve an application until a signal ends it."""
+    from serving.api import running
+
+    with running.listen(host, port, settings, without_token=without_token) as listener:
+        parts = _parts(settings)
+        app = create_app(settings, lambda: running.serving(settings, *parts))
+        typer.echo(f"{text.format(running.address(listener))} (Ctrl-C stops).", err=True)
+        running.serve(app, listener, settings, host=host)

@@ -11,7 +11,7 @@ app = typer.Typer(
 MODULES = {
     "judge": "streams.judge.worker",
     "mine": "streams.mine.worker",
-    "train": "consumers.training.training_worker",
+    "train": "consumers.training.worker",
     "index": "consumers.indexing.worker",
 }
 """Each has ``run(settings)``, which blocks until it is told to stop."""

@@ -18,7 +18,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import structlog
-from prometheus_client import Gauge, make_wsgi_app
+from prometheus_client import Counter, Gauge, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from schemas.errors import ConfigurationError
@@ -30,6 +30,16 @@ LAG_RECORDS = Gauge(
     "retrail_consumer_lag_records",
     "Records between what has been read and the end of the topic.",
     ["topic", "partition"],
+)
+INVALID_RECORDS = Counter(
+    "retrail_consumer_invalid_records_total",
+    "Records that break the contract of their topic: documents, outcomes, pairs, runs, releases.",
+    ["stage"],
+)
+MIRROR_REBUILDS = Counter(
+    "retrail_mirror_rebuilds_total",
+    "Local copies of a topic that were removed and read again.",
+    ["topic", "reason"],
 )
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]

@@ -38,21 +38,24 @@ def canonical(value: object) -> bytes:
 C = TypeVar("C", bound=Contract)
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
-class Change(Generic[C]):
-    """What a record of a compacted topic makes of its key.
+class Change(Generic[T]):
+    """What a record makes of the value of a key.
 
     Attributes:
         key: what the value is about; ``None`` if the record's key cannot be that, and then the
             record changes nothing.
         value: ``None``: there is no such thing any more.
-        error: why the record is invalid; empty if it is not. An invalid record removes the value of
-            its key: compaction may have dropped the record before it, so keeping the old value
-            would make the result depend on when the topic was read.
+        error: why the record is invalid; empty if it is not. On a compacted topic an invalid record
+            removes the value of its key: compaction may have dropped the record before it, so
+            keeping the old value would make the result depend on when the topic was read.
     """
 
     key: str | None
-    value: C | None
+    value: T | None
     error: str = ""
 
 

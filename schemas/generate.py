@@ -36,7 +36,7 @@ TOPIC_CONTRACTS = {
     "judged-events": ("judged-event", "trajectory_id; none on a tick"),
     "labelled-pairs": ("labelled-pair", "trajectory_id"),
     "documents": ("document", "doc_id; an empty value deletes"),
-    "training-runs": ("run-manifest", "none"),
+    "training-runs": ("run-manifest", "run_id"),
     "outcomes": ("outcome-report", "trajectory_id; an empty value takes the report back"),
     "retriever-releases": ("release", "the version, or 'live'"),
 }

@@ -30,6 +30,11 @@ class OutcomeReport(Contract):
     source: Annotated[str, Field(max_length=128)] = ""
 
 
+def encode(report: OutcomeReport) -> tuple[bytes, bytes]:
+    """Key and value of a report's record."""
+    return report.trajectory_id.encode(), report.to_json()
+
+
 def read_change(key: bytes | None, value: bytes | None) -> Change[OutcomeReport]:
     """What a record of ``outcomes`` makes of the report on its trajectory; never raises."""
     return decode_change(OutcomeReport, "trajectory_id", key, value)

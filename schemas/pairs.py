@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas import base
 from schemas.base import Contract, Count, DocId, Offset, Tenant, TrajectoryId, Version, canonical
 from schemas.choices import ProfileName
 from schemas.events import Agent, Outcome
@@ -69,3 +70,17 @@ def pair_id(revision: str, trajectory_id: str, browse_seq: int, profile: str) ->
     return hashlib.sha256(canonical([revision, trajectory_id, browse_seq, profile])).hexdigest()[
         :32
     ]
+
+
+def decode(value: bytes | None) -> LabelledPair:
+    """The pair of a record of ``labelled-pairs``.
+
+    Raises:
+        InvalidRecordError: the value is no pair.
+    """
+    return base.decode(LabelledPair, value)
+
+
+def encode(pair: LabelledPair) -> tuple[bytes, bytes]:
+    """Key and value of a pair's record."""
+    return pair.trajectory_id.encode(), pair.to_json()

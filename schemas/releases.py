@@ -6,8 +6,10 @@ the truth; the Milvus alias follows it.
 
 from typing import Literal
 
+from schemas import base
 from schemas.base import Contract, Count, Moment, Version
-from schemas.runs import Digest, RunId
+from schemas.errors import InvalidRecordError
+from schemas.runs import Caps, Digest, RunId
 
 LIVE_KEY = "live"
 
@@ -30,10 +32,12 @@ class Metrics(Contract):
     mrr: float
 
 
-class Regression(Contract):
-    """Parent and child on the user's own queries.
+class Comparison(Contract):
+    """Parent and child on the same queries, over the same documents.
 
     Attributes:
+        queries: with a relevant document; at least one.
+        parent_metrics, child_metrics: means over the queries.
         difference: mean nDCG@10 of the child minus the parent's.
         interval: one-sided 95% bounds of the difference, the lower and the upper one.
     """
@@ -45,17 +49,31 @@ class Regression(Contract):
     interval: tuple[float, float]
 
 
-class Release(Contract):
+class GateDecision(Contract):
+    """What the gate decided on a child, and from which figures.
+
+    Attributes:
+        reason: the decision in words.
+        held_out: on held-out queries; absent without any, and if nothing was compared.
+        regression: on the user's own queries; absent if there was no regression set, or none of its
+            documents in the corpus.
+        margin: fall of nDCG@10 that had to be ruled out.
+        caps: of the held-out queries, against poisoning.
+    """
+
+    decision: Decision
+    reason: str
+    held_out: Comparison | None = None
+    regression: Comparison | None = None
+    margin: float | None = None
+    caps: Caps | None = None
+
+
+class Release(GateDecision):
     """One trained model and the gate's decision on it.
 
     Attributes:
-        parent, run_id, parent_metrics, child_metrics: absent on the first, untrained release.
-        queries: held-out queries that the gate compared on.
-        difference: mean nDCG@10 of the child minus the parent's; absent if nothing was compared.
-        interval: one-sided 95% bounds of the difference, the lower and the upper one.
-        margin: what the lower bound had to be above the negative of.
-        regression: absent if there was no regression set, or none of its documents in the corpus.
-        reason: the decision in words.
+        parent, run_id: absent on the first, untrained release.
     """
 
     version: Version
@@ -64,22 +82,33 @@ class Release(Contract):
     run_id: RunId | None = None
     model: Model
     created_at: Moment
-    queries: Count
-    parent_metrics: Metrics | None = None
-    child_metrics: Metrics | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    margin: float | None = None
-    regression: Regression | None = None
-    decision: Decision
-    reason: str
 
 
 class Live(Contract):
-    """Which version should serve, which one before, why, and the runs that a rollback set aside."""
+    """Which version should serve, which one before, why, and the runs that are quarantined."""
 
     version: Version
     previous: Version | None = None
     why: str
     changed_at: Moment
     quarantined: tuple[RunId, ...] = ()
+
+
+def decode(key: bytes | None, value: bytes | None) -> Release | Live:
+    """The release, or the ``live`` pointer, of a record of ``retriever-releases``.
+
+    Raises:
+        InvalidRecordError: it is neither, or the key is not that of the value.
+    """
+    if key == LIVE_KEY.encode():
+        return base.decode(Live, value)
+    release = base.decode(Release, value)
+    if key != encode(release)[0]:
+        raise InvalidRecordError(f"version is {release.version}, the key is {key!r}")
+    return release
+
+
+def encode(record: Release | Live) -> tuple[bytes, bytes]:
+    """Key and value of a record of ``retriever-releases``."""
+    key = LIVE_KEY if isinstance(record, Live) else str(record.version)
+    return key.encode(), record.to_json()

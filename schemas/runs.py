@@ -1,6 +1,7 @@
-"""Training runs: one manifest a run (topic ``training-runs``, one partition, kept).
+"""Training runs: one manifest a run (topic ``training-runs``, one partition, key ``run_id``, kept).
 
-A manifest freezes everything that a model is a function of, before training starts.
+A manifest freezes everything that a model is a function of, before training starts. It names no
+pair: the ranges and rules select them, and the digest of the training file confirms it.
 """
 
 import hashlib
@@ -8,8 +9,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from schemas import base
 from schemas.base import Contract, Count, Moment, Offset, Version, canonical
-from schemas.settings import OutcomePolicy, Share, TrainVariant
+from schemas.settings import OutcomePolicy, Share
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -53,7 +55,6 @@ class TrainingConfig(Contract):
         rejected_first: whether documents that were browsed and rejected come before the others, of
             which the rest is drawn; else all are drawn alike. Absent from a manifest older than
             the field: they came first.
-        variant: which pairs were positives, and how they were weighted: a variant of LRAT.
         tokens_at_once: padded tokens that are encoded together.
         tokens_kept: padded tokens of a batch (a process's share) whose activations are kept.
         checkpointing: whether layers keep no activations.
@@ -68,7 +69,6 @@ class TrainingConfig(Contract):
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int
     rejected_first: bool = True
-    variant: TrainVariant = "reweight"
     accumulate: Annotated[int, Field(ge=1)] = 1
     tokens_at_once: Annotated[int, Field(ge=1)] = 4096
     tokens_kept: Count = 12_288
@@ -93,19 +93,16 @@ class Caps(Contract):
 
 
 class SelectionRules(Contract):
-    """What decided which pairs of the ranges train.
+    """What decides which pairs of the ranges train.
 
     Attributes:
-        max_staleness: releases that a pair's retriever may be behind the parent; absent: any.
         replay: earlier pairs for each new one.
-        outcome_policy, outcome_factor: of the pairs of incorrect trajectories.
+        outcome_policy: which trajectories' pairs train.
     """
 
     caps: Caps
-    max_staleness: Count | None = None
     replay: Annotated[float, Field(ge=0)]
     outcome_policy: OutcomePolicy
-    outcome_factor: Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingFile(Contract):
@@ -121,28 +118,31 @@ class RunManifest(Contract):
 
     Attributes:
         run_id: see :func:`run_id`.
+        version: of the release that the run makes. If two manifests name one version, the first
+            on the topic has it and the other one is void.
         parent: the release that was live; the child starts from its model.
         ranges: the new pairs; they start where the live lineage's ranges end.
-        pair_ids: new pairs that the training file holds, sorted.
-        replayed: pairs of earlier runs of the lineage, sampled against forgetting, sorted.
+        pairs: new pairs in the training file.
+        replayed: pairs of earlier runs of the lineage in it, sampled against forgetting.
         left_out: pairs in the ranges that do not train, by reason.
-        outcome_ranges: what of the topic ``outcomes`` was known when the pairs were chosen.
-        rules: how the pairs were chosen; absent from a manifest older than the field.
+        outcome_ranges: what of the topic ``outcomes`` was known when the pairs were selected.
+        rules: how they were selected.
     """
 
     run_id: RunId
+    version: Version
     retriever: str
     parent: Version
     created_at: Moment
     ranges: tuple[Range, ...]
-    pair_ids: tuple[str, ...]
-    replayed: tuple[str, ...]
+    pairs: Count
+    replayed: Count
     left_out: dict[str, Count]
     intensity: Intensity
     config: TrainingConfig
     training_file: TrainingFile
-    outcome_ranges: tuple[Range, ...] = ()
-    rules: SelectionRules | None = None
+    outcome_ranges: tuple[Range, ...]
+    rules: SelectionRules
 
 
 def run_id(parent: int, ranges: tuple[Range, ...]) -> str:
@@ -151,6 +151,15 @@ def run_id(parent: int, ranges: tuple[Range, ...]) -> str:
     return hashlib.sha256(canonical(content)).hexdigest()[:32]
 
 
-def version_of(manifest_offset: int) -> int:
-    """Version of the model that a manifest describes; version 1 is the first, untrained model."""
-    return manifest_offset + 2
+def decode(value: bytes | None) -> RunManifest:
+    """The manifest of a record of ``training-runs``.
+
+    Raises:
+        InvalidRecordError: the value is no manifest.
+    """
+    return base.decode(RunManifest, value)
+
+
+def encode(manifest: RunManifest) -> tuple[bytes, bytes]:
+    """Key and value of a manifest's record."""
+    return manifest.run_id.encode(), manifest.to_json()

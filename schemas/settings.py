@@ -24,7 +24,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual"]
-TrainVariant = Literal["naive", "filter", "reweight"]
 PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -202,17 +201,6 @@ class TrainSettings(BaseModel):
     )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
     train_seed: int = Field(0, description="seed of the order, of negatives and of dropout")
-    train_variant: TrainVariant = Field(
-        "reweight",
-        description="naive: every browsed document is a positive of weight 1; filter: relevant "
-        "ones, weight 1; reweight: relevant ones, by the length of the reasoning",
-    )
-    train_max_staleness: int | None = Field(
-        None,
-        ge=0,
-        description="releases between the retriever that a pair was mined under and the parent "
-        "of a run, beyond which the pair is left out; by default none is",
-    )
     # Off by default: beside a small agent a large one would be cut to nearly as little.
     train_cap_agent: Share = Field(
         1.0, description="largest share of a run's pairs of one agent; 1: no cap"
@@ -231,10 +219,9 @@ class TrainSettings(BaseModel):
     )
     train_outcome_policy: OutcomePolicy = Field(
         "all",
-        description="pairs of which trajectories train: all; correct_only; or weight, all, but "
-        "those of incorrect ones at outcome_factor of their weight",
+        description="pairs of which trajectories train: all; correct_only; or weight: all, those "
+        "of incorrect ones with half their weight",
     )
-    outcome_factor: float = Field(0.5, ge=0.0, le=1.0, description="of the policy weight")
 
 
 class GateSettings(BaseModel):

@@ -180,7 +180,7 @@ def _is_published(event: Event) -> bool:
     """Whether it has no field that only the judge writes."""
     if event.source_offset != ABSENT or event.source_time != ABSENT:
         return False
-    if not isinstance(event, Browse | Reasoning):
+    if not isinstance(event, Judgement):
         return True
     if event.judge is not UNSET or event.judge_version is not UNSET:
         return False
@@ -191,4 +191,4 @@ def _is_judged(event: Event) -> bool:
     """Whether it has its source, and no field that the judge removes."""
     if event.source_offset == ABSENT or event.source_time == ABSENT:
         return False
-    return not isinstance(event, Reasoning | Answer) or event.text is UNSET
+    return not isinstance(event, (Reasoning, Answer)) or event.text is UNSET

@@ -98,7 +98,6 @@ def release(settings: Settings, version: int, seed: int, folder: Path) -> Releas
         parent=version - 1 or None,
         model=published,
         created_at=datetime.now(UTC),
-        queries=0,
         decision="ship",
         reason="a test",
     )

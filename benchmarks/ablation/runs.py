@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks import oracle
-from consumers.training.selection import Selector, rules_of
-from consumers.training.training_gate import relevance
 from schemas.pairs import LabelledPair
-from schemas.settings import Settings, TrainVariant
+from schemas.settings import Settings
 from simulation.agents import fleet
 from simulation.corpora.corpus import Corpus
 from simulation.demo import measure
@@ -17,15 +15,18 @@ from simulation.demo.flywheel import Plan
 from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from simulation.demo.installation import DEFAULTS
 from trainer.data import examples as choosing
+from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import folded, is_held_out
+from trainer.data.selection import MAX_NEW, Selector, rules_of
+from trainer.data.weighting import Variant
 from trainer.evaluate import evaluation, gate
 from trainer.evaluate.evaluation import QueryMetrics
+from trainer.evaluate.queries import relevance
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
-VARIANTS: dict[str, TrainVariant] = {
+VARIANTS: dict[str, Variant] = {
     "naive": "naive",
     "filter": "filter",
     "reweight": "reweight",
@@ -126,16 +127,16 @@ class Turn:
             )
         return self._selected(VARIANTS[variant])
 
-    def _selected(self, variant: TrainVariant, limit: int = 80_000) -> Sequence[TrainingExample]:
+    def _selected(self, variant: Variant, limit: int = MAX_NEW) -> Sequence[TrainingExample]:
         pairs = Pairs()
         ranges = [pairs.add(self.pairs)]
         selector = Selector(
             pairs,
             self.world.texts,
             rules_of(self.settings),
-            [1],
+            1,
             self.seed,
-            variant,
+            variant=variant,
             limit=limit,
         )
         return selector.select(ranges, []).examples
@@ -155,7 +156,7 @@ class Turn:
 def held_out(turn: Turn, child: ExactIndex) -> tuple[tuple[float, ...], ...]:
     """Child - parent on the held-out queries of the turn, by cluster."""
     held = [p for p in turn.pairs if p.verdict == "relevant" and is_held_out(p.query)]
-    trained = {folded(pair.query) for pair in choosing.trainable(turn.pairs).pairs}
+    trained = {normalize_query(pair.query) for pair in choosing.trainable(turn.pairs).pairs}
     queries = relevance(held, trained)
     before, after = (_of_queries(index, queries) for index in (turn.world.parent, child))
     asked = sorted(before)

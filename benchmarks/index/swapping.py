@@ -119,7 +119,7 @@ class Searcher:
                 found = SearchResult([], 0)
             answered = time.perf_counter()
             version, hits = found.retriever_version, found.hits
-            # Two hits of a search tell whose vectors it met.
+            # Two hits of a search identify the vectors.
             self.answers.append(Answer(asked, answered, version, query, hits[:: K - 1]))
 
 
@@ -127,7 +127,7 @@ def foreign(world: World, answers: Sequence[Answer], versions: Sequence[int]) ->
     """Hits whose score is not that of the model that answered; first and last of each search.
 
     Raises:
-        RuntimeError: the models give scores so alike that this would show nothing.
+        RuntimeError: the scores of the models are too close to each other to show anything.
     """
     wrong = seen = 0
     apart = []
@@ -139,7 +139,7 @@ def foreign(world: World, answers: Sequence[Answer], versions: Sequence[int]) ->
         seen += len(found)
         apart += [np.abs(scores[v] - scores[version]) for v in versions if v != version]
     if np.mean(np.concatenate(apart) > TOLERANCE) < 0.5:
-        raise RuntimeError("the models are too alike to tell whose a hit is")
+        raise RuntimeError("the scores of the models are too close to identify whose a hit is")
     return {"hits checked": seen, "hits of another model": wrong}
 
 

@@ -30,10 +30,10 @@ from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 1800.0
+BUILD_SECONDS = 1800.0
 """Seconds that a build may take."""
-TELL_SECONDS = 10.0
-"""Between two lines about a build under way."""
+PROGRESS_SECONDS = 10.0
+"""Between two lines about the progress of a build."""
 
 Figures = dict[str, float]
 
@@ -59,7 +59,6 @@ class World:
             parent=self.version - 1,
             model=registry.publish(self.settings.retriever, self.version, encoder.save),
             created_at=datetime.now(UTC),
-            queries=0,
             decision="ship",
             reason="a benchmark",
         )
@@ -87,14 +86,14 @@ class World:
         """Return once ``condition`` holds.
 
         Raises:
-            RuntimeError: a worker ended, or it took longer than :data:`PATIENCE`.
+            RuntimeError: a worker ended, or it took longer than :data:`BUILD_SECONDS`.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + BUILD_SECONDS
         while not condition():
             for worker in self.workers:
                 worker.must_run()
             if time.monotonic() > deadline:
-                raise RuntimeError(f"not done after {PATIENCE:.0f} s; see {self.folder}")
+                raise RuntimeError(f"not done after {BUILD_SECONDS:.0f} s; see {self.folder}")
             time.sleep(every)
 
     def start_worker(self) -> "Worker":
@@ -106,23 +105,23 @@ class World:
     def await_rows(self, version: int) -> list[tuple[float, int]]:
         """Return once the workers have written and committed every row of a version.
 
-        Tells on standard error how far they are.
+        Writes the progress to standard error.
 
         Returns:
             When how many rows were there, at each change. Asked of Kafka, so that no worker spends
             time on the answer.
         """
         marks: list[tuple[float, int]] = []
-        told = time.perf_counter()
+        shown_at = time.perf_counter()
         with self._rows_written(version) as written:
 
             def complete() -> bool:
-                nonlocal told
+                nonlocal shown_at
                 rows, now = written(), time.perf_counter()
                 if rows and (not marks or rows > marks[-1][1]):
                     marks.append((now, rows))
-                if now - told >= TELL_SECONDS:
-                    told = now
+                if now - shown_at >= PROGRESS_SECONDS:
+                    shown_at = now
                     print(f"  … {rows:,} of {self.count:,} rows", file=sys.stderr, flush=True)
                 return rows >= self.count
 

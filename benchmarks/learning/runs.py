@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from benchmarks import oracle
-from consumers import release_listing
+from consumers.releases import listed
+from consumers.training.history import RunHistory
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.events import Event, parse
@@ -93,23 +94,22 @@ def run(plan: Plan, say: Say) -> Run:
 def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[Turn, ...]:
     """Steps 2 to 4."""
     registry = Registry.of(stack.settings)
-    _, releases = release_listing.read(stack.settings)
-    first, *made = sorted(releases, key=lambda listed: listed.release.version)
+    first, *made = listed(RunHistory(stack.settings).refresh())
     school = School(plan, _events(stack), registry.load(first.release.model))
     untrained = _values(school.oracle, plan.corpus)
     system, oracle = untrained, untrained
     turns = [_turn(report.turns[0], "first", system, oracle)]
-    for turn, listed in zip(report.turns[1:], made, strict=True):
+    for turn, one in zip(report.turns[1:], made, strict=True):
         stack.check()
         say(f"seed {plan.seed}, turn {turn.turn}: the oracle learns")
-        assert listed.manifest is not None, "only the first release has no run"
-        shipped = listed.release.decision == "ship"
-        school.teach(turn.turn, listed.manifest, shipped=shipped)
+        assert one.manifest is not None, "only the first release has no run"
+        shipped = one.release.decision == "ship"
+        school.teach(turn.turn, one.manifest, shipped=shipped)
         if shipped:
             say(f"seed {plan.seed}, turn {turn.turn}: measuring both")
-            system = _values(registry.load(listed.release.model), plan.corpus)
+            system = _values(registry.load(one.release.model), plan.corpus)
             oracle = _values(school.oracle, plan.corpus)
-        turns.append(_turn(turn, listed.release.decision, system, oracle))
+        turns.append(_turn(turn, one.release.decision, system, oracle))
     return tuple(turns)
 
 
@@ -138,11 +138,11 @@ class School:
             {name: self._events[name] for name in self._pending},
             self._pending,
             self._text.__getitem__,
-            count=len(manifest.pair_ids),
+            count=manifest.pairs,
             seed=plan.seed,
         )
         again = sorted(self._learned, key=lambda e: digest(plan.seed, turn, "again", e.pair_id))
-        examples = [*new, *again[: len(manifest.replayed)]]
+        examples = [*new, *again[: manifest.replayed]]
         self.oracle = finetune.finetune(self.oracle, examples, manifest.config).encoder
         self._learned += new
         self._pending = {}

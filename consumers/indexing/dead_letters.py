@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from consumers.indexing import metrics
 from retrail_runtime import kafka
-from schemas.errors import InvalidRecordError, RestartRequiredError
+from schemas.errors import InvalidRecordError
 from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -45,8 +45,8 @@ class DeadLetters:
             invalid: records in the order of their offsets, and what is wrong with each.
 
         Raises:
-            DeliveryError: Kafka did not take one.
-            RestartRequiredError: Kafka did not answer.
+            DeliveryError: Kafka did not acknowledge one.
+            KafkaException: Kafka did not return or commit the offsets.
         """
         by_partition: dict[int, list[tuple[kafka.Record, str]]] = {}
         for record, error in invalid:
@@ -57,7 +57,8 @@ class DeadLetters:
             if not fresh:
                 continue
             kafka.send_all(self._producer, self._queue, (_letter(*one) for one in fresh))
-            self._commit(partition, fresh[-1][0].offset + 1)
+            end = TopicPartition(self._documents, partition, fresh[-1][0].offset + 1)
+            self._offsets.commit(offsets=[end], asynchronous=False)
             metrics.DEAD_LETTERS.inc(len(fresh))
             for record, error in fresh:
                 log.warning(
@@ -75,21 +76,7 @@ class DeadLetters:
 
     def _sent(self, partition: int) -> int:
         where = TopicPartition(self._documents, partition)
-        try:
-            return max(0, self._offsets.committed([where], timeout=kafka.STALL_SECONDS)[0].offset)
-        except KafkaException as error:
-            raise RestartRequiredError(
-                f"Kafka does not return the offsets of dead letters: {error}"
-            ) from error
-
-    def _commit(self, partition: int, offset: int) -> None:
-        where = TopicPartition(self._documents, partition, offset)
-        try:
-            self._offsets.commit(offsets=[where], asynchronous=False)
-        except KafkaException as error:
-            raise RestartRequiredError(
-                f"Kafka does not commit the offsets of dead letters: {error}"
-            ) from error
+        return max(0, self._offsets.committed([where], timeout=kafka.STALL_SECONDS)[0].offset)
 
 
 def _letter(record: kafka.Record, error: str) -> kafka.Outgoing:

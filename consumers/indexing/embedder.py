@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from consumers.indexing import metrics
 from consumers.indexing.collection import Row
-from retrail_runtime.sqlite_keys import rows_of
+from retrail_runtime.mirror import rows_of
 from schemas.documents import Document, content_hash
 from schemas.settings import Settings
 from trainer.model.encoder import Encoder

@@ -1,11 +1,12 @@
 """One build follows ``documents``: encode, upsert, then commit.
 
 Offsets are committed once Milvus has acknowledged the rows, so a worker that is killed at any point
-repeats at most one chunk, and rows are upserts, so a repeat changes nothing.
+repeats at most one chunk, and rows are upserts, so a repetition changes nothing.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -19,7 +20,6 @@ from retrail_runtime import kafka
 from schemas.base import Change
 from schemas.collection import Build
 from schemas.documents import Document, read_change
-from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -38,13 +38,8 @@ _REASSIGNED = (
 """The partitions were reassigned: their new owner reads the chunk again."""
 
 
-class Ingest(threading.Thread):
-    """A member of a build's consumer group.
-
-    Attributes:
-        owned: partitions that this member reads.
-        error: what ended the thread, if not :meth:`stop` or the loss of the collection.
-    """
+class Ingest:
+    """A member of a build's consumer group."""
 
     def __init__(
         self,
@@ -54,51 +49,44 @@ class Ingest(threading.Thread):
         embedder: Callable[[], Embedder],
         milvus: Milvus,
     ) -> None:
-        super().__init__(name=f"ingest-{build.collection}", daemon=True)
-        self.build = build
-        self.owned: frozenset[int] = frozenset()
-        self.error: BaseException | None = None
         self._settings = settings
-        self._topic = Topics.of(settings).documents
+        self._build = build
         self._group = group
         self._embedder = embedder
         self._milvus = milvus
-        self._stopping = threading.Event()
+        self._topic = Topics.of(settings).documents
         self._positions: dict[int, int] = {}
-        self._version = str(build.version)
+        self._stopping = threading.Event()
 
-    def stop(self) -> None:
-        """End soon, between two batches of the encoder; ``join`` waits for it."""
-        self._stopping.set()
+    def run(self, stopping: threading.Event) -> None:
+        """Follow until stopped, which takes a batch of the encoder, or the collection is lost.
 
-    def run(self) -> None:
-        """Follow until stopped, or until the collection is lost."""
+        Raises:
+            BrokerUnavailableError, DeliveryError, KafkaException: Kafka failed.
+            ModelError: the model cannot be loaded.
+            RestartRequiredError: Milvus was lost for too long.
+        """
+        self._stopping = stopping
         reader = kafka.consumer(
             self._settings, self._group, enable_partition_eof=True, heartbeat_interval_ms=500
         )
-        letters = DeadLetters(self._settings)
-        try:
-            embedder = self._embedder()
-            reader.subscribe(
-                [self._topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
-            )
-            while not self._stopping.is_set():
-                messages = kafka.ready(reader, POLL_SECONDS, CHUNK)
-                if messages:
-                    self._process(reader, messages, embedder, letters)
-        except StoppedError:
-            pass
-        except CollectionLostError:
-            log.warning("collection lost", collection=self.build.collection)
-        except Exception as error:
-            self.error = error
-        finally:
-            self.owned = frozenset()
-            letters.close()
-            reader.close()
+        with closing(reader), closing(DeadLetters(self._settings)) as letters:
+            try:
+                embedder = self._embedder()
+                reader.subscribe(
+                    [self._topic],
+                    on_assign=self._on_assign,
+                    on_revoke=self._on_revoke,
+                    on_lost=self._on_revoke,
+                )
+                while not stopping.is_set():
+                    messages = kafka.ready(reader, POLL_SECONDS, CHUNK)
+                    if messages:
+                        self._process(reader, messages, embedder, letters)
+            except StoppedError:
+                pass
+            except CollectionLostError:
+                log.warning("collection lost", collection=self._build.collection)
 
     def _process(
         self,
@@ -134,32 +122,28 @@ class Ingest(threading.Thread):
         self._commit(reader, ahead)
 
     def _apply(self, changes: Mapping[str, Change[Document]], embedder: Embedder) -> None:
+        version = str(self._build.version)
         documents = [change.value for change in changes.values() if change.value is not None]
         if documents:
-            rows = embedder.rows(documents, self._unless_stopped)
-            upserted = self._milvus.upsert(self.build, rows)
-            metrics.ROWS_UPSERTED.labels(self._version).inc(upserted)
+            rows = embedder.rows(documents, self._check)
+            upserted = self._milvus.upsert(self._build, rows)
+            metrics.ROWS_UPSERTED.labels(version).inc(upserted)
         gone = [doc_id for doc_id, change in changes.items() if change.value is None]
         if gone:
-            deleted = self._milvus.delete(self.build, gone)
-            metrics.ROWS_DELETED.labels(self._version).inc(deleted)
+            deleted = self._milvus.delete(self._build, gone)
+            metrics.ROWS_DELETED.labels(version).inc(deleted)
 
     def _commit(self, reader: Consumer, ahead: dict[int, int]) -> None:
         moved = {p: offset for p, offset in ahead.items() if self._positions.get(p) != offset}
         if not moved:
             return
+        offsets = [TopicPartition(self._topic, p, offset) for p, offset in moved.items()]
         try:
-            reader.commit(
-                offsets=[TopicPartition(self._topic, p, offset) for p, offset in moved.items()],
-                asynchronous=False,
-            )
+            reader.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() not in _REASSIGNED:
-                raise RestartRequiredError(
-                    f"Kafka did not commit the offsets of {self._group}: {error}",
-                    topic=self._topic,
-                ) from error
-            log.info("partitions reassigned before the commit", collection=self.build.collection)
+                raise
+            log.info("partitions reassigned before the commit", collection=self._build.collection)
             return
         self._positions |= moved
         for partition in moved:
@@ -169,21 +153,21 @@ class Ingest(threading.Thread):
         marks = reader.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
         if marks is not None and marks[1] >= 0:
             lag = max(0, marks[1] - self._positions[partition])
-            metrics.LAG.labels(self.build.collection, str(partition)).set(lag)
+            metrics.LAG.labels(self._build.collection, str(partition)).set(lag)
 
     def _on_assign(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        self.owned |= {p.partition for p in partitions}
-        log.info(
-            "partitions assigned", collection=self.build.collection, partitions=len(self.owned)
-        )
+        self._log("partitions assigned", partitions)
 
     def _on_revoke(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        lost = {p.partition for p in partitions}
-        self.owned -= lost
-        for partition in lost:
-            self._positions.pop(partition, None)
-            metrics.LAG.remove(self.build.collection, str(partition))
+        self._log("partitions revoked", partitions)
+        for partition in partitions:
+            self._positions.pop(partition.partition, None)
+            metrics.LAG.remove(self._build.collection, str(partition.partition))
 
-    def _unless_stopped(self, _done: int, _total: int) -> None:
+    def _log(self, event: str, partitions: Sequence[TopicPartition]) -> None:
+        numbers = sorted(partition.partition for partition in partitions)
+        log.info(event, collection=self._build.collection, partitions=numbers)
+
+    def _check(self, *_: object) -> None:
         if self._stopping.is_set():
             raise StoppedError("the build is no longer followed")

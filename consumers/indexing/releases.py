@@ -10,13 +10,13 @@ from confluent_kafka import KafkaException, TopicPartition
 from consumers import releases
 from consumers.indexing import plan
 from consumers.indexing.milvus import Milvus
-from consumers.releases import Releases
 from retrail_runtime import kafka
 from schemas.collection import collection_name
 from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.releases import Releases
 from trainer.model import presets
 from trainer.model.encoder import Encoder
 from trainer.model.models import locate
@@ -116,7 +116,6 @@ def _first(settings: Settings) -> Release:
         retriever=settings.retriever,
         model=registry.publish(settings.retriever, FIRST, encoder.save),
         created_at=datetime.now(UTC),
-        queries=0,
         decision="first",
         reason=f"the untrained model {settings.model}",
     )

@@ -9,19 +9,20 @@ alias and drops collections.
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
 import structlog
+from confluent_kafka import KafkaException
 
 from consumers.indexing import metrics
-from consumers.indexing.coordinator import Assignment, Coordinator
+from consumers.indexing.coordinator import Coordinator
 from consumers.indexing.embedder import Embedder, VectorStore
 from consumers.indexing.ingest import Ingest
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
-from consumers.releases import Releases
 from retrail_runtime import kafka
 from retrail_runtime.lease import Lease
 from retrail_runtime.logging import RateLimit
@@ -37,6 +38,7 @@ from schemas.errors import (
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data.releases import Releases
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -64,6 +66,31 @@ def run(settings: Settings) -> None:
         IndexWorker(settings, milvus, stop).run()
 
 
+class Task(threading.Thread):
+    """Runs ``work(stopping)``, which returns soon after the event is set.
+
+    Attributes:
+        error: what ``work`` raised.
+    """
+
+    def __init__(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.error: Exception | None = None
+        self._work = work
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            self._work(self._stopping)
+        except Exception as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Ask it to end; ``join`` waits for that."""
+        self._stopping.set()
+
+
 class IndexWorker:
     """One worker; :meth:`run` blocks until ``stop`` is set."""
 
@@ -73,15 +100,16 @@ class IndexWorker:
         self._stop = stop
         self._index_group = settings.group("index")
         self._retired: dict[str, float] = {}
-        self._ingests: dict[str, Ingest] = {}
-        self._ending: list[Ingest] = []
+        self._ingests: dict[str, Task] = {}
+        self._ending: list[Task] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
         self._vectors = VectorStore.of(settings)
         self._target: Build | None = None
         self._leads = False
         self._model_errors = RateLimit(ERROR_LOG_SECONDS)
-        self._coordinator = Coordinator(settings, milvus, self._assignment)
+        coordinator = Coordinator(settings, milvus, self._assigned, self._embedder)
+        self._coordinator = Task("index-coordinator", coordinator.run)
 
     def run(self) -> None:
         """Follow releases and documents until stopped.
@@ -138,9 +166,9 @@ class IndexWorker:
         """Start and end threads, so that there is one for each build that is kept."""
         kept = {build.build_id: build for build in builds}
         for build_id in self._ingests.keys() - kept.keys():
-            ingest = self._ingests.pop(build_id)
-            ingest.stop()
-            self._ending.append(ingest)
+            task = self._ingests.pop(build_id)
+            task.stop()
+            self._ending.append(task)
         for build_id, build in kept.items():
             if build_id not in self._ingests:
                 ingest = Ingest(
@@ -150,8 +178,8 @@ class IndexWorker:
                     partial(self._embedder, build),
                     self._milvus,
                 )
-                self._ingests[build_id] = ingest
-                ingest.start()
+                self._ingests[build_id] = Task(f"ingest-{build.collection}", ingest.run)
+                self._ingests[build_id].start()
         for digest in set(self._embedders) - {build.digest for build in builds}:
             self._embedders.pop(digest, None)
         metrics.BUILDS.set(len(self._ingests))
@@ -201,12 +229,9 @@ class IndexWorker:
             metrics.DROPPED.labels(found).inc()
             log.info("build dropped", collection=build.collection, role=found)
 
-    def _assignment(self) -> Assignment | None:
-        """The build to coordinate, if this worker leads; called from the coordinator's thread."""
-        build = self._target
-        if build is None or not self._leads:
-            return None
-        return Assignment(build, group(self._index_group, build), self._embedder(build))
+    def _assigned(self) -> Build | None:
+        """The build to coordinate, if this worker leads."""
+        return self._target if self._leads else None
 
     def _embedder(self, build: Build) -> Embedder:
         """The embedder of a build's model, loaded once."""
@@ -220,26 +245,19 @@ class IndexWorker:
             return found
 
     def _raise_errors(self) -> None:
-        """Raise the error of a thread that failed; forget threads that ended as they should."""
-        threads: list[Coordinator | Ingest] = [self._coordinator, *self._ingests.values()]
-        for thread in threads:
-            if isinstance(thread.error, BrokerUnavailableError | DeliveryError):
-                raise RestartRequiredError(f"Kafka was lost: {thread.error}") from thread.error
-            if thread.error is not None:
-                raise thread.error
-        for build_id in [name for name, thread in self._ingests.items() if not thread.is_alive()]:
-            del self._ingests[build_id]
-        self._ending = [thread for thread in self._ending if thread.is_alive()]
+        """Raise the error of a task that failed; forget tasks that ended as they should."""
+        for task in (self._coordinator, *self._ingests.values()):
+            if isinstance(task.error, BrokerUnavailableError | DeliveryError | KafkaException):
+                raise RestartRequiredError(f"Kafka was lost: {task.error}") from task.error
+            if task.error is not None:
+                raise task.error
+        self._ingests = {name: task for name, task in self._ingests.items() if task.is_alive()}
+        self._ending = [task for task in self._ending if task.is_alive()]
 
     def _close(self) -> None:
-        threads: list[Coordinator | Ingest] = [
-            self._coordinator,
-            *self._ingests.values(),
-            *self._ending,
-        ]
-        for thread in threads:
-            thread.stop()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
+        tasks = [self._coordinator, *self._ingests.values(), *self._ending]
+        for task in tasks:
+            task.stop()
+        for task in tasks:
+            task.join()
         self._vectors.close()

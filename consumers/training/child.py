@@ -1,8 +1,8 @@
 """From a manifest to a child: the one function that a model is.
 
 A model is a function of its parent's model, the frozen training file and the configuration. The
-trainer computes it once (:mod:`consumers.training.training_run`), and ``retrail train --run`` as
-often as somebody asks (:mod:`consumers.training.repeat`).
+trainer computes it once (:mod:`consumers.training.run`), and ``retrail train --run`` as often as
+somebody asks (:mod:`consumers.training.reproduce`).
 """
 
 from collections.abc import Callable
@@ -19,10 +19,6 @@ from trainer.registry.registry import Registry
 OnStep = Callable[[Step], None]
 
 
-class TrainingFileLost(Exception):
-    """The registry has no longer what a manifest froze, so its run cannot be repeated."""
-
-
 def train_child(
     registry: Registry,
     parent: Model,
@@ -36,13 +32,13 @@ def train_child(
 
     Args:
         registry: holds the parent's model and the training file.
-        check: ends the work with what it raises; called between long steps.
+        check: called between long steps; what it raises ends the work.
         on_step: called after every optimiser step; training ends with what it raises.
         processes: that train it together, each of which makes this call.
 
     Raises:
-        TrainingFileLost: the training file is gone, or not the one that was frozen.
-        ModelError: the parent's model is gone, or not the one that was released.
+        InputError: the training file is missing, or not the one that was frozen.
+        ModelError: the parent's model is missing, or not the one that was released.
         TrainingDivergedError, NothingToLearnError: see :func:`trainer.fit.finetune.finetune`.
     """
     frozen = frozen_examples(registry, manifest)
@@ -56,12 +52,12 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
     """What a manifest froze.
 
     Raises:
-        TrainingFileLost: it is gone, or not what was frozen.
-        RegistryError: nobody knows; it may be read later.
+        InputError: the file is missing, or not the one that was frozen.
+        RegistryError: the registry does not answer; the file may be read later.
     """
     try:
         return registry.load_training_file(manifest.training_file)
     except RegistryError:
         raise
-    except (InputError, ModelError) as error:
-        raise TrainingFileLost(str(error)) from error
+    except ModelError as error:
+        raise InputError(str(error)) from error

@@ -1,4 +1,4 @@
-"""How far a run is: in the log, as metrics, and to whoever looks on."""
+"""How far a run is: in the log, as metrics, and for a caller."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from consumers.training.child import OnStep
-from consumers.training.training_gate import StageProgress
+from consumers.training.gate import StageProgress
 from trainer import metrics
 from trainer.fit.finetune import Step
 
@@ -17,22 +17,22 @@ PROGRESS_SECONDS = 5.0
 
 
 def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
-    """What to do after every step.
+    """A callback for every optimiser step.
 
     Args:
         check: called first; what it raises ends the training.
-        on_step: told about every step.
+        on_step: called with every step.
     """
-    said = time.monotonic()
+    logged_at = time.monotonic()
 
     def report(step: Step) -> None:
-        nonlocal said
+        nonlocal logged_at
         check()
         _show(step)
         if on_step is not None:
             on_step(step)
-        if time.monotonic() - said >= PROGRESS_SECONDS or step.step == step.steps:
-            said = time.monotonic()
+        if time.monotonic() - logged_at >= PROGRESS_SECONDS or step.step == step.steps:
+            logged_at = time.monotonic()
             log.info(
                 "training",
                 step=step.step,
@@ -46,22 +46,22 @@ def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
 
 
 def comparing(check: Callable[[], None]) -> StageProgress:
-    """What to do while the gate's documents are encoded, which takes minutes on a large corpus.
+    """A callback for the encoding of the gate's documents: minutes, on a large corpus.
 
     Args:
         check: called first; what it raises ends the comparison.
     """
-    said = began = time.monotonic()
+    logged_at = began = time.monotonic()
     stage = ""
 
     def report(doing: str, done: int, of: int) -> None:
-        nonlocal said, began, stage
+        nonlocal logged_at, began, stage
         check()
         now = time.monotonic()
         if doing != stage:
             stage, began = doing, now
-        if now - said >= PROGRESS_SECONDS:
-            said = now
+        if now - logged_at >= PROGRESS_SECONDS:
+            logged_at = now
             left = (now - began) / done * (of - done) if done else 0.0
             log.info(doing, documents=done, of=of, seconds_left=round(left))
 

@@ -157,7 +157,7 @@ class Retriever:
         return self._with_target(lambda found: found.build.version)
 
     def close(self) -> None:
-        """Leave Milvus. Searches under way may fail."""
+        """Close the connection. Searches in progress may fail."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -220,7 +220,7 @@ class Retriever:
             ) from error
 
     def _recover(self, failed: Target, error: Exception) -> None:
-        """Resolve the alias anew, or load the collection, before the call is repeated."""
+        """Resolve the alias again, or load the collection, before the call is repeated."""
         if milvus.is_missing(error):
             with self._switching:
                 if self._target is failed:

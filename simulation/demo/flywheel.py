@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from consumers.training.training_worker import train_now
+from consumers.training.worker import train_now
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.pairs import LabelledPair
@@ -273,14 +273,14 @@ def for_first_turn(settings: Settings) -> Settings:
 
 def gate_of(release: Release) -> Gate:
     """The gate's decision on a release."""
-    parent, child = release.parent_metrics, release.child_metrics
+    found = release.held_out
     return Gate(
         decision=release.decision,
         reason=release.reason,
-        queries=release.queries,
-        parent=parent.ndcg_at_10 if parent else None,
-        child=child.ndcg_at_10 if child else None,
-        interval=release.interval,
+        queries=found.queries if found else 0,
+        parent=found.parent_metrics.ndcg_at_10 if found else None,
+        child=found.child_metrics.ndcg_at_10 if found else None,
+        interval=found.interval if found else None,
         margin=release.margin,
     )
 

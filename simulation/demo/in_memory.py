@@ -17,7 +17,7 @@ from schemas.documents import Document
 from schemas.events import Event
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
-from schemas.settings import Settings, TrainVariant
+from schemas.settings import Settings
 from serving.search.retriever import Hit as FoundHit
 from simulation.agents import rounds
 from simulation.agents.fleet import Assignment
@@ -188,11 +188,9 @@ class Pairs:
         """The pairs in ``ranges``."""
         return [pair for span in ranges for pair in self._pairs[span.start : span.end]]
 
-    def trainable_ids(
-        self, ranges: Iterable[Range], variant: TrainVariant = "reweight"
-    ) -> list[str]:
+    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
         """Ids of the pairs in ``ranges`` that could train."""
-        return [p.pair_id for p in examples.trainable(self.within(ranges), variant=variant).pairs]
+        return [pair.pair_id for pair in examples.trainable(self.within(ranges)).pairs]
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         """The pairs with these ids."""

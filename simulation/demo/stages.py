@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from schemas.base import canonical, decode
+from schemas.base import canonical
 from schemas.errors import BrokerUnavailableError, NoIndexError
-from schemas.pairs import LabelledPair
+from schemas.pairs import LabelledPair, decode
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Retriever
@@ -93,7 +93,7 @@ def pairs_of(settings: Settings, trajectory_ids: Collection[str]) -> list[Labell
     """
     found: dict[str, LabelledPair] = {}
     for record in kafka.read_to_end(settings, Topics.of(settings).labelled_pairs):
-        pair = decode(LabelledPair, record.value)
+        pair = decode(record.value)
         if pair.trajectory_id in trajectory_ids:
             found.setdefault(pair.pair_id, pair.content())
     return [found[pair_id] for pair_id in sorted(found)]

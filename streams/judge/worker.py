@@ -21,7 +21,7 @@ from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
 from streams import metrics
-from streams.events import Browse, Event, Reasoning, Tick, encode, read_published
+from streams.events import Event, Judgement, Reasoning, Tick, encode, read_published
 from streams.judge.judgement import Judge, judge_named, judged, question
 from streams.loop import process
 from streams.loop.checkpoint import Deadline
@@ -119,7 +119,7 @@ class JudgeTask:
 
     def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
         judged(event, record.offset, record.timestamp, self._judge, answer)
-        if isinstance(event, Browse | Reasoning) and event.verdict:
+        if isinstance(event, Judgement) and event.verdict:
             metrics.VERDICTS.labels(event.verdict, event.judge).inc()
         if isinstance(event, Reasoning) and event.tokens is not None:
             model = _agent_models.of(event.agent.model)

@@ -6,9 +6,10 @@ whole batches, and these are delivered instead (:mod:`streams.loop.faust_private
 private names of Faust). ``docs/decisions/`` has the measurements.
 """
 
+import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
@@ -21,7 +22,6 @@ from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 from streams.loop.faust_private import (
     KafkaChannel,
     TransportApp,
-    fetch_committed,
     require_private_names,
 )
 from streams.loop.records import Committed, Handler
@@ -90,18 +90,9 @@ class BatchApp(TransportApp):
 
     async def committed(self, partitions: frozenset[int]) -> dict[int, Committed]:
         """Offset and metadata that the group committed; waits while the broker is away."""
-        wanted = [TopicPartition(self.source, partition) for partition in partitions]
-
-        async def ask(consumer: Any) -> Any:
-            return await fetch_committed(consumer, wanted)
-
-        found = await self.consumer_thread.run(ask)
-        return {
-            tp.partition: Committed(found[tp].offset, found[tp].metadata or "")
-            if tp in found
-            else Committed(-1)
-            for tp in wanted
-        }
+        found = await self.consumer_thread.committed(self._places(partitions))
+        commits = {tp.partition: Committed(at.offset, at.metadata) for tp, at in found.items()}
+        return dict.fromkeys(partitions, Committed(-1)) | commits
 
     async def commit_offsets(self, commits: Mapping[int, Committed]) -> bool:
         """Commit offsets with metadata; False if the partitions are no longer ours.
@@ -114,22 +105,19 @@ class BatchApp(TransportApp):
             for partition, done in commits.items()
         }
 
-        async def send(consumer: Any) -> None:
-            await consumer.commit(offsets)
-
         try:
-            await self.consumer_thread.run(send)
+            await self.consumer_thread.run(lambda consumer: consumer.commit(offsets))
         except (CommitFailedError, IllegalStateError):
             return False
         return True
 
     async def beginnings(self, partitions: frozenset[int]) -> dict[int, int]:
         """First offset that each partition still has."""
-        return await self._offsets("beginning_offsets", partitions)
+        return await self._offsets(lambda consumer: consumer.beginning_offsets, partitions)
 
     async def ends(self, partitions: frozenset[int]) -> dict[int, int]:
         """Offset that the next record of each partition will get."""
-        return await self._offsets("end_offsets", partitions)
+        return await self._offsets(lambda consumer: consumer.end_offsets, partitions)
 
     async def consumer_answers(self) -> None:
         """Returns when the consumer's thread answers, whatever the broker does.
@@ -137,21 +125,17 @@ class BatchApp(TransportApp):
         Raises:
             RestartRequiredError: the thread has ended.
         """
+        await self.consumer_thread.run(lambda consumer: asyncio.sleep(0))
 
-        async def nothing(consumer: Any) -> None:
-            return None
+    async def _offsets(
+        self, method: Callable[[Any], Any], partitions: frozenset[int]
+    ) -> dict[int, int]:
+        places = self._places(partitions)
+        found = await self.consumer_thread.run(lambda consumer: method(consumer)(places))
+        return {place.partition: offset for place, offset in found.items()}
 
-        await self.consumer_thread.run(nothing)
-
-    async def _offsets(self, question: str, partitions: frozenset[int]) -> dict[int, int]:
-        wanted = [TopicPartition(self.source, partition) for partition in partitions]
-
-        async def ask(consumer: Any) -> Any:
-            return await getattr(consumer, question)(wanted)
-
-        return {
-            tp.partition: offset for tp, offset in (await self.consumer_thread.run(ask)).items()
-        }
+    def _places(self, partitions: frozenset[int]) -> list[TopicPartition]:
+        return [TopicPartition(self.source, partition) for partition in partitions]
 
     def output(self, topic: str, partition: int) -> KafkaChannel:
         """One partition of an output topic."""

@@ -15,7 +15,7 @@ reasons.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
@@ -29,7 +29,6 @@ from mode.threads import WorkerThread
 
 from retrail_runtime.kafka import Outgoing
 from schemas.errors import ConfigurationError, RestartRequiredError
-from streams.loop.outbox import Batch
 from streams.loop.records import Handler
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
@@ -111,6 +110,18 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             return await work(self._ensure_consumer())
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(job(), self.thread_loop))
+
+    async def committed(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What the group committed, with metadata; only where it has."""
+
+        async def fetch(consumer: Any) -> dict[TopicPartition, OffsetAndMetadata]:
+            found: dict[TopicPartition, OffsetAndMetadata]
+            found = await consumer._coordinator.fetch_committed_offsets(partitions)
+            return found
+
+        return await self.run(fetch)
 
     async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Deliver these offsets next, of the partitions that are still assigned."""
@@ -194,29 +205,6 @@ class TransportApp(faust.App):
         return cast(_IdempotentProducer, self.producer)._ensure_producer()
 
 
-async def fetch_committed(
-    consumer: Any, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, OffsetAndMetadata]:
-    """What aiokafka's consumer has committed, with metadata; only where it has."""
-    found: dict[TopicPartition, OffsetAndMetadata]
-    found = await consumer._coordinator.fetch_committed_offsets(partitions)
-    return found
-
-
-class KafkaBatch:
-    """Records for one partition, in aiokafka's own format."""
-
-    def __init__(self, builder: Any) -> None:
-        self.builder = builder
-
-    def append(self, output: Outgoing) -> bool:
-        """Whether the record still fitted in; the first one always does."""
-        added = self.builder.append(
-            timestamp=None, key=output.key, value=output.value, headers=list(output.headers)
-        )
-        return added is not None
-
-
 class KafkaChannel:
     """A :class:`streams.loop.outbox.Channel` over Faust's producer."""
 
@@ -225,18 +213,19 @@ class KafkaChannel:
         self._topic = topic
         self._partition = partition
 
-    def new_batch(self) -> KafkaBatch:
-        """An empty batch."""
-        return KafkaBatch(self._app.kafka_producer.create_batch())
-
-    async def send(self, batch: Batch) -> None:
-        """Returns when every in-sync replica has the batch.
+    async def send(self, records: Iterable[Outgoing]) -> int:
+        """Send the first records, as many as one batch holds; returns how many.
 
         Raises:
-            KafkaError: the broker rejects it, for instance because it is too large.
+            KafkaError: the broker rejects them, for instance because one is too large.
         """
-        assert isinstance(batch, KafkaBatch)
-        # A closed batch does not linger.
-        batch.builder.close()
         producer = self._app.kafka_producer
-        await (await producer.send_batch(batch.builder, self._topic, partition=self._partition))
+        batch, count = producer.create_batch(), 0
+        for key, value, headers in records:
+            if not batch.append(timestamp=None, key=key, value=value, headers=list(headers)):
+                break
+            count += 1
+        # A closed batch does not linger.
+        batch.close()
+        await (await producer.send_batch(batch, self._topic, partition=self._partition))
+        return count

@@ -7,32 +7,24 @@ no capacity then), for partitions.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
 
 from retrail_runtime.metrics import Health
 
 STALL_SECONDS = 60.0
 """Without a record while the log has more, or without a look at it: only a restart helps."""
 
-HealthState = Literal[
-    "unassigned",
-    "recovering",
-    "working",
-    "shutting_down",
-    "stalled",
-    "consumer_unresponsive",
-    "event_loop_blocked",
-]
 
-MEANING: Mapping[HealthState, Health] = {
-    "unassigned": Health(True, False, "waiting for its partitions"),
-    "recovering": Health(True, False, "reading again what open trajectories need"),
-    "working": Health(True, True, "working"),
-    "shutting_down": Health(False, False, "shutting down after a failure"),
-    "stalled": Health(False, False, "no record comes although there are more"),
-    "consumer_unresponsive": Health(False, False, "the consumer's thread does not answer"),
-    "event_loop_blocked": Health(False, False, "the event loop has been blocked for too long"),
-}
+class State(Enum):
+    """A state of a worker: whether it is alive, whether it is ready, and what that means."""
+
+    UNASSIGNED = Health(True, False, "waiting for its partitions")
+    RECOVERING = Health(True, False, "reading again what open trajectories need")
+    WORKING = Health(True, True, "working")
+    SHUTTING_DOWN = Health(False, False, "shutting down after a failure")
+    STALLED = Health(False, False, "no record comes although there are more")
+    CONSUMER_UNRESPONSIVE = Health(False, False, "the consumer's thread does not answer")
+    EVENT_LOOP_BLOCKED = Health(False, False, "the event loop has been blocked for too long")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +60,21 @@ class Observation:
     shutting_down: bool = False
 
 
-def state_of(observation: Observation, now: float) -> HealthState:
+def state_of(observation: Observation, now: float) -> State:
     """The first state that applies, in the order of these lines."""
     if observation.shutting_down:
-        return "shutting_down"
+        return State.SHUTTING_DOWN
     if now - observation.at > STALL_SECONDS:
-        return "event_loop_blocked"
+        return State.EVENT_LOOP_BLOCKED
     if observation.consumer_silent > STALL_SECONDS:
-        return "consumer_unresponsive"
+        return State.CONSUMER_UNRESPONSIVE
     if observation.partitions is None:
-        return "unassigned"
+        return State.UNASSIGNED
     if stalled(observation):
-        return "stalled"
+        return State.STALLED
     if all(state.recovered or state.lag == 0 for state in observation.partitions.values()):
-        return "working"
-    return "recovering"
+        return State.WORKING
+    return State.RECOVERING
 
 
 def stalled(observation: Observation) -> dict[int, PartitionState]:
@@ -92,8 +84,3 @@ def stalled(observation: Observation) -> dict[int, PartitionState]:
         for partition, state in (observation.partitions or {}).items()
         if state.lag and state.unmoved > STALL_SECONDS
     }
-
-
-def assess(observation: Observation, now: float) -> Health:
-    """What ``/healthz`` and ``/readyz`` answer at ``now``, on the observation's clock."""
-    return MEANING[state_of(observation, now)]

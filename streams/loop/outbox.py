@@ -6,28 +6,22 @@ one of its partition. Nothing lingers either: while a batch is under way the nex
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from retrail_runtime.kafka import Outgoing
 from streams.loop.checkpoint import Deadline
 
 
-class Batch(Protocol):
-    """Records that travel together."""
-
-    def append(self, output: Outgoing) -> bool:
-        """Whether the record still fitted in; the first one always does."""
-
-
 class Channel(Protocol):
     """One partition of an output topic."""
 
-    def new_batch(self) -> Batch:
-        """An empty batch."""
+    async def send(self, records: Iterable[Outgoing]) -> int:
+        """Send the first records, at least one and as many as one batch holds.
 
-    async def send(self, batch: Batch) -> None:
-        """Returns when the batch was acknowledged; raises when it never will be."""
+        Returns:
+            How many, when all in-sync replicas have them. Raises when they never will.
+        """
 
 
 class Outbox:
@@ -119,20 +113,18 @@ class Outbox:
 
     async def _send_ready(self) -> None:
         """Send what is known at the head of the queue, as far as it fits into one batch."""
-        batch, count = self._channel.new_batch(), 0
-        while self._waiting:
-            output = self._waiting[0]
-            if isinstance(output, asyncio.Future):
-                if not output.done():
-                    break
-                output = output.result()
-            if not batch.append(output):
-                break
-            self._waiting.popleft()
-            count += 1
-        await self._channel.send(batch)
+        count = await self._channel.send(self._ready())
         for _ in range(count):
+            self._waiting.popleft()
             self._bytes -= self._unacknowledged.popleft()[1]
         async with self._progress:
             self._acknowledged += count
             self._progress.notify_all()
+
+    def _ready(self) -> Iterator[Outgoing]:
+        for output in self._waiting:
+            if isinstance(output, asyncio.Future):
+                if not output.done():
+                    return
+                output = output.result()
+            yield output

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -99,19 +99,19 @@ def tune_gc() -> None:
 async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
     """Work until ``stop`` is set or something fails; returns what failed."""
     worker.app = app
-    starting = asyncio.create_task(app.start())
-    ending = asyncio.create_task(stop.wait())
     work = [
-        asyncio.create_task(forever)
-        for forever in (worker.keep_checkpointing(), worker.keep_watching(), _crash_of(app))
+        asyncio.create_task(_reporting(part, worker))
+        for part in (
+            _started(app, worker.source),
+            worker.keep_checkpointing(),
+            worker.keep_watching(),
+            _crash_of(app, worker),
+        )
     ]
-    await _first([starting, ending, worker.failure, *work])
-    if starting.done() and starting.exception() is None:
-        log.info("worker ready", topic=worker.source)
-        await _first([ending, worker.failure, *work])
-    failure = None if ending.done() else _failure([worker.failure, *work, starting])
-    if failure is not None:
-        worker.fail(failure)
+    ending = asyncio.create_task(stop.wait())
+    ends: list[asyncio.Future[Any]] = [ending, worker.failure]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    failure = None if ending.done() else worker.failure.result()
     app.consumer.stop_flow()
     for task in [*work, ending]:
         task.cancel()
@@ -123,21 +123,23 @@ async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseExcep
     return failure
 
 
-async def _first(futures: Iterable[asyncio.Future[Any]]) -> None:
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+async def _reporting(work: Coroutine[Any, Any, None], worker: Worker) -> None:
+    try:
+        await work
+    except Exception as failure:
+        worker.fail(failure)
 
 
-def _failure(futures: Iterable[asyncio.Future[Any]]) -> BaseException:
-    done = next(future for future in futures if future.done())
-    failure = done.exception() or done.result()
-    return failure if isinstance(failure, BaseException) else RuntimeError(f"{done!r} ended")
+async def _started(app: BatchApp, topic: str) -> None:
+    await app.start()
+    log.info("worker ready", topic=topic)
 
 
-async def _crash_of(app: BatchApp) -> BaseException:
-    """Returns when Faust has crashed; it has no event to wait for."""
+async def _crash_of(app: BatchApp, worker: Worker) -> None:
+    """Fails the worker when Faust has crashed, which has no event to wait for."""
     while not app.crashed:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
-    return app.crash_reason or RuntimeError("Faust stopped without a reason")
+    worker.fail(app.crash_reason or RuntimeError("Faust stopped without a reason"))
 
 
 def _as_retrail_error(failure: BaseException | None, role: str) -> RetrailError | None:
@@ -179,7 +181,7 @@ class ExitGuard:
             log.error("the event loop is blocked; exiting", seconds=round(turns * LOOK_SECONDS))
             self._leave(RestartRequiredError.exit_status)
 
-        return _started(watch)
+        return _thread(watch)
 
     def exit_if_hanging(self, status: int, seconds: float = LEAVE_SECONDS) -> threading.Thread:
         """Exit with ``status`` unless :meth:`close` is called within ``seconds``."""
@@ -189,10 +191,10 @@ class ExitGuard:
                 log.warning("Kafka's client hangs at its end; exiting", status=status)
                 self._leave(status)
 
-        return _started(wait)
+        return _thread(wait)
 
 
-def _started(target: Callable[[], None]) -> threading.Thread:
+def _thread(target: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=target, name=target.__qualname__, daemon=True)
     thread.start()
     return thread

@@ -22,7 +22,7 @@ from streams import metrics
 from streams.loop import health
 from streams.loop.checkpoint import Checkpoint, Deadline
 from streams.loop.faust_app import BatchApp
-from streams.loop.health import Observation, PartitionState
+from streams.loop.health import Observation, PartitionState, State
 from streams.loop.outbox import Channel
 from streams.loop.records import Committed, Continuity, Record, continuous
 
@@ -131,7 +131,7 @@ class Worker:
 
     def health(self) -> Health:
         """Whether it lives and is ready; may be asked from any thread."""
-        return health.assess(self._observation, time.monotonic())
+        return health.state_of(self._observation, time.monotonic()).value
 
     @property
     def observed_at(self) -> float:
@@ -310,7 +310,7 @@ class Worker:
             consumer_silent=now - self._answered_at,
             shutting_down=self.failure.done(),
         )
-        if health.state_of(self._observation, now) == "consumer_unresponsive":
+        if health.state_of(self._observation, now) is State.CONSUMER_UNRESPONSIVE:
             seconds = self._observation.consumer_silent
             self.fail(
                 RestartRequiredError(

@@ -67,14 +67,17 @@ def step_of(event: Event) -> Step:
     """The part of a judged event that mining needs."""
     match event:
         case Search():
-            hits = event.hits
-            if any(hit.rank != place for place, hit in enumerate(hits, 1)):
+            hits, ranks = event.hits, [hit.rank for hit in event.hits]
+            in_order = ranks == list(range(1, len(hits) + 1))
+            if not in_order:
                 hits = sorted(hits, key=lambda hit: hit.rank)
-                ranks = [hit.rank for hit in hits]
-            else:
-                ranks = None
-            doc_ids = [hit.doc_id for hit in hits]
-            return SearchStep(event.seq, event.query, doc_ids, ranks, event.retriever_version)
+            return SearchStep(
+                event.seq,
+                event.query,
+                [hit.doc_id for hit in hits],
+                None if in_order else sorted(ranks),
+                event.retriever_version,
+            )
         case Browse():
             return BrowseStep(event.seq, event.doc_id, *_verdict(event))
         case Reasoning(about=str(about)):

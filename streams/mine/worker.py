@@ -104,25 +104,20 @@ class MineTask:
         metrics.OPEN.labels(self._partition).set(self._fold.open_trajectories)
 
 
+_COUNTERS = {"events": metrics.MINED_EVENTS, "browses": metrics.BROWSES, "closed": metrics.CLOSED}
+
+
 def show(counts: Mapping[tuple[str, ...], int]) -> None:
     """Add a fold's counts to the metrics."""
     for (kind, *labels), number in counts.items():
-        match kind:
-            case "events":
-                metrics.MINED_EVENTS.labels(*labels).inc(number)
-            case "browses":
-                metrics.BROWSES.labels(*labels).inc(number)
-            case "closed":
-                metrics.CLOSED.labels(*labels).inc(number)
-            case "gaps":
-                metrics.GAPS.inc(number)
-            case "rank":
-                verdict, rank = labels
-                ranks = metrics.BROWSED_RANK.labels(verdict)
-                for _ in range(number):
-                    ranks.observe(int(rank))
-            case _:
-                raise ValueError(f"no metric shows {kind}")
+        if kind == "gaps":
+            metrics.GAPS.inc(number)
+        elif kind == "rank":
+            verdict, rank = labels
+            for _ in range(number):
+                metrics.BROWSED_RANK.labels(verdict).observe(int(rank))
+        else:
+            _COUNTERS[kind].labels(*labels).inc(number)
 
 
 def run(settings: Settings) -> None:

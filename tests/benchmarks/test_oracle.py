@@ -11,7 +11,7 @@ from simulation.agents import fleet
 from simulation.corpora.corpus import Need
 from simulation.demo.in_memory import watch
 from tests.streams.judged_log import browse, numbered, search
-from trainer.data.heldout import is_held_out
+from trainer.data.draws import is_held_out
 
 DOCUMENTS = {
     f"d{n}": Document(doc_id=f"d{n}", text=f"Everything on subject{n}.") for n in range(40)

@@ -7,9 +7,10 @@ from functools import cache
 import pytest
 import torch
 
-from consumers.training import training_gate
-from consumers.training.selection import Selector, rules_of
+from consumers.training.gate import compare
 from schemas.pairs import LabelledPair
+from schemas.releases import GateDecision
+from schemas.runs import Caps
 from schemas.settings import Settings
 from simulation.agents import fleet
 from simulation.agents.adversary import PUSHED, TENANT, trajectory
@@ -18,9 +19,10 @@ from simulation.corpora import stdlib_corpus
 from simulation.corpora.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from trainer.data.caps import UNCAPPED
+from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import is_held_out
-from trainer.evaluate.gate import GateDecision
+from trainer.data.selection import Selector, rules_of
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
@@ -85,7 +87,7 @@ class Town:
     def chosen(self, settings: Settings) -> tuple[TrainingExample, ...]:
         pairs = Pairs()
         texts = Texts(self.corpus.documents)
-        selector = Selector(pairs, texts, rules_of(settings), [1], self.seed)
+        selector = Selector(pairs, texts, rules_of(settings), 1, self.seed)
         return selector.select([pairs.add(self.pairs)], []).examples
 
     def child(self, examples: Sequence[TrainingExample], epochs: int = 1) -> Encoder:
@@ -93,9 +95,9 @@ class Town:
         config = finetune.config_of(settings, PRESETS["minilm"])
         return finetune.finetune(parent(), examples, config).encoder
 
-    def gate(self, child: Encoder, settings: Settings) -> GateDecision:
+    def gate(self, child: Encoder, settings: Settings, caps: Caps | None = None) -> GateDecision:
         relevant = [pair for pair in self.pairs if pair.verdict == "relevant"]
-        return training_gate.compare(
+        return compare(
             parent(),
             child,
             [pair for pair in relevant if is_held_out(pair.query)],
@@ -103,6 +105,7 @@ class Town:
             Texts(self.corpus.documents),
             settings=settings,
             progress=lambda stage, done, of: None,
+            caps=caps,
         )
 
     def quality(self, index: ExactIndex) -> float:
@@ -147,9 +150,9 @@ def test_a_child_of_lies_alone_is_rejected_and_lies_in_the_gate_would_excuse_it(
     only = [e for e in town.chosen(WITHOUT_CAPS) if e.positive_id == PUSHED.doc_id]
     child = town.child(only, CONVINCED)
     sure = SETTINGS.model_copy(update={"gate_min_queries": 20})
-    excused, decision = town.gate(child, WITHOUT_CAPS), town.gate(child, sure)
+    excused, decision = town.gate(child, WITHOUT_CAPS, UNCAPPED), town.gate(child, sure)
     print(f"\nlies alone: {excused.reason}; {decision.reason}")
     assert decision.decision == "reject"
-    assert decision.difference is not None
-    assert excused.difference is not None
-    assert decision.difference < excused.difference
+    assert decision.held_out is not None
+    assert excused.held_out is not None
+    assert decision.held_out.difference < excused.held_out.difference

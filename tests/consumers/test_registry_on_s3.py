@@ -12,15 +12,15 @@ import pytest
 from consumers import releases
 from consumers.indexing.milvus import Milvus
 from consumers.training.child import frozen_examples
-from consumers.training.repeat import repeat
-from consumers.training.training_worker import train_now
+from consumers.training.reproduce import reproduce
+from consumers.training.worker import train_now
 from schemas.errors import RegistryError
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Retriever
 from tests import index_harness as harness
-from tests.consumers.training_world import World, small
+from tests.consumers.training.world import World, small
 from tests.started_servers import on_s3
 from tests.trainer.model_writing import files_of, names
 from tests.waiting import eventually
@@ -55,7 +55,9 @@ def test_everything_works_over_object_storage(installation: Settings) -> None:
         f"{location}.steps.csv",
         f"{installation.retriever}/v1.json",
     } <= set(names(installation))
-    assert repeat(machine(installation, "repeater"), release.run_id or "").equal
+    reproduced = reproduce(machine(installation, "repeater"), release.run_id or "")
+    assert reproduced is not None
+    assert reproduced.equal
 
     searching = machine(installation, "searching")
     with harness.working(machine(installation, "indexing")), Retriever(searching) as retriever:

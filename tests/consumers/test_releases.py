@@ -1,18 +1,17 @@
 """Releases on the topic, and what an operator does with them (rules: test_lineage.py)."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from consumers import releases
-from consumers.releases import Releases
+from consumers.releases import listed
 from retrail_runtime import kafka
 from schemas.errors import InputError
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.trained import NOW, a_manifest, a_release, run_of
+from trainer.data.lineage import History
+from trainer.data.releases import Releases
 
 
 def release(version: int, parent: int | None = None) -> Release:
@@ -23,7 +22,6 @@ def release(version: int, parent: int | None = None) -> Release:
         run_id=f"{version:032x}" if parent else None,
         model=Model(location=f"r/v{version}", digest="0" * 64),
         created_at=NOW,
-        queries=0,
         decision="ship" if parent else "first",
         reason="",
     )
@@ -92,3 +90,53 @@ def test_nothing_to_roll_back(settings: Settings, topics: Topics) -> None:
 def test_a_cycle_of_parents_ends() -> None:
     found = Releases({1: release(1, 2), 2: release(2, 1)})
     assert found.lineage(1) == (1, 2)
+
+
+def history(live: Live | None, *made: Release) -> History:
+    return History((a_manifest(2),), Releases({one.version: one for one in made}, {}, live))
+
+
+def test_every_release_has_a_state_and_a_lineage() -> None:
+    live = Live(version=3, previous=2, why="", changed_at=NOW, quarantined=(run_of(4),))
+    found = listed(
+        history(
+            live,
+            a_release(1, None, "first"),
+            a_release(2, 1, "ship"),
+            a_release(3, 2, "ship"),
+            a_release(4, 3, "ship"),
+            a_release(5, 3, "hold"),
+            a_release(6, 2, "pending"),
+            a_release(7, 3, "pending"),
+        )
+    )
+
+    assert [(one.release.version, one.state, one.lineage) for one in found] == [
+        (1, "lineage", (1,)),
+        (2, "lineage", (2, 1)),
+        (3, "live", (3, 2, 1)),
+        (4, "quarantined", (4, 3, 2, 1)),
+        (5, "other", (5, 3, 2, 1)),
+        (6, "other", (6, 2, 1)),
+        (7, "waiting", (7, 3, 2, 1)),
+    ]
+    assert [one.manifest is not None for one in found] == [False, True] + 5 * [False]
+
+
+def test_without_a_live_release_nothing_waits() -> None:
+    [one] = listed(history(None, a_release(2, 1, "pending")))
+    assert one.state == "other"
+
+
+def test_as_plain_values_a_release_goes_down_to_offsets() -> None:
+    found = listed(history(None, a_release(1, None, "first"), a_release(2, 1, "ship")))
+    first, second = (one.to_json() for one in found)
+
+    assert first["run"] is None
+    assert "parent" not in first
+    assert second["lineage"] == [2, 1]
+    compared = second["held_out"]
+    assert (compared["difference"], compared["interval"]) == (0.02, [-0.01, 0.05])
+    run = second["run"]
+    assert (run["pairs"], run["replayed"], run["left_out"]) == (2, 1, {"held out": 4})
+    assert run["ranges"] == [{"topic": "labelled-pairs", "partition": 1, "start": 7, "end": 12}]

@@ -13,12 +13,12 @@ from retrail_runtime import kafka as consumers_kafka
 from schemas.documents import Document
 from schemas.events import parse
 from schemas.headers import DeadLetter, cloudevents
-from schemas.releases import Live, Metrics, Regression
+from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.importing.lrat import events_of_file
 from tests.shared_data import LRAT, needs_lrat
-from tests.trained import a_manifest, a_release, run_of
+from tests.trained import COMPARISON, a_manifest, a_release, run_of
 
 NOW = "2026-11-23T10:00:00+00:00"
 
@@ -235,7 +235,7 @@ def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: 
     assert "1 records were sent back" in retrail("dlq", "replay", f"{place}:1").out
     everything = retrail("dlq", "replay", "--all")
     assert "2 records were sent back" in everything.out
-    assert f"without their bytes, and not sent: {topics.trajectory_events} 0:2" in everything.err
+    assert f"without their value, and not sent: {topics.trajectory_events} 0:2" in everything.err
     back = records(installation, topics.trajectory_events)
     assert sorted((r.value or b"", r.key, r.headers) for r in back) == sorted(
         (value, b"t", (("ce_id", b"e1"),)) for value in (originals[1], originals[0], originals[1])
@@ -250,16 +250,11 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
         producer, Topics.of(installation).training_runs, value=a_manifest(2).to_json()
     )
     better = Metrics(ndcg_at_10=0.52, recall_at_10=0.7, mrr=0.4)
-    own = Regression(
-        queries=9,
-        parent_metrics=better,
-        child_metrics=better,
-        difference=0.0123,
-        interval=(0.0, 0.02),
-    )
+    held_out = COMPARISON.model_copy(update={"child_metrics": better})
+    own = COMPARISON.model_copy(update={"queries": 9, "difference": 0.0123})
     for release in (
         a_release(1, None, "first"),
-        a_release(2, 1, "ship", child_metrics=better, regression=own),
+        a_release(2, 1, "ship", held_out=held_out, regression=own),
         a_release(3, 2, "hold"),
     ):
         releases.write_release(producer, installation, release)
@@ -285,10 +280,10 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert "Release 4 waits: `retrail promote 4` makes it live." in retrail("releases").out
 
     promoted = retrail("promote", "3")
-    assert (promoted.status, "Release 3 is to serve" in promoted.out) == (0, True)
+    assert (promoted.status, "Release 3 will serve" in promoted.out) == (0, True)
     assert retrail("promote", "9").status == 1
     back = retrail("rollback")
-    assert "Release 2 is to serve (rolled back from release 3)" in back.out
+    assert "Release 2 will serve (rolled back from release 3)" in back.out
     known = releases.read(installation)
     assert known.live is not None
     assert known.live.quarantined == (run_of(3),)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-import consumers.training.training_worker
+import consumers.training.worker
 import simulation.demo.command
+from serving.search.retriever import Hit
 
 
 def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,15 +20,13 @@ def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.Monk
             on_step(SimpleNamespace(step=step, steps=2, loss=0.5, pairs_per_second=9.0))
         return release
 
-    monkeypatch.setattr(consumers.training.training_worker, "train_now", train_now)
+    monkeypatch.setattr(consumers.training.worker, "train_now", train_now)
     done = retrail("train")
     assert (done.status, done.out) == (0, "Release 4: hold (nDCG@10 fell by .01).\n")
 
 
 def test_train_says_that_nothing_was_new(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        consumers.training.training_worker, "train_now", lambda settings, on_step: None
-    )
+    monkeypatch.setattr(consumers.training.worker, "train_now", lambda settings, on_step: None)
     done = retrail("train")
     assert done.status == 0
     assert "nothing new to learn from" in done.out
@@ -67,7 +66,7 @@ def test_the_demo_gets_its_options(retrail: Any, monkeypatch: pytest.MonkeyPatch
 def test_search_prints_hits_as_a_table_and_as_json(
     retrail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hit = SimpleNamespace(doc_id="d2", rank=1, score=0.75, title="Bridges", text="Built\nin 1965.")
+    hit = Hit("d2", 1, 0.75, "Bridges", "Built\nin 1965.")
 
     class Retriever:
         def __init__(self, settings: Any) -> None: ...

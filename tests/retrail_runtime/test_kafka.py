@@ -5,7 +5,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from retrail_runtime import kafka
-from retrail_runtime.following import topic_id
 from retrail_runtime.kafka import require_broker
 from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
@@ -56,14 +55,6 @@ def test_holes_of_aborted_transactions_end_the_read(settings: Settings, topics: 
 def test_reading_a_topic_that_does_not_exist(settings: Settings) -> None:
     with pytest.raises(TopicMismatchError, match="retrail topics create"):
         list(kafka.read_to_end(settings, Topics.of(settings).documents))
-
-
-def test_asking_the_broker_prints_nothing(
-    settings: Settings, topics: Topics, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for _ in range(10):
-        assert topic_id(settings, topics.documents)
-    assert "rdkafka" not in capfd.readouterr().err
 
 
 def test_refused_record_raises(settings: Settings, topics: Topics) -> None:

@@ -26,15 +26,11 @@ class Tape:
         self.values = []
         self.written = asyncio.Event()
 
-    def new_batch(self):
-        return self
-
-    def append(self, output):
-        self.values.append(output.value)
-        return True
-
-    async def send(self, batch):
+    async def send(self, records):
+        values = [record.value for record in records]
+        self.values += values
         self.written.set()
+        return len(values)
 
 
 class Source:

@@ -253,5 +253,5 @@ def test_what_a_fold_counts_reaches_the_metrics_once():
 
 
 def test_a_count_that_nothing_shows_is_an_error():
-    with pytest.raises(ValueError, match="no metric shows weather"):
+    with pytest.raises(KeyError, match="weather"):
         show({("weather", "fair"): 1})

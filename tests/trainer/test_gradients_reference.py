@@ -15,7 +15,7 @@ from torch import Tensor
 
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
-from trainer.data.heldout import folded
+from trainer.data.draws import normalize_query
 from trainer.fit import batching, checkpointing, gradients
 from trainer.fit.batching import Batch
 from trainer.model.encoder import Encoder
@@ -112,14 +112,16 @@ def vector(encoder: Encoder, text: str) -> Tensor:
 def reference(encoder: Encoder, batch: Batch) -> Tensor:
     """DESIGN, "Training", word by word; the sum over the pairs of the batch."""
     known = {
-        folded(query): {e.positive_text for e in EXAMPLES if folded(e.query) == folded(query)}
+        normalize_query(query): {
+            e.positive_text for e in EXAMPLES if normalize_query(e.query) == normalize_query(query)
+        }
         for query in batch.queries
     }
     vectors = {text: vector(encoder, text) for text in {*batch.queries, *batch.documents}}
     total = torch.zeros((), dtype=torch.float64)
     for query, column, weight in zip(batch.queries, batch.positive, batch.weights, strict=True):
         own = batch.documents[column]
-        against = [text for text in batch.documents if text not in known[folded(query)]]
+        against = [text for text in batch.documents if text not in known[normalize_query(query)]]
         scores = {
             text: vectors[query].dot(vectors[text]) / CONFIG.temperature for text in [own, *against]
         }

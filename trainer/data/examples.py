@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity
-from schemas.settings import TrainVariant
-from trainer.data.heldout import HELD_OUT_SHARE, is_held_out
-from trainer.data.weighting import weight
+from trainer.data.draws import HELD_OUT_SHARE, is_held_out
+from trainer.data.weighting import Variant, weight
 
 TextOf = Callable[[str], str | None]
 """The text of a document that the encoder reads; ``None`` if it is unknown or deleted."""
@@ -53,7 +52,7 @@ class Examples:
 def trainable(
     pairs: Iterable[LabelledPair],
     share: float = HELD_OUT_SHARE,
-    variant: TrainVariant = "reweight",
+    variant: Variant = "reweight",
 ) -> "Trainable":
     """Part the pairs that train from those that do not: relevant, not held out, each id once.
 
@@ -82,7 +81,7 @@ class Trainable:
 
 
 def build(
-    chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: TrainVariant = "reweight"
+    chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: Variant = "reweight"
 ) -> Examples:
     """Look the texts up and weigh the pairs.
 

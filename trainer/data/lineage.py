@@ -1,59 +1,54 @@
 """Which pairs a run takes: the arithmetic of offset ranges along the live lineage.
 
 The lineage of a release is its chain of parents. Its runs' ranges are what its model has learned
-from; all else is new, whatever runs were held or rejected meanwhile. A rollback quarantines a run:
-its ranges are skipped until a release of that run is promoted.
+from; everything else is new, whatever runs were held or rejected meanwhile. A rollback quarantines
+a run: its ranges are skipped until a release of that run is promoted.
 """
 
-import hashlib
-import heapq
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from consumers import releases
-from consumers.releases import Releases
-from schemas.base import canonical
-from schemas.runs import Range, version_of
+from schemas.runs import Range, RunManifest
+from trainer.data import releases
+from trainer.data.releases import Releases
 
 Trigger = Literal["count", "age"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What lineage needs of a manifest; ``offset`` is its place on training-runs."""
-
-    offset: int
-    run_id: str
-    parent: int
-    ranges: tuple[Range, ...]
-
-    @property
-    def version(self) -> int:
-        """Version of the model that this run makes."""
-        return version_of(self.offset)
-
-
-@dataclass(frozen=True, slots=True)
 class History:
-    """All runs in the order of their manifests, and all releases.
+    """All runs in the order of their manifests, and all releases."""
 
-    Two manifests of one run can only come of a trainer that was taken for dead; the first counts.
-    """
+    runs: tuple[RunManifest, ...] = ()
+    releases: Releases = field(default_factory=Releases)
 
-    runs: tuple[Run, ...]
-    releases: Releases
+    def announced(self, manifest: RunManifest) -> "History":
+        """After a manifest was read.
 
-    def run(self, run_id: str | None) -> Run | None:
+        The first of a run and the first of a version count. Another one can only come of a trainer
+        that was taken for dead; it is void.
+        """
+        taken = any(
+            run.run_id == manifest.run_id or run.version == manifest.version for run in self.runs
+        )
+        return self if taken else replace(self, runs=(*self.runs, manifest))
+
+    def next_version(self) -> int:
+        """Of the next run: one above the highest."""
+        known = [run.version for run in self.runs]
+        return 1 + max([*known, *self.releases.by_version], default=0)
+
+    def run(self, run_id: str | None) -> RunManifest | None:
         """The run of an id."""
         return next((run for run in self.runs if run.run_id == run_id), None)
 
-    def last(self) -> Run | None:
+    def last(self) -> RunManifest | None:
         """The run whose manifest came last."""
-        return self.run(self.runs[-1].run_id) if self.runs else None
+        return self.runs[-1] if self.runs else None
 
 
-def lacking(history: History, run: Run) -> bool:
+def unfinished(history: History, run: RunManifest) -> bool:
     """Whether a run still lacks its release, or its release should be live and is not."""
     known = history.releases
     return run.version not in known.by_version or releases.goes_live(known, run.version)
@@ -68,8 +63,15 @@ def trained(history: History, version: int) -> list[Range]:
     return [span for run in runs if run is not None for span in run.ranges]
 
 
+def lost_runs(history: History, version: int) -> list[str]:
+    """Runs of the lineage of ``version`` whose manifests are no longer on the topic."""
+    known = history.releases
+    ids = (known.run_of(ancestor) for ancestor in known.lineage(version))
+    return [run_id for run_id in ids if run_id is not None and history.run(run_id) is None]
+
+
 def quarantined(history: History) -> list[Range]:
-    """The ranges of the runs that a rollback set aside."""
+    """The ranges of the runs that a rollback quarantined."""
     live = history.releases.live
     runs = (history.run(run_id) for run_id in (live.quarantined if live else ()))
     return [span for run in runs if run is not None for span in run.ranges]
@@ -136,20 +138,3 @@ def due(
     if oldest is not None and now - oldest >= max_age_seconds * 1000:
         return "age"
     return None
-
-
-def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]:
-    """``count`` of ``ids``, sorted: the same ones for the same seed and parent, in any order.
-
-    Drawn by hash, so that one id more or less changes one choice and not all.
-    """
-    return sorted(heapq.nsmallest(max(0, count), set(ids), key=_rank(seed, parent)))
-
-
-def shuffled(ids: Iterable[str], *, seed: int, parent: int) -> list[str]:
-    """All of ``ids`` in the order in which :func:`draw` takes them."""
-    return sorted(set(ids), key=_rank(seed, parent))
-
-
-def _rank(seed: int, parent: int) -> Callable[[str], bytes]:
-    return lambda pair_id: hashlib.sha256(canonical([seed, parent, pair_id])).digest()

@@ -6,17 +6,24 @@ l is the length of the reasoning in tokens, β the median of l and μ the mean o
 weights, both per agent model, because agents differ in verbosity. So a pair of median length has
 half the weight that an endless one would have, and weights average 1 within an agent model.
 
-Only the variant ``reweight`` weighs so; under ``naive`` and ``filter`` every pair counts 1.
+Only the variant ``reweight`` weighs so; under ``naive`` and ``filter`` every pair counts 1. The
+outcome of the trajectory, if a policy asks for it, is a factor of the weight.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
+from typing import Literal
 
+from schemas.events import Outcome
 from schemas.pairs import LabelledPair
 from schemas.runs import AgentIntensity, Intensity
-from schemas.settings import TrainVariant
+from schemas.settings import OutcomePolicy
+
+Variant = Literal["naive", "filter", "reweight"]
+"""Which browsed documents are positives, and their weights (LRAT's ablation): all of them, weight
+1; the relevant ones, weight 1; the relevant ones by the length of the reasoning."""
 
 ENOUGH_PAIRS = 50
 """An agent model with fewer pairs is measured by the β and μ over all agents."""
@@ -43,7 +50,7 @@ def measure(pairs: Iterable[LabelledPair]) -> Intensity:
     )
 
 
-def weight(pair: LabelledPair, intensity: Intensity, variant: TrainVariant = "reweight") -> float:
+def weight(pair: LabelledPair, intensity: Intensity, variant: Variant = "reweight") -> float:
     """The weight of a pair; 1 if it has no reasoning (LRAT, eq. 3).
 
     Raises:
@@ -55,6 +62,31 @@ def weight(pair: LabelledPair, intensity: Intensity, variant: TrainVariant = "re
     if scale is None:
         raise ValueError(f"no intensity was measured for pair {pair.pair_id}")
     return _unnormalised(pair.reasoning_tokens, scale.beta) / scale.mu
+
+
+def outcome_factor(policy: OutcomePolicy, outcome: Outcome) -> float:
+    """Factor of a pair's weight; 0 leaves the pair out.
+
+    ============== ========= ========= =========
+    policy         correct   incorrect unknown
+    ============== ========= ========= =========
+    all            1         1         1
+    correct_only   1         0         0
+    weight         1         0.5       1
+    ============== ========= ========= =========
+
+    Agents find useful documents on the way to a wrong answer too, so ``all`` is the default.
+
+    Args:
+        outcome: of the trajectory; the latest report, else that of its end event.
+    """
+    match policy:
+        case "all":
+            return 1.0
+        case "correct_only":
+            return 1.0 if outcome == "correct" else 0.0
+        case "weight":
+            return 0.5 if outcome == "incorrect" else 1.0
 
 
 def _measured(lengths: Sequence[int]) -> AgentIntensity:

@@ -1,21 +1,18 @@
-"""Whether a child may serve: a pure decision over held-out queries (DESIGN, "Training").
+"""Whether a child may serve: a pure decision over queries that no run trains on (docs/gate.md).
 
-Only queries that parent and child were both measured on count, over the same pool. What a margin
-and a minimum of queries cost and buy is measured in ``docs/gate.md``.
+Only queries that parent and child were both measured on count, over the same pool.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.releases import Metrics, Regression
+from schemas.releases import Comparison, Decision, GateDecision
+from schemas.runs import Caps
 from trainer.evaluate import evaluation
 from trainer.evaluate.evaluation import QueryMetrics
-
-Decision = Literal["ship", "hold", "reject", "pending"]
 
 Interval = tuple[float, float]
 """One-sided 95% bounds, the lower and the upper one: together a two-sided 90% interval."""
@@ -27,151 +24,109 @@ RESAMPLES = 10_000
 
 _DRAWS_AT_ONCE = 4_000_000
 
+_STRICTEST: tuple[Decision, ...] = ("reject", "hold", "ship")
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How sure the gate wants to be.
+    """What a comparison has to show.
 
     Attributes:
-        margin: nDCG@10 that a child could be worse by, for all that the queries show, and ship.
-        min_queries: fewer than so many tell too little: the child is held.
-        seed: of the resampling, so that a repeated run decides alike.
+        margin: fall of nDCG@10 that has to be ruled out.
+        min_queries: fewer queries prove too little: the child is held.
+        may_fall: whether the mean may fall within the margin.
     """
 
     margin: float
-    min_queries: int
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GateDecision:
-    """What a release records.
-
-    Attributes:
-        queries: held-out queries compared on.
-        parent, child: means over them; absent without any.
-        difference: mean nDCG@10 of the child minus the parent's; absent without any.
-        reason: in words.
-        interval: bounds of the difference; absent without any query.
-        margin: that the rule had.
-        regression: the comparison on the user's own queries; absent without any.
-    """
-
-    decision: Decision
-    queries: int
-    parent: Metrics | None
-    child: Metrics | None
-    difference: float | None
-    reason: str
-    interval: Interval | None = None
-    margin: float | None = None
-    regression: Regression | None = None
+    min_queries: int = 1
+    may_fall: bool = False
 
 
 def decide(
-    parent: Mapping[str, QueryMetrics],
-    child: Mapping[str, QueryMetrics],
+    held_out: Comparison | None,
     rule: Rule,
     *,
-    relevant: Mapping[str, Collection[str]] | None = None,
+    regression_set: bool = False,
+    regression: Comparison | None = None,
+    manual: bool = False,
+    caps: Caps | None = None,
 ) -> GateDecision:
-    """Compare child and parent.
+    """The stricter decision of the held-out queries and of the regression set.
 
     Without a held-out query nothing is known about the child, so it is held: the parent goes on
     serving, and the run's pairs enter the next run, which by then may have one.
 
     Args:
-        parent, child: metrics by query.
-        rule: how sure to be.
-        relevant: documents by query. Queries with a document in common are drawn together, see
-            :func:`bounds`; without this every query stands for itself.
-
-    Raises:
-        ValueError: they were not measured on the same queries.
+        held_out: on the held-out queries; ``None`` if there are none.
+        rule: for the held-out queries; the margin is for both.
+        regression_set: whether the user has queries of their own.
+        regression: on these; ``None`` if none of their documents is in the corpus.
+        manual: whether a person has the last word: a child that would ship is pending.
+        caps: that the held-out queries were chosen by, for the record.
     """
-    if parent.keys() != child.keys():
-        raise ValueError("parent and child were measured on different queries")
-    if not parent:
-        return GateDecision(
-            "hold",
-            0,
-            None,
-            None,
-            None,
-            "there is no held-out query with a known document yet, so the child cannot be "
-            "compared; its pairs enter the next run",
-            margin=rule.margin,
-        )
-    difference, interval = _compared(parent, child, relevant or {}, rule.seed)
-    decision, reason = verdict(difference, interval, len(parent), rule)
+    found = [_of_held_out(held_out, rule)]
+    if regression_set:
+        found.append(_of_regression(regression, Rule(rule.margin, may_fall=True)))
+    decision = min((decision for decision, _ in found), key=_STRICTEST.index)
+    reasons = [reason for _, reason in found]
+    if manual and decision == "ship":
+        decision = "pending"
+        reasons.append("it waits for `retrail promote`")
     return GateDecision(
         decision=decision,
-        queries=len(parent),
-        parent=evaluation.mean(parent),
-        child=evaluation.mean(child),
-        difference=difference,
-        reason=reason,
-        interval=interval,
+        reason="; ".join(reasons),
+        held_out=held_out,
+        regression=regression,
         margin=rule.margin,
+        caps=caps,
     )
 
 
 def verdict(
     difference: float, interval: Interval, queries: int, rule: Rule
 ) -> tuple[Decision, str]:
-    """The decision and its reason.
+    """The decision on one comparison, and its reason.
 
-    ============================================================ ==========
-    what the queries show                                        decision
-    ============================================================ ==========
-    there are fewer than ``rule.min_queries``                    hold
-    the mean does not fall, its lower bound is above −margin     ship
-    the upper bound of the mean is below 0                       reject
-    else                                                         hold
-    ============================================================ ==========
+    ========================================================================= ========
+    what the queries show                                                     decision
+    ========================================================================= ========
+    there are fewer than ``rule.min_queries``                                 hold
+    the lower bound is above −margin, and the mean does not fall, or it may   ship
+    the upper bound is below 0; if the mean may fall, below −margin           reject
+    else                                                                      hold
+    ========================================================================= ========
     """
     low, high = interval
-    change = (
-        f"mean nDCG@10 changes by {difference:+.4f} ({low:+.4f} to {high:+.4f}) over {queries:,} "
-        "held-out queries"
-    )
-    missing = rule.min_queries - queries
-    if missing > 0:
+    if queries < rule.min_queries:
         return "hold", (
-            f"{change}; {missing:,} more are needed for a decision (RETRAIL_GATE_MIN_QUERIES "
-            f"{rule.min_queries:,})"
+            f"{rule.min_queries - queries:,} more are needed for a decision "
+            f"(RETRAIL_GATE_MIN_QUERIES {rule.min_queries:,})"
         )
-    allowed = f"-{rule.margin:g}"
-    if difference >= 0 and low > -rule.margin:
-        return "ship", f"{change}; a fall by {rule.margin:g} or more is ruled out"
-    if high < 0:
-        return "reject", f"{change}; that is worse, beyond chance"
-    if difference >= 0:
-        return "hold", f"{change}; the lower bound would have to be above {allowed}"
-    return "hold", f"{change}; it falls, but that may be chance"
+    fall = f"a fall by {rule.margin:g} or more"
+    rises = difference >= 0 or rule.may_fall
+    if rises and low > -rule.margin:
+        return "ship", f"{fall} is ruled out"
+    if high < (-rule.margin if rule.may_fall else 0.0):
+        return "reject", "that is worse, beyond chance"
+    if rises:
+        return "hold", f"{fall} is not ruled out"
+    return "hold", "it falls, but that may be chance"
 
 
-def without_regression(
-    found: GateDecision,
+def compare(
     parent: Mapping[str, QueryMetrics],
     child: Mapping[str, QueryMetrics],
-    rule: Rule,
     *,
     relevant: Mapping[str, Collection[str]] | None = None,
-) -> GateDecision:
-    """The decision after the user's own queries were asked, which can only make it stricter.
-
-    ============================================================ ==========
-    what the regression set shows                                decision
-    ============================================================ ==========
-    the lower bound of the mean is above −margin                 as found
-    the upper bound is below −margin                             reject
-    else, or none of its documents is in the corpus              hold, if it was ship
-    ============================================================ ==========
+    seed: int = 0,
+) -> Comparison | None:
+    """Compare parent and child; ``None`` if there is no query.
 
     Args:
-        found: on the held-out queries.
-        parent, child, rule, relevant: as of :func:`decide`, on the regression set.
+        parent, child: metrics by query.
+        relevant: documents by query. Queries with a document in common are drawn together, see
+            :func:`bootstrap_interval`; without this every query is a cluster of its own.
+        seed: of the resampling, so that a repeated run decides alike.
 
     Raises:
         ValueError: they were not measured on the same queries.
@@ -179,61 +134,20 @@ def without_regression(
     if parent.keys() != child.keys():
         raise ValueError("parent and child were measured on different queries")
     if not parent:
-        return _stricter(
-            found, "hold", "no document of the regression set is in the corpus, so it says nothing"
-        )
-    difference, (low, high) = _compared(parent, child, relevant or {}, rule.seed)
-    measured = replace(
-        found,
-        regression=Regression(
-            queries=len(parent),
-            parent_metrics=evaluation.mean(parent),
-            child_metrics=evaluation.mean(child),
-            difference=difference,
-            interval=(low, high),
-        ),
-    )
-    change = (
-        f"on the regression set it changes by {difference:+.4f} ({low:+.4f} to {high:+.4f}) over "
-        f"{len(parent):,} queries"
-    )
-    fall = f"a fall by {rule.margin:g} or more"
-    if low > -rule.margin:
-        return replace(measured, reason=f"{found.reason}; {change}")
-    if high < -rule.margin:
-        return _stricter(measured, "reject", f"{change}; that is {fall}, beyond chance")
-    return _stricter(measured, "hold", f"{change}; {fall} is not ruled out")
-
-
-def _compared(
-    parent: Mapping[str, QueryMetrics],
-    child: Mapping[str, QueryMetrics],
-    relevant: Mapping[str, Collection[str]],
-    seed: int,
-) -> tuple[float, Interval]:
-    """The mean difference in nDCG@10, and its bounds."""
+        return None
     queries = sorted(parent)
     differences = [child[query].ndcg_at_10 - parent[query].ndcg_at_10 for query in queries]
-    mean = math.fsum(differences) / len(queries)
-    return mean, bounds(differences, clusters(queries, relevant), seed=seed)
-
-
-def _stricter(found: GateDecision, decision: Literal["hold", "reject"], why: str) -> GateDecision:
-    order = ("ship", "hold", "reject")
-    strictest = max(found.decision, decision, key=order.index)
-    return replace(found, decision=strictest, reason=f"{found.reason}; {why}")
-
-
-def awaiting_approval(found: GateDecision) -> GateDecision:
-    """The decision where a person has the last word: what would ship is pending."""
-    if found.decision != "ship":
-        return found
-    return replace(
-        found, decision="pending", reason=f"{found.reason}; it waits for `retrail promote`"
+    members = clusters(queries, relevant or {})
+    return Comparison(
+        queries=len(queries),
+        parent_metrics=evaluation.mean(parent),
+        child_metrics=evaluation.mean(child),
+        difference=math.fsum(differences) / len(queries),
+        interval=bootstrap_interval(differences, members, seed=seed),
     )
 
 
-def bounds(
+def bootstrap_interval(
     differences: Sequence[float],
     cluster: Sequence[int] | None = None,
     *,
@@ -288,3 +202,25 @@ def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) ->
             leader[other] = one
     numbers: dict[int, int] = {}
     return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]
+
+
+def _of_held_out(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:
+    if found is None:
+        return "hold", (
+            "there is no held-out query with a known document yet, so the child cannot be "
+            "compared; its pairs enter the next run"
+        )
+    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
+    return decision, f"mean nDCG@10 changes by {_figures(found)} held-out queries; {reason}"
+
+
+def _of_regression(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:
+    if found is None:
+        return "hold", "no document of the regression set is in the corpus, so it proves nothing"
+    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
+    return decision, f"on the regression set it changes by {_figures(found)} queries; {reason}"
+
+
+def _figures(found: Comparison) -> str:
+    low, high = found.interval
+    return f"{found.difference:+.4f} ({low:+.4f} to {high:+.4f}) over {found.queries:,}"

@@ -13,6 +13,7 @@ the documents are those of the corpus.
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import ir_measures
 import orjson
 
 from schemas.errors import InputError
@@ -59,37 +60,35 @@ def _queries(path: Path) -> dict[str, str]:
 def _judged(path: Path, queries: Mapping[str, str], source: str) -> RegressionSet:
     judged: dict[str, dict[str, int]] = {}
     for place, line in _lines(path):
-        cells = line.split()
-        if len(cells) != 4:
+        try:
+            [found] = ir_measures.read_trec_qrels(f"{line}\n")  # type: ignore[no-untyped-call]
+        except ValueError as error:
             raise InputError(
-                f"{place}: {len(cells)} columns, where query id, iteration, document id and grade "
-                "are expected, between white space."
-            )
-        query_id, _, doc_id, grade = cells
-        if query_id not in queries:
-            raise InputError(f"{place}: query {query_id!r} is not in {source}.")
-        if not grade.removeprefix("-").isdecimal():
-            raise InputError(f"{place}: the grade {grade!r} is no whole number.")
-        grades = judged.setdefault(queries[query_id], {})
+                f"{place}: expected query id, iteration, document id and grade, a whole number, "
+                f"separated by white space, not {line!r}."
+            ) from error
+        if found.query_id not in queries:
+            raise InputError(f"{place}: query {found.query_id!r} is not in {source}.")
+        grades = judged.setdefault(queries[found.query_id], {})
         # Some collections mark spam by a grade below 0.
-        grades[doc_id] = max(int(grade), grades.get(doc_id, 0))
-    found = {query: grades for query, grades in judged.items() if any(grades.values())}
-    if not found:
+        grades[found.doc_id] = max(found.relevance, grades.get(found.doc_id, 0))
+    useful = {query: grades for query, grades in judged.items() if any(grades.values())}
+    if not useful:
         raise InputError(f"{path}: no query has a document of grade 1 or above.")
-    return found
+    return useful
 
 
 def _tabbed(line: str) -> tuple[str, str]:
     query_id, tab, text = line.partition("\t")
     if not tab:
-        raise ValueError("query id <tab> text is expected")
+        raise ValueError("expected query id <tab> text")
     return query_id.strip(), text.strip()
 
 
 def _json(line: str) -> tuple[str, str]:
     row = orjson.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise ValueError('{"_id": …, "text": …} is expected')
+        raise ValueError('expected {"_id": …, "text": …}')
     return str(row.get("_id", "")).strip(), row["text"].strip()
 
 

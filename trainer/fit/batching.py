@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.data.draws import normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def known_positives(examples: Sequence[TrainingExample]) -> dict[str, frozenset[
     """Texts of all positives of a query, by the folded query."""
     texts: dict[str, set[str]] = defaultdict(set)
     for example in examples:
-        texts[folded(example.query)].add(example.positive_text)
+        texts[normalize_query(example.query)].add(example.positive_text)
     return {query: frozenset(some) for query, some in texts.items()}
 
 
@@ -109,7 +109,7 @@ def own_negatives(
             have the same chance; a query whose negatives are rejected documents alone teaches less
             (docs/learning.md).
     """
-    known = positives[folded(example.query)]
+    known = positives[normalize_query(example.query)]
     first = example.rejected if rejected_first else 0
     leading = [text for _, text in example.negatives[:first] if text not in known]
     others = [text for _, text in example.negatives[first:] if text not in known]
@@ -123,7 +123,7 @@ def _deal(
 ) -> Iterator[list[TrainingExample]]:
     by_query: dict[str, list[TrainingExample]] = defaultdict(list)
     for example in sorted(examples, key=lambda example: example.pair_id):
-        by_query[folded(example.query)].append(example)
+        by_query[normalize_query(example.query)].append(example)
     queries = list(by_query.values())
     for pairs in queries:
         draw.shuffle(pairs)
@@ -148,7 +148,9 @@ def _batch(
     column = {text: index for index, text in enumerate(documents)}
     positive = tuple(column[example.positive_text] for example in group)
     masked = tuple(
-        frozenset(column[text] for text in positives[folded(example.query)] if text in column)
+        frozenset(
+            column[text] for text in positives[normalize_query(example.query)] if text in column
+        )
         - {own}
         for example, own in zip(group, positive, strict=True)
     )

@@ -92,7 +92,6 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
         temperature=chosen("temperature"),
         max_tokens=settings.index_max_tokens,
         seed=settings.train_seed,
-        variant=settings.train_variant,
         accumulate=settings.train_accumulate,
         tokens_at_once=settings.train_micro_batch_tokens,
         tokens_kept=settings.train_activation_tokens,

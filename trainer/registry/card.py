@@ -7,7 +7,7 @@ records on the topics.
 
 from collections.abc import Iterable, Mapping
 
-from schemas.releases import Metrics, Regression, Release
+from schemas.releases import Comparison, Metrics, Release
 from schemas.runs import RunManifest
 from trainer.fit.finetune import Step
 
@@ -47,8 +47,8 @@ def card(release: Release, manifest: RunManifest) -> str:
             }
         ),
         "\n## Training data\n",
-        f"{len(manifest.pair_ids):,} new pairs of a query and a relevant document, and "
-        f"{len(manifest.replayed):,} replayed ones of earlier runs. The new pairs were mined from "
+        f"{manifest.pairs:,} new pairs of a query and a relevant document, and "
+        f"{manifest.replayed:,} replayed ones of earlier runs. The new pairs were mined from "
         "agents' trajectories; they have these offsets:\n",
         _rows(
             ("topic", "partition", "first", "last"),
@@ -133,43 +133,28 @@ def steps_csv(steps: Iterable[Step]) -> str:
 
 
 def _evaluation(release: Release) -> list[str]:
-    if release.parent_metrics is None or release.child_metrics is None:
+    if release.held_out is None:
         return ["It was not compared with its parent.\n"]
-    found = [
-        f"On {release.queries:,} held-out queries, which are never trained on, over the same "
-        "documents:\n",
-        _rows(
-            ("", "nDCG@10", "recall@10", "MRR"),
-            (
-                _measured("parent", release.parent_metrics),
-                _measured("child", release.child_metrics),
-            ),
-        ),
-    ]
-    if release.difference is not None and release.interval is not None:
-        low, high = release.interval
-        found.append(
-            f"\nDifference in nDCG@10: {release.difference:+.4f}, one-sided 95% bounds "
-            f"{low:+.4f} and {high:+.4f} (paired bootstrap)."
-        )
+    found = _compared(
+        release.held_out, "held-out queries, which are never trained on, over the same documents"
+    )
     if release.regression is not None:
-        found += _regression(release.regression)
+        found += _compared(
+            release.regression, "queries of the regression set (RETRAIL_GATE_REGRESSION)"
+        )
     return found
 
 
-def _regression(measured: Regression) -> list[str]:
-    low, high = measured.interval
+def _compared(found: Comparison, queries: str) -> list[str]:
+    low, high = found.interval
     return [
-        f"\nOn {measured.queries:,} queries of the regression set (RETRAIL_GATE_REGRESSION):\n",
+        f"\nOn {found.queries:,} {queries}:\n",
         _rows(
             ("", "nDCG@10", "recall@10", "MRR"),
-            (
-                _measured("parent", measured.parent_metrics),
-                _measured("child", measured.child_metrics),
-            ),
+            (_measured("parent", found.parent_metrics), _measured("child", found.child_metrics)),
         ),
-        f"\nDifference in nDCG@10: {measured.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
-        f"{high:+.4f}.",
+        f"\nDifference in nDCG@10: {found.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
+        f"{high:+.4f} (paired bootstrap).",
     ]
 
 

@@ -11,6 +11,7 @@ from consumers.indexing import worker as module
 from consumers.indexing.collection import Row
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
+from consumers.indexing.plan import group
 from retrail_runtime import kafka
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.headers import DeadLetter
@@ -147,19 +148,16 @@ def test_hybrid_search_on_an_old_server_is_refused_at_the_start(
 def test_two_workers_share_a_build(small: Settings) -> None:
     texts = harness.documents(400)
     harness.publish(small, {"only": "one document"})
-    with harness.working(small) as one, harness.working(small) as two:
+    with harness.working(small), harness.working(small):
         harness.serves(small, 1)
-        eventually(
-            lambda: (
-                all(
-                    len(ingest.owned) == 1
-                    for worker in (one, two)
-                    for ingest in worker._ingests.values()
-                )
-                and len(one._ingests) == len(two._ingests) == 1
-            ),
-            what="one partition each",
-        )
+        members = group(small.group("index"), Milvus(small).builds()[0])
+        admin = kafka.admin(small)
+
+        def partitions() -> list[int]:
+            answer = admin.describe_consumer_groups([members])[members].result()
+            return [len(one.assignment.topic_partitions) for one in answer.members]
+
+        eventually(lambda: partitions() == [1, 1], what="one partition each")
         harness.publish(small, texts)
         eventually(lambda: len(harness.hashes(small, 1)) == 401, what="all rows")
 

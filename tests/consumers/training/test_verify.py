@@ -1,22 +1,26 @@
-"""A training file rebuilt from pairs and documents, and what differs."""
+"""A training file selected again, and what differs."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from consumers.training.verify import Difference, Verified, compare
+from consumers.training.verify import EXPECTED, Kind, Verified, compare
+from schemas.documents import Document
+from schemas.outcomes import ReportedOutcome
 from schemas.pairs import LabelledPair
-from schemas.runs import RunManifest, TrainingFile
+from schemas.runs import Range, SelectionRules, TrainingFile
 from schemas.settings import Settings
+from simulation.demo.in_memory import TOPIC, Pairs
+from tests.trained import a_manifest
 from tests.trainer.labelled import labelled
-from trainer.data import examples, training_file, weighting
+from trainer.data import training_file
+from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample
-from trainer.fit import finetune
-from trainer.model.presets import PRESETS
+from trainer.data.selection import Selector, rules_of
 
+NOTHING: dict[str, ReportedOutcome] = {}
+NUMBERS = [n for n in range(12) if not is_held_out(f"query {n}")][:6]
 PAIRS = [
     labelled(
         number,
@@ -25,101 +29,120 @@ PAIRS = [
         rejected=1,
         reasoning_tokens=10 * (number + 1),
     )
-    for number in range(6)
+    for number in NUMBERS
 ]
-TEXTS = {f"d{number}": f"text {number}" for number in range(7)} | {"shared": "shared text"}
+TEXTS = {f"d{number}": f"text {number}" for number in range(8)} | {"shared": "shared text"}
 
 
-def frozen(
-    pairs: list[LabelledPair], texts: dict[str, str]
-) -> tuple[RunManifest, tuple[TrainingExample, ...]]:
-    """What a run over ``pairs`` would have frozen."""
-    intensity = weighting.measure(pairs)
-    built = examples.build(examples.trainable(pairs, share=0.0), texts.get, intensity).examples
-    ids = sorted(pair.pair_id for pair in pairs)
-    manifest = RunManifest(
-        run_id="0" * 32,
-        retriever="r",
-        parent=1,
-        created_at=datetime(2026, 11, 1, tzinfo=UTC),
-        ranges=(),
-        pair_ids=tuple(ids[:4]),
-        replayed=tuple(ids[4:]),
-        left_out={},
-        intensity=intensity,
-        config=finetune.config_of(Settings(), PRESETS["minilm"]),
-        training_file=TrainingFile(
-            location="x",
-            digest=training_file.digest(training_file.dump(built)),
-            examples=len(built),
-        ),
-    )
-    return manifest, built
+RANGES = (Range(topic=TOPIC, partition=0, start=0, end=len(PAIRS)),)
+
+
+class Texts:
+    """A source of documents."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+
+    def known(self, doc_ids: Iterable[str]) -> set[str]:
+        return self.texts.keys() & set(doc_ids)
+
+    def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
+        return {i: Document(doc_id=i, text=self.texts[i]) for i in self.known(doc_ids)}
+
+
+def source(pairs: Sequence[LabelledPair]) -> Pairs:
+    found = Pairs()
+    found.add(pairs)
+    return found
+
+
+def frozen(texts: dict[str, str], rules: SelectionRules) -> tuple[TrainingExample, ...]:
+    """What a run over :data:`PAIRS` froze."""
+    selector = Selector(source(PAIRS), Texts(texts), rules, parent=1, seed=0)
+    return selector.select(RANGES, []).examples
 
 
 def compared(
-    pairs: list[LabelledPair] = PAIRS,
+    pairs: Sequence[LabelledPair] = PAIRS,
     texts: dict[str, str] = TEXTS,
-    factor_of: Callable[[LabelledPair], float] = lambda pair: 1.0,
+    then: dict[str, str] = TEXTS,
+    reported: Mapping[str, ReportedOutcome] = NOTHING,
 ) -> Verified:
-    """The run over :data:`PAIRS` and :data:`TEXTS` beside what is there now."""
-    manifest, built = frozen(PAIRS, TEXTS)
-    return compare(manifest, 2, built, {p.pair_id: p for p in pairs}, texts, factor_of)
+    """The run over :data:`PAIRS` and ``then`` beside what is there now."""
+    rules = rules_of(Settings(train_outcome_policy="weight"))
+    file = frozen(then, rules)
+    manifest = a_manifest(
+        2,
+        ranges=RANGES,
+        rules=rules,
+        training_file=TrainingFile(
+            location="x",
+            digest=training_file.digest(training_file.dump(file)),
+            examples=len(file),
+        ),
+    )
+    return compare(manifest, [], file, source(pairs), Texts(texts), reported)
 
 
 def test_the_same_pairs_and_texts_give_the_file() -> None:
     found = compared(PAIRS[::-1])
     assert found.equal
-    assert found.differences == ()
+    assert found.differences == {}
 
 
 @pytest.mark.parametrize(
-    ("texts", "difference"),
+    ("texts", "kind", "subject"),
     [
-        (TEXTS | {"d3": "other"}, Difference("document changed", "d3")),
-        (TEXTS | {"shared": "other"}, Difference("document changed", "shared")),
-        ({k: v for k, v in TEXTS.items() if k != "d6"}, Difference("document deleted", "d6")),
-        ({k: v for k, v in TEXTS.items() if k != "d0"}, Difference("document deleted", "d0")),
+        (TEXTS | {"d3": "other"}, "document changed", "d3"),
+        (TEXTS | {"shared": "other"}, "document changed", "shared"),
+        ({k: v for k, v in TEXTS.items() if k != "d6"}, "document deleted", "d6"),
+        ({k: v for k, v in TEXTS.items() if k != "d0"}, "document deleted", "d0"),
     ],
 )
 def test_a_document_that_lived_on_is_named_once(
-    texts: dict[str, str], difference: Difference
+    texts: dict[str, str], kind: Kind, subject: str
 ) -> None:
     found = compared(texts=texts)
     assert not found.equal
-    assert found.differences == (difference,)
+    assert found.differences == {kind: [subject]}
+    assert kind in EXPECTED
 
 
-def test_a_document_that_had_no_text_then_is_named() -> None:
-    manifest, built = frozen(PAIRS, {k: v for k, v in TEXTS.items() if k != "shared"})
-    found = compare(manifest, 2, built, {p.pair_id: p for p in PAIRS}, TEXTS)
+@pytest.mark.parametrize(
+    ("absent", "added"),
+    [("shared", ["shared"]), ("d0", ["d0"]), ("d6", ["d6", "d7"])],
+)
+def test_a_document_that_had_no_text_then_is_named(absent: str, added: list[str]) -> None:
+    """``d7`` is a negative of the pair of ``d6`` alone, which could not train without a text."""
+    found = compared(then={k: v for k, v in TEXTS.items() if k != absent})
     assert not found.equal
-    assert found.differences == (Difference("document added", "shared"),)
+    assert found.differences == {"document added": added}
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"query": "other"}, {"positive": "d5"}, {"negatives": ("shared",)}, {"rejected": 0}],
+    [{"query": "query 99"}, {"positive": "d5"}, {"negatives": ("shared",)}, {"rejected": 0}],
 )
 def test_a_pair_that_reads_otherwise_is_named(changes: dict[str, Any]) -> None:
     other = PAIRS[2].model_copy(update=changes)
     found = compared([other if pair is PAIRS[2] else pair for pair in PAIRS])
-    assert not found.equal
-    assert Difference("pair differs", other.pair_id) in found.differences
+    assert found.differences == {"pair differs": [other.pair_id]}
+    assert not set(found.differences) & EXPECTED
 
 
-def test_lost_pairs_other_weights_and_lengths_are_named() -> None:
-    assert compared(PAIRS[1:]).differences == (Difference("pair lost", PAIRS[0].pair_id),)
-    halved = compared(factor_of=lambda pair: 0.5 if pair is PAIRS[1] else 1.0)
-    assert halved.differences == (Difference("weight differs", PAIRS[1].pair_id),)
+def test_a_pair_that_is_lost_or_new_is_named() -> None:
+    lost = compared(PAIRS[1:]).differences
+    assert lost["pair missing"] == [PAIRS[0].pair_id]
+    new = labelled(1000, query="query 0", positive="d0", negatives=("d1",))
+    found = compared([*PAIRS[:-1], new]).differences
+    assert (found["pair added"], found["pair missing"]) == ([new.pair_id], [PAIRS[-1].pair_id])
+
+
+def test_other_weights_are_named() -> None:
+    halved = compared(reported={PAIRS[1].trajectory_id: "incorrect"})
+    assert halved.differences == {"weight differs": [PAIRS[1].pair_id]}
     longer = PAIRS[1].model_copy(update={"reasoning_tokens": 500})
     found = compared([longer if pair is PAIRS[1] else pair for pair in PAIRS])
-    assert set(found.by_kind()) == {"weight differs", "intensity differs"}
+    assert set(found.differences) == {"weight differs"}
+    assert PAIRS[1].pair_id in found.differences["weight differs"]
     assert not any(one.equal for one in (halved, found))
-
-
-def test_an_example_that_no_pair_of_the_manifest_gives_is_a_difference() -> None:
-    manifest, built = frozen(PAIRS, TEXTS)
-    altered = (replace(built[0], weight=9.0), *built[1:])
-    found = compare(manifest, 2, altered, {p.pair_id: p for p in PAIRS}, TEXTS)
-    assert found.differences == (Difference("weight differs", built[0].pair_id),)

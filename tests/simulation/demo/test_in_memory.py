@@ -2,7 +2,6 @@
 
 import pytest
 
-from consumers.training.selection import Selector, rules_of
 from schemas.documents import Document
 from schemas.events import End, Search, parse
 from schemas.settings import Settings
@@ -10,6 +9,7 @@ from simulation.agents import fleet
 from simulation.corpora.corpus import Need
 from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from tests.tiny_model import write_tiny_model
+from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder
 
 SUBJECTS = ("apples", "bridges", "clocks", "dragons", "engines", "forests", "glaciers", "harbours")
@@ -60,7 +60,7 @@ def test_mined_pairs_are_selected_from_memory(index: ExactIndex) -> None:
     pairs = Pairs()
     first, second = pairs.add(found[:30]), pairs.add(found[30:])
     assert pairs.within([second, first]) == found[30:] + found[:30]
-    selector = Selector(pairs, Texts(DOCUMENTS), rules_of(Settings()), [1], 0)
+    selector = Selector(pairs, Texts(DOCUMENTS), rules_of(Settings()), 1, 0)
     chosen = selector.select([second], [first])
     known = {pair.pair_id: pair for pair in relevant}
     assert chosen.pair_ids

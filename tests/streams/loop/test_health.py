@@ -6,11 +6,10 @@ import pytest
 
 from schemas.errors import RestartRequiredError
 from streams.loop.health import (
-    MEANING,
     STALL_SECONDS,
     Observation,
     PartitionState,
-    assess,
+    State,
     stalled,
     state_of,
 )
@@ -28,37 +27,42 @@ EMPTY_AGAIN = PartitionState(lag=0, unmoved=0.0, recovered=False)
 @pytest.mark.parametrize(
     ("partitions", "age", "state"),
     [
-        (None, 0.0, "unassigned"),
-        ({}, 0.0, "working"),
-        ({0: IDLE, 1: BUSY}, 0.0, "working"),
-        ({0: IDLE, 1: FOLDING}, 0.0, "recovering"),
-        ({0: IDLE, 1: DEAD}, 0.0, "stalled"),
-        ({0: FOLDING, 1: DEAD}, 0.0, "stalled"),
-        ({0: UNSEEN}, 0.0, "working"),
+        (None, 0.0, State.UNASSIGNED),
+        ({}, 0.0, State.WORKING),
+        ({0: IDLE, 1: BUSY}, 0.0, State.WORKING),
+        ({0: IDLE, 1: FOLDING}, 0.0, State.RECOVERING),
+        ({0: IDLE, 1: DEAD}, 0.0, State.STALLED),
+        ({0: FOLDING, 1: DEAD}, 0.0, State.STALLED),
+        ({0: UNSEEN}, 0.0, State.WORKING),
         # A log that was cut behind the checkpoint has nothing left to read again.
-        ({0: EMPTY_AGAIN}, 0.0, "working"),
-        ({0: IDLE}, STALL_SECONDS - 1, "working"),
-        ({0: IDLE}, LONG, "event_loop_blocked"),
-        (None, LONG, "event_loop_blocked"),
+        ({0: EMPTY_AGAIN}, 0.0, State.WORKING),
+        ({0: IDLE}, STALL_SECONDS - 1, State.WORKING),
+        ({0: IDLE}, LONG, State.EVENT_LOOP_BLOCKED),
+        (None, LONG, State.EVENT_LOOP_BLOCKED),
     ],
 )
 def test_state_of_what_was_observed(partitions, age, state):
     observation = Observation(at=100.0, partitions=partitions)
     assert state_of(observation, 100.0 + age) == state
-    assert assess(observation, 100.0 + age) == MEANING[state]
 
 
 @pytest.mark.parametrize(
-    ("silent", "state"), [(STALL_SECONDS - 1, "unassigned"), (LONG, "consumer_unresponsive")]
+    ("silent", "state"),
+    [(STALL_SECONDS - 1, State.UNASSIGNED), (LONG, State.CONSUMER_UNRESPONSIVE)],
 )
 def test_a_thread_that_does_not_answer_is_no_broker_outage(silent, state):
     assert state_of(Observation(100.0, None, consumer_silent=silent), 100.0) == state
 
 
 def test_only_what_is_stuck_wants_a_restart():
-    stuck = {"shutting_down", "stalled", "consumer_unresponsive", "event_loop_blocked"}
-    assert {state for state, health in MEANING.items() if not health.alive} == stuck
-    assert {state for state, health in MEANING.items() if health.ready} == {"working"}
+    stuck = {
+        State.SHUTTING_DOWN,
+        State.STALLED,
+        State.CONSUMER_UNRESPONSIVE,
+        State.EVENT_LOOP_BLOCKED,
+    }
+    assert {state for state in State if not state.value.alive} == stuck
+    assert {state for state in State if state.value.ready} == {State.WORKING}
 
 
 def test_stalled_partitions_are_named():
@@ -74,4 +78,4 @@ def test_a_worker_that_gave_up_is_not_alive_while_it_leaves():
         await worker.revoked()
         return before, worker.health()
 
-    assert asyncio.run(give_up()) == (MEANING["shutting_down"], MEANING["shutting_down"])
+    assert asyncio.run(give_up()) == (State.SHUTTING_DOWN.value, State.SHUTTING_DOWN.value)

@@ -1,6 +1,7 @@
 """The queue between a worker and Kafka: order, acknowledgement, and nothing after a failure."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -9,33 +10,18 @@ from streams.loop.checkpoint import Deadline
 from streams.loop.outbox import Outbox
 
 
-class Slot:
-    """A batch of at most three records."""
-
-    def __init__(self):
-        self.outputs = []
-
-    def append(self, output):
-        if len(self.outputs) == 3:
-            return False
-        self.outputs.append(output)
-        return True
-
-
 class Wire:
-    """A channel whose acknowledgements are given by hand."""
+    """A channel with batches of at most three records, acknowledged by hand."""
 
     def __init__(self):
         self.batches = []
         self.answers = []
 
-    def new_batch(self):
-        return Slot()
-
-    async def send(self, batch):
-        self.batches.append([output.value for output in batch.outputs])
+    async def send(self, records):
+        self.batches.append([record.value for record in itertools.islice(records, 3)])
         self.answers.append(asyncio.get_running_loop().create_future())
         await self.answers[-1]
+        return len(self.batches[-1])
 
 
 def text(value):

@@ -1,7 +1,7 @@
 from schemas.pairs import LabelledPair
 from tests.trainer.labelled import labelled
+from trainer.data.draws import is_held_out
 from trainer.data.examples import Examples, build, trainable
-from trainer.data.heldout import is_held_out
 from trainer.data.weighting import measure
 
 TRAINED = next(n for n in range(100) if not is_held_out(f"query {n}"))

@@ -1,93 +1,103 @@
 """Which pairs a run takes, over any history of runs, gates, rollbacks and promotions."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.releases import Releases, promoted, rolled_back, shipped
 from schemas.errors import InputError
 from schemas.releases import Decision, Live, Model, Release
-from schemas.runs import Range, run_id
+from schemas.runs import Range, RunManifest, run_id
 from trainer.data.lineage import (
     History,
-    Run,
-    draw,
     due,
     ends_of,
-    lacking,
+    lost_runs,
     new_ranges,
     quarantined,
     seen_ends,
     trained,
+    unfinished,
 )
+from trainer.data.releases import Releases, promoted, rolled_back, shipped
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOPIC = "pairs"
+
+
+def manifest(parent: int, ranges: tuple[Range, ...], version: int) -> RunManifest:
+    """Only what lineage reads of one: building a whole one takes a while."""
+    return RunManifest.model_construct(
+        run_id=run_id(parent, ranges), version=version, parent=parent, ranges=ranges
+    )
 
 
 class World:
     """The two topics, written as the trainer and an operator write them."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.by_version: dict[int, Release] = {}
-        self.offsets: dict[int, int] = {}
-        self.live: Live | None = None
-        self.live_offset = -1
+        self.history = History()
         self.written = 0
         self.ends = {0: 0, 1: 0}
         self.release(None, 1, None, "first")
-        self.make_live(Live(version=1, why="first", changed_at=NOW))
+        self.write(Live(version=1, why="first", changed_at=NOW))
 
     @property
     def releases(self) -> Releases:
-        return Releases(self.by_version, self.offsets, self.live, self.live_offset, self.written)
+        return self.history.releases
 
     @property
-    def history(self) -> History:
-        return History(tuple(self.runs), self.releases)
+    def runs(self) -> tuple[RunManifest, ...]:
+        return self.history.runs
+
+    @property
+    def live(self) -> Live | None:
+        return self.releases.live
+
+    def write(self, record: Release | Live) -> None:
+        known = self.releases.with_record(record, self.written)
+        self.history = replace(self.history, releases=known)
+        self.written += 1
+
+    def announce(self, manifest: RunManifest) -> None:
+        self.history = self.history.announced(manifest)
 
     def release(
         self, run: str | None, version: int, parent: int | None, decision: Decision
     ) -> None:
-        self.by_version[version] = Release(
-            version=version,
-            retriever="r",
-            parent=parent,
-            run_id=run,
-            model=Model(location="x", digest="0" * 64),
-            created_at=NOW,
-            queries=0,
-            decision=decision,
-            reason="",
+        self.write(
+            Release(
+                version=version,
+                retriever="r",
+                parent=parent,
+                run_id=run,
+                model=Model(location="x", digest="0" * 64),
+                created_at=NOW,
+                decision=decision,
+                reason="",
+            )
         )
-        self.offsets[version] = self.written
-        self.written += 1
-
-    def make_live(self, live: Live) -> None:
-        self.live, self.live_offset = live, self.written
-        self.written += 1
 
     def train(self, decision: Decision) -> tuple[Range, ...]:
         assert self.live is not None
         ranges = new_ranges(self.history, TOPIC, self.ends)
-        run = Run(len(self.runs), run_id(self.live.version, ranges), self.live.version, ranges)
+        run = manifest(self.live.version, ranges, self.history.next_version())
         if not ranges or self.history.run(run.run_id):
             return ()
-        self.runs.append(run)
+        self.announce(run)
         self.release(run.run_id, run.version, run.parent, decision)
         live = shipped(self.releases, run.version, NOW)
         if live is not None:
-            self.make_live(live)
+            self.write(live)
         return ranges
 
     def rollback(self) -> None:
-        self.make_live(rolled_back(self.releases, NOW))
+        self.write(rolled_back(self.releases, NOW))
 
     def promote(self, version: int) -> None:
-        self.make_live(promoted(self.releases, version, NOW))
+        self.write(promoted(self.releases, version, NOW))
 
 
 def covered(ranges: list[Range]) -> list[tuple[int, int]]:
@@ -217,11 +227,40 @@ def test_of_two_manifests_of_one_run_the_first_counts() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("hold")
-    world.runs.append(Run(1, world.runs[0].run_id, 1, world.runs[0].ranges))
-    last = world.history.last()
-    assert last is not None
-    assert last.version == 2
-    assert not lacking(world.history, last)
+    first = world.runs[0]
+    world.announce(first.model_copy(update={"version": 3}))
+    assert world.history.last() == first
+    assert first.version == 2
+    assert not unfinished(world.history, first)
+
+
+def test_of_two_manifests_of_one_version_the_first_counts() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("hold")
+    other = manifest(1, (Range(topic=TOPIC, partition=0, start=0, end=9),), 2)
+    world.announce(other)
+    assert world.history.run(other.run_id) is None
+    assert world.history.next_version() == 3
+
+
+def test_the_next_version_is_one_above_the_highest_run_or_release() -> None:
+    world = World()
+    assert world.history.next_version() == 2
+    world.announce(manifest(1, (), 7))
+    assert world.history.next_version() == 8
+    world.release("a" * 32, 9, 1, "hold")
+    assert world.history.next_version() == 10
+
+
+def test_a_run_without_its_manifest_is_named() -> None:
+    world = World()
+    world.ends = {0: 5, 1: 0}
+    world.train("ship")
+    run = world.runs[0].run_id
+    assert lost_runs(world.history, 2) == []
+    assert lost_runs(History((), world.releases), 2) == [run]
+    assert lost_runs(History((), world.releases), 1) == []
 
 
 @pytest.mark.parametrize(
@@ -281,20 +320,3 @@ def test_no_pair_is_new_twice_in_a_lineage_and_none_is_lost(script: list[tuple[s
             seen.get(p, 0) >= end
             for p, end in ends_of(trained(world.history, world.live.version), TOPIC).items()
         )
-
-
-@given(st.sets(st.text(max_size=5)), st.integers(0, 10), st.integers(0, 3), st.integers(1, 3))
-def test_a_draw_depends_on_seed_and_parent_alone(
-    ids: set[str], count: int, seed: int, parent: int
-) -> None:
-    chosen = draw(sorted(ids), count, seed=seed, parent=parent)
-    assert chosen == draw(sorted(ids, reverse=True), count, seed=seed, parent=parent)
-    assert chosen == sorted(set(chosen))
-    assert set(chosen) <= ids
-    assert len(chosen) == min(count, len(ids))
-
-
-def test_draws_differ_between_seeds() -> None:
-    ids = [str(n) for n in range(100)]
-    assert draw(ids, 10, seed=1, parent=1) != draw(ids, 10, seed=2, parent=1)
-    assert draw(ids, 10, seed=1, parent=1) != draw(ids, 10, seed=1, parent=2)

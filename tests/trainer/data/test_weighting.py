@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.events import Outcome
+from schemas.settings import OutcomePolicy
 from tests.trainer.labelled import labelled
-from trainer.data.weighting import ENOUGH_PAIRS, measure, weight
+from trainer.data.weighting import ENOUGH_PAIRS, measure, outcome_factor, weight
 
 
 def reference(length: int, lengths: list[int]) -> float:
@@ -88,3 +90,18 @@ def test_order_leaves_no_trace() -> None:
     shuffled = draw.sample(pairs, len(pairs))
 
     assert measure(pairs) == measure(shuffled)
+
+
+@pytest.mark.parametrize(
+    ("policy", "correct", "incorrect", "unknown"),
+    [("all", 1, 1, 1), ("correct_only", 1, 0, 0), ("weight", 1, 0.5, 1)],
+)
+def test_every_policy_and_outcome(
+    policy: OutcomePolicy, correct: float, incorrect: float, unknown: float
+) -> None:
+    expected: dict[Outcome, float] = {
+        "correct": correct,
+        "incorrect": incorrect,
+        "unknown": unknown,
+    }
+    assert {outcome: outcome_factor(policy, outcome) for outcome in expected} == expected

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.releases import Comparison, Decision
+from tests.trained import COMPARISON
+from trainer.data.caps import UNCAPPED
 from trainer.evaluate.evaluation import QueryMetrics
 from trainer.evaluate.gate import (
-    Decision,
-    GateDecision,
     Rule,
-    awaiting_approval,
-    bounds,
+    bootstrap_interval,
     clusters,
+    compare,
     decide,
     verdict,
-    without_regression,
 )
 
 
@@ -30,8 +30,8 @@ def measured(ndcg: Sequence[float]) -> dict[str, QueryMetrics]:
         (0.03, (0.01, 0.05), 100, 0.0, "ship", "ruled out"),
         (0.01, (-0.015, 0.03), 100, 0.02, "ship", "a fall by 0.02 or more is ruled out"),
         (0.0, (-0.015, 0.02), 100, 0.02, "ship", "ruled out"),
-        (0.01, (-0.02, 0.03), 100, 0.02, "hold", "would have to be above -0.02"),
-        (0.0, (0.0, 0.0), 100, 0.0, "hold", "would have to be above -0"),
+        (0.01, (-0.02, 0.03), 100, 0.02, "hold", "a fall by 0.02 or more is not ruled out"),
+        (0.0, (0.0, 0.0), 100, 0.0, "hold", "a fall by 0 or more is not ruled out"),
         (-0.001, (-0.01, 0.01), 100, 0.02, "hold", "may be chance"),
         (-0.01, (-0.02, 0.0), 100, 0.02, "hold", "may be chance"),
         (-0.01, (-0.02, -0.001), 100, 0.05, "reject", "worse, beyond chance"),
@@ -50,47 +50,53 @@ def test_the_table_of_the_rule(
     found, reason = verdict(difference, interval, queries, Rule(margin, 100))
 
     assert (found, why in reason) == (decision, True), reason
-    assert f"over {queries} held-out queries" in reason
+
+
+def found(parent: Sequence[float], child: Sequence[float]) -> Comparison | None:
+    return compare(measured(parent), measured(child))
 
 
 def test_a_decision_has_all_figures() -> None:
-    parent, child = [0.5] * 40, [0.5] * 20 + [0.9] * 20
-    found = decide(measured(parent), measured(child), Rule(0.02, 40))
+    held_out = found([0.5] * 40, [0.5] * 20 + [0.9] * 20)
+    decision = decide(held_out, Rule(0.02, 40), caps=UNCAPPED)
 
-    assert (found.decision, found.queries, found.margin) == ("ship", 40, 0.02)
-    assert found.parent is not None
-    assert found.child is not None
-    assert found.difference == pytest.approx(found.child.ndcg_at_10 - found.parent.ndcg_at_10)
-    assert found.interval is not None
-    assert 0.1 < found.interval[0] < 0.2 < found.interval[1] < 0.3
+    assert (decision.decision, decision.margin, decision.caps) == ("ship", 0.02, UNCAPPED)
+    assert decision.held_out == held_out
+    assert "+0.2000" in decision.reason
+    assert "over 40 held-out queries" in decision.reason
+    assert held_out is not None
+    assert held_out.queries == 40
+    parent, child = held_out.parent_metrics, held_out.child_metrics
+    assert held_out.difference == pytest.approx(child.ndcg_at_10 - parent.ndcg_at_10)
+    assert 0.1 < held_out.interval[0] < 0.2 < held_out.interval[1] < 0.3
 
 
-def test_the_same_queries_and_seed_give_the_same_decision_in_any_order() -> None:
+def test_the_same_queries_and_seed_give_the_same_figures_in_any_order() -> None:
     draw = np.random.default_rng(1)
     parent, child = (measured(draw.random(60).tolist()) for _ in range(2))
-    rule = Rule(0.02, 1, seed=5)
-    backwards = decide(dict(reversed(parent.items())), dict(reversed(child.items())), rule)
-    assert decide(parent, child, rule) == backwards
-    assert decide(parent, child, rule).interval != decide(parent, child, Rule(0.02, 1)).interval
+    backwards = dict(reversed(parent.items())), dict(reversed(child.items()))
+    once = compare(parent, child, seed=5)
+    assert once == compare(*backwards, seed=5)
+    assert once != compare(parent, child, seed=0)
 
 
 def test_without_held_out_queries_the_child_is_held() -> None:
-    found = decide({}, {}, Rule(0.0, 1))
+    assert compare({}, {}) is None
+    decision = decide(None, Rule(0.0, 1))
 
-    assert (found.decision, found.queries, found.parent, found.child) == ("hold", 0, None, None)
-    assert (found.difference, found.interval) == (None, None)
-    assert "no held-out query" in found.reason
+    assert (decision.decision, decision.held_out) == ("hold", None)
+    assert "no held-out query" in decision.reason
 
 
 def test_only_equal_queries_can_be_compared() -> None:
     with pytest.raises(ValueError, match="different queries"):
-        decide(measured([0.5]), measured([0.5, 0.6]), Rule(0.0, 1))
+        compare(measured([0.5]), measured([0.5, 0.6]))
 
 
 def test_the_bounds_are_those_of_the_normal_approximation_where_that_holds() -> None:
     draw = np.random.default_rng(3)
     values = draw.normal(0.02, 0.2, size=400)
-    low, high = bounds(values.tolist())
+    low, high = bootstrap_interval(values.tolist())
     error = 1.645 * values.std() / math.sqrt(400)
     assert low == pytest.approx(values.mean() - error, abs=0.001)
     assert high == pytest.approx(values.mean() + error, abs=0.001)
@@ -101,7 +107,7 @@ def test_the_bounds_hold_what_they_promise() -> None:
     values = np.array([0.0] * 70 + [-0.4] * 12 + [0.1] * 10 + [0.37] * 8)
     draw = np.random.default_rng(11)
     found = [
-        bounds(draw.choice(values, size=150).tolist(), seed=number, resamples=500)
+        bootstrap_interval(draw.choice(values, size=150).tolist(), seed=number, resamples=500)
         for number in range(1000)
     ]
     assert np.mean([low > values.mean() for low, _ in found]) == pytest.approx(0.05, abs=0.025)
@@ -112,14 +118,14 @@ def test_repeated_questions_for_one_document_are_no_more_evidence_than_one() -> 
     draw = np.random.default_rng(2)
     alone = draw.normal(0.0, 0.2, size=50)
     fivefold = np.repeat(alone, 5).tolist()
-    together = bounds(fivefold, np.repeat(np.arange(50), 5).tolist())
-    assert together == pytest.approx(bounds(alone.tolist()))
-    one_by_one = bounds(fivefold)
+    together = bootstrap_interval(fivefold, np.repeat(np.arange(50), 5).tolist())
+    assert together == pytest.approx(bootstrap_interval(alone.tolist()))
+    one_by_one = bootstrap_interval(fivefold)
     assert together[0] < one_by_one[0] < one_by_one[1] < together[1]
 
 
 def test_many_queries_are_drawn_in_parts() -> None:
-    low, high = bounds([0.0, 0.2] * 20_000, resamples=300)
+    low, high = bootstrap_interval([0.0, 0.2] * 20_000, resamples=300)
     assert 0.099 < low < 0.1 < high < 0.101
 
 
@@ -147,19 +153,28 @@ def test_clusters_are_the_connected_components(documents: list[set[int]]) -> Non
 
 
 def test_where_a_person_must_approve_what_would_ship_is_pending_and_nothing_else() -> None:
-    better = decide(measured([0.1] * 9), measured([0.5] * 9), Rule(0.0, 1))
-    worse = decide(measured([0.5] * 9), measured([0.1] * 9), Rule(0.0, 1))
+    better = found([0.1] * 9, [0.5] * 9)
+    worse = found([0.5] * 9, [0.1] * 9)
 
-    assert (better.decision, worse.decision) == ("ship", "reject")
-    waiting = awaiting_approval(better)
+    assert decide(better, Rule(0.0, 1)).decision == "ship"
+    assert decide(worse, Rule(0.0, 1)).decision == "reject"
+    waiting = decide(better, Rule(0.0, 1), manual=True)
     assert waiting.decision == "pending"
-    assert waiting.reason == f"{better.reason}; it waits for `retrail promote`"
-    assert (waiting.difference, waiting.interval) == (better.difference, better.interval)
-    assert awaiting_approval(worse) == worse
+    alone = decide(better, Rule(0.0, 1))
+    assert waiting.reason == f"{alone.reason}; it waits for `retrail promote`"
+    assert waiting.held_out == alone.held_out
+    assert decide(worse, Rule(0.0, 1), manual=True) == decide(worse, Rule(0.0, 1))
+
+
+HELD_OUT: dict[str, Comparison] = {
+    "ship": COMPARISON,
+    "hold": COMPARISON.model_copy(update={"interval": (-0.05, 0.05)}),
+    "reject": COMPARISON.model_copy(update={"difference": -0.03, "interval": (-0.05, -0.01)}),
+}
 
 
 @pytest.mark.parametrize(
-    ("own", "found", "decision", "why"),
+    ("own", "before", "decision", "why"),
     [
         ([0.0] * 30, "ship", "ship", "on the regression set it changes by +0.0000"),
         ([0.0] * 30, "hold", "hold", "over 30 queries"),
@@ -172,22 +187,26 @@ def test_where_a_person_must_approve_what_would_ship_is_pending_and_nothing_else
     ],
 )
 def test_the_table_of_the_regression_set(
-    own: list[float], found: Decision, decision: Decision, why: str
+    own: list[float], before: Decision, decision: Decision, why: str
 ) -> None:
-    before = GateDecision(found, 100, None, None, 0.01, "because")
+    rule = Rule(0.02, 100)
+    alone = decide(HELD_OUT[before], rule)
+    regression = found([0.5] * len(own), [0.5 + d for d in own])
 
-    after = without_regression(
-        before, measured([0.5] * len(own)), measured([0.5 + d for d in own]), Rule(0.02, 100)
-    )
+    after = decide(HELD_OUT[before], rule, regression_set=True, regression=regression)
 
+    assert alone.decision == before
     assert (after.decision, why in after.reason) == (decision, True), after.reason
-    assert after.reason.startswith("because; ")
+    assert after.reason.startswith(f"{alone.reason}; ")
     assert (after.regression is None) == (not own)
     if after.regression is not None:
         assert after.regression.difference == pytest.approx(np.mean(own))
 
 
-def test_a_regression_set_is_measured_on_the_same_queries() -> None:
-    found = GateDecision("ship", 100, None, None, 0.01, "because")
-    with pytest.raises(ValueError, match="different queries"):
-        without_regression(found, measured([0.5]), measured([0.5, 0.6]), Rule(0.0, 1))
+def test_a_regression_set_needs_no_number_of_queries_and_pends_only_what_passes_it() -> None:
+    rule = Rule(0.02, 100)
+    few = found([0.5] * 3, [0.5] * 3)
+    assert decide(COMPARISON, rule, regression_set=True, regression=few).decision == "ship"
+    worse = found([0.5] * 3, [0.1] * 3)
+    rejected = decide(COMPARISON, rule, regression_set=True, regression=worse, manual=True)
+    assert rejected.decision == "reject"

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.labelled import example
+from trainer.data.draws import normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.heldout import folded
 from trainer.fit.batching import epoch, known_positives, own_negatives
 
 queries = st.lists(st.integers(0, 9), min_size=1, max_size=80)
@@ -32,7 +32,7 @@ def test_an_epoch_holds_each_pair_once_and_a_batch_each_query_once(
     assert Counter(p for b in batches for p in b.pair_ids) == Counter(e.pair_id for e in examples)
     for batch in batches:
         assert len(batch.queries) <= size
-        assert len({folded(query) for query in batch.queries}) == len(batch.queries)
+        assert len({normalize_query(query) for query in batch.queries}) == len(batch.queries)
 
 
 def test_batches_are_of_like_size() -> None:

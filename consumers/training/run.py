@@ -1,0 +1,267 @@
+"""One training run, from new pairs to a release."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka import Producer
+
+from consumers import releases
+from consumers.training import metrics
+from consumers.training.child import OnStep, train_child
+from consumers.training.gate import compare
+from consumers.training.history import RunHistory
+from consumers.training.mirrors import Mirrors
+from consumers.training.progress import comparing, reporting
+from schemas.base import canonical
+from schemas.errors import InputError, TopicMismatchError
+from schemas.events import Outcome
+from schemas.pairs import LabelledPair
+from schemas.releases import GateDecision, Model, Release
+from schemas.runs import Range, RunManifest, run_id
+from schemas.settings import Settings
+from trainer.data import lineage
+from trainer.data.lineage import History
+from trainer.data.releases import shipped
+from trainer.data.selection import Selector, rules_of
+from trainer.fit import finetune
+from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
+from trainer.model import presets
+from trainer.registry.card import card, steps_csv
+from trainer.registry.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a run works with.
+
+    Attributes:
+        mirrors: local copies, which another thread goes on filling.
+        history: used by nothing else while the run lasts.
+        check: called between small steps; raises :class:`StoppedError` when the run must stop.
+        on_step: called after every optimiser step, from the thread of the run.
+    """
+
+    settings: Settings
+    producer: Producer
+    mirrors: Mirrors
+    history: RunHistory
+    check: Callable[[], None]
+    on_step: OnStep | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """Where models and training files lie."""
+        return Registry.of(self.settings)
+
+
+def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
+    """Make a run of the pairs before ``ends`` that are new to the live lineage.
+
+    1. Choose ranges: up to ``ends``, what neither the live lineage has learned from nor a rollback
+       has quarantined. The run's id is the hash of parent and ranges.
+    2. Select pairs (:mod:`trainer.data.selection`): each id once, relevant, not held out, within
+       the caps; what is left out is counted by reason. A seeded sample of the lineage's earlier
+       pairs joins them. Measure intensity.
+    3. Freeze the training file into the registry.
+       *A crash before 4*: nothing has happened, but for a file that no manifest names.
+    4. Get the manifest acknowledged, with the run's version: one above the highest.
+       *A crash from here on*: the next active trainer repeats what is missing of 5 to 9 from the
+       manifest and the frozen file: the same run, version and, on the same machine, model.
+    5. Train the child from the parent's model.
+    6. Publish the child into the registry, whole or not at all.
+       *A crash after 6*: the repetition finds it and does not train again.
+    7. Evaluate parent and child on the held-out queries seen so far; the gate decides.
+    8. Put the model card beside the child, if there is one, and get the release acknowledged.
+       *A crash after 8*: the repetition only does 9.
+    9. If it passed, and its parent is still live and nobody has changed ``live`` since 8: get
+       ``live`` acknowledged.
+
+    Returns:
+        The release; ``None`` if there was nothing new to learn from.
+
+    Raises:
+        StoppedError: by ``context.check``.
+        LeaseLostError: another trainer was faster.
+        RetrailError: the run cannot go on; the message says why.
+    """
+    history = context.history.refresh()
+    live = history.releases.live
+    assert live is not None, "a trainer waits for the first release"
+    if lost := lineage.lost_runs(history, live.version):
+        raise TopicMismatchError(
+            f"training-runs has no manifest of run {lost[0]}, which release {live.version} comes "
+            "of: the topic was recreated. Start anew with another RETRAIL_TOPIC_PREFIX."
+        )
+    ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
+    if not ranges or history.run(run_id(live.version, ranges)) is not None:
+        log.info("no pair is new since the last run", live=live.version)
+        return None
+    manifest = _freeze(context, history, live.version, ranges)
+    if manifest is None:
+        return None
+    context.check()
+    context.history.announce(context.producer, manifest)
+    log.info(
+        "run announced",
+        run=manifest.run_id,
+        version=manifest.version,
+        parent=manifest.parent,
+        pairs=manifest.pairs,
+        replayed=manifest.replayed,
+        left_out=manifest.left_out,
+    )
+    return finish(context, manifest)
+
+
+def finish(context: RunContext, manifest: RunManifest) -> Release:
+    """Steps 5 to 9 of :func:`train_new`, as far as they have not happened yet."""
+    with metrics.RUN_SECONDS.time():
+        known = context.history.refresh().releases
+        release = known.by_version.get(manifest.version)
+        if release is None:
+            release = _release(context, manifest)
+            context.check()
+            if release.model != known.by_version[manifest.parent].model:
+                text = card(release, manifest)
+                context.registry.write_beside(release.model, "md", text)
+            releases.write_release(context.producer, context.settings, release)
+            metrics.RUNS.labels(result=release.decision).inc()
+            log.info(
+                "release written",
+                version=release.version,
+                decision=release.decision,
+                reason=release.reason,
+            )
+        _go_live(context, release)
+    return release
+
+
+def _freeze(
+    context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
+) -> RunManifest | None:
+    """Steps 2 and 3; ``None`` if no step could be trained."""
+    settings, mirrors = context.settings, context.mirrors
+    folder = context.registry.open(history.releases.by_version[parent].model)
+    config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
+    rules = rules_of(settings)
+    with mirrors.outcomes.snapshot() as reported:
+
+        def outcome_of(pair: LabelledPair) -> Outcome:
+            return reported.get(pair.trajectory_id) or pair.outcome
+
+        selector = Selector(
+            mirrors.pairs, mirrors.documents, rules, parent, config.seed, outcome_of
+        )
+        selected = selector.select(ranges, lineage.trained(history, parent))
+        outcome_ranges = reported.ranges
+    for reason, count in selected.left_out.items():
+        metrics.PAIRS_EXCLUDED.labels(reason=reason).inc(count)
+    try:
+        finetune.plan(selected.examples, config)
+    except NothingToLearnError as nothing:
+        metrics.RUNS.labels(result="empty").inc()
+        log.warning("nothing to train on", reason=str(nothing), left_out=dict(selected.left_out))
+        return None
+    return RunManifest(
+        run_id=run_id(parent, ranges),
+        version=history.next_version(),
+        retriever=settings.retriever,
+        parent=parent,
+        created_at=datetime.now(UTC),
+        ranges=ranges,
+        pairs=len(selected.pair_ids),
+        replayed=len(selected.replayed),
+        left_out=dict(selected.left_out),
+        intensity=selected.intensity,
+        config=config,
+        training_file=context.registry.store_training_file(settings.retriever, selected.examples),
+        outcome_ranges=outcome_ranges,
+        rules=rules,
+    )
+
+
+def _release(context: RunContext, manifest: RunManifest) -> Release:
+    """Steps 5 to 7; a run that cannot give a child is released as rejected, so it is not repeated.
+
+    Raises:
+        ModelError: the parent's model is missing or not the one that was released.
+    """
+    history = context.history.history
+    parent = history.releases.by_version[manifest.parent].model
+    try:
+        model = _child(context, parent, manifest)
+    except (TrainingDivergedError, InputError) as failure:
+        model = parent
+        decision = GateDecision(
+            decision="reject",
+            reason=f"the run gave no child, the model is its parent's: {failure}",
+        )
+    else:
+        mirrors = context.mirrors
+        ranges = [*lineage.trained(history, manifest.parent), *manifest.ranges]
+        decision = compare(
+            context.registry.load(parent),
+            context.registry.load(model),
+            mirrors.pairs.held_out(ranges),
+            mirrors.pairs.trainable(ranges),
+            mirrors.documents,
+            settings=context.settings,
+            progress=comparing(context.check),
+        )
+    return Release(
+        version=manifest.version,
+        retriever=manifest.retriever,
+        parent=manifest.parent,
+        run_id=manifest.run_id,
+        model=model,
+        created_at=datetime.now(UTC),
+        **dict(decision),
+    )
+
+
+def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
+    """Steps 5 and 6.
+
+    The child lies under a hash of all that it is a function of, so what is found there is it.
+    """
+    function = [
+        parent.digest,
+        manifest.training_file.digest,
+        manifest.config.model_dump(mode="json"),
+    ]
+    home = f"{manifest.retriever}/{hashlib.sha256(canonical(function)).hexdigest()[:16]}"
+    registry, version = context.registry, manifest.version
+    published = registry.published(home, version)
+    if published is None:
+        report = train_child(
+            registry,
+            parent,
+            manifest,
+            check=context.check,
+            on_step=reporting(context.check, context.on_step),
+        )
+        published = registry.publish(home, version, report.encoder.save)
+        registry.write_beside(published, "steps.csv", steps_csv(report.steps))
+    return published
+
+
+def _go_live(context: RunContext, release: Release) -> None:
+    """Step 9. The check comes right before: of two trainers only the active one gets here."""
+    known = context.history.refresh().releases
+    live = shipped(known, release.version, datetime.now(UTC))
+    if live is not None:
+        context.check()
+        releases.write_live(context.producer, context.settings, live)
+        metrics.LIVE_VERSION.set(live.version)
+        log.info("release shipped", version=live.version, previous=live.previous)
+    elif release.decision == "ship" and known.live and known.live.version != release.version:
+        log.warning(
+            "release does not go live, another one was made live meanwhile",
+            version=release.version,
+            live=known.live.version,
+        )

@@ -1,0 +1,386 @@
+"""The trainer: labelled pairs in, releases out (``retrail worker train``, ``retrail train``).
+
+One trainer is active, others stand by (:mod:`retrail_runtime.lease`). It goes on following the
+topics while a run trains in a thread of its own (:mod:`consumers.training.run`).
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from consumers import releases
+from consumers.errors import LeaseLostError, StoppedError
+from consumers.training import metrics
+from consumers.training.child import OnStep
+from consumers.training.history import RunHistory
+from consumers.training.mirrors import Ends, Mirrors
+from consumers.training.run import RunContext, finish, train_new
+from retrail_runtime import data_dir, kafka
+from retrail_runtime.kafka import require_broker
+from retrail_runtime.lease import Lease, has_members
+from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.signals import stop_event
+from schemas.errors import (
+    BrokerUnavailableError,
+    DeliveryError,
+    InputError,
+    RestartRequiredError,
+    RetrailError,
+)
+from schemas.releases import Release
+from schemas.runs import RunManifest
+from schemas.settings import Settings
+from schemas.topics import Topics
+from trainer.data import lineage
+from trainer.evaluate import regression_set
+from trainer.registry.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+LAG_SECONDS = 5.0
+"""Between two updates of the lag metrics."""
+
+WATCH_SECONDS = 0.5
+"""Between two counts of the pending pairs."""
+
+WAIT_SECONDS = 1.0
+"""Between two looks for a first release, or two tries while Kafka does not answer."""
+
+STOP_SECONDS = 20.0
+"""How long a stopped run is waited for. What it leaves behind a crash would leave behind too."""
+
+Role = Literal["now", "worker"]
+Phase = Literal["standing by", "deciding", "waiting", "watching", "catching up", "working"]
+
+_RANK: dict[Role, int] = {"now": 0, "worker": 1}
+"""``retrail train`` takes the lease for its one run and returns it by leaving."""
+
+
+def run(settings: Settings) -> None:
+    """Be a trainer until SIGTERM or SIGINT.
+
+    Raises:
+        BrokerUnavailableError, TopicMismatchError: at the start.
+        InputError: the regression set of the gate cannot be read.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
+        RestartRequiredError: a restart is the remedy.
+    """
+    _require(settings)
+    serve_metrics(settings, "train")
+    with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
+        while not stop.is_set():
+            trainer.turn()
+    log.info("trainer stopped")
+
+
+def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release | None:
+    """One run with what is on the topics now: ``retrail train``.
+
+    Waits while another trainer has a run in hand, then takes its place for this one run. A run that
+    was left unfinished is finished first.
+
+    Args:
+        on_step: called after every optimiser step, from another thread.
+
+    Returns:
+        The release; ``None`` if no pair was new, or none could train (the log says why).
+
+    Raises:
+        InputError: there is no first release yet, or the gate's regression set cannot be read.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
+        ModelError: the parent's model cannot be loaded, or the registry cannot be used.
+        RestartRequiredError: trying again is the remedy.
+    """
+    _require(settings)
+    if releases.read(settings).live is None:
+        raise InputError(
+            "There is no release to train from yet. The index worker registers the first one: "
+            "start it with `retrail worker index`, or all workers with `retrail up`."
+        )
+    _wait_for_others(settings)
+    with closing(Trainer(settings, "now", on_step)) as trainer:
+        while not trainer.finished:
+            trainer.turn()
+        return trainer.release
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRun:
+    """A run that starts once the local copies have reached the ends of their topics.
+
+    Attributes:
+        unfinished: the run to finish; ``None`` for a new one.
+        why: for the log.
+    """
+
+    unfinished: RunManifest | None
+    why: str
+    ends: Ends
+
+
+class RunThread(threading.Thread):
+    """Runs ``work(check)``; ``check`` raises :class:`StoppedError` after :meth:`stop`.
+
+    Attributes:
+        release: what ``work`` returned, once the thread has ended without an error.
+        error: what ``work`` raised.
+    """
+
+    def __init__(self, work: Callable[[Callable[[], None]], Release | None]) -> None:
+        super().__init__(name="training-run", daemon=True)
+        self.release: Release | None = None
+        self.error: Exception | None = None
+        self._work = work
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            self.release = self._work(self._check)
+        except Exception as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Ask the work to end at its next check."""
+        self._stopping.set()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise StoppedError("The run was stopped; the next active trainer repeats it.")
+
+
+class Trainer:
+    """One candidate for the lease; :meth:`turn` is to be called again and again.
+
+    =========== ================================================== ================================
+    phase       meaning                                            next
+    =========== ================================================== ================================
+    standing by another trainer is active                          deciding, with the lease
+    deciding    the history is read                                waiting, catching up or watching
+    waiting     there is no first release yet                      deciding, once there is one
+    watching    pairs accumulate                                   catching up, by count or age
+    catching up local copies follow to the ends of the topics      working
+    working     a run is made or finished in its thread            deciding, when it has ended
+    =========== ================================================== ================================
+
+    From every phase a lost lease leads back to standing by.
+
+    Attributes:
+        phase: see above.
+        finished: whether the one run of ``retrail train`` is over.
+        release: what it gave.
+    """
+
+    def __init__(self, settings: Settings, role: Role, on_step: OnStep | None = None) -> None:
+        self.finished = False
+        self.release: Release | None = None
+        self.phase: Phase = "standing by"
+        self._closed = False
+        self._settings = settings
+        self._role: Role = role
+        self._on_step = on_step
+        self._claim = data_dir.claim(settings, "train")
+        self._mirrors = Mirrors(settings, self._claim.path)
+        self._history = RunHistory(settings)
+        self._producer = kafka.producer(settings)
+        topic, group = Topics.of(settings).training_runs, settings.group("train")
+        self._lease = Lease(settings, topic, group, rank=_RANK[role])
+        self._thread: RunThread | None = None
+        self._pending: PendingRun | None = None
+        self._phases: dict[Phase, Callable[[], Phase]] = {
+            "standing by": lambda: "deciding",
+            "deciding": self._decide,
+            "waiting": self._wait,
+            "watching": self._watch,
+            "catching up": self._catch_up,
+            "working": self._work,
+        }
+        self._fruitless: dict[int, int] = {}
+        self._lag_shown_at = 0.0
+        self._not_before = 0.0
+
+    def turn(self) -> None:
+        """Keep the lease, store what has arrived, and do what the phase asks for.
+
+        Raises:
+            ModelError, RestartRequiredError: see :func:`run`.
+        """
+        held = self._lease.poll(0.05)
+        metrics.ACTIVE.set(held)
+        self._mirrors.poll(0.1)
+        try:
+            if time.monotonic() - self._lag_shown_at >= LAG_SECONDS:
+                self._lag_shown_at = time.monotonic()
+                self._mirrors.ends()
+            if not held:
+                self._stand_by()
+            elif time.monotonic() >= self._not_before:
+                self._enter(self._phases[self.phase]())
+        except (BrokerUnavailableError, DeliveryError) as error:
+            if self._role == "now":
+                raise
+            log.warning("waiting for Kafka", error=str(error))
+            self._not_before = time.monotonic() + WAIT_SECONDS
+
+    def close(self) -> None:
+        """Stop a run that is being made, return the lease and keep the local copies; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                log.warning("a run did not stop in time; the next active trainer repeats it")
+        self._lease.close()
+        metrics.ACTIVE.set(0)
+        self._mirrors.close()
+        self._claim.lock.release()
+
+    def _enter(self, phase: Phase) -> None:
+        if phase != self.phase:
+            log.debug("phase", now=phase, before=self.phase)
+            self.phase = phase
+
+    def _stand_by(self) -> None:
+        """The lease is not ours: a run in hand belongs to the next active trainer."""
+        if self._thread is not None:
+            self._thread.stop()
+            if self._thread.is_alive():
+                return
+            metrics.RUNS.labels(result="interrupted").inc()
+            self._thread = None
+        self._enter("standing by")
+
+    def _decide(self) -> Phase:
+        history = self._history.refresh()
+        if history.releases.live is None:
+            log.info("waiting for the first release, which the index worker registers")
+            return "waiting"
+        last = history.last()
+        if last is not None and lineage.unfinished(history, last):
+            return self._prepare(last, "the last run is unfinished")
+        if self._role == "now":
+            return self._prepare(None, "asked for")
+        return "watching"
+
+    def _wait(self) -> Phase:
+        self._not_before = time.monotonic() + WAIT_SECONDS
+        return "waiting" if self._history.refresh().releases.live is None else "deciding"
+
+    def _watch(self) -> Phase:
+        seen = lineage.seen_ends(self._history.history, self._mirrors.pairs.topic)
+        for partition, end in self._fruitless.items():
+            seen[partition] = max(end, seen.get(partition, 0))
+        pending = self._mirrors.pairs.pending(seen)
+        now = time.time_ns() // 1_000_000
+        metrics.PAIRS_PENDING.set(pending.count)
+        metrics.PENDING_AGE.set((now - (pending.oldest or now)) / 1000)
+        trigger = lineage.due(
+            pending.count,
+            pending.oldest,
+            now,
+            min_pairs=self._settings.train_min_pairs,
+            max_age_seconds=self._settings.train_max_age_seconds,
+        )
+        if trigger is None:
+            self._not_before = time.monotonic() + WATCH_SECONDS
+            return "watching"
+        return self._prepare(None, trigger)
+
+    def _prepare(self, unfinished: RunManifest | None, why: str) -> Phase:
+        self._pending = PendingRun(unfinished, why, self._mirrors.ends())
+        return "catching up"
+
+    def _catch_up(self) -> Phase:
+        pending = self._pending
+        assert pending is not None
+        if not self._mirrors.reached(pending.ends):
+            return "catching up"
+        log.info("run begins", why=pending.why)
+
+        def work(check: Callable[[], None]) -> Release | None:
+            context = RunContext(
+                self._settings,
+                self._producer,
+                self._mirrors,
+                self._history,
+                check,
+                self._on_step,
+            )
+            if pending.unfinished is not None:
+                return finish(context, pending.unfinished)
+            return train_new(context, pending.ends.pairs)
+
+        self._thread = RunThread(work)
+        self._thread.start()
+        return "working"
+
+    def _work(self) -> Phase:
+        thread, pending = self._thread, self._pending
+        assert thread is not None
+        assert pending is not None
+        if thread.is_alive():
+            return "working"
+        self._thread = None
+        self._enter("deciding")
+        if isinstance(thread.error, StoppedError | LeaseLostError):
+            # The lease was lost, and came back before the run noticed.
+            metrics.RUNS.labels(result="interrupted").inc()
+            return "deciding"
+        if thread.error is not None:
+            metrics.RUNS.labels(result="failed").inc()
+            raise _as_retrail_error(thread.error)
+        self.release = thread.release or self.release
+        if pending.unfinished is None:
+            self.finished = True
+            if thread.release is None:
+                self._fruitless = dict(pending.ends.pairs)
+        return "deciding"
+
+
+def _as_retrail_error(error: Exception) -> RetrailError:
+    if isinstance(error, RetrailError):
+        return error
+    log.error("a run failed", exc_info=error)
+    return RestartRequiredError(
+        f"A training run failed unexpectedly: {type(error).__name__}: {error}"
+    )
+
+
+def _require(settings: Settings) -> None:
+    topics = Topics.of(settings)
+    require_broker(
+        settings,
+        [
+            topics.labelled_pairs,
+            topics.documents,
+            topics.outcomes,
+            topics.training_runs,
+            topics.retriever_releases,
+        ],
+    )
+    Registry.of(settings).require(writing=True)
+    if settings.gate_regression is not None:
+        regression_set.load(settings.gate_regression)
+
+
+def _wait_for_others(settings: Settings) -> None:
+    """Wait while another trainer has a run in hand, so that its work is not thrown away."""
+    runs, logged = RunHistory(settings), False
+    while True:
+        history = runs.refresh()
+        last = history.last()
+        if last is None or not lineage.unfinished(history, last):
+            return
+        if not has_members(settings, settings.group("train")):
+            return
+        if not logged:
+            log.info("another trainer has a run in hand, waiting for its release", run=last.run_id)
+            logged = True
+        time.sleep(WAIT_SECONDS)

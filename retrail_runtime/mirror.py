@@ -1,0 +1,363 @@
+"""A local SQLite copy of a topic that resumes where it stopped.
+
+Offsets are stored in the transaction of the rows that were read up to them, so a crash loses
+nothing and repeats nothing.
+"""
+
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+
+from retrail_runtime import kafka, metrics
+from schemas.base import Change
+from schemas.errors import BrokerUnavailableError, RestartRequiredError
+from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 5.0
+"""Timeout of a question about end offsets: the process has other work to do."""
+
+MAX_ABSENCE_SECONDS = 6 * 24 * 3600.0
+"""A copy of a compacted topic that is older may have missed deletions, which the topic keeps for
+``delete.retention.ms`` (7 days)."""
+
+KEYS_AT_ONCE = 500
+"""SQLite takes 999 parameters everywhere."""
+
+Row = tuple[Any, ...]
+
+_BOOKKEEPING = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS position (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS repeats (
+    partition INTEGER, offset INTEGER, PRIMARY KEY (partition, offset)
+);
+"""
+
+_TOPIC_GONE = (
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The table that holds a topic.
+
+    Attributes:
+        columns: SQL definitions; the first column is the key.
+        indices: columns of each index.
+        compacted: of several records with one key the last one counts, as on a compacted topic.
+            Otherwise the first one does, and the places of the others are kept in ``repeats``.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    indices: tuple[str, ...] = ()
+    compacted: bool = True
+
+    @property
+    def key(self) -> str:
+        """Name of the key's column."""
+        return self.columns[0].split()[0]
+
+    def sql(self) -> str:
+        """Creates the table if it is not there."""
+        first, *others = self.columns
+        columns = ", ".join((f"{first} PRIMARY KEY", *others))
+        indices = (
+            f"CREATE INDEX IF NOT EXISTS {self.name}_{number} ON {self.name} ({index});"
+            for number, index in enumerate(self.indices)
+        )
+        return "\n".join((f"CREATE TABLE IF NOT EXISTS {self.name} ({columns});", *indices))
+
+
+class TopicMirror(ABC):
+    """Follows one topic into ``<folder>/<topic>.sqlite`` (WAL: readers never wait).
+
+    One thread polls; any thread reads. A copy is rebuilt if the topic was recreated or truncated,
+    if the file is corrupted or has another table, and if a copy of a compacted topic is older than
+    :data:`MAX_ABSENCE_SECONDS`.
+
+    Attributes:
+        next: by partition the offset of the next record to read.
+
+    Raises:
+        BrokerUnavailableError, TopicMismatchError: from Kafka, at the start.
+    """
+
+    table: ClassVar[Table]
+
+    def __init__(self, settings: Settings, topic: str, folder: Path) -> None:
+        self.topic = topic
+        self.path = folder / f"{topic}.sqlite"
+        self._gone: KafkaError | None = None
+        self._consumer = kafka.consumer(
+            settings,
+            on_error=self._on_error,
+            auto_offset_reset="error",
+            enable_partition_eof=True,
+            topic_metadata_propagation_max_ms=5000,
+        )
+        # The other client is busy: it waits for records, half a second at a time.
+        self._asker = kafka.consumer(settings)
+        marks = kafka.offsets(self._asker, topic)
+        self._db = self._open(topic_id(settings, topic), marks)
+        stored = dict(self._db.execute("SELECT partition, next FROM position"))
+        self.next: dict[int, int] = {
+            partition: max(low, stored.get(partition, low)) for partition, (low, _) in marks.items()
+        }
+        self._assign()
+
+    @abstractmethod
+    def decode(self, record: kafka.Record) -> Change[Row]:
+        """What a record makes of the row of its key: the columns behind the key."""
+
+    def on_stored(self, row: Row, *, repeated: bool) -> None:  # noqa: B027
+        """Called for every value that was read, to count it."""
+
+    def poll(self, timeout: float) -> int:
+        """Store what has arrived, waiting ``timeout`` seconds at most; returns how many records.
+
+        Raises:
+            RestartRequiredError: the topic was deleted or truncated under the running process, or
+                the file cannot be written.
+        """
+        try:
+            messages = kafka.ready(self._consumer, timeout)
+            if self._gone is not None:
+                raise RestartRequiredError(f"Topic {self.topic} is gone: {self._gone.str()}.")
+            places = [kafka.place(message) for message in messages]
+        except (BrokerUnavailableError, KafkaException) as error:
+            raise RestartRequiredError(f"Following {self.topic} failed: {error}") from error
+        if not messages:
+            return 0
+        records = [kafka.record(message) for message in messages if message.error() is None]
+        ahead = dict(self.next)
+        for message, (partition, offset) in zip(messages, places, strict=True):
+            ahead[partition] = max(ahead[partition], offset + (message.error() is None))
+        with self._failures_named(), self._db as db:
+            for record in records:
+                self._store(db, record)
+            db.executemany("REPLACE INTO position VALUES (?, ?)", ahead.items())
+            self._note_time()
+        self.next = ahead
+        return len(records)
+
+    def ends(self) -> dict[int, int]:
+        """End offset of each partition now; updates the lag metric and follows new partitions.
+
+        For the thread that polls.
+
+        Raises:
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
+        """
+        marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
+        added = {p: low for p, (low, _) in marks.items() if p not in self.next}
+        if added:
+            log.info("following new partitions", topic=self.topic, partitions=sorted(added))
+            self.next = self.next | added
+            self._assign()
+        for partition, (_, high) in marks.items():
+            lag = max(0, high - self.next[partition])
+            metrics.LAG_RECORDS.labels(topic=self.topic, partition=partition).set(lag)
+        return {partition: high for partition, (_, high) in marks.items()}
+
+    def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before ``ends`` is stored."""
+        return all(self.next.get(partition, 0) >= end for partition, end in ends.items())
+
+    def catch_up(self, progress: Callable[[str, int], object] = lambda topic, count: None) -> None:
+        """Follow to the end offsets of now.
+
+        Args:
+            progress: called with the topic and how many records were read since the last call.
+
+        Raises:
+            BrokerUnavailableError: nothing arrived for :data:`kafka.STALL_SECONDS`.
+        """
+        ends, heard_at = self.ends(), time.monotonic()
+        while not self.reached(ends):
+            before = self.next
+            progress(self.topic, self.poll(0.5))
+            if self.next != before:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > kafka.STALL_SECONDS:
+                raise BrokerUnavailableError(
+                    f"Kafka sent nothing of {self.topic} for {kafka.STALL_SECONDS:.0f} s. Is the "
+                    "broker running?"
+                )
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection to the copy as of the first statement.
+
+        Raises:
+            RestartRequiredError: the file cannot be read.
+        """
+        with self._failures_named():
+            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+            try:
+                db.execute("BEGIN")
+                yield db
+            finally:
+                db.close()
+
+    def close(self) -> None:
+        """Stop following; what was read stays for the next start."""
+        self._consumer.close()
+        self._asker.close()
+        with self._failures_named(), self._db:
+            self._note_time()
+        self._db.close()
+
+    def _assign(self) -> None:
+        self._consumer.assign([TopicPartition(self.topic, p, at) for p, at in self.next.items()])
+
+    def _store(self, db: sqlite3.Connection, record: kafka.Record) -> None:
+        change, table = self.decode(record), self.table
+        if change.error:
+            metrics.INVALID_RECORDS.labels(stage=table.name).inc()
+            log.warning(
+                "invalid record",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                error=change.error,
+            )
+        if change.key is None:
+            return
+        if change.value is None:
+            db.execute(f"DELETE FROM {table.name} WHERE {table.key} = ?", (change.key,))
+            return
+        conflict = "REPLACE" if table.compacted else "IGNORE"
+        marks = ", ".join("?" * len(table.columns))
+        stored = db.execute(
+            f"INSERT OR {conflict} INTO {table.name} VALUES ({marks})", (change.key, *change.value)
+        ).rowcount
+        if not stored:
+            place = record.partition, record.offset
+            db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?)", place)
+        self.on_stored(change.value, repeated=not stored)
+
+    def _on_error(self, error: KafkaError) -> None:
+        kafka.report(error)
+        if error.code() in _TOPIC_GONE:
+            self._gone = error
+
+    def _note_time(self) -> None:
+        self._db.execute("REPLACE INTO state VALUES ('read_at', ?)", (str(time.time()),))
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        """Turn errors of SQLite into what a worker can act on; a corrupted file is removed."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if _is_corruption(error):
+                self._remove()
+                remedy = "It is rebuilt at the next start."
+            elif isinstance(error, sqlite3.OperationalError):
+                remedy = "Free disk space and check the permissions."
+            else:
+                raise
+            raise RestartRequiredError(
+                f"The local copy {self.path} failed: {error}. {remedy}"
+            ) from error
+
+    def _open(self, topic_id: str, marks: Mapping[int, tuple[int, int]]) -> sqlite3.Connection:
+        wanted = {"topic_id": topic_id, "table": self.table.sql()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path)
+        reason = self._outdated(db, wanted, marks)
+        if reason:
+            log.warning("rebuilding local copy", topic=self.topic, reason=reason)
+            metrics.MIRROR_REBUILDS.labels(topic=self.topic, reason=reason).inc()
+            db.close()
+            self._remove()
+            db = sqlite3.connect(self.path)
+        db.executescript(_BOOKKEEPING + wanted["table"])
+        with db:
+            db.executemany("REPLACE INTO state VALUES (?, ?)", wanted.items())
+        return db
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _outdated(
+        self,
+        db: sqlite3.Connection,
+        wanted: Mapping[str, str],
+        marks: Mapping[int, tuple[int, int]],
+    ) -> str | None:
+        """Why the copy of an earlier start cannot be used; ``None`` if it can, or is new."""
+        try:
+            db.executescript(_BOOKKEEPING)
+            state = dict(db.execute("SELECT name, value FROM state"))
+            stored = dict(db.execute("SELECT partition, next FROM position"))
+        except sqlite3.DatabaseError as error:
+            if _is_corruption(error):
+                return "corrupted"
+            raise
+        absent = time.time() - float(state.get("read_at", "inf"))
+        if state.get("topic_id", wanted["topic_id"]) != wanted["topic_id"]:
+            return "topic recreated"
+        if state.get("table", wanted["table"]) != wanted["table"]:
+            return "table changed"
+        if any(at > marks.get(partition, (0, 0))[1] for partition, at in stored.items()):
+            return "topic truncated"
+        if self.table.compacted and absent > MAX_ABSENCE_SECONDS:
+            return "absent too long"
+        return None
+
+
+def _is_corruption(error: sqlite3.DatabaseError) -> bool:
+    """SQLite's own errors of a malformed file have no class below DatabaseError."""
+    return type(error) is sqlite3.DatabaseError
+
+
+def topic_id(settings: Settings, topic: str) -> str:
+    """The id that a topic gets at its creation.
+
+    Raises:
+        BrokerUnavailableError: the broker does not answer.
+    """
+    # Keep a reference to the client: a pending request ends with it.
+    admin = kafka.admin(settings)
+    try:
+        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=10.0)
+        return str(answer[topic].result().topic_id)
+    except KafkaException as error:
+        raise BrokerUnavailableError(f"Kafka did not describe {topic}: {error}") from error
+
+
+def rows_of(
+    db: sqlite3.Connection, select: str, keys: Iterable[str | bytes]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows whose key is one of ``keys``; each key is asked for once.
+
+    Args:
+        select: a statement up to the column of the key.
+
+    Example::
+
+        rows_of(db, "SELECT doc_id, text FROM documents WHERE doc_id", ["a", "b"])
+    """
+    remaining = iter(dict.fromkeys(keys))
+    while some := list(islice(remaining, KEYS_AT_ONCE)):
+        marks = ",".join("?" * len(some))
+        yield from db.execute(f"{select} IN ({marks})", some)

@@ -1,0 +1,167 @@
+"""The local copies of pairs, documents and outcomes."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consumers.training.mirrors import DocumentMirror, OutcomeMirror, PairMirror, Pending
+from retrail import Publisher
+from retrail_runtime import kafka
+from schemas import documents
+from schemas.documents import Document
+from schemas.outcomes import OutcomeReport
+from schemas.pairs import LabelledPair
+from schemas.runs import Range
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.consumers.training.world import World, metric
+from trainer.data.draws import is_held_out
+
+
+@pytest.fixture
+def world(settings: Settings, topics: Topics) -> World:
+    return World(settings)
+
+
+@pytest.fixture
+def store(world: World, tmp_path: Path) -> Iterator[PairMirror]:
+    opened = PairMirror(world.settings, world.topics.labelled_pairs, tmp_path / "pairs")
+    yield opened
+    opened.close()
+
+
+def everything(store: PairMirror) -> list[Range]:
+    return [
+        Range(topic=store.topic, partition=partition, start=0, end=end)
+        for partition, end in store.next.items()
+    ]
+
+
+def ids(pairs: Iterator[LabelledPair] | list[LabelledPair]) -> set[str]:
+    return {pair.pair_id for pair in pairs}
+
+
+def test_pairs_by_range_and_id(world: World, store: PairMirror) -> None:
+    made = world.pairs(40) + world.pairs(5, verdict="irrelevant")
+    store.catch_up()
+    ranges = everything(store)
+    assert sum(span.end for span in ranges) == 45
+    assert sorted(store.within(ranges), key=lambda p: p.pair_id) == sorted(
+        made, key=lambda p: p.pair_id
+    )
+    relevant = [p for p in made if p.verdict == "relevant"]
+    assert ids(store.held_out(ranges)) == {p.pair_id for p in relevant if is_held_out(p.query)}
+    trainable = {p.pair_id for p in relevant if not is_held_out(p.query)}
+    assert set(store.trainable_ids(ranges)) == trainable
+    assert ids(store.get([made[0].pair_id, "0" * 32, made[44].pair_id])) == ids([made[0], made[44]])
+
+
+def test_ranges_are_half_open_and_of_their_topic(world: World, store: PairMirror) -> None:
+    world.pairs(20)
+    store.catch_up()
+    some = Range(topic=store.topic, partition=0, start=1, end=3)
+    assert len(list(store.within([some]))) == 2
+    elsewhere = some.model_copy(update={"topic": "another"})
+    assert list(store.within([elsewhere])) == []
+
+
+def test_of_several_with_one_id_the_first_counts(world: World, store: PairMirror) -> None:
+    [first] = world.pairs(1)
+    world.publish([first.model_copy(update={"query": "another"}), first])
+    store.catch_up()
+    assert list(store.within(everything(store))) == [first]
+    assert store.repeats(everything(store)) == 2
+
+
+def test_pending_counts_from_offsets_on(world: World, store: PairMirror) -> None:
+    assert store.pending({}) == Pending()
+    first = world.pairs(30)
+    store.catch_up()
+    before = dict(store.next)
+    pending = store.pending({})
+    assert pending.count == sum(not is_held_out(p.query) for p in first)
+    assert pending.oldest is not None
+    assert store.pending(before) == Pending()
+    second = world.pairs(30) + world.pairs(3, verdict="irrelevant")
+    store.catch_up()
+    later = store.pending(before)
+    assert later.count == sum(p.verdict == "relevant" and not is_held_out(p.query) for p in second)
+    assert later.oldest is not None
+    assert later.oldest >= pending.oldest
+
+
+def test_a_restart_goes_on_where_it_stopped(world: World, tmp_path: Path) -> None:
+    made = world.pairs(10)
+    store = PairMirror(world.settings, world.topics.labelled_pairs, tmp_path / "again")
+    store.catch_up()
+    store.close()
+    made += world.pairs(10)
+    store = PairMirror(world.settings, world.topics.labelled_pairs, tmp_path / "again")
+    try:
+        assert sum(store.next.values()) == 10
+        store.catch_up()
+        assert ids(store.within(everything(store))) == ids(made)
+        assert store.repeats(everything(store)) == 0
+    finally:
+        store.close()
+
+
+def test_documents_as_they_are_now(settings: Settings, topics: Topics, tmp_path: Path) -> None:
+    producer = kafka.producer(settings)
+    store = DocumentMirror(settings, topics.documents, tmp_path / "documents")
+
+    def send(*records: tuple[bytes, bytes | None]) -> None:
+        kafka.send_all(producer, topics.documents, records)
+        store.catch_up()
+
+    def document(doc_id: str, text: str) -> tuple[bytes, bytes]:
+        return documents.encode(Document(doc_id=doc_id, title="A title", text=text))
+
+    send(document("a", "old"), document("b", "other"), document("a", "new"), document("c", "x"))
+    found = store.get(["a", "b", "a", "absent"])
+    assert {doc_id: item.text for doc_id, item in found.items()} == {"a": "new", "b": "other"}
+    assert found["a"].embedded_text() == "A title\nnew"
+    assert store.all_ids() == ["a", "b", "c"]
+    send(documents.encode_deletion("c"))
+    assert store.known(["a", "b", "c"]) == {"a", "b"}
+    # Like an index, see tests/consumers/indexing: a malformed record removes the document.
+    send((b"a", b"{"), (b"d", b'{"doc_id": "d"}'), (b"e", document("b", "x")[1]))
+    assert store.all_ids() == ["b"]
+    store.close()
+
+
+def test_the_last_report_counts_and_the_snapshot_says_what_it_saw(
+    settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    store = OutcomeMirror(settings, topics.outcomes, tmp_path / "copies")
+    with Publisher(
+        "me", bootstrap=settings.kafka_bootstrap, topic_prefix=settings.topic_prefix
+    ) as publisher:
+        publisher.outcome("a", "incorrect")
+        publisher.outcome("a", "correct", source="user")
+        publisher.outcome("b", "incorrect")
+        publisher.outcome("c", "correct")
+    foreign = OutcomeReport(trajectory_id="d", outcome="correct", reported_at=datetime.now(UTC))
+    kafka.send_all(
+        kafka.producer(settings),
+        topics.outcomes,
+        [(b"c", None), (b"a", b"no report"), (b"e", foreign.to_json())],
+    )
+    before = metric("retrail_consumer_invalid_records_total", stage="outcomes")
+    store.catch_up()
+    assert metric("retrail_consumer_invalid_records_total", stage="outcomes") == before + 2
+    with store.snapshot() as known:
+        assert [known.get(name) for name in "abcde"] == [None, "incorrect", None, None, None]
+        assert sum(span.end - span.start for span in known.ranges) == 7
+        assert {span.topic for span in known.ranges} == {topics.outcomes}
+        with Publisher(
+            "me", bootstrap=settings.kafka_bootstrap, topic_prefix=settings.topic_prefix
+        ) as publisher:
+            publisher.outcome("b", "correct")
+        store.catch_up()
+        assert known.get("b") == "incorrect"
+    with store.snapshot() as known:
+        assert known.get("b") == "correct"
+    store.close()

@@ -1,0 +1,123 @@
+"""The trainer as a process: killed, stopped, and asked for its metrics."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.consumers.training.world import World, small
+from tests.waiting import eventually
+
+WORKER = """
+from consumers.training.worker import run
+from retrail_runtime.logging import configure
+from schemas.settings import load
+configure()
+run(load())
+"""
+ROOT = Path(__file__).parents[3]
+
+Process = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
+    changes = {"kafka_session_timeout": 6.0, "train_min_pairs": 16, "train_batch_size": 1}
+    world = World(small(settings, tmp_path, train_epochs=10, **changes))
+    world.open()
+    return world
+
+
+@pytest.fixture
+def worker(world: World, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def _start(**changes: object) -> Process:
+        values = world.settings.model_dump(mode="json", exclude_none=True) | changes
+        environment = os.environ | {f"RETRAIL_{k.upper()}": str(v) for k, v in values.items()}
+        with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", WORKER],
+                cwd=ROOT,
+                env=environment | {"OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+        return process
+
+    yield _start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def steps(world: World, process: Process) -> float:
+    """Optimiser steps that a worker has taken, from its /metrics; -1 before it serves them."""
+    assert process.poll() is None, "the worker ended"
+    port = world.settings.data_dir / "run" / f"train-{process.pid}.metrics"
+    if not port.exists() or not port.read_text():
+        return -1
+    with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text()}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    [line] = [line for line in lines if line.startswith("retrail_train_steps_total ")]
+    return float(line.split()[1])
+
+
+def test_a_killed_trainer_is_replaced_and_its_run_repeated(
+    world: World, worker: Callable[..., Process]
+) -> None:
+    world.pairs(30)
+    first = worker()
+    eventually(lambda: steps(world, first) > 5, timeout=120)
+    first.kill()
+    first.wait()
+    [manifest] = world.manifests()
+    assert sorted(world.releases().by_version) == [1]
+    worker()
+    eventually(lambda: world.live() == 2, timeout=120, interval=0.5)
+    assert world.manifests() == [manifest]
+    assert world.releases().by_version[2].run_id == manifest.run_id
+
+
+def test_a_trainer_stops_cleanly_in_the_middle_of_a_run(
+    world: World, worker: Callable[..., Process], tmp_path: Path
+) -> None:
+    world.pairs(30)
+    process = worker(train_epochs=2000)
+    eventually(lambda: steps(world, process) > 5, timeout=120)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    log = (tmp_path / "worker-0.log").read_text()
+    assert "Traceback" not in log
+    assert "trainer stopped" in [json.loads(x)["event"] for x in log.splitlines() if x[:1] == "{"]
+    assert sorted(world.releases().by_version) == [1]
+
+
+def test_two_workers_started_together_ship_one_release(
+    world: World, worker: Callable[..., Process]
+) -> None:
+    world.pairs(30)
+    both = worker(train_epochs=1), worker(train_epochs=1)
+    eventually(lambda: world.live() == 2, timeout=240, interval=0.5)
+    for process in both:
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=30) for process in both] == [0, 0]
+    assert len(world.manifests()) == 1
+    assert sorted(world.releases().by_version) == [1, 2]
+
+
+def test_a_broker_that_is_down_ends_the_worker_with_what_to_do(
+    world: World, worker: Callable[..., Process], tmp_path: Path
+) -> None:
+    process = worker(kafka_bootstrap="127.0.0.1:1")
+    assert process.wait(timeout=120) == 1
+    assert "Kafka does not answer at 127.0.0.1:1" in (tmp_path / "worker-0.log").read_text()

@@ -1,0 +1,218 @@
+"""What a run selects, and what comes of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from consumers import releases
+from consumers.training import run
+from consumers.training.run import RunContext
+from consumers.training.worker import Trainer, train_now
+from deploy import topics as topics_module
+from retrail import Publisher
+from retrail_runtime import kafka
+from schemas.errors import RestartRequiredError, TopicMismatchError
+from schemas.releases import Release
+from tests.consumers.training.world import World, metric, turn_until
+from tests.waiting import eventually
+from trainer.data.draws import is_held_out
+from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
+
+
+def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer]) -> None:
+    world.open()
+    bad = metric("retrail_consumer_invalid_records_total", stage="pairs")
+    kafka.send_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{"), (b"y", None)])
+    kafka.send_all(world.producer, world.topics.documents, [(b"x", b"{")])
+    good = world.pairs(30)
+    unknown = world.pairs(2, positive="nobody knows", query="same query")
+    irrelevant = world.pairs(3, verdict="irrelevant")
+    world.publish(good[:4])
+    assert not is_held_out("same query")
+    one = trainer()
+    turn_until(lambda: world.live() == 2, one)
+    [manifest] = world.manifests()
+    new, _ = world.trained(manifest)
+    assert set(new) == {p.pair_id for p in good if not is_held_out(p.query)}
+    assert not set(new) & {p.pair_id for p in (*unknown, *irrelevant)}
+    assert manifest.left_out == {
+        "held out": sum(is_held_out(p.query) for p in good),
+        "irrelevant": 3,
+        "no text": 2,
+        "repeated": 4,
+    }
+    assert metric("retrail_consumer_invalid_records_total", stage="pairs") == bad + 2
+
+
+def test_a_rolled_back_run_is_not_learned_from_again(world: World) -> None:
+    world.open()
+    bad = world.pairs(12)
+    train_now(world.settings)
+    live = releases.rollback(world.settings)
+    assert (live.version, live.quarantined) == (1, (world.manifests()[0].run_id,))
+    good = world.pairs(12)
+    release = train_now(world.settings)
+    assert release is not None
+    assert (release.parent, world.live()) == (1, 3)
+    [_, manifest] = world.manifests()
+    ids = {pair_id for some in world.trained(manifest) for pair_id in some}
+    assert ids <= {p.pair_id for p in good}
+    assert not ids & {p.pair_id for p in bad}
+
+
+def test_equal_pairs_give_an_equal_model(world: World, tmp_path: Path) -> None:
+    world.open()
+    pairs = world.pairs(20)
+    one = train_now(world.settings)
+    other = World(
+        world.settings.model_copy(
+            update={
+                "topic_prefix": f"{world.settings.topic_prefix}other_",
+                "data_dir": tmp_path / "other",
+            }
+        )
+    )
+    topics_module.ensure(other.settings)
+    other.open()
+    other.publish(reversed(pairs))
+    two = train_now(other.settings)
+    assert one is not None
+    assert two is not None
+    assert one.model.digest == two.model.digest
+    assert one.held_out == two.held_out
+
+
+def test_a_diverged_run_is_released_as_rejected_and_not_repeated(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
+    world.open()
+    world.pairs(30)
+    one = Trainer(world.settings, "worker")
+    try:
+        turn_until(lambda: 2 in world.releases().by_version, one)
+    finally:
+        one.close()
+    release = world.releases().by_version[2]
+    assert release.decision == "reject"
+    assert "diverged" in release.reason
+    assert release.model == world.releases().by_version[1].model
+    assert world.live() == 1
+
+
+def test_a_lost_training_file_does_not_block_the_trainer(
+    world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    pairs = world.pairs(30)
+
+    def crash(context: RunContext, manifest: object) -> Release:
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "finish", crash)
+        one = trainer()
+        with pytest.raises(RestartRequiredError):
+            turn_until(lambda: False, one)
+        one.close()
+    [manifest] = world.manifests()
+    (Path(world.settings.registry_url) / manifest.training_file.location).unlink()
+    two = trainer()
+    turn_until(lambda: 2 in world.releases().by_version, two)
+    assert world.releases().by_version[2].decision == "reject"
+    world.pairs(30)
+    turn_until(lambda: world.live() == 3, two)
+    lost = {p.pair_id for p in pairs if not is_held_out(p.query)}
+    assert len(lost) == manifest.pairs
+    assert lost < set(world.trained(world.manifests()[1])[0])
+
+
+def test_the_first_release_is_registered_once(world: World) -> None:
+    world.open()
+    before = world.releases()
+    world.open()
+    after = world.releases()
+    assert after.by_version == before.by_version
+    assert after.live == before.live
+    encoder = Registry.of(world.settings).load(after.by_version[1].model)
+    original = Encoder.load(world.settings.model, max_tokens=32)
+    assert (encoder.encode_queries(["amber"]) == original.encode_queries(["amber"])).all()
+
+
+def test_an_outcome_that_became_known_later_decides_what_trains(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"train_outcome_policy": "correct_only"})
+    world.open()
+    pairs = world.pairs(30, outcome="incorrect")
+    with Publisher(
+        "me", bootstrap=world.settings.kafka_bootstrap, topic_prefix=world.settings.topic_prefix
+    ) as publisher:
+        for pair in pairs[:25]:
+            publisher.outcome(pair.trajectory_id, "correct", source="user")
+    assert train_now(world.settings) is not None
+    [manifest] = world.manifests()
+    trains = [pair for pair in pairs if not is_held_out(pair.query)]
+    reported = {pair.pair_id for pair in pairs[:25]}
+    assert world.trained(manifest)[0] == sorted(
+        pair.pair_id for pair in trains if pair.pair_id in reported
+    )
+    assert manifest.left_out["outcome"] == len(trains) - manifest.pairs > 0
+    assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25
+
+
+def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_run(
+    world: World,
+) -> None:
+    world.settings = world.settings.model_copy(update={"gate": "manual"})
+    world.open()
+    first = world.pairs(20)
+    one = train_now(world.settings)
+    assert one is not None
+    assert (one.version, one.decision) == (2, "pending")
+    assert one.reason.endswith("it waits for `retrail promote`")
+    assert world.live() == 1
+    second = world.pairs(20)
+    two = train_now(world.settings)
+    assert two is not None
+    assert (two.version, two.parent, two.decision) == (3, 1, "pending")
+    ids = {p.pair_id for p in (*first, *second) if not is_held_out(p.query)}
+    assert set(world.trained(world.manifests()[1])[0]) == ids
+    assert releases.promote(world.settings, 3).version == world.live() == 3
+    assert train_now(world.settings) is None, "nothing is new to the promoted release"
+
+
+def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: World) -> None:
+    world.open()
+    world.pairs(20)
+    release = train_now(world.settings)
+    assert release is not None
+    home = Path(world.settings.registry_url) / release.model.location
+    text = home.with_name("v2.md").read_text()
+    assert f"| digest of the model's files | `{release.model.digest}` |" in text
+    assert f"Decision: **{release.decision}**: {release.reason}." in text
+    assert release.held_out is not None
+    assert release.margin == 1.0
+
+    world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
+    world.pairs(20)
+    failed = train_now(world.settings)
+    assert failed is not None
+    assert (failed.decision, failed.model) == ("reject", release.model)
+    assert home.with_name("v2.md").read_text() == text
+    cards = sorted(path.name for path in Path(world.settings.registry_url).rglob("*.md"))
+    assert cards == ["v1.md", "v2.md"]
+
+
+def test_a_recreated_topic_of_manifests_ends_the_training(world: World) -> None:
+    world.open()
+    world.pairs(10)
+    assert train_now(world.settings) is not None
+    admin = AdminClient(world.settings.kafka())
+    admin.delete_topics([world.topics.training_runs])[world.topics.training_runs].result()
+    eventually(lambda: world.topics.training_runs not in admin.list_topics(timeout=5).topics)
+    topics_module.ensure(world.settings)
+    world.pairs(10)
+    with pytest.raises(TopicMismatchError, match="the topic was recreated"):
+        train_now(world.settings)

@@ -1,0 +1,222 @@
+"""What enters a run, selected from plain values."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from schemas.documents import Document
+from schemas.pairs import LabelledPair
+from schemas.runs import Range
+from schemas.settings import Settings
+from tests.consumers.training.world import World
+from trainer.data import examples
+from trainer.data.caps import ORDINARY_RUN
+from trainer.data.draws import is_held_out
+from trainer.data.selection import OVER, Selection, Selector, rules_of
+from trainer.data.weighting import Variant
+
+NEW = Range(topic="pairs", partition=0, start=10, end=20)
+EARLIER = Range(topic="pairs", partition=0, start=0, end=10)
+
+
+class Pairs:
+    """A source of pairs."""
+
+    def __init__(
+        self, new: list[LabelledPair], earlier: list[LabelledPair], variant: Variant
+    ) -> None:
+        self.by_range = {NEW: new, EARLIER: earlier}
+        self.variant = variant
+
+    def within(self, ranges: Iterable[Range]) -> list[LabelledPair]:
+        return [pair for span in ranges for pair in self.by_range[span]]
+
+    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
+        found = examples.trainable(self.within(ranges), variant=self.variant)
+        return [pair.pair_id for pair in found.pairs]
+
+    def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
+        every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
+        return [every[pair_id] for pair_id in pair_ids]
+
+    def repeats(self, ranges: Iterable[Range]) -> int:
+        return 0
+
+
+class Texts:
+    """A source of documents."""
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+
+    def known(self, doc_ids: Any) -> set[str]:
+        return set(doc_ids) - self.missing
+
+    def get(self, doc_ids: Any) -> dict[str, Document]:
+        return {
+            doc_id: Document(doc_id=doc_id, title=f"title {doc_id}", text=f"text {doc_id}")
+            for doc_id in doc_ids
+            if doc_id not in self.missing
+        }
+
+
+def made(count: int, start: int = 0, **changes: Any) -> list[LabelledPair]:
+    factory = World(Settings(), published=start)
+    pairs: list[LabelledPair] = []
+    while len(pairs) < count:
+        pair = factory.pair(**changes)
+        if not is_held_out(pair.query):
+            pairs.append(pair)
+    return pairs
+
+
+def choose(
+    new: list[LabelledPair],
+    earlier: list[LabelledPair],
+    missing: set[str] | None = None,
+    cap_run: int = ORDINARY_RUN,
+    **changes: Any,
+) -> Selection:
+    own = Selector.__dataclass_fields__.keys()
+    rules = {name: value for name, value in changes.items() if name not in own}
+    values = {"parent": 1, "seed": 0} | {n: v for n, v in changes.items() if n in own}
+    chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
+    caps = chosen_by.caps.model_copy(update={"run": cap_run})
+    selector = Selector(
+        Pairs(new, earlier, values.get("variant", "reweight")),
+        Texts(missing or set()),
+        chosen_by.model_copy(update={"caps": caps}),
+        **values,
+    )
+    return selector.select([NEW], [EARLIER])
+
+
+def test_a_replay_joins_the_new_pairs() -> None:
+    new, earlier = made(10), made(20, start=1000)
+    chosen = choose(new, earlier)
+    assert chosen.pair_ids == tuple(sorted(p.pair_id for p in new))
+    assert len(chosen.replayed) == 5
+    assert set(chosen.replayed) < {p.pair_id for p in earlier}
+    assert {e.pair_id for e in chosen.examples} == {*chosen.pair_ids, *chosen.replayed}
+    assert chosen == choose(new[::-1], earlier[::-1])
+    assert chosen.replayed != choose(new, earlier, seed=1).replayed
+
+
+def test_the_encoder_reads_title_and_text() -> None:
+    chosen = choose(made(1), [])
+    [example] = chosen.examples
+    assert example.positive_text == f"title {example.positive_id}\ntext {example.positive_id}"
+
+
+def test_a_positive_without_text_is_left_out_of_examples_and_intensity() -> None:
+    kept = made(1, positive="known", negatives=("0",), reasoning_tokens=10)
+    lost = made(1, start=500, positive="gone", negatives=("0",), reasoning_tokens=1000)
+    chosen = choose([*kept, *lost], [], missing={"gone"})
+    assert chosen.pair_ids == (kept[0].pair_id,)
+    assert chosen.left_out == {"no text": 1}
+    assert chosen.intensity.overall is not None
+    assert chosen.intensity.overall.beta == 10
+
+
+def test_a_flood_is_sampled_and_counted() -> None:
+    new, earlier = made(40), made(40, start=1000)
+    chosen = choose(new, earlier, limit=8)
+    assert len(chosen.pair_ids) == 8
+    assert len(chosen.replayed) == 2
+    assert chosen.left_out == {OVER: 32}
+
+
+def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> None:
+    factors = {"correct": 1.0, "incorrect": 0.5, "unknown": 1.0}
+    new = [*made(6), *made(2, 100, outcome="incorrect"), *made(3, 200, outcome="unknown")]
+    earlier = [*made(2, 1000, outcome="incorrect"), *made(3, 2000)]
+    plain = choose(new, earlier)
+    weighed = choose(new, earlier, train_outcome_policy="weight")
+    assert (weighed.pair_ids, weighed.replayed) == (plain.pair_ids, plain.replayed)
+    assert weighed.intensity == plain.intensity
+    outcomes = {pair.pair_id: pair.outcome for pair in [*new, *earlier]}
+    assert {outcomes[pair_id] for pair_id in weighed.replayed} == {"correct", "incorrect"}
+    for example, full in zip(weighed.examples, plain.examples, strict=True):
+        assert example.weight == full.weight * factors[outcomes[example.pair_id]]
+
+    correct = choose(new, earlier, train_outcome_policy="correct_only")
+    assert correct.left_out == {"outcome": 5}
+    assert correct.pair_ids == tuple(sorted(pair.pair_id for pair in new[:6]))
+    assert set(correct.replayed) == {pair.pair_id for pair in earlier[2:]}
+
+
+def test_a_known_outcome_counts_before_the_one_of_the_pair() -> None:
+    new = [*made(4), *made(3, 100, outcome="incorrect")]
+    late = {new[0].trajectory_id: "incorrect", new[6].trajectory_id: "correct"}
+    chosen = choose(
+        new,
+        [],
+        train_outcome_policy="correct_only",
+        outcome_of=lambda pair: late.get(pair.trajectory_id) or pair.outcome,
+    )
+    assert chosen.left_out == {"outcome": 3}
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in [*new[1:4], new[6]]))
+
+
+def test_the_naive_variant_takes_every_browsed_document_and_weighs_none() -> None:
+    relevant = [*made(8, reasoning_tokens=10), *made(8, 50, reasoning_tokens=100)]
+    irrelevant = made(6, 100, verdict="irrelevant")
+    every = [*relevant, *irrelevant]
+    reweight = choose(every, made(8, 1000))
+    assert reweight.pair_ids == tuple(sorted(pair.pair_id for pair in relevant))
+    assert reweight.left_out == {"irrelevant": 6}
+    assert len({example.weight for example in reweight.examples}) > 2
+
+    filtered = choose(every, made(8, 1000), variant="filter")
+    assert (filtered.pair_ids, filtered.replayed) == (reweight.pair_ids, reweight.replayed)
+    assert {example.weight for example in filtered.examples} == {1.0}
+
+    naive = choose(every, made(20, 1000, verdict="irrelevant"), variant="naive")
+    assert naive.pair_ids == tuple(sorted(pair.pair_id for pair in every))
+    assert len(naive.replayed) == 11
+    assert naive.left_out == {}
+    assert {example.weight for example in naive.examples} == {1.0}
+
+
+def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counted() -> None:
+    loud = made(60, positive="loud", negatives=("0",), tenant="loud")
+    earlier_loud = made(60, 1000, positive="loud", negatives=("0",), tenant="loud")
+    quiet, earlier_quiet = made(20, 200), made(20, 1200)
+    chosen = choose(
+        [*loud, *quiet],
+        [*earlier_loud, *earlier_quiet],
+        cap_run=1,
+        train_cap_document=1.0,
+        train_cap_tenant=0.5,
+        train_replay=1.0,
+    )
+    assert chosen.left_out == {"tenant cap": 40}
+    of_loud = {pair.pair_id for pair in loud} & set(chosen.pair_ids)
+    assert len(of_loud) == 20 == len(chosen.pair_ids) - len(of_loud)
+    replayed_loud = {pair.pair_id for pair in earlier_loud} & set(chosen.replayed)
+    assert 0 < len(replayed_loud) == len(chosen.replayed) - len(replayed_loud)
+
+
+def test_small_corpora_and_small_runs_lose_nothing_to_the_caps_that_are_on_by_default() -> None:
+    assert choose(made(200), []).left_out == {}
+    assert choose(made(20, query="one query", positive="1", negatives=("0",)), []).left_out == {}
+
+
+def test_a_small_run_is_not_filled_by_a_document_that_somebody_pushes() -> None:
+    honest = [pair for n in range(55) for pair in made(2, 10 * n, positive=f"honest {n}")]
+    lies = made(24, 1000, positive="pushed", reasoning_tokens=5000)
+    chosen = choose([*honest, *lies], [])
+    assert chosen.left_out == {"document cap": 18}
+    assert sum(example.positive_id == "pushed" for example in chosen.examples) == 6
+
+
+def test_caps_count_only_what_would_train() -> None:
+    gone = made(30, positive="gone", negatives=("0",), tenant="other")
+    chosen = choose(
+        [*gone, *made(30, 100)],
+        [],
+        missing={"gone"},
+        cap_run=1,
+        train_cap_document=1.0,
+        train_cap_tenant=0.5,
+    )
+    assert chosen.left_out == {"no text": 30}

@@ -1,0 +1,148 @@
+"""All releases and what serves: the state of ``retriever-releases``, and who may change it how.
+
+``live`` is the truth about what serves; the Milvus alias follows it. A release is written once and
+never changed; ``live`` is the one record that is replaced.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from schemas.errors import InputError
+from schemas.releases import Live, Release
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """The records of retriever-releases.
+
+    Attributes:
+        by_version: every release.
+        offsets: where each release lies on the topic.
+        live: what should serve; ``None`` before the first release.
+        live_offset: where ``live`` lies on the topic, -1 without one.
+        next_offset: of the first record not read yet.
+    """
+
+    by_version: Mapping[int, Release] = field(default_factory=dict)
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    live: Live | None = None
+    live_offset: int = -1
+    next_offset: int = 0
+
+    def with_record(self, record: Release | Live | None, offset: int) -> "Releases":
+        """After the record at ``offset``; ``None`` for an invalid one."""
+        if isinstance(record, Live):
+            return replace(self, live=record, live_offset=offset, next_offset=offset + 1)
+        if record is None:
+            return replace(self, next_offset=offset + 1)
+        return replace(
+            self,
+            by_version={**self.by_version, record.version: record},
+            offsets={**self.offsets, record.version: offset},
+            next_offset=offset + 1,
+        )
+
+    def lineage(self, version: int) -> tuple[int, ...]:
+        """``version``, its parent, its parent's parent, … to the first release."""
+        chain: list[int] = []
+        current: int | None = version
+        while current is not None and current in self.by_version and current not in chain:
+            chain.append(current)
+            current = self.by_version[current].parent
+        return tuple(chain)
+
+    def run_of(self, version: int) -> str | None:
+        """The run that made a version; ``None`` for the first release."""
+        release = self.by_version.get(version)
+        return release.run_id if release else None
+
+
+def promoted(known: Releases, version: int, now: datetime) -> Live:
+    """``live`` after promoting ``version``: unchanged if that version is live already.
+
+    Runs of its lineage leave quarantine.
+
+    Raises:
+        InputError: there is no such release.
+    """
+    if version not in known.by_version:
+        existing = ", ".join(map(str, sorted(known.by_version))) or "none yet"
+        raise InputError(f"There is no release {version}. Releases: {existing}.")
+    live = known.live
+    if live is not None and live.version == version:
+        return live
+    own_runs = {known.run_of(ancestor) for ancestor in known.lineage(version)}
+    return Live(
+        version=version,
+        previous=live.version if live else None,
+        why="promoted by an operator",
+        changed_at=now,
+        quarantined=tuple(run for run in (live.quarantined if live else ()) if run not in own_runs),
+    )
+
+
+def rolled_back(known: Releases, now: datetime) -> Live:
+    """``live`` after a rollback.
+
+    The target is the version that was live before; if that one was itself rolled back, the parent
+    of the live release. The run of the version left is quarantined, unless the target descends
+    from it.
+
+    Raises:
+        InputError: there is nothing to go back to.
+    """
+    live = known.live
+    if live is None:
+        raise InputError("There is no live release yet, so nothing to roll back.")
+    target = live.previous
+    if target is None or known.run_of(target) in live.quarantined:
+        release = known.by_version.get(live.version)
+        target = release.parent if release else None
+    if target is None or target not in known.by_version:
+        raise InputError(
+            f"Release {live.version} is the first of its line, so there is none to roll back to. "
+            "`retrail promote VERSION` makes another one live."
+        )
+    left = known.run_of(live.version)
+    kept = {known.run_of(ancestor) for ancestor in known.lineage(target)}
+    quarantined = [run for run in live.quarantined if run not in kept]
+    if left is not None and left not in kept and left not in quarantined:
+        quarantined.append(left)
+    return Live(
+        version=target,
+        previous=live.version,
+        why=f"rolled back from release {live.version}",
+        changed_at=now,
+        quarantined=tuple(quarantined),
+    )
+
+
+def goes_live(known: Releases, version: int) -> bool:
+    """Whether a release is to become live.
+
+    Not if the gate decided otherwise, if its parent is no longer live, or if ``live`` was written
+    after the release: then somebody has decided since, and a repetition must not undo that.
+    """
+    release, live = known.by_version.get(version), known.live
+    return (
+        release is not None
+        and live is not None
+        and release.decision == "ship"
+        and release.parent == live.version
+        and known.live_offset < known.offsets[version]
+    )
+
+
+def shipped(known: Releases, version: int, now: datetime) -> Live | None:
+    """``live`` after a release passed the gate; ``None`` if it does not go live."""
+    live = known.live
+    if live is None or not goes_live(known, version):
+        return None
+    return Live(
+        version=version,
+        previous=live.version,
+        why=f"passed the gate: {known.by_version[version].reason}",
+        changed_at=now,
+        quarantined=live.quarantined,
+    )
