@@ -33,7 +33,7 @@ from simulation.corpora import stdlib_corpus
 from simulation.corpora.corpus import Corpus
 from trainer.evaluate import evaluation
 from trainer.model.encoder import Encoder
-from trainer.model.models import MINILM, locate
+from trainer.model.loading import MINILM, locate
 
 ROOT = Path(__file__).parents[1]
 RIVALS = ROOT / "benchmarks" / "rivals"
@@ -191,7 +191,7 @@ def write_pairs(corpus: Corpus, path: Path, options: argparse.Namespace) -> int:
 
 def quality(folder: Path, corpus: Corpus, tokens: int) -> float:
     """nDCG@10 of a model, as sentence-transformers reads it, on needs that were not trained on."""
-    encoder = Encoder.load(folder, pooling="mean", max_tokens=tokens, device="cpu")
+    encoder = Encoder.load(folder, max_tokens=tokens, device="cpu")
     texts = {document.doc_id: document.embedded_text() for document in corpus.documents}
     asked = {need.text: set(need.relevant) for need in corpus.unseen}
     return evaluation.mean(evaluation.evaluate(encoder, asked, texts)).ndcg_at_10

@@ -11,7 +11,7 @@ from retrail_cli.output import print_table
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Record
-    from schemas.headers import DeadLetter
+    from schemas.base import DeadLetter
     from schemas.settings import Settings
 
 app = typer.Typer(
@@ -120,6 +120,7 @@ def replay(
       retrail dlq replay --reason unsupported_version
     """
     from retrail_runtime.kafka import Outgoing, producer, send_all
+    from schemas.base import original_headers
     from schemas.errors import InputError
     from schemas.settings import load
     from schemas.topics import Topics
@@ -137,7 +138,7 @@ def replay(
             if not (everything or _place(record) in wanted or letter.reason == reason):
                 continue
             if record.value:
-                headers = letter.original_headers(record.headers)
+                headers = original_headers(record.headers)
                 yield Outgoing(record.key, record.value, headers)
             else:
                 bodiless.append(f"{letter.topic} {letter.partition}:{letter.offset}")
@@ -154,7 +155,7 @@ def replay(
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
     from retrail_runtime.kafka import read_to_end, require_broker
-    from schemas.headers import DeadLetter
+    from schemas.base import DeadLetter
     from schemas.topics import Topics
 
     topics = Topics.of(settings)

@@ -67,7 +67,7 @@ def publish(
 def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:
     from retrail_runtime.kafka import Outgoing
     from schemas.errors import InputError
-    from schemas.headers import cloudevents
+    from schemas.events import cloudevents
     from schemas.topics import MAX_EVENT_BYTES
     from streams.importing.offline import events_of
 

@@ -50,14 +50,9 @@ class TrainingConfig(Contract):
 
     Attributes:
         batch: pairs that stand against each other.
-        accumulate: batches of one optimiser step.
         negatives: own negatives of a pair, at most.
-        rejected_first: whether documents that were browsed and rejected come before the others, of
-            which the rest is drawn; else all are drawn alike. Absent from a manifest older than
-            the field: they came first.
         tokens_at_once: padded tokens that are encoded together.
         tokens_kept: padded tokens of a batch (a process's share) whose activations are kept.
-        checkpointing: whether layers keep no activations.
         lora_rank: of adapters, which are merged into the child; 0: all weights are trained.
     """
 
@@ -68,11 +63,8 @@ class TrainingConfig(Contract):
     temperature: Annotated[float, Field(gt=0)]
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int
-    rejected_first: bool = True
-    accumulate: Annotated[int, Field(ge=1)] = 1
     tokens_at_once: Annotated[int, Field(ge=1)] = 4096
     tokens_kept: Count = 12_288
-    checkpointing: bool = False
     lora_rank: Count = 0
 
 

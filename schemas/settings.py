@@ -15,8 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.choices import JudgeName, ProfileName
-from schemas.collection import SearchMode
+from schemas.choices import JudgeName, ProfileName, SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
@@ -104,17 +103,15 @@ class RetrieverSettings(BaseModel):
         description="how a family of models reads texts and is trained, where neither its files "
         "nor other settings say; auto goes by the model",
     )
-    index_query_prefix: str = Field("", description="put before every query of the first model")
-    index_document_prefix: str = Field(
-        "", description="put before every document of the first model"
+    index_query_prefix: str = Field(
+        "", description="put before every query, if the files of the first model name no prompt"
     )
-    pooling: Literal["auto", "mean", "cls", "last"] = Field(
-        "auto", description="auto reads the model's sentence-transformers files, else mean"
+    index_document_prefix: str = Field(
+        "", description="put before every document, if the files of the first model name no prompt"
     )
     index_max_tokens: PositiveInt = Field(
         256, description="queries and documents are cut to this length"
     )
-    encode_batch: PositiveInt = Field(64, description="texts that are encoded together")
 
 
 class JudgeSettings(BaseModel):
@@ -172,18 +169,12 @@ class TrainSettings(BaseModel):
     train_negatives: int | None = Field(
         None, ge=0, description="hard negatives of each pair; by default the preset's"
     )
-    train_rejected_first: bool = Field(
-        False,
-        description="documents that were browsed and rejected are the first of the K negatives; by "
-        "default all that were passed over have the same chance",
-    )
     train_learning_rate: PositiveFloat | None = Field(
         None, description="of the optimiser; by default the preset's"
     )
     train_temperature: PositiveFloat | None = Field(
         None, description="of the loss; by default the preset's"
     )
-    train_accumulate: PositiveInt = Field(1, description="batches that one optimiser step takes")
     train_micro_batch_tokens: PositiveInt = Field(
         4096, description="padded tokens that are encoded together; bounds the memory of a pass"
     )
@@ -193,14 +184,11 @@ class TrainSettings(BaseModel):
         description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
         "twice (GradCache), so memory does not grow with the batch",
     )
-    train_checkpointing: bool = Field(
-        False, description="keep no activations inside of layers: less memory, a third slower"
-    )
     train_lora_rank: int = Field(
         0, ge=0, description="rank of LoRA adapters (retrail-server[lora]); 0 trains all weights"
     )
     train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
-    train_seed: int = Field(0, description="seed of the order, of negatives and of dropout")
+    train_seed: int = Field(0, description="seed of the order of pairs and of negatives")
     # Off by default: beside a small agent a large one would be cut to nearly as little.
     train_cap_agent: Share = Field(
         1.0, description="largest share of a run's pairs of one agent; 1: no cap"

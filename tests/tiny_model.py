@@ -40,22 +40,20 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def write_tiny_qwen3(folder: Path, *, ends_with_eos: bool = True) -> Path:
+def write_tiny_qwen3(folder: Path) -> Path:
     """Write a two-layer Qwen3 with a tokenizer of bytes into ``folder``; returns ``folder``.
 
-    As in Qwen3-Embedding, the tokenizer pads with ``<|endoftext|>`` and, unless told otherwise,
-    puts one at the end of each text; there is no sentence-transformers file.
+    As in Qwen3-Embedding, the tokenizer pads with ``<|endoftext|>`` and puts one at the end of each
+    text; there is no sentence-transformers file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     marks = ["<|endoftext|>", "<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE({mark: index for index, mark in enumerate(marks)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.ByteLevel(trim_offsets=False)
-    if ends_with_eos:
-        backend.post_processor = processors.TemplateProcessing(
-            single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
-        )
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>"
     )

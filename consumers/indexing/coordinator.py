@@ -20,7 +20,7 @@ from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Difference
 from retrail_runtime import kafka
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics

@@ -11,7 +11,7 @@ from consumers import releases
 from consumers.indexing import plan
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from schemas.collection import collection_name
+from retrail_runtime.collection import collection_name
 from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
@@ -19,7 +19,7 @@ from schemas.topics import Topics
 from trainer.data.releases import Releases
 from trainer.model import presets
 from trainer.model.encoder import Encoder
-from trainer.model.models import locate
+from trainer.model.loading import locate
 from trainer.registry.card import first_card
 from trainer.registry.registry import Registry
 
@@ -103,7 +103,6 @@ def load_model(settings: Settings) -> Encoder:
         preset=preset,
         query_prefix=settings.index_query_prefix,
         document_prefix=settings.index_document_prefix,
-        pooling=settings.pooling,
         max_tokens=settings.index_max_tokens,
     )
 
@@ -119,13 +118,13 @@ def _first(settings: Settings) -> Release:
         decision="first",
         reason=f"the untrained model {settings.model}",
     )
-    layout = encoder.layout
+    query_prompt, document_prompt = encoder.prompts
     text = first_card(
         release,
         settings.model,
-        max_tokens=layout.max_tokens,
-        query_prompt=layout.query_prefix,
-        document_prompt=layout.document_prefix,
+        max_tokens=encoder.max_tokens,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
     )
     registry.write_beside(release.model, "md", text)
     return release

@@ -13,7 +13,7 @@ from schemas.runs import RunManifest
 from trainer.data.examples import TrainingExample
 from trainer.fit import finetune
 from trainer.fit.finetune import Step, TrainingReport
-from trainer.fit.processes import ALONE, Processes
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.registry.registry import Registry
 
 OnStep = Callable[[Step], None]
@@ -26,7 +26,7 @@ def train_child(
     *,
     check: Callable[[], None] = lambda: None,
     on_step: OnStep | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrainingReport:
     """Train what ``manifest`` describes; nothing is written.
 

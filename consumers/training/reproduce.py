@@ -23,7 +23,7 @@ from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data.lineage import History
-from trainer.fit.processes import ALONE, Processes
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
 from trainer.registry.manifest import digest_of
 from trainer.registry.registry import Registry
@@ -65,7 +65,7 @@ def reproduce(
     wanted: str,
     *,
     on_step: OnStep | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Reproduced | None:
     """Train the child of a run again, into ``<data dir>/repeats/<run id>``.
 

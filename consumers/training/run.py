@@ -26,8 +26,8 @@ from trainer.data import lineage
 from trainer.data.lineage import History
 from trainer.data.releases import shipped
 from trainer.data.selection import Selector, rules_of
+from trainer.errors import NothingToLearnError, TrainingDivergedError
 from trainer.fit import finetune
-from trainer.fit.finetune import NothingToLearnError, TrainingDivergedError
 from trainer.model import presets
 from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry

@@ -8,9 +8,8 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from schemas.events import Verdict
+from schemas.events import Verdict, count_tokens
 from schemas.settings import Settings
-from schemas.tokens import count_tokens
 from streams.events import Answer, Browse, Event, Reasoning
 
 AGENT = "agent"

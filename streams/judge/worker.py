@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 
 from retrail_runtime.kafka import Outgoing, require_broker
+from schemas.base import DeadLetter
 from schemas.errors import InvalidRecordError
 from schemas.events import Verdict
-from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
 from streams import metrics

@@ -10,9 +10,9 @@ import pytest
 from consumers import releases
 from deploy import topics as deploy_topics
 from retrail_runtime import kafka as consumers_kafka
+from schemas.base import DeadLetter
 from schemas.documents import Document
-from schemas.events import parse
-from schemas.headers import DeadLetter, cloudevents
+from schemas.events import cloudevents, parse
 from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics

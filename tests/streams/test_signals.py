@@ -6,10 +6,9 @@ import time
 import pytest
 from prometheus_client import REGISTRY
 
-from schemas.events import Agent
+from schemas.events import Agent, count_tokens
 from schemas.judged import Tick
 from schemas.settings import Settings
-from schemas.tokens import count_tokens
 from schemas.topics import Topics
 from streams.judge.local import LocalJudge
 from streams.judge.worker import JudgeTask

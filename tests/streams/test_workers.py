@@ -11,7 +11,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from schemas.headers import DeadLetter
+from schemas.base import DeadLetter
 from schemas.topics import Topics
 from streams.importing.lrat import events_of_file
 from streams.importing.offline import mine_paths

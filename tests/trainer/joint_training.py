@@ -36,7 +36,6 @@ TWO = [example(i) for i in range(2)]
 WAYS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "kept": ({}, EXAMPLES),
     "encoded twice": ({"tokens_kept": 0, "tokens_at_once": 96}, EXAMPLES),
-    "accumulated": ({"batch": 3, "accumulate": 2}, EXAMPLES),
     "small": ({}, TWO),
 }
 
@@ -48,8 +47,8 @@ def computed(model: Path, processes: Processes) -> dict[str, Any]:
         config = CONFIG.model_copy(update=changes)
         exact = Encoder.load(model, precision="float32", device="cpu")
         exact.model.double().requires_grad_(True)
-        step = finetune.plan(examples, config)[0]
-        found[way] = (gradients.accumulate(exact, step, config, processes), gradients_of(exact))
+        batch = finetune.plan(examples, config)[0]
+        found[way] = (gradients.backward(exact, batch, config, processes), gradients_of(exact))
     encoder = Encoder.load(model, precision="float32", device="cpu")
     report = finetune.finetune(encoder, EXAMPLES, CONFIG, processes=processes)
     found["losses"] = [step.loss for step in report.steps]

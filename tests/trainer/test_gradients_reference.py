@@ -1,7 +1,7 @@
 """``gradients.backward`` in float64: against a plain reference, and against finite differences.
 
 The reference knows texts instead of matrices: it encodes one unpadded text at a time and sums in
-loops, over the documents that DESIGN ("Training") lets stand against a query.
+loops, over the documents that stand against a query (docs/training.md).
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
 from trainer.data.draws import normalize_query
-from trainer.fit import batching, checkpointing, gradients
+from trainer.fit import batching, gradients
 from trainer.fit.batching import Batch
 from trainer.model.encoder import Encoder
 
@@ -50,12 +50,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "kept": {},
     "encoded twice": {"tokens_kept": 0, "tokens_at_once": 96},
     "in part kept": {"tokens_kept": 200, "tokens_at_once": 96},
-    "checkpointed": {"checkpointing": True},
-    "encoded twice, checkpointed": {"tokens_kept": 0, "tokens_at_once": 96, "checkpointing": True},
 }
 
 
-GROUPS = 3
+GROUPS = 5
 """In which the batch is encoded at 96 tokens at once."""
 
 
@@ -75,15 +73,12 @@ def exact(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Encoder:
 
 
 @pytest.fixture
-def layers(exact: Encoder, config: TrainingConfig) -> Iterator[list[str]]:
-    """The layers that ran forward, one entry a time; checkpointed if the configuration wants it."""
+def layers(exact: Encoder) -> list[str]:
+    """The layers that ran forward, one entry a time."""
     ran: list[str] = []
-    if config.checkpointing:
-        checkpointing.enable(exact.model)
-    for layer in exact.model.encoder.layer:
+    for layer in exact.model[0].model.encoder.layer:
         layer.attention.register_forward_hook(lambda *_: ran.append("layer"))
-    yield ran
-    checkpointing.disable(exact.model)
+    return ran
 
 
 @pytest.fixture
@@ -102,15 +97,15 @@ def batch() -> Batch:
 
 def vector(encoder: Encoder, text: str) -> Tensor:
     """Mean pooling of one text that nothing is padded to."""
-    (ids,) = encoder.tokens([text])
-    states: Tensor = encoder.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    (ids,) = encoder.tokenize([text], "query")
+    states: Tensor = encoder.model[0].model(input_ids=torch.tensor([ids])).last_hidden_state[0]
     mean = sum(states) / len(states)
     assert isinstance(mean, Tensor)
     return mean / mean.square().sum().sqrt()
 
 
 def reference(encoder: Encoder, batch: Batch) -> Tensor:
-    """DESIGN, "Training", word by word; the sum over the pairs of the batch."""
+    """The loss (:mod:`trainer.fit.loss`) word by word; the sum over the pairs of the batch."""
     known = {
         normalize_query(query): {
             e.positive_text for e in EXAMPLES if normalize_query(e.query) == normalize_query(query)
@@ -142,10 +137,10 @@ def test_loss_and_gradients_are_those_of_the_reference(
 ) -> None:
     loss = gradients.backward(exact, batch, config)
     found = gradient(exact)
-    # Of each group: without gradients unless kept, with them, and once more if checkpointed.
-    groups = 1 if config.tokens_at_once > 96 else GROUPS
-    kept = {0: 0, 200: 2}.get(config.tokens_kept, groups)
-    assert len(layers) == 2 * (groups + (groups - kept) + groups * config.checkpointing)
+    # Of each group: without gradients unless kept, and with them.
+    groups = 2 if config.tokens_at_once > 96 else GROUPS
+    kept = {0: 0, 200: 3}.get(config.tokens_kept, groups)
+    assert len(layers) == 2 * (groups + (groups - kept))
 
     exact.model.zero_grad()
     expected = reference(exact, batch) / len(batch.queries)
@@ -154,25 +149,6 @@ def test_loss_and_gradients_are_those_of_the_reference(
     assert loss == pytest.approx(expected.item(), rel=1e-12)
     torch.testing.assert_close(found, gradient(exact), rtol=1e-9, atol=1e-12)
     assert found.norm() > 0.01
-
-
-@pytest.mark.parametrize("way", ["kept", "encoded twice"])
-def test_accumulated_batches_are_one_in_which_each_keeps_to_its_own_documents(
-    exact: Encoder, batch: Batch, way: str
-) -> None:
-    config = CONFIG.model_copy(update=WAYS[way])
-    (other,) = batching.epoch(EXAMPLES[:1] + EXAMPLES[4:], size=8, negatives=3, seed=1, number=0)
-    assert len(other.queries) != len(batch.queries)
-    loss = gradients.accumulate(exact, [batch, other], config)
-    found = gradient(exact)
-
-    exact.model.zero_grad()
-    pairs = len(batch.queries) + len(other.queries)
-    expected = (reference(exact, batch) + reference(exact, other)) / pairs
-    expected.backward()  # type: ignore[no-untyped-call]
-
-    assert loss == pytest.approx(expected.item(), rel=1e-12)
-    torch.testing.assert_close(found, gradient(exact), rtol=1e-9, atol=1e-12)
 
 
 @contextmanager
@@ -187,7 +163,6 @@ def moved(encoder: Encoder, direction: list[Tensor], by: float) -> Iterator[None
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.usefixtures("layers")
 def test_gradients_agree_with_finite_differences(
     exact: Encoder, batch: Batch, config: TrainingConfig, seed: int
 ) -> None:

@@ -1,9 +1,8 @@
 """From examples to batches: a query occurs once in a batch, and a seed gives the same batches.
 
-How pairs are dealt: queries are shuffled, a query's pairs side by side; then they are dealt like
-cards, one to each batch in turn. So the pairs of one query land in different batches, and batches
-differ in size by one at most. A query with more pairs than there are batches keeps the rest for
-another deal, whose batches follow.
+Queries are shuffled, a query's pairs side by side; then each batch takes one pair in turn. So the
+pairs of one query land in different batches, and batches differ in size by one at most. A query
+with more pairs than there are batches keeps the rest for another round, whose batches follow.
 
 Lengths play no part here, so they do not skew what stands in a batch together; a step sorts its
 texts by length when it encodes them (:mod:`trainer.fit.finetune`).
@@ -44,7 +43,6 @@ def epoch(
     *,
     size: int,
     negatives: int,
-    rejected_first: bool = False,
     seed: int,
     number: int,
 ) -> list[Batch]:
@@ -54,26 +52,18 @@ def epoch(
         examples: in any order; they are sorted by pair id before the seeded shuffle.
         size: pairs in a batch, at most.
         negatives: K, own negatives of a pair, at most.
-        rejected_first: see :func:`own_negatives`.
         seed: with ``number`` it decides all draws.
         number: of the epoch.
 
     Returns:
-        Batches in which every example occurs once, but for those that alone in a batch have
-        nothing to be told from (no gradient would come of them).
+        Batches in which every example occurs once, but for those that stand alone in a batch and
+        have no negative (they give no gradient).
     """
     positives = known_positives(examples)
     batches = []
-    for group in _deal(examples, size, random.Random(f"{seed}/{number}")):
+    for group in _rounds(examples, size, random.Random(f"{seed}/{number}")):
         chosen = [
-            own_negatives(
-                example,
-                negatives,
-                positives,
-                rejected_first=rejected_first,
-                seed=seed,
-                number=number,
-            )
+            own_negatives(example, negatives, positives, seed=seed, number=number)
             for example in group
         ]
         if len(group) > 1 or chosen[0]:
@@ -82,7 +72,7 @@ def epoch(
 
 
 def known_positives(examples: Sequence[TrainingExample]) -> dict[str, frozenset[str]]:
-    """Texts of all positives of a query, by the folded query."""
+    """Texts of all positives of a query, by the normalized query."""
     texts: dict[str, set[str]] = defaultdict(set)
     for example in examples:
         texts[normalize_query(example.query)].add(example.positive_text)
@@ -94,31 +84,21 @@ def own_negatives(
     count: int,
     positives: Mapping[str, frozenset[str]],
     *,
-    rejected_first: bool = False,
     seed: int,
     number: int,
 ) -> list[str]:
-    """At most ``count`` texts, drawn by seed and epoch.
+    """At most ``count`` texts, drawn by seed and epoch; all have the same chance.
 
     Known positives of the query are no negatives. The draw depends on the example alone, not on
     the others of the run.
-
-    Args:
-        rejected_first: begin with the documents that were browsed and rejected, in order, and draw
-            the rest from the others. Without it, as in FlagEmbedding, which LRAT trains with, all
-            have the same chance; a query whose negatives are rejected documents alone teaches less
-            (docs/learning.md).
     """
     known = positives[normalize_query(example.query)]
-    first = example.rejected if rejected_first else 0
-    leading = [text for _, text in example.negatives[:first] if text not in known]
-    others = [text for _, text in example.negatives[first:] if text not in known]
-    wanted = max(0, count - len(leading))
+    others = [text for _, text in example.negatives if text not in known]
     draw = random.Random(f"{seed}/{number}/{example.pair_id}")
-    return leading[:count] + draw.sample(others, min(wanted, len(others)))
+    return draw.sample(others, min(count, len(others)))
 
 
-def _deal(
+def _rounds(
     examples: Sequence[TrainingExample], size: int, draw: random.Random
 ) -> Iterator[list[TrainingExample]]:
     by_query: dict[str, list[TrainingExample]] = defaultdict(list)
@@ -130,8 +110,8 @@ def _deal(
     while queries:
         draw.shuffle(queries)
         count = -(-sum(map(len, queries)) // size)
-        dealt = [example for pairs in queries for example in pairs[:count]]
-        batches = [dealt[start::count] for start in range(count)]
+        turns = [example for pairs in queries for example in pairs[:count]]
+        batches = [turns[start::count] for start in range(count)]
         draw.shuffle(batches)
         yield from (batch for batch in batches if batch)
         queries = [pairs[count:] for pairs in queries if len(pairs) > count]

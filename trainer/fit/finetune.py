@@ -16,15 +16,14 @@ from typing import Any
 import structlog
 import torch
 
-from schemas.errors import RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from trainer import metrics
 from trainer.data.examples import TrainingExample
-from trainer.fit import batching, checkpointing, gradients
+from trainer.errors import NothingToLearnError, TrainingDivergedError
+from trainer.fit import batching, gradients, lora
 from trainer.fit.batching import Batch
-from trainer.fit.processes import ALONE, Processes
-from trainer.model import adapters, attention
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
 from trainer.model.presets import Preset
 
@@ -39,21 +38,13 @@ WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0
 
 
-class TrainingDivergedError(RetrailError):
-    """The loss or its gradient is no longer a number; the child is thrown away."""
-
-
-class NothingToLearnError(RetrailError):
-    """No batch has two queries or a negative, so there is nothing to tell a positive from."""
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """One optimiser step.
 
     Attributes:
         step: 1 to ``steps``.
-        pairs: in the step's batches.
+        pairs: in the step's batch.
         pairs_per_second: since training began.
         eta_seconds: until the last step, at that speed.
     """
@@ -87,15 +78,12 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
         epochs=chosen("epochs"),
         batch=preset.batch if settings.train_batch_size is None else settings.train_batch_size,
         negatives=chosen("negatives"),
-        rejected_first=settings.train_rejected_first,
         learning_rate=chosen("learning_rate"),
         temperature=chosen("temperature"),
         max_tokens=settings.index_max_tokens,
         seed=settings.train_seed,
-        accumulate=settings.train_accumulate,
         tokens_at_once=settings.train_micro_batch_tokens,
         tokens_kept=settings.train_activation_tokens,
-        checkpointing=settings.train_checkpointing,
         lora_rank=settings.train_lora_rank,
     )
 
@@ -106,7 +94,7 @@ def finetune(
     config: TrainingConfig,
     *,
     on_step: Callable[[Step], None] | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrainingReport:
     """Train a child of ``encoder``, which stays as it is and may go on encoding meanwhile.
 
@@ -121,19 +109,22 @@ def finetune(
         NothingToLearnError: the examples give no step.
         TrainingDivergedError: the loss or its gradient is not finite.
     """
-    steps = plan(examples, config)
+    # Takes seconds to import; the encoder has imported transformers by now.
+    from trainer.model.cpu import training_attention
+
+    batches = plan(examples, config)
     child = encoder.copy()
-    with attention.for_training(child.model):
+    with training_attention(child.model):
         _prepare(child, config)
         started = time.perf_counter()
-        curve = tuple(_train(child, steps, config, started, on_step, processes))
+        curve = tuple(_train(child, batches, config, started, on_step, processes))
         _finish(child, config)
     return TrainingReport(child, curve, time.perf_counter() - started)
 
 
 def _train(
     child: Encoder,
-    steps: Sequence[Sequence[Batch]],
+    batches: Sequence[Batch],
     config: TrainingConfig,
     started: float,
     on_step: Callable[[Step], None] | None,
@@ -141,28 +132,28 @@ def _train(
 ) -> Iterator[Step]:
     optimizer = _optimizer(child.model, config.learning_rate)
     trained = 0
-    for number, batches in enumerate(steps, start=1):
+    for number, batch in enumerate(batches, start=1):
         began = time.perf_counter()
-        learning_rate = config.learning_rate * learning_rate_factor(number, len(steps))
+        learning_rate = config.learning_rate * learning_rate_factor(number, len(batches))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = gradients.accumulate(child, batches, config, processes)
-        _check(loss, number, len(steps))
+        loss = gradients.backward(child, batch, config, processes)
+        _check(loss, number, len(batches))
         norm = torch.nn.utils.clip_grad_norm_(child.model.parameters(), MAX_GRADIENT_NORM)
-        _check(float(norm), number, len(steps))
+        _check(float(norm), number, len(batches))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        pairs = sum(len(batch.queries) for batch in batches)
+        pairs = len(batch.queries)
         trained += pairs
         now = time.perf_counter()
         step = Step(
             step=number,
-            steps=len(steps),
+            steps=len(batches),
             loss=loss,
             learning_rate=learning_rate,
             pairs=pairs,
             pairs_per_second=trained / (now - started),
-            eta_seconds=(now - started) / number * (len(steps) - number),
+            eta_seconds=(now - started) / number * (len(batches) - number),
         )
         _count(step, now - began)
         if on_step is not None:
@@ -170,24 +161,23 @@ def _train(
         yield step
 
 
-def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[list[Batch]]:
-    """The batches of each step of all epochs, in order.
+def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Batch]:
+    """The batch of each step of all epochs, in order.
 
     Raises:
         NothingToLearnError: there is none.
     """
-    steps: list[list[Batch]] = []
-    for number in range(config.epochs):
-        batches = batching.epoch(
+    steps = [
+        batch
+        for number in range(config.epochs)
+        for batch in batching.epoch(
             examples,
             size=config.batch,
             negatives=config.negatives,
-            rejected_first=config.rejected_first,
             seed=config.seed,
             number=number,
         )
-        starts = range(0, len(batches), config.accumulate)
-        steps += [batches[start : start + config.accumulate] for start in starts]
+    ]
     if not steps:
         raise NothingToLearnError(
             f"The {len(examples)} pairs of this run give no training step: that takes two "
@@ -206,17 +196,13 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 def _prepare(child: Encoder, config: TrainingConfig) -> None:
     child.model.requires_grad_(True)
-    if config.checkpointing:
-        checkpointing.enable(child.model)
     if config.lora_rank:
-        child.model = adapters.adapted(child.model, config.lora_rank, config.seed)
+        lora.add_adapters(child.model, config.lora_rank, config.seed)
 
 
 def _finish(child: Encoder, config: TrainingConfig) -> None:
     if config.lora_rank:
-        child.model = adapters.merged(child.model)
-    if config.checkpointing:
-        checkpointing.disable(child.model)
+        lora.merge_adapters(child.model)
     child.model.requires_grad_(False)
 
 

@@ -7,13 +7,14 @@ others are encoded again (GradCache: Gao et al. 2021, "Scaling Deep Contrastive 
 under Memory Limited Setup"): up to a third more work, for a memory that does not grow with the
 batch. Without dropout both ways give the same gradients.
 
-Of several processes each encodes its share of the texts, and all see all vectors
+Of several processes each encodes its shard of the texts, and all see all vectors
 (:mod:`trainer.fit.processes`).
 """
 
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,108 +22,111 @@ from torch import Tensor
 from schemas.runs import TrainingConfig
 from trainer.fit.batching import Batch
 from trainer.fit.loss import weighted_info_nce
-from trainer.fit.processes import ALONE, Processes
-from trainer.model.encoder import Encoder
-from trainer.model.padding import padded
+from trainer.fit.processes import SINGLE_PROCESS, Processes
+from trainer.model.batches import padded_length
+from trainer.model.encoder import Encoder, Kind
 from trainer.model.precision import computes_in_bfloat16
 
 
-def accumulate(
-    encoder: Encoder,
-    batches: Sequence[Batch],
-    config: TrainingConfig,
-    processes: Processes = ALONE,
-) -> float:
-    """Add the gradients of one step's batches to the encoder's parameters.
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a batch.
 
-    Every pair counts alike, in whichever batch it is: the loss is that of one batch with all pairs,
-    in which no query stands against another batch's documents.
-
-    Returns:
-        The loss, the same in all processes.
+    Attributes:
+        length: to which it would be padded alone, in tokens.
     """
-    pairs = sum(len(batch.queries) for batch in batches)
-    loss = sum(
-        backward(encoder, batch, config, share=len(batch.queries) / pairs, processes=processes)
-        for batch in batches
-    )
-    processes.add_up(encoder.model.parameters())
-    return loss
+
+    kind: Kind
+    tokens: Sequence[int]
+    length: int
 
 
 def backward(
     encoder: Encoder,
     batch: Batch,
     config: TrainingConfig,
-    *,
-    share: float = 1.0,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> float:
-    """Add ``share`` of the gradients of a batch to the encoder's parameters.
+    """Add the gradients of a batch to the encoder's parameters.
 
-    In several processes each adds the part of its own texts: summed, they are the gradients.
+    In several processes each computes the part of its own texts, and the parts are summed.
 
     Returns:
-        ``share`` of the loss.
+        The loss, the same in all processes.
     """
-    prefixes = encoder.layout
-    texts = [prefixes.query_prefix + text for text in batch.queries]
-    texts += [prefixes.document_prefix + text for text in batch.documents]
-    rows = encoder.tokens(texts, config.max_tokens)
-    lengths = [padded(len(row), encoder.max_tokens) for row in rows]
-    order = sorted(range(len(rows)), key=lambda index: lengths[index])
-    groups = group_by_length(processes.dealt(order), lengths, config.tokens_at_once)
-    kept, others = _split(groups, lengths, config.tokens_kept)
-    with_graph = _embed(encoder, rows, kept)
+    texts = _tokenize(encoder, batch, config)
+    order = sorted(range(len(texts)), key=lambda index: (texts[index].kind, texts[index].length))
+    groups = group_by_length(processes.shard(order), texts, config.tokens_at_once)
+    kept, others = _split(groups, texts, config.tokens_kept)
+    with_graph = _embed(encoder, texts, kept)
     with torch.no_grad():
-        own = torch.cat([with_graph.detach(), _embed(encoder, rows, others)])
-    vectors = processes.gathered(own, len(rows))
+        own = torch.cat([with_graph.detach(), _embed(encoder, texts, others)])
+    vectors = processes.all_gather(own, len(texts))
     back = torch.tensor(order).argsort().to(vectors.device)
     vectors = vectors[back].requires_grad_()
-    loss = _loss(vectors, batch, config) * share
+    loss = _loss(vectors, batch, config)
     loss.backward()  # type: ignore[no-untyped-call]
     gradient = vectors.grad
     assert gradient is not None
     if kept:
         with_graph.backward(gradient[[index for group in kept for index in group]])  # type: ignore[no-untyped-call]
     for group in others:
-        _embed(encoder, rows, [group]).backward(gradient[group])  # type: ignore[no-untyped-call]
+        _embed(encoder, texts, [group]).backward(gradient[group])  # type: ignore[no-untyped-call]
+    processes.all_reduce_gradients(encoder.model.parameters())
     return float(loss.detach())
 
 
 def group_by_length(
-    order: Sequence[int], lengths: Sequence[int], tokens_at_once: int
+    order: Sequence[int], texts: Sequence[Text], tokens_at_once: int
 ) -> list[list[int]]:
-    """Cut ``order``, indices of ``lengths`` from short to long, into groups of like length.
+    """Cut ``order``, indices of ``texts`` by kind and length, into groups of like length.
 
     Padded to its longest member, a group has at most ``tokens_at_once`` tokens, or one member.
     """
     groups: list[list[int]] = []
     for index in order:
-        if groups and lengths[index] * (len(groups[-1]) + 1) <= tokens_at_once:
-            groups[-1].append(index)
+        text, group = texts[index], groups[-1] if groups else []
+        fits = text.length * (len(group) + 1) <= tokens_at_once
+        if group and fits and texts[group[0]].kind == text.kind:
+            group.append(index)
         else:
             groups.append([index])
     return groups
 
 
+def _tokenize(encoder: Encoder, batch: Batch, config: TrainingConfig) -> list[Text]:
+    """Queries first, then documents."""
+    kinds: tuple[tuple[Kind, Sequence[str]], ...] = (
+        ("query", batch.queries),
+        ("document", batch.documents),
+    )
+    return [
+        Text(kind, row, padded_length(len(row), encoder.max_tokens))
+        for kind, texts in kinds
+        for row in encoder.tokenize(texts, kind, config.max_tokens)
+    ]
+
+
 def _split(
-    groups: Sequence[list[int]], lengths: Sequence[int], tokens: int
+    groups: Sequence[list[int]], texts: Sequence[Text], tokens: int
 ) -> tuple[Sequence[list[int]], Sequence[list[int]]]:
     """The first groups, of at most so many padded tokens together, and the others."""
-    sizes = itertools.accumulate(len(group) * lengths[group[-1]] for group in groups)
+    sizes = itertools.accumulate(len(group) * texts[group[-1]].length for group in groups)
     count = sum(size <= tokens for size in sizes)
     return groups[:count], groups[count:]
 
 
-def _embed(
-    encoder: Encoder, rows: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]
-) -> Tensor:
+def _embed(encoder: Encoder, texts: Sequence[Text], groups: Sequence[Sequence[int]]) -> Tensor:
     """Vectors in the order of ``groups``; there may be none."""
     if not groups:
         return torch.zeros(0, encoder.dimension, device=encoder.device)
     with _autocast(encoder):
-        return torch.cat([encoder.forward([rows[i] for i in group]) for group in groups])
+        return torch.cat(
+            [
+                encoder.forward([texts[index].tokens for index in group], texts[group[0]].kind)
+                for group in groups
+            ]
+        )
 
 
 def _loss(vectors: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:

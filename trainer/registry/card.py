@@ -86,7 +86,7 @@ def first_card(
     release: Release,
     model: str,
     *,
-    max_tokens: int | None,
+    max_tokens: int,
     query_prompt: str,
     document_prompt: str,
 ) -> str:
@@ -94,7 +94,7 @@ def first_card(
 
     Args:
         model: RETRAIL_MODEL.
-        max_tokens: longest input; ``None``: the model's own limit.
+        max_tokens: longest input.
         query_prompt: written before every query.
         document_prompt: written before every document.
     """
@@ -114,7 +114,7 @@ def first_card(
         "\n## Inputs\n",
         _table(
             {
-                "longest input, in tokens": str(max_tokens or "the model's own limit"),
+                "longest input, in tokens": str(max_tokens),
                 "prompt of queries": f"`{query_prompt}`" if query_prompt else "none",
                 "prompt of documents": f"`{document_prompt}`" if document_prompt else "none",
             }

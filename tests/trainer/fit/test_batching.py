@@ -55,32 +55,26 @@ def test_the_seed_decides_and_the_order_of_arrival_does_not() -> None:
     assert batches(examples) != batches(examples, number=1)
 
 
-@pytest.mark.parametrize(("count", "rejected"), [(0, 0), (1, 1), (2, 2), (3, 2), (9, 2)])
-def test_rejected_documents_are_the_first_negatives_if_wanted(count: int, rejected: int) -> None:
-    one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(7)), rejected=2)
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_negatives_are_different_texts_and_as_many_as_wanted(count: int) -> None:
+    one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(7)))
 
-    chosen = own_negatives(
-        one, count, known_positives([one]), rejected_first=True, seed=0, number=0
-    )
+    chosen = own_negatives(one, count, known_positives([one]), seed=0, number=0)
 
-    assert chosen[:rejected] == ["text 0", "text 1"][:rejected]
     assert len(chosen) == len(set(chosen)) == min(count, 7)
 
 
-@pytest.mark.parametrize(("rejected_first", "leading"), [(False, 0), (True, 1)])
-def test_negatives_are_drawn_anew_each_epoch(rejected_first: bool, leading: int) -> None:
+def test_negatives_are_drawn_anew_each_epoch_and_all_have_the_same_chance() -> None:
     one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(50)), rejected=1)
     positives = known_positives([one])
 
     def drawn(number: int) -> list[str]:
-        return own_negatives(
-            one, 4, positives, rejected_first=rejected_first, seed=0, number=number
-        )
+        return own_negatives(one, 4, positives, seed=0, number=number)
 
     assert drawn(0) == drawn(0)
     assert len({tuple(drawn(number)) for number in range(5)}) == 5
-    counts = Counter(text for number in range(2000) for text in drawn(number)[leading:])
-    assert len(counts) == 50 - leading
+    counts = Counter(text for number in range(2000) for text in drawn(number))
+    assert len(counts) == 50
     assert all(90 < count < 240 for count in counts.values())
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas.runs import TrainingConfig
 from tests.trainer.labelled import example
 from trainer.fit import finetune, gradients
-from trainer.fit.gradients import group_by_length
+from trainer.fit.gradients import Text, group_by_length
 from trainer.fit.loss import weighted_info_nce
 from trainer.model.encoder import Encoder
 
@@ -35,7 +35,7 @@ def gradients_of(encoder: Encoder, **changes: Any) -> tuple[float, dict[str, tor
     child = encoder.copy()
     child.model.requires_grad_(True)
     config = CONFIG.model_copy(update=changes)
-    ((batch,),) = finetune.plan(EXAMPLES, config)
+    (batch,) = finetune.plan(EXAMPLES, config)
     loss = gradients.backward(child, batch, config)
     found = {name: p.grad for name, p in child.model.named_parameters() if p.grad is not None}
     return loss, found
@@ -45,12 +45,14 @@ def test_gradients_are_those_of_the_loss_over_one_padded_batch(encoder: Encoder)
     loss, found = gradients_of(encoder)
 
     child = encoder.copy()
-    ((batch,),) = finetune.plan(EXAMPLES, CONFIG)
-    texts = [*batch.queries, *batch.documents]
-    vectors = child.forward(child.tokens(texts, CONFIG.max_tokens))
+    (batch,) = finetune.plan(EXAMPLES, CONFIG)
+    queries, documents = (
+        child.forward(child.tokenize(texts, kind, CONFIG.max_tokens), kind)
+        for texts, kind in ((batch.queries, "query"), (batch.documents, "document"))
+    )
     expected = weighted_info_nce(
-        vectors[:6],
-        vectors[6:],
+        queries,
+        documents,
         torch.tensor(batch.positive),
         torch.zeros(6, len(batch.documents), dtype=torch.bool),
         torch.tensor(batch.weights),
@@ -76,12 +78,18 @@ def test_bounded_memory_gives_the_same_gradients(encoder: Encoder) -> None:
     assert any(gradient.abs().max() > 1e-3 for gradient in found.values())
 
 
-@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4096))
-def test_groups_hold_every_text_once_and_are_bounded(lengths: list[int], bound: int) -> None:
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    groups = group_by_length(order, lengths, bound)
+texts = st.builds(Text, st.sampled_from(["query", "document"]), st.just(()), st.integers(1, 600))
 
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+
+@given(st.lists(texts, max_size=80), st.integers(1, 4096))
+def test_groups_hold_every_text_once_and_are_of_one_kind_and_bounded(
+    texts: list[Text], bound: int
+) -> None:
+    order = sorted(range(len(texts)), key=lambda index: (texts[index].kind, texts[index].length))
+    groups = group_by_length(order, texts, bound)
+
+    assert sorted(index for group in groups for index in group) == list(range(len(texts)))
     for group in groups:
-        longest = max(lengths[index] for index in group)
+        assert len({texts[index].kind for index in group}) == 1
+        longest = max(texts[index].length for index in group)
         assert len(group) == 1 or longest * len(group) <= bound

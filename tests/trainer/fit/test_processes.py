@@ -8,7 +8,7 @@ import torch
 
 from tests.trainer.joint_training import WAYS, computed
 from trainer.fit import gradients, processes
-from trainer.fit.processes import ALONE, Processes
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 
 ROOT = Path(__file__).parents[3]
 Found = dict[str, Any]
@@ -30,7 +30,7 @@ def alone(tiny: Path) -> Found:
     """What one process computes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
-        return computed(tiny, ALONE)
+        return computed(tiny, SINGLE_PROCESS)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -56,23 +56,23 @@ def test_two_processes_train_one_child(together: tuple[Found, Found], alone: Fou
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_everything_is_dealt_once(size: int) -> None:
-    dealt = [list(Processes(rank, size).dealt(range(4))) for rank in range(size)]
+def test_each_item_is_in_one_shard(size: int) -> None:
+    shards = [list(Processes(rank, size).shard(range(4))) for rank in range(size)]
 
-    assert sorted(item for share in dealt for item in share) == [0, 1, 2, 3]
+    assert sorted(item for shard in shards for item in shard) == [0, 1, 2, 3]
 
 
 def test_one_process_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     with processes.joined() as alone:
-        assert alone == ALONE
+        assert alone == SINGLE_PROCESS
         assert alone.first
     assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("bucket", [1, 10, 1000])
-def test_gradients_are_added_up_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
+def test_gradients_are_reduced_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
     monkeypatch.setattr(processes, "BUCKET", bucket)
     tensors = [torch.zeros(size) for size in (4, 4, 4, 20, 1)]
 

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from schemas.errors import RestartRequiredError
-from trainer.model.encoder import Encoder, Precision
-from trainer.model.padding import padded
-from trainer.model.pooling import Pooling
+from trainer.model import batches
+from trainer.model.batches import padded_length
+from trainer.model.encoder import Encoder, Kind
+from trainer.model.loading import PoolingMode
+from trainer.model.precision import Precision
+from trainer.model.presets import Preset
 from trainer.registry.manifest import digest_of
 
 ROOT = Path(__file__).parents[3]
@@ -34,12 +38,13 @@ def test_vectors_are_normalised_float32_in_order(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("tokens", [1, 300, 4096])
 def test_a_vector_does_not_depend_on_the_other_texts(
-    tiny: Path, precision: Precision, batch: int
+    tiny: Path, precision: Precision, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.load(tiny, precision=precision, device="cpu")
-    together = encoder.encode_documents(TEXTS, batch=batch)
+    monkeypatch.setattr(batches, "_LEAST_TOKENS_ON_A_CORE", tokens)
+    together = encoder.encode_documents(TEXTS)
 
     for text, vector in zip(TEXTS, together, strict=True):
         np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
@@ -49,9 +54,9 @@ def test_a_vector_does_not_depend_on_the_other_texts(
 @pytest.mark.usefixtures("two_cores")
 def test_a_vector_is_the_same_on_one_core_and_on_all(tiny: Path, precision: Precision) -> None:
     encoder = Encoder.load(tiny, precision=precision, device="cpu")
-    side_by_side = encoder.encode_documents(TEXTS, batch=3)
+    in_parallel = encoder.encode_documents(TEXTS)
 
-    for text, vector in zip(TEXTS, side_by_side, strict=True):
+    for text, vector in zip(TEXTS, in_parallel, strict=True):
         np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
 
 
@@ -63,11 +68,11 @@ class Full:
         self.sizes: list[int] = []
         self._forward = encoder.forward
 
-    def forward(self, rows: Sequence[Sequence[int]], *, model: object = None) -> Tensor:
+    def forward(self, rows: Sequence[Sequence[int]], kind: Kind, *, model: Any = None) -> Tensor:
         self.sizes.append(len(rows))
-        if len(rows) * padded(max(map(len, rows)), self.encoder.max_tokens) > self.room:
+        if len(rows) * padded_length(max(map(len, rows)), self.encoder.max_tokens) > self.room:
             raise self.error
-        return self._forward(rows, model=model)
+        return self._forward(rows, kind, model=model)
 
 
 OUT_OF_MEMORY = [
@@ -98,18 +103,18 @@ def test_batches_shrink_until_memory_suffices_and_stay_so(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_two_batches_that_do_not_fit_side_by_side_are_encoded_in_turn_from_then_on(
+def test_two_batches_that_do_not_fit_at_once_are_encoded_in_turn_from_then_on(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.load(tiny, device="cpu")
     expected = encoder.encode_documents(TEXTS)
     threads: set[str] = set()
 
-    def forward(rows: Sequence[Sequence[int]], *, model: object = None) -> Tensor:
+    def forward(rows: Sequence[Sequence[int]], kind: Kind, *, model: Any = None) -> Tensor:
         threads.add(threading.current_thread().name)
         if threading.current_thread() is not threading.main_thread():
             raise MemoryError
-        return Encoder.forward(encoder, rows, model=model)
+        return Encoder.forward(encoder, rows, kind, model=model)
 
     monkeypatch.setattr(encoder, "forward", forward)
 
@@ -183,8 +188,9 @@ def test_long_texts_are_cut(tiny: Path) -> None:
 def test_progress_counts_up_to_the_number_of_texts(encoder: Encoder) -> None:
     seen: list[tuple[int, int]] = []
 
-    encoder.encode_documents([*TEXTS, *TEXTS], batch=8, progress=lambda *done: seen.append(done))
+    encoder.encode_documents([*TEXTS, *TEXTS], progress=lambda *done: seen.append(done))
 
+    assert len(seen) > 3
     assert seen == sorted(seen)
     assert seen[-1] == (100, 100)
 
@@ -208,15 +214,13 @@ def test_threads_share_an_encoder(encoder: Encoder) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
 def test_sentence_transformers_loads_what_is_saved(
-    tiny: Path, tmp_path: Path, pooling: Pooling
+    tiny: Path, tmp_path: Path, pooling: PoolingMode
 ) -> None:
     encoder = Encoder.load(
         tiny,
-        query_prefix="ask: ",
-        document_prefix="doc: ",
-        pooling=pooling,
+        preset=Preset(pooling, "ask: ", "doc: "),
         max_tokens=24,
         precision="float32",
     )
@@ -229,7 +233,7 @@ def test_sentence_transformers_loads_what_is_saved(
     assert (theirs.encode_query(texts) * queries).sum(1).min() > 0.9999
     assert (theirs.encode_document(texts) * documents).sum(1).min() > 0.9999
     again = Encoder.load(tmp_path / "saved", precision="float32")
-    assert again.layout == encoder.layout
+    assert (again.prompts, again.max_tokens) == (("ask: ", "doc: "), 24)
     np.testing.assert_array_equal(again.encode_queries(texts), queries)
     np.testing.assert_array_equal(again.encode_documents(texts), documents)
     assert not [path for path in (tmp_path / "saved").rglob("*") if path.suffix == ".bin"]
@@ -268,6 +272,7 @@ def test_a_copy_has_weights_of_its_own(encoder: Encoder) -> None:
 
 def test_transformers_models_are_imported_with_the_first_model() -> None:
     code = (
-        "import sys, trainer.model.encoder; sys.exit('transformers.modeling_utils' in sys.modules)"
+        "import sys, trainer.model.encoder, trainer.fit.finetune; "
+        "sys.exit(not {'transformers', 'sentence_transformers'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0

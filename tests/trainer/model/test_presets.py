@@ -1,6 +1,5 @@
 """The recipes, each on a tiny model of its architecture, against the models' own READMEs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from structlog.testing import capture_logs
 from transformers import AutoModel, AutoTokenizer
 
 from schemas.settings import Settings
@@ -77,7 +77,7 @@ def last_token_pool(folder: Path, texts: list[str]) -> NDArray[np.float32]:
         ("", "minilm"),
     ],
 )
-def test_the_name_tells_the_family_of_a_bert(tiny: Path, name: str, wanted: str) -> None:
+def test_the_name_decides_the_family_of_a_bert(tiny: Path, name: str, wanted: str) -> None:
     assert presets.family(tiny, name) == wanted
 
 
@@ -109,16 +109,11 @@ def test_qwen3_embedding_is_read_as_its_readme_says(qwen3: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("ends_with_eos", [True, False])
-def test_every_text_of_a_decoder_ends_with_a_special_token(
-    tmp_path: Path, ends_with_eos: bool
-) -> None:
-    encoder = load(write_tiny_qwen3(tmp_path, ends_with_eos=ends_with_eos), max_tokens=20)
-    special = 0 if ends_with_eos else 1
+def test_the_last_token_of_a_decoder_stays_when_a_text_is_cut(qwen3: Path) -> None:
+    encoder = load(qwen3, max_tokens=20)
 
-    for row in encoder.tokens([*TEXTS, ""]):
-        assert row[-1] == special
-        assert row.count(special) == 1
+    for row in encoder.tokenize([*TEXTS, ""], "query"):
+        assert row[-1] == 0
         assert len(row) <= 20
 
 
@@ -135,23 +130,28 @@ def test_a_saved_model_carries_its_recipe(
     np.testing.assert_array_equal(again.encode_queries(TEXTS), expected)
     other = SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(other.encode(TEXTS, prompt_name="query"), expected, atol=1e-5)
-    assert other.prompts["query"].startswith(prefix)
-    # So the trainer knows the family of a parent that is only "v7" in the registry.
+    assert str(other.prompts["query"]).startswith(prefix)
+    # So the trainer finds the family of a parent that is only "v7" in the registry.
     assert presets.preset("auto", tmp_path) is presets.preset(
         "auto", request.getfixturevalue(name), "e5"
     )
-    side = json.loads((tmp_path / "tokenizer_config.json").read_text()).get("padding_side", "right")
-    assert side == ("left" if name == "qwen3" else "right")
 
 
-def test_the_models_own_files_and_the_settings_come_first(e5: Path, tmp_path: Path) -> None:
-    assert load(e5, query_prefix="ask: ").layout.query_prefix == "ask: "
-    load(e5, query_prefix="ask: ", pooling="cls").save(tmp_path)
+def test_a_setting_comes_before_the_preset_and_the_models_own_prompts_before_both(
+    e5: Path, tmp_path: Path
+) -> None:
+    first = load(e5, query_prefix="ask: ")
+    assert first.prompts == ("ask: ", "passage: ")
+    first.save(tmp_path)
 
-    layout = Encoder.load(tmp_path, preset=PRESETS["qwen3-embedding"], device="cpu").layout
+    with capture_logs() as logged:
+        encoder = Encoder.load(
+            tmp_path, preset=PRESETS["qwen3-embedding"], document_prefix="d: ", device="cpu"
+        )
 
-    assert (layout.pooling, layout.query_prefix) == ("cls", "ask: ")
-    assert layout.document_prefix == "passage: "
+    assert encoder.prompts == ("ask: ", "passage: ")
+    assert encoder.model[1].pooling_mode == "mean"
+    assert "the model's own prompts are used" in [line["event"] for line in logged]
 
 
 @pytest.mark.parametrize("name", ["e5", "e5-instruct", "qwen3-embedding"])

@@ -13,8 +13,8 @@ from schemas.errors import ConfigurationError
 from schemas.runs import TrainingConfig
 from tests.tiny_model import write_tiny_qwen3
 from tests.trainer.labelled import example
-from trainer.fit import finetune
-from trainer.model import adapters, presets
+from trainer.fit import finetune, lora
+from trainer.model import presets
 from trainer.model.encoder import Encoder
 
 EXAMPLES = [
@@ -51,14 +51,15 @@ def test_the_child_is_a_plain_model_whose_matrices_learned(qwen3: Encoder, tmp_p
 
     assert report.steps[-1].loss < report.steps[0].loss
     child, parent = report.encoder.model.state_dict(), qwen3.model.state_dict()
-    assert type(report.encoder.model) is type(qwen3.model)
+    assert type(report.encoder.model[0].model) is type(qwen3.model[0].model)
     assert child.keys() == parent.keys()
     moved = {name for name in parent if not torch.equal(child[name], parent[name])}
     assert moved == {name for name in parent if name.endswith("_proj.weight")}
     assert not any(parameter.requires_grad for parameter in report.encoder.model.parameters())
 
     report.encoder.save(tmp_path)
-    assert load_file(tmp_path / "model.safetensors").keys() == child.keys()
+    saved = load_file(tmp_path / "model.safetensors")
+    assert {f"0.model.{name}" for name in saved} == child.keys()
     assert not list(tmp_path.glob("adapter*"))
     again = Encoder.load(tmp_path, max_tokens=None, precision="float32", device="cpu")
     np.testing.assert_array_equal(again.encode_queries(TEXTS), report.encoder.encode_queries(TEXTS))
@@ -68,7 +69,7 @@ def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: E
     child = qwen3.copy()
     expected = qwen3.encode_queries(TEXTS)
 
-    child.model = adapters.adapted(child.model, 2, seed=0)
+    lora.add_adapters(child.model, 2, seed=0)
     np.testing.assert_allclose(child.encode_queries(TEXTS), expected, atol=1e-6)
     trainable = {name for name, p in child.model.named_parameters() if p.requires_grad}
     assert trainable
@@ -80,7 +81,7 @@ def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: E
                 parameter.add_(0.05)
     trained = child.encode_queries(TEXTS)
     assert np.abs(trained - expected).max() > 1e-3
-    child.model = adapters.merged(child.model)
+    lora.merge_adapters(child.model)
     np.testing.assert_allclose(child.encode_queries(TEXTS), trained, atol=1e-5)
 
 
@@ -96,21 +97,9 @@ def test_the_seed_decides_the_child(qwen3: Encoder) -> None:
     assert np.abs(vectors(2) - first).max() > 0
 
 
-def test_with_checkpointing_the_child_is_the_same(qwen3: Encoder) -> None:
-    plain, checkpointed = (
-        finetune.finetune(qwen3, EXAMPLES, config(epochs=2, **changes))
-        for changes in ({}, {"checkpointing": True, "tokens_kept": 0})
-    )
-
-    assert [step.loss for step in checkpointed.steps] == pytest.approx(
-        [step.loss for step in plain.steps], rel=1e-2
-    )
-    assert not checkpointed.encoder.model.layers[0].training
-
-
 def test_without_peft_the_error_says_what_to_install(
     qwen3: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigurationError, match=r"retrail\[lora\]"):
+    with pytest.raises(ConfigurationError, match=r"retrail-server\[lora\]"):
         finetune.finetune(qwen3, EXAMPLES, config())

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from schemas.errors import ConfigurationError
+from trainer.model.loading import transformers_of
 
 SCALE = 2
 """LoRA's alpha over its rank."""
 
 
-def adapted(model: Any, rank: int, seed: int) -> Any:
-    """``model`` with adapters of ``rank`` on all its linear layers, and only them trainable.
+def add_adapters(model: Any, rank: int, seed: int) -> None:
+    """Put adapters of ``rank`` on all linear layers of a model's transformers, and freeze those.
 
     Args:
-        model: is changed.
+        model: a ``SentenceTransformer``. Its Dense modules, which are small, train whole.
         rank: of the adapters.
         seed: decides their first weights; the vectors are those of the model itself until a step.
 
@@ -41,9 +42,13 @@ def adapted(model: Any, rank: int, seed: int) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config).eval()
+        modules: list[Any] = transformers_of(model)
+        for module in modules:
+            module.model = get_peft_model(module.model, config).eval()
 
 
-def merged(model: Any) -> Any:
-    """The plain model that :func:`adapted` gave, its adapters added into its matrices."""
-    return model.merge_and_unload()
+def merge_adapters(model: Any) -> None:
+    """Undo :func:`add_adapters`, the adapters added into the matrices."""
+    modules: list[Any] = transformers_of(model)
+    for module in modules:
+        module.model = module.model.merge_and_unload()
