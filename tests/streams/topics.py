@@ -16,10 +16,12 @@ from schemas.topics import Topics
 from streams.mine.fold import Fold, Limits, Resume
 
 
-def publish(settings: Settings, events: Iterable[Envelope], patience: float = 30) -> None:
+def publish(
+    settings: Settings, events: Iterable[Envelope], patience: float = 30, **options: object
+) -> None:
     """Put events on trajectory-events, acknowledged within ``patience`` seconds."""
     records = [(event.trajectory_id.encode(), event.to_json(), []) for event in events]
-    send(settings, records, patience=patience)
+    send(settings, records, patience=patience, **options)
 
 
 def send(
@@ -27,8 +29,12 @@ def send(
     records: Iterable[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]],
     topic: str | None = None,
     patience: float = 30,
+    **options: object,
 ) -> None:
-    """Put raw records (key, value, headers) on a topic, by default trajectory-events."""
+    """Put raw records (key, value, headers) on a topic, by default trajectory-events.
+
+    ``options`` are the producer's, dots as underscores.
+    """
     topic = topic or Topics.of(settings).trajectory_events
     producer = Producer(
         settings.kafka(
@@ -36,6 +42,7 @@ def send(
             linger_ms=5,
             message_max_bytes=20_000_000,
             enable_idempotence=True,
+            **options,
         )
     )
     failures = []
