@@ -91,7 +91,7 @@ JUDGE_SECONDS = Histogram(
 )
 JUDGE_REQUESTS = Counter(
     "retrail_judge_requests_total",
-    "Questions to a judging server, by result (answered, cached, shared: with one under way, "
+    "Questions to a judging server, by result (answered, cached, shared: with a running one, "
     "unusable, retried).",
     ["result"],
 )

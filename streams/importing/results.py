@@ -70,9 +70,10 @@ def _beside(doc_ids: tuple[str, ...], hits: list[Found]) -> list[Found]:
 def _split_json(queries: list[str], value: Any, tool: SearchTool) -> list[Answer]:
     if isinstance(value, dict):
         named = [(query, value[query]) for query in queries if query in value]
-        value = value if named else first(value, tool.hits)
         if named:
             return [(query, _in_json(part, tool)) for query, part in named]
+        lists = (at(value, path) for path in tool.hits)
+        value = next((found for found in lists if isinstance(found, list)), None)
     if not isinstance(value, list):
         return []
     if len(value) == len(queries) and all(isinstance(part, list) for part in value):
@@ -116,7 +117,7 @@ def _in_text(text: str, tool: SearchTool) -> list[Found]:
 
 def _matches(text: str, tool: SearchTool) -> list[tuple[int, Found]]:
     """Place and hit of each match of the first pattern that matches."""
-    for pattern in tool.expressions:
+    for pattern in tool.expressions():
         found = [
             (match.start(), Found(doc_id, title=(match.groupdict().get("title") or "").strip()))
             for match in pattern.finditer(text)

@@ -6,7 +6,7 @@ The defaults are in ``tools.toml``; ``--tools FILE`` puts entries of the same fo
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,9 @@ class SearchTool(_Entry):
                 raise ValueError(f"{pattern!r} has no group (?P<id>…)")
         return patterns
 
-    @cached_property
-    def expressions(self) -> list[re.Pattern[str]]:
+    def expressions(self) -> Iterator[re.Pattern[str]]:
         """The patterns, compiled; ^ and $ are the ends of lines."""
-        return [re.compile(pattern, re.MULTILINE) for pattern in self.patterns]
+        return (re.compile(pattern, re.MULTILINE) for pattern in self.patterns)
 
 
 class OpenTool(_Entry):
@@ -108,7 +107,7 @@ class ToolMap:
         Raises:
             InputError: the file cannot be read, or is no tool map.
         """
-        defaults = _read(DEFAULTS)
+        defaults = _defaults()
         tools = _named(defaults)
         if path is not None:
             bases: tuple[Tool, ...] = (defaults.search[0], defaults.open[0])
@@ -134,6 +133,11 @@ def _named(file: _File, bases: tuple[Tool, ...] = ()) -> dict[str, Tool]:
         )
         named |= dict.fromkeys(map(str.lower, entry.names), tool)
     return named
+
+
+@cache
+def _defaults() -> _File:
+    return _read(DEFAULTS)
 
 
 def _read(path: Path) -> _File:

@@ -77,7 +77,7 @@ def judged(
     judge: Judge | None,
     answer: Verdict | None = None,
 ) -> Event:
-    """The event as it goes on: without texts, with its source and its verdict.
+    """The judged event: without texts, with its source and its verdict.
 
     Args:
         event: a published event; it is changed, and returned.

@@ -55,7 +55,7 @@ class MineTask:
 
     @property
     def recovered(self) -> bool:
-        """Whether it has folded again what a former owner wrote the pairs of."""
+        """Whether it has folded again all records whose pairs a former owner wrote."""
         return self._next >= self._acknowledged
 
     def process(self, records: Sequence[Record], end: int) -> None:

@@ -85,7 +85,7 @@ def test_pairs_are_shown_once_and_what_is_no_pair_is_named(
 
     done = retrail("pairs", "--jsonl")
     assert done.out.encode() == first + b"\n" + second + b"\n"
-    assert "is no pair" in done.err
+    assert "is not a pair" in done.err
     assert done.status == 0
     assert len(retrail("pairs", "--jsonl", "--repeats").out.splitlines()) == 3
     table = retrail("pairs").out
