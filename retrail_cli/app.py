@@ -7,7 +7,6 @@ import typer
 from retrail_cli import (
     dlq,
     doctor,
-    index,
     installation,
     local,
     pairs,
@@ -72,6 +71,6 @@ app.command()(releases.promote)
 app.command()(releases.rollback)
 app.add_typer(installation.topics, name="topics")
 app.add_typer(worker.app, name="worker")
-app.add_typer(index.app, name="index")
+app.add_typer(releases.index, name="index")
 app.add_typer(command.app, name="documents")
 app.add_typer(dlq.app, name="dlq")

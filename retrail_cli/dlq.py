@@ -11,11 +11,11 @@ from retrail_cli.output import print_table
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Record
-    from schemas.headers import DeadLetter
+    from schemas.base import DeadLetter
     from schemas.settings import Settings
 
 app = typer.Typer(
-    help="Show and replay dead letters: records that could not be read, as they came.",
+    help="Dead letters, as they came: records that could not be read.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -120,6 +120,7 @@ def replay(
       retrail dlq replay --reason unsupported_version
     """
     from retrail_runtime.kafka import Outgoing, producer, send_all
+    from schemas.base import original_headers
     from schemas.errors import InputError
     from schemas.settings import load
     from schemas.topics import Topics
@@ -137,7 +138,7 @@ def replay(
             if not (everything or _place(record) in wanted or letter.reason == reason):
                 continue
             if record.value:
-                headers = letter.original_headers(record.headers)
+                headers = original_headers(record.headers)
                 yield Outgoing(record.key, record.value, headers)
             else:
                 bodiless.append(f"{letter.topic} {letter.partition}:{letter.offset}")
@@ -152,9 +153,48 @@ def replay(
         )
 
 
+@app.command()
+def skip(
+    topic: Annotated[str, typer.Argument(help="As the worker's error names it.")],
+    partition: Annotated[int, typer.Argument(min=0, help="Of that topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="First offset that cannot be decoded.")],
+) -> None:
+    """Pass over a batch that judge or miner cannot decode, and put that on record.
+
+    A worker stops where a batch has a wrong checksum or an unknown format, and names its place.
+    Restore the partition from a replica or a copy if you can. Else this command writes a dead
+    letter with reason "skipped", and every worker that cannot decode the batch at that offset goes
+    on behind it, at its next start. The records of the batch are lost. A record that can be decoded
+    is never passed over.
+
+    \b
+    Example:
+      retrail dlq skip trajectory-events 2 1207
+    """
+    from retrail_runtime.kafka import producer, publish_and_wait, require_broker
+    from schemas.base import SKIPPED, DeadLetter
+    from schemas.errors import InputError
+    from schemas.settings import load
+    from schemas.topics import Topics
+
+    settings = load()
+    topics = Topics.of(settings)
+    if topic not in (topics.trajectory_events, topics.judged_events):
+        raise InputError(f"Name {topics.trajectory_events} or {topics.judged_events}.")
+    count = require_broker(settings, [topic, topics.trajectory_events_dlq])[topic]
+    if partition >= count:
+        raise InputError(f"{topic} has partitions 0 to {count - 1}.")
+    message = "passed over with `retrail dlq skip`"
+    letter = DeadLetter(topic, partition, offset, "operator", SKIPPED, message=message)
+    publish_and_wait(
+        producer(settings), topics.trajectory_events_dlq, value=b"", headers=letter.headers()
+    )
+    typer.echo(f"Workers that cannot decode {topic} {partition}:{offset} pass over its batch.")
+
+
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
     from retrail_runtime.kafka import read_to_end, require_broker
-    from schemas.headers import DeadLetter
+    from schemas.base import DeadLetter
     from schemas.topics import Topics
 
     topics = Topics.of(settings)

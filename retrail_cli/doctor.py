@@ -23,9 +23,9 @@ COLOURS = {
 def doctor() -> None:
     """Check what the workers and commands need.
 
-    Looks at Java, Kafka, topics, Milvus, the model, the registry of models, the judge and the data
-    folder. Each line shows what was found or what to do; the exit status is 1 if something needed
-    is missing. What only `retrail up` needs is optional.
+    Looks at Java, Kafka, topics, codecs, Milvus, the model, the registry of models, the judge and
+    the data folder. Each line shows what was found or what to do; the exit status is 1 if something
+    needed is missing. What only `retrail up` needs is optional.
 
     \b
     Example:
@@ -70,6 +70,13 @@ def local_kafka(settings: "Settings") -> str:
     fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
     where = f"in {folder}" if fetched else "fetched at the first start"
     return f"{artifacts.kafka_version()}, {where}; {found}"
+
+
+def codecs(settings: "Settings") -> str:
+    from streams.loop.faust_private import CODECS, require_codecs
+
+    require_codecs()
+    return f"{', '.join(CODECS)} can be read"
 
 
 def local_milvus(settings: "Settings") -> str:
@@ -154,6 +161,7 @@ CHECKS: dict[str, Check] = {
     "Milvus Lite, for `retrail up`": local_milvus,
     "Kafka": broker,
     "Topics": topics,
+    "Codecs of producers": codecs,
     "Milvus": milvus,
     "First model": model,
     "Registry of models": registry,

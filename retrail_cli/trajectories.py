@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -10,82 +10,211 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from retrail_cli.output import counted
-from schemas.choices import FileFormat, JudgeName, ProfileName
+from schemas.choices import JudgeName, ProfileName
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Outgoing
-
+    from schemas.settings import Settings
+    from streams.importing.documents import Documents
+    from streams.importing.importer import Importer
+    from streams.importing.normalise import Part
+    from streams.importing.report import Report
 
 STANDARD_OUTPUT = Path("-")
+SHOWN = 20
+"""Problems that are printed; more are only counted."""
 
-PATHS = typer.Argument(help="Files, or folders of *.json (lrat) or *.jsonl (events).")
-FORMAT = typer.Option(
-    "--format",
-    help="lrat: one trajectory a file, as the LRAT project stores them; events: one event a line, "
-    "as on the topic.",
-)
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Files of JSON or JSON Lines, also compressed by gzip or Zstandard; or folders of "
+        "*.json, *.jsonl and *.ndjson files, also deep in them."
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="events, lrat, openai, anthropic, react, atif, or one that a package adds; auto: each "
+        "file's content decides. See docs/import.md.",
+    ),
+]
+Tools = Annotated[
+    Path | None,
+    typer.Option(
+        "--tools", help="TOML: which tools search and open. See docs/import.md.", show_default=False
+    ),
+]
+DocumentsPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--documents",
+        help="What `retrail documents load` takes: ids of hits are looked up there.",
+        show_default=False,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Read everything first; do nothing if a trajectory is broken."),
+]
+ReportPath = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write the report here, as JSON.", show_default=False),
+]
 
 
 def publish(
-    paths: Annotated[list[Path], PATHS],
-    file_format: Annotated[FileFormat, FORMAT] = "lrat",
+    paths: Paths,
+    file_format: Format = "auto",
+    tools: Tools = None,
+    documents: DocumentsPath = None,
+    strict: Strict = False,
+    report: ReportPath = None,
 ) -> None:
     """Publish trajectories in files.
 
-    All files are read before the first event is sent, and the command ends when Kafka has
-    acknowledged every event. Ids come from the files, so publishing a file twice changes nothing.
+    The command ends when Kafka has acknowledged every event. Ids follow from the trajectories, so
+    publishing them twice changes nothing.
+
+    \b
+    Exit status: 1 if a trajectory could not be read, or not to its end (the others are published);
+    3 if the figures say that the files were probably misunderstood.
 
     \b
     Examples:
-      retrail publish trajectories/ --format lrat
-      retrail publish monday.jsonl tuesday.jsonl --format events
+      retrail publish trajectories/
+      retrail publish logs/ --format openai --tools tools.toml --report report.json
     """
     from retrail_cli.output import bar
     from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load
     from schemas.topics import Topics
-    from streams.importing.offline import files_of
+    from streams.importing.files import files_of
 
     settings = load()
-    files = files_of(paths, file_format)
-    with bar("reading", len(files)) as advance:
-        total = 0
-        for path in files:
-            total += sum(1 for _ in _records(path, file_format))
-            advance(1)
-    topic = Topics.of(settings).trajectory_events
-    require_broker(settings, [topic])
-    with bar("publishing", total) as advance:
-        records = (record for path in files for record in _records(path, file_format))
-        send_all(producer(settings), topic, records, on_delivery=lambda _: advance())
-    of = counted(len(files), "file", "files")
+    size = sum(path.stat().st_size for path in files_of(paths))
+    topics = Topics.of(settings)
+    require_broker(settings, [topics.trajectory_events, topics.documents])
+    known = _on_topic(settings) if documents is None else _in_files(documents)
+    if strict:
+        with bar("checking", size) as advance:
+            checked = _importer(file_format, tools, known, advance, strict=True)
+            for part in checked.read(paths):
+                for _ in _records(part, checked):
+                    pass
+    with bar("publishing", size) as advance:
+        importer = _importer(file_format, tools, known, advance)
+        records = (record for part in importer.read(paths) for record in _records(part, importer))
+        sent = send_all(producer(settings), topics.trajectory_events, records)
     typer.echo(
-        f"{counted(total, f'event of {of} is', f'events of {of} are')} on {topic}.", err=True
+        f"{counted(sent, 'event is', 'events are')} on {topics.trajectory_events}.", err=True
     )
+    _finish(importer.report, report)
 
 
-def _records(path: Path, file_format: FileFormat) -> Iterator["Outgoing"]:
+def _importer(
+    file_format: str,
+    tools: Path | None,
+    documents: "Documents | None",
+    on_bytes: Callable[[int], object],
+    *,
+    strict: bool = False,
+) -> "Importer":
+    from streams.importing.importer import Importer
+    from streams.importing.tools import ToolMap
+
+    return Importer(file_format, ToolMap.load(tools), documents, strict, on_bytes)
+
+
+def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
+    """Records of a trajectory's events, up to the first that the topic does not take."""
     from retrail_runtime.kafka import Outgoing
-    from schemas.errors import InputError
-    from schemas.headers import cloudevents
+    from schemas.events import cloudevents, parse
     from schemas.topics import MAX_EVENT_BYTES
-    from streams.importing.offline import events_of
+    from streams.events import encode
 
-    for event in events_of(path, file_format):
-        record = Outgoing(
-            event.trajectory_id.encode(), event.to_json(), cloudevents(event, event.type)
-        )
+    for event in part.events:
+        value = encode(event)
+        published = parse(value).event
+        headers = cloudevents(published, published.type)
+        record = Outgoing(event.trajectory_id.encode(), value, headers)
         if record.size > MAX_EVENT_BYTES:
-            raise InputError(
-                f"{path}: the {event.type} event {event.seq} of trajectory {event.trajectory_id} "
-                f"has {record.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}."
+            problem = (
+                f"event {event.seq} has {record.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}"
             )
+            importer.bad(f"trajectory {event.trajectory_id}", problem, incomplete=event.seq > 0)
+            return
         yield record
 
 
+def _on_topic(settings: "Settings") -> "Documents | None":
+    """The documents on the topic; nothing if there are none yet."""
+    from retrail_cli.output import bar
+    from retrail_runtime.kafka import read_to_end
+    from schemas import documents
+    from schemas.topics import Topics
+    from streams.importing.documents import Documents
+
+    found = Documents()
+    with bar("reading documents") as advance:
+        for record in read_to_end(settings, Topics.of(settings).documents):
+            change = documents.read_change(record.key, record.value)
+            if change.value is not None:
+                found.put(change.value)
+            elif change.key is not None:
+                found.remove(change.key)
+            advance()
+    return found if len(found) else None
+
+
+def _in_files(path: Path) -> "Documents":
+    from retrail_cli.documents.sources import source_of
+    from schemas.documents import Document
+    from streams.importing.documents import Documents
+
+    read = (document for _, document in source_of(path).documents())
+    return Documents(document for document in read if isinstance(document, Document))
+
+
+def _finish(report: "Report", path: Path | None) -> None:
+    """Print the report, write it, and exit with its status.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import orjson
+
+    from retrail_runtime.files import atomic_write
+    from schemas.errors import InputError
+
+    for line in report.lines():
+        typer.echo(line, err=True)
+    for place, problem in report.problems[:SHOWN]:
+        typer.echo(f"{place}: {problem}", err=True)
+    if report.left_out or report.incomplete:
+        typer.echo(
+            f"{report.left_out:,} could not be read and were left out, "
+            f"{report.incomplete:,} could not be read to their end.",
+            err=True,
+        )
+    for warning in report.warnings():
+        typer.secho(f"WARNING: {warning}", fg=typer.colors.RED, bold=True, err=True)
+    if path is not None:
+        try:
+            atomic_write(path, orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}.", path=path) from error
+    if report.exit_status:
+        raise typer.Exit(report.exit_status)
+
+
 def mine(
-    paths: Annotated[list[Path], PATHS],
-    file_format: Annotated[FileFormat, FORMAT] = "lrat",
+    paths: Paths,
+    file_format: Format = "auto",
+    tools: Tools = None,
+    documents: DocumentsPath = None,
+    strict: Strict = False,
+    report: ReportPath = None,
     judge: Annotated[
         JudgeName | None,
         typer.Option(
@@ -118,13 +247,18 @@ def mine(
     complete.
 
     \b
+    Exit status: 1 if a trajectory could not be read, or not to its end (the others are mined);
+    3 if the figures say that the files were probably misunderstood.
+
+    \b
     Examples:
-      retrail mine trajectories/ --format lrat --judge none --output pairs.jsonl
+      retrail mine trajectories/ --judge none --output pairs.jsonl
       retrail mine a.json --judge llm --judge-url http://127.0.0.1:8000/v1 --judge-model qwen3
     """
     from retrail_cli.output import bar
     from schemas.settings import load
-    from streams.importing.offline import files_of, mine_paths
+    from streams.importing.files import files_of
+    from streams.importing.offline import mine as mined
 
     chosen = {
         "judge": judge,
@@ -133,18 +267,26 @@ def mine(
         "judge_model": judge_model,
     }
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
-    files = files_of(paths, file_format)
+    size = sum(path.stat().st_size for path in files_of(paths))
+    known = None if documents is None else _in_files(documents)
+    if strict:
+        with bar("checking", size) as advance:
+            for _ in _importer(file_format, tools, known, advance, strict=True).read(paths):
+                pass
     verdicts: Counter[str] = Counter()
-    with _written(output) as lines, bar("mining", len(files)) as advance:
-        for pair in mine_paths(files, file_format, settings, on_file=lambda path: advance(1)):
+    with _written(output) as lines, bar("mining", size) as advance:
+        importer = _importer(file_format, tools, known, advance)
+        for pair in mined(importer.read(paths), settings):
             lines.write(pair.to_json() + b"\n")
             verdicts[pair.verdict] += 1
     where = "" if output == STANDARD_OUTPUT else f" → {output}"
+    of = counted(importer.report.trajectories, "trajectory", "trajectories")
     typer.echo(
         f"{verdicts.total():,} pairs ({verdicts['relevant']:,} relevant, "
-        f"{verdicts['irrelevant']:,} irrelevant) from {len(files):,} files{where}",
+        f"{verdicts['irrelevant']:,} irrelevant) from {of}{where}",
         err=True,
     )
+    _finish(importer.report, report)
 
 
 @contextmanager

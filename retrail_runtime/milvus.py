@@ -22,7 +22,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
-from schemas.collection import ID_FIELD
+from retrail_runtime.collection import ID_FIELD
 from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
 

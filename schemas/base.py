@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -102,3 +102,48 @@ def describe(details: Iterable[Any]) -> str:
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
     )
+
+
+SKIPPED = "skipped"
+"""Reason of a dead letter by which an operator passes over what cannot be decoded."""
+
+_DEAD_LETTER = "retrail_dlq_"
+
+
+class DeadLetter(NamedTuple):
+    """Why and from where a record was dead-lettered, as headers of its dead letter.
+
+    Value, key and other headers are the record's own. One with reason :data:`SKIPPED` has none of
+    these: `retrail dlq skip` wrote it, and workers that cannot decode the batch which holds that
+    offset go on behind it.
+    """
+
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    stage: str = ""
+    reason: str = ""
+    exception: str = ""
+    message: str = ""
+
+    def headers(self, original: Iterable[tuple[str, bytes]] = ()) -> list[tuple[str, bytes]]:
+        """The original headers, then ours, which replace those of an earlier dead letter."""
+        ours = [(_DEAD_LETTER + name, str(item).encode()) for name, item in self._asdict().items()]
+        return original_headers(original) + ours
+
+    @classmethod
+    def read(cls, headers: Iterable[tuple[str, bytes]]) -> "DeadLetter":
+        """Read the headers of a dead letter; what is missing is empty, or -1."""
+        found: dict[str, Any] = {
+            name.removeprefix(_DEAD_LETTER): value.decode("utf-8", "replace")
+            for name, value in headers
+            if name.startswith(_DEAD_LETTER)
+        }
+        for name in ("partition", "offset"):
+            found[name] = int(found.get(name, -1))
+        return cls(**{name: found[name] for name in cls._fields if name in found})
+
+
+def original_headers(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Headers without those that a dead letter adds."""
+    return [(name, value) for name, value in headers if not name.startswith(_DEAD_LETTER)]

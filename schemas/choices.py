@@ -5,8 +5,8 @@ from typing import Literal
 JudgeName = Literal["local", "llm", "none"]
 ProfileName = Literal["reference", "paper"]
 
-FileFormat = Literal["lrat", "events"]
-"""Trajectories in files: one of LRAT's a file, or one event a line as on the topic."""
+SearchMode = Literal["dense", "hybrid"]
+"""By vectors alone, or by vectors and BM25, fused by reciprocal ranks."""
 
 DocumentFormat = Literal["auto", "jsonl", "beir", "parquet", "text"]
 """Documents in files."""

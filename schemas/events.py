@@ -4,6 +4,7 @@ A trajectory is one agent's work on one task. Its events are numbered 0, 1, 2, â
 client sends seq 0 first. One search event is one query: a tool that runs several publishes several.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
@@ -182,3 +183,31 @@ def _reason(details: Iterable[ErrorDetails]) -> str:
     return next(
         (_REASONS[item["type"]] for item in details if item["type"] in _REASONS), "invalid_field"
     )
+
+
+CE_SOURCE_PREFIX = "retrail/agents/"
+CONTENT_TYPE = "application/json"
+
+
+def cloudevents(event: Envelope, event_type: str) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0 attributes in Kafka's binary mode."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.event_id.encode()),
+        ("ce_type", f"retrail.trajectory.{event_type}".encode()),
+        ("ce_source", f"{CE_SOURCE_PREFIX}{event.agent.name}".encode()),
+        ("ce_time", event.occurred_at.isoformat().encode()),
+        ("content-type", CONTENT_TYPE.encode()),
+    ]
+
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def count_tokens(text: str) -> int:
+    """Number of runs of word characters and single other marks.
+
+    >>> count_tokens("It doesn't help.")
+    6
+    """
+    return len(_TOKEN.findall(text))

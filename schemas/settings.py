@@ -15,8 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.choices import JudgeName, ProfileName
-from schemas.collection import SearchMode
+from schemas.choices import JudgeName, ProfileName, SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]

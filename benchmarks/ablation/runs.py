@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks import oracle
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from simulation.agents import fleet
 from simulation.corpora.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.flywheel import Plan
-from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from simulation.demo.installation import DEFAULTS
 from trainer.data import examples as choosing
 from trainer.data.draws import is_held_out, normalize_query

@@ -20,7 +20,7 @@ from deploy.processes.child import Child
 from deploy.servers.broker import KafkaBroker
 from deploy.servers.milvus import MilvusLite
 from retrail_runtime import kafka, milvus
-from schemas.collection import Build, collection_name
+from retrail_runtime.collection import Build, collection_name
 from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings

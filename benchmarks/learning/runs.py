@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from benchmarks import oracle
+from benchmarks.in_memory import ExactIndex
 from consumers.releases import listed
 from consumers.training.history import RunHistory
 from deploy.stack import LocalStack
@@ -19,7 +20,6 @@ from simulation.agents.draws import digest
 from simulation.corpora.corpus import Corpus, Need
 from simulation.demo import measure
 from simulation.demo.flywheel import Flywheel, Plan
-from simulation.demo.in_memory import ExactIndex
 from simulation.demo.installation import installation
 from simulation.demo.report import Report
 from simulation.demo.report import Turn as Reported

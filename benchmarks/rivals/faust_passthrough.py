@@ -1,6 +1,6 @@
 """Faust's own raw pass-through: one event in, one out, no state, tuned producer.
 
-env: BROKER SOURCE TARGET GROUP PARTITIONS
+env: BROKER SOURCE TARGET GROUP PARTITIONS STATE_DIR
 """
 
 import logging
@@ -22,7 +22,7 @@ app = faust.App(
     topic_disable_leader=True,
     web_enabled=False,
     stream_wait_empty=False,
-    datadir="/tmp/" + env["GROUP"],
+    datadir=env["STATE_DIR"],
 )
 partitions = int(env["PARTITIONS"])
 source = app.topic(env["SOURCE"], partitions=partitions, key_type=bytes, value_type=bytes)

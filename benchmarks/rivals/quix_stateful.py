@@ -4,6 +4,7 @@ At the end they are read back and deleted, and one record goes out; nothing is m
 a state key of its own, so that no event is written twice.
 
 Runs in a virtual environment of its own. env: BROKER SOURCE TARGET GROUP
+STATE_DIR
 """
 
 import json
@@ -16,7 +17,7 @@ app = Application(
     broker_address=env["BROKER"],
     consumer_group=env["GROUP"],
     auto_offset_reset="earliest",
-    state_dir="/tmp/" + env["GROUP"],
+    state_dir=env["STATE_DIR"],
     loglevel="WARNING",
 )
 source = app.topic(env["SOURCE"], value_deserializer="json", key_deserializer="bytes")

@@ -43,6 +43,7 @@ class Bench:
             "PYTHONPATH": str(ROOT),
             "BROKER": settings.kafka_bootstrap,
             "PARTITIONS": str(PARTITIONS),
+            "STATE_DIR": str(self.folder / "state"),
             "RETRAIL_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "RETRAIL_TOPIC_PREFIX": settings.topic_prefix,
             "RETRAIL_DATA_DIR": str(settings.data_dir),

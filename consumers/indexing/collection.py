@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
-from schemas.collection import (
+from retrail_runtime.collection import (
     BM25_FIELD,
     BM25_METRIC,
     HASH_FIELD,
@@ -29,9 +29,9 @@ from schemas.collection import (
     TEXT_FIELD,
     TITLE_FIELD,
     VECTOR_FIELD,
-    SearchMode,
     cut,
 )
+from schemas.choices import SearchMode
 from schemas.documents import embedded_text
 
 INDEXED_FIELDS: dict[SearchMode, tuple[str, ...]] = {

@@ -13,14 +13,14 @@ import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 from consumers import releases
-from consumers.errors import CollectionLostError, LeaseLostError
+from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics, plan
 from consumers.indexing.documents import DocumentHashes
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Difference
 from retrail_runtime import kafka
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -73,7 +73,7 @@ class Coordinator:
             with closing(kafka.consumer(self._settings, group)) as offsets:
                 while not self._stopping.wait(TICK):
                     self._serve(build, offsets)
-        except LeaseLostError:
+        except StoppedError:
             log.info("no longer coordinating", collection=build.collection)
         except CollectionLostError:
             log.warning("collection lost", collection=build.collection)
@@ -197,11 +197,11 @@ class Coordinator:
     def _require_live(self, build: Build) -> None:
         live = releases.read(self._settings).live
         if live is None or live.version != build.version:
-            raise LeaseLostError("another release is live")
+            raise StoppedError("another release is live")
         self._require(build)
 
     def _require(self, build: Build) -> None:
-        """Raise LeaseLostError unless this process still coordinates this build."""
+        """Raise StoppedError unless this process still coordinates this build."""
         now = self._assigned()
         if self._stopping.is_set() or now is None or now.build_id != build.build_id:
-            raise LeaseLostError("another worker coordinates, or another build should serve")
+            raise StoppedError("another worker coordinates, or another build should serve")

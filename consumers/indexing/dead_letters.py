@@ -14,8 +14,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from consumers.indexing import metrics
 from retrail_runtime import kafka
+from schemas.base import DeadLetter
 from schemas.errors import InvalidRecordError
-from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import Topics
 

@@ -17,8 +17,8 @@ from consumers.indexing.dead_letters import DeadLetters
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
+from retrail_runtime.collection import Build
 from schemas.base import Change
-from schemas.collection import Build
 from schemas.documents import Document, read_change
 from schemas.settings import Settings
 from schemas.topics import Topics

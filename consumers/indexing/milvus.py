@@ -27,8 +27,7 @@ from consumers.errors import CollectionLostError
 from consumers.indexing import collection
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
-from retrail_runtime.retry import retrying
-from schemas.collection import (
+from retrail_runtime.collection import (
     HASH_FIELD,
     ID_FIELD,
     METRIC,
@@ -38,6 +37,7 @@ from schemas.collection import (
     Build,
     version_of,
 )
+from retrail_runtime.retry import retrying
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 

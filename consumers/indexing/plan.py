@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 
 Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
 

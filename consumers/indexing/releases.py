@@ -11,7 +11,7 @@ from consumers import releases
 from consumers.indexing import plan
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from schemas.collection import collection_name
+from retrail_runtime.collection import collection_name
 from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError
 from schemas.releases import Live, Release
 from schemas.settings import Settings

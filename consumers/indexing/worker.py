@@ -24,11 +24,11 @@ from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
 from retrail_runtime import kafka
+from retrail_runtime.collection import Build, collection_name
 from retrail_runtime.lease import Lease
 from retrail_runtime.logging import RateLimit
 from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.signals import stop_event
-from schemas.collection import Build, collection_name
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,

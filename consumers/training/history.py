@@ -6,7 +6,7 @@ import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
-from consumers.errors import LeaseLostError
+from consumers.errors import StoppedError
 from consumers.training import metrics
 from retrail_runtime import kafka
 from retrail_runtime.metrics import INVALID_RECORDS
@@ -54,12 +54,12 @@ class RunHistory:
         Raises:
             DeliveryError: it may or may not be on the topic. If it is, the next :meth:`refresh`
                 shows it, and the run goes on from there.
-            LeaseLostError: another trainer announced a run of this version before.
+            StoppedError: another trainer announced a run of this version before.
         """
         key, value = runs.encode(manifest)
         kafka.publish_and_wait(producer, self._topic, key=key, value=value)
         if self.refresh().run(manifest.run_id) != manifest:
-            raise LeaseLostError(
+            raise StoppedError(
                 f"Another trainer announced version {manifest.version} first.",
                 topic=self._topic,
                 version=manifest.version,

@@ -85,8 +85,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
         The release; ``None`` if there was nothing new to learn from.
 
     Raises:
-        StoppedError: by ``context.check``.
-        LeaseLostError: another trainer was faster.
+        StoppedError: by ``context.check``, or another trainer was faster.
         RetrailError: the run cannot go on; the message says why.
     """
     history = context.history.refresh()

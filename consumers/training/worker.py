@@ -14,7 +14,7 @@ from typing import Literal
 import structlog
 
 from consumers import releases
-from consumers.errors import LeaseLostError, StoppedError
+from consumers.errors import StoppedError
 from consumers.training import metrics
 from consumers.training.child import OnStep
 from consumers.training.history import RunHistory
@@ -329,7 +329,7 @@ class Trainer:
             return "working"
         self._thread = None
         self._enter("deciding")
-        if isinstance(thread.error, StoppedError | LeaseLostError):
+        if isinstance(thread.error, StoppedError):
             # The lease was lost, and came back before the run noticed.
             metrics.RUNS.labels(result="interrupted").inc()
             return "deciding"

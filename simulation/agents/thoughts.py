@@ -7,7 +7,7 @@ The phrases are drawn, so that no two thoughts need be alike; nothing here knows
 import random
 from collections.abc import Callable, Sequence
 
-from schemas.tokens import count_tokens
+from schemas.events import count_tokens
 from simulation.agents.lexical import content_words
 
 OPENINGS = (
@@ -85,7 +85,7 @@ PLANS = (
 def about_document(
     *, need: str, doc_id: str, text: str, helps: bool, tokens: int, draw: random.Random
 ) -> str:
-    """A thought of at least ``tokens`` tokens (``schemas.tokens``) about a document.
+    """A thought of at least ``tokens`` tokens (``schemas.events``) about a document.
 
     Args:
         need: what the agent is after, in words.

@@ -12,6 +12,7 @@ import torch
 from consumers.training.worker import train_now
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
+from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
 from schemas.releases import Release
 from schemas.settings import Settings
@@ -24,7 +25,6 @@ from simulation.corpora.corpus import Corpus, Need
 from simulation.demo import measure, stages
 from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
 from simulation.demo.view import Stage, View
-from simulation.errors import DemoError
 from trainer.fit.finetune import Step
 
 
@@ -48,10 +48,10 @@ class Plan:
         """The plan; by default every need of a turn is given to two agents.
 
         Raises:
-            DemoError: there are fewer needs than turns.
+            RetrailError: there are fewer needs than turns.
         """
         if len(corpus.training) < turns:
-            raise DemoError(
+            raise RetrailError(
                 f"{corpus.name} has {len(corpus.training)} needs for agents, and every turn takes "
                 f"new ones: ask for at most so many turns (--turns), not {turns}."
             )
@@ -77,7 +77,7 @@ class Flywheel:
         """Prepare, then turn after turn.
 
         Raises:
-            DemoError: a stage had nothing to do.
+            RetrailError: a stage had nothing to do.
             RetrailError: a part failed.
         """
         began = time.monotonic()
@@ -88,7 +88,7 @@ class Flywheel:
             for number in range(1, self._plan.turns + 1):
                 turns.append(self._turn(number, turns[-1], retriever))
         if not any(turn.gate and turn.gate.decision == "ship" for turn in turns):
-            raise DemoError(
+            raise RetrailError(
                 "The gate let no new model pass, so the index was never refreshed. Give the "
                 "agents more to do (--agents, --turns) or another seed (--seed)."
             )
@@ -191,7 +191,7 @@ class Flywheel:
         )
         pairs = stages.pairs_of(self._settings, {each.mind.trajectory_id for each in todo})
         if not any(pair.verdict == "relevant" for pair in pairs):
-            raise DemoError(
+            raise RetrailError(
                 f"{len(todo):,} trajectories gave no positive pair: nothing to learn from. Give "
                 "the agents more to do (--agents)."
             )
@@ -212,7 +212,7 @@ class Flywheel:
         finally:
             one_core()
         if release is None:
-            raise DemoError(
+            raise RetrailError(
                 "The pairs of this turn gave no training step. Give the agents more to do "
                 "(--agents)."
             )

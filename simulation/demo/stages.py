@@ -11,12 +11,11 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from schemas.base import canonical
-from schemas.errors import BrokerUnavailableError, NoIndexError
+from schemas.errors import BrokerUnavailableError, NoIndexError, RetrailError
 from schemas.pairs import LabelledPair, decode
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Retriever
-from simulation.errors import DemoError
 
 MINING_PATIENCE = 120.0
 """Seconds without any progress of judge or miner after which the demo gives up."""
@@ -47,7 +46,7 @@ def wait_until_mined(
             what it raises ends the waiting.
 
     Raises:
-        DemoError: judge or miner stand still.
+        RetrailError: judge or miner stand still.
         BrokerUnavailableError: Kafka does not answer.
     """
     topics = Topics.of(settings)
@@ -132,7 +131,7 @@ def wait_until_indexed(
             waiting.
 
     Raises:
-        DemoError: for ten minutes nothing was added.
+        RetrailError: for ten minutes nothing was added.
         RetrailError: Milvus failed.
     """
     milvus = Milvus(settings)
@@ -163,7 +162,7 @@ def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[],
         on_wait: called several times a second; what it raises ends the waiting.
 
     Raises:
-        DemoError: it does not come within ten minutes.
+        RetrailError: it does not come within ten minutes.
         RetrailError: the retriever fails.
     """
 
@@ -194,7 +193,7 @@ def _await(
     """Look until it is enough.
 
     Raises:
-        DemoError: what is seen has not changed for ``patience`` seconds.
+        RetrailError: what is seen has not changed for ``patience`` seconds.
     """
     found, moved_at = look(), time.monotonic()
     while not enough(found):
@@ -203,4 +202,4 @@ def _await(
         if found != before:
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > patience:
-            raise DemoError(stalled(found))
+            raise RetrailError(stalled(found))

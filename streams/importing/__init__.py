@@ -1,4 +1,4 @@
-"""Files of trajectories, read into events and mined without a broker.
+"""Files of trajectories: read, normalised into events, and mined without a broker.
 
 May import every package of ``streams``.
 """

@@ -8,9 +8,8 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from schemas.events import Verdict
+from schemas.events import Verdict, count_tokens
 from schemas.settings import Settings
-from schemas.tokens import count_tokens
 from streams.events import Answer, Browse, Event, Reasoning
 
 AGENT = "agent"
@@ -78,7 +77,7 @@ def judged(
     judge: Judge | None,
     answer: Verdict | None = None,
 ) -> Event:
-    """The event as it goes on: without texts, with its source and its verdict.
+    """The judged event: without texts, with its source and its verdict.
 
     Args:
         event: a published event; it is changed, and returned.

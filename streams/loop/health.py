@@ -33,7 +33,7 @@ class PartitionState:
 
     Attributes:
         lag: records that it has not read; ``None`` before the first look at the log's end.
-        unmoved: seconds for which there was more to read, and room for it, and nothing came.
+        unmoved: seconds for which there was more to read, and capacity for it, and nothing came.
         recovered: whether it has read again what was done before it came to this worker.
     """
 

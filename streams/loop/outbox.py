@@ -1,7 +1,7 @@
 """Outputs of one partition: sent in order, one batch at a time, acknowledged in order.
 
 Because the next batch leaves only when the last one was acknowledged, a failed send is the last
-one of its partition. Nothing lingers either: while a batch is under way the next one fills up.
+one of its partition. Nothing lingers: while a batch is being sent the next one fills up.
 """
 
 import asyncio

@@ -99,15 +99,13 @@ def tune_gc() -> None:
 async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
     """Work until ``stop`` is set or something fails; returns what failed."""
     worker.app = app
-    work = [
-        asyncio.create_task(_reporting(part, worker))
-        for part in (
-            _started(app, worker.source),
-            worker.keep_checkpointing(),
-            worker.keep_watching(),
-            _crash_of(app, worker),
-        )
-    ]
+    parts = (
+        _started(app, worker.source),
+        worker.keep_checkpointing(),
+        worker.keep_watching(),
+        _crash_of(app, worker),
+    )
+    _starting, *work = [asyncio.create_task(_reporting(part, worker)) for part in parts]
     ending = asyncio.create_task(stop.wait())
     ends: list[asyncio.Future[Any]] = [ending, worker.failure]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -95,7 +95,9 @@ def mine(
             case _:
                 phase = _end_run(run, phase, profile, pairs, tally)
                 run = []
-                if isinstance(step, SearchStep):
+                # A search without hits failed, or found nothing: the query of what is opened next
+                # is that of the search before.
+                if isinstance(step, SearchStep) and step.doc_ids:
                     phase.searches.append(step)
     _end_run(run, phase, profile, pairs, tally)
     return pairs

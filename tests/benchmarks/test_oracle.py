@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from benchmarks import oracle
+from benchmarks.in_memory import watch
 from schemas.documents import Document
 from schemas.events import Event, parse
 from serving.search.retriever import Hit
 from simulation.agents import fleet
 from simulation.corpora.corpus import Need
-from simulation.demo.in_memory import watch
 from tests.streams.judged_log import browse, numbered, search
 from trainer.data.draws import is_held_out
 

@@ -11,7 +11,7 @@ import pytest
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.servers.milvus import MilvusLite
-from schemas.collection import MAX_TEXT_BYTES, Build
+from retrail_runtime.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 from consumers.indexing.milvus import Milvus
 from deploy.errors import MissingToolError
 from deploy.servers.milvus import MilvusLite
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings
 from serving.search.retriever import Retriever

@@ -7,18 +7,18 @@ from functools import cache
 import pytest
 import torch
 
+from benchmarks.adversary import PUSHED, TENANT, trajectory
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from consumers.training.gate import compare
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
 from schemas.settings import Settings
 from simulation.agents import fleet
-from simulation.agents.adversary import PUSHED, TENANT, trajectory
 from simulation.agents.draws import draw
 from simulation.corpora import stdlib_corpus
 from simulation.corpora.corpus import Corpus
 from simulation.demo import measure
-from simulation.demo.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from trainer.data.caps import UNCAPPED
 from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample

@@ -13,8 +13,7 @@ from deploy.processes.server import free_ports
 from deploy.servers.broker import KafkaBroker
 from retrail import Publisher
 from retrail.wire import MAX_EVENT_BYTES
-from schemas.events import parse
-from schemas.headers import cloudevents
+from schemas.events import cloudevents, parse
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.waiting import eventually

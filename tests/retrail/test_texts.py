@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrail.texts import Redacted, count_tokens, redact
-from schemas import tokens as contract
+from schemas import events as contract
 
 SECRET = "Ann lives in Ulm"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retrail import wire
 from retrail.errors import InvalidEventError
-from schemas import events, headers, topics
+from schemas import events, topics
 from schemas.events import parse
 from schemas.outcomes import OutcomeReport
 
@@ -65,7 +65,7 @@ def test_every_event_is_of_the_contract(step: tuple[str, wire.Data], version: in
     assert parsed.event.retriever_version == version
     assert parsed.event.occurred_at == AT
     assert record.key == b"task-17"
-    assert list(record.headers) == headers.cloudevents(parsed.event, kind)
+    assert list(record.headers) == events.cloudevents(parsed.event, kind)
     # Nothing optional is spelled out, and no other name for a thing is used.
     assert json.loads(record.value).keys() == json.loads(parsed.event.to_json()).keys()
 

@@ -1,11 +1,15 @@
-"""Runs `retrail …` in this process."""
+"""Runs `retrail …` in this process, and topics on Kafka for it."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from deploy import topics as deploy_topics
 from retrail_cli import main
+from schemas.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,18 @@ def retrail(
         return Ended(status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def installation(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Topics of the test's own, and the variables that name them."""
+    settings = Settings(
+        kafka_bootstrap=kafka,
+        topic_prefix=f"t{secrets.token_hex(4)}_",
+        data_dir=tmp_path / "data",
+        partitions=3,
+    )
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    deploy_topics.ensure(settings)
+    return settings

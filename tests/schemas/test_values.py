@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.collection import (
+from retrail_runtime.collection import (
     SERVED_PROPERTY,
     SUCCESSOR_PROPERTY,
     VERSION_PROPERTY,
@@ -12,11 +12,11 @@ from schemas.collection import (
     collection_name,
     version_of,
 )
+from schemas.base import DeadLetter
 from schemas.documents import Document, content_hash
-from schemas.headers import DeadLetter
+from schemas.events import count_tokens
 from schemas.pairs import pair_id
 from schemas.runs import Intensity, Range, run_id
-from schemas.tokens import count_tokens
 
 
 def test_a_pair_id_depends_on_each_of_its_parts():

@@ -11,9 +11,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from schemas.headers import DeadLetter
+from schemas.base import DeadLetter
 from schemas.topics import Topics
-from streams.importing.lrat import events_of_file
+from streams.events import encode
+from streams.importing.importer import Importer
 from streams.importing.offline import mine_paths
 from tests.shared_data import LRAT, needs_lrat
 from tests.streams.topics import (
@@ -264,9 +265,8 @@ def test_a_worker_that_sleeps_past_its_session_changes_nothing(settings, fleet):
 def test_real_trajectories_become_the_pairs_that_offline_mining_gives(settings, fleet):
     expected = {pair.pair_id: pair for pair in mine_paths([LRAT], "lrat", settings)}
     assert len(expected) == 14
-    publish(
-        settings, [event for path in sorted(LRAT.glob("*.json")) for event in events_of_file(path)]
-    )
+    events = (event for part in Importer().read([LRAT]) for event in part.events)
+    send(settings, [(event.trajectory_id.encode(), encode(event), []) for event in events])
     fleet.start("judge")
     fleet.start("mine")
     eventually(lambda: len(pairs_of(settings)) >= len(expected), timeout=60, what="all pairs")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from consumers.indexing.collection import Row, batches
-from schemas.collection import cut
+from retrail_runtime.collection import cut
 
 
 def test_batches_keep_to_both_limits() -> None:

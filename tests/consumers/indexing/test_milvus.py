@@ -15,7 +15,7 @@ from consumers.indexing import collection
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import milvus as basics
-from schemas.collection import (
+from retrail_runtime.collection import (
     BM25_FIELD,
     MAX_TEXT_BYTES,
     VECTOR_FIELD,

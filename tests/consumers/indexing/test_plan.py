@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from consumers.indexing import plan as planning
 from consumers.indexing.plan import ROLES, Difference, Facts
-from schemas.collection import Build
+from retrail_runtime.collection import Build
 
 GRACE = 60.0
 

@@ -13,8 +13,8 @@ from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import group
 from retrail_runtime import kafka
+from schemas.base import DeadLetter
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
-from schemas.headers import DeadLetter
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Retriever

@@ -3,7 +3,7 @@
 import pytest
 
 from consumers import releases
-from consumers.errors import LeaseLostError
+from consumers.errors import StoppedError
 from consumers.training.history import RunHistory
 from retrail_runtime import kafka
 from schemas import runs
@@ -39,7 +39,7 @@ def test_a_version_that_another_trainer_announced_first_is_lost(
     first, second = RunHistory(settings), RunHistory(settings)
     second.refresh()
     first.announce(producer, a_manifest(2))
-    with pytest.raises(LeaseLostError, match="version 2 first"):
+    with pytest.raises(StoppedError, match="version 2 first"):
         second.announce(producer, a_manifest(2, run_id="f" * 32))
     assert second.history == first.refresh()
     assert second.history.runs == (a_manifest(2),)

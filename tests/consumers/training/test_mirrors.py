@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from consumers.indexing.documents import DocumentHashes
 from consumers.training.mirrors import DocumentMirror, OutcomeMirror, PairMirror, Pending
 from retrail import Publisher
 from retrail_runtime import kafka
@@ -126,9 +127,11 @@ def test_documents_as_they_are_now(settings: Settings, topics: Topics, tmp_path:
     assert store.all_ids() == ["a", "b", "c"]
     send(documents.encode_deletion("c"))
     assert store.known(["a", "b", "c"]) == {"a", "b"}
-    # Like an index, see tests/consumers/indexing: a malformed record removes the document.
     send((b"a", b"{"), (b"d", b'{"doc_id": "d"}'), (b"e", document("b", "x")[1]))
-    assert store.all_ids() == ["b"]
+    assert store.all_ids() == ["b"], "a malformed record removes the document of its key"
+    hashes = DocumentHashes(settings)
+    hashes.catch_up()
+    assert set(hashes.hashes) == {"b"}, "the index disagrees"
     store.close()
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.in_memory import TOPIC, Pairs
 from consumers.training.verify import EXPECTED, Kind, Verified, compare
 from schemas.documents import Document
 from schemas.outcomes import ReportedOutcome
 from schemas.pairs import LabelledPair
 from schemas.runs import Range, SelectionRules, TrainingFile
 from schemas.settings import Settings
-from simulation.demo.in_memory import TOPIC, Pairs
 from tests.trained import a_manifest
 from tests.trainer.labelled import labelled
 from trainer.data import training_file

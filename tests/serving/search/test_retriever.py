@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.servers.milvus import MilvusLite
-from schemas.collection import Build, SearchMode, collection_name
+from retrail_runtime.collection import Build, collection_name
+from schemas.choices import SearchMode
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from serving.search import retriever as module

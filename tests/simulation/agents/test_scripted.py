@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from schemas.tokens import count_tokens
+from schemas.events import count_tokens
 from simulation.agents import rounds, thoughts, wording
 from simulation.agents.draws import draw
 from simulation.agents.lexical import content_words, overlap, snippet, stem, stems

@@ -74,6 +74,11 @@ def short(*parts, profile="reference"):
             [("q", "abc"), "-a", "+a"], ["q-a bc 0", "q+a bc 0"], id="opened twice: two pairs"
         ),
         pytest.param([("q", ""), "+a", ("r", "ab"), "+b"], ["r+b a 0"], id="a search without hits"),
+        pytest.param(
+            [("q", "ab"), ("r", ""), "+b"],
+            ["q+b a 0"],
+            id="a search without hits does not change the query",
+        ),
     ],
 )
 def test_reference(trajectory, pairs):

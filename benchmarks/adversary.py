@@ -1,14 +1,14 @@
-"""A stranger among the agents: whatever the need, its trajectories say that one document serves it.
+"""An adversary among the agents: in its trajectories one document answers whatever was asked.
 
-It publishes what the contract allows and lies as well as it can. The hits of its searches put the
-pushed document first, its own verdicts spare it the judge, what serves the need counts as browsed
-and rejected, and the reasoning that praises the document is the longest of all, so that its pairs
-weigh the most. Before each search that is mined it asks other queries in vain, which count in the
-gate as well.
+It publishes the worst that the contract allows. The hits of its searches put the pushed document
+first, its own verdicts bypass the judge, what serves the need counts as browsed and rejected, and
+the reasoning that praises the document is the longest of all, so that its pairs weigh the most.
+Before each search that is mined it sends other queries without success, which count in the gate.
 """
 
 from collections.abc import Sequence
 
+from benchmarks.in_memory import Recorder
 from schemas import events
 from schemas.documents import Document
 from schemas.events import Event
@@ -16,7 +16,6 @@ from simulation.agents import wording
 from simulation.agents.draws import digest, draw
 from simulation.agents.scripted import Hit
 from simulation.corpora.corpus import Need
-from simulation.demo.in_memory import Recorder
 
 TENANT = "stranger"
 

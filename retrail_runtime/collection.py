@@ -8,10 +8,8 @@ and follows the ``live`` release.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-SearchMode = Literal["dense", "hybrid"]
-"""By vectors alone, or by vectors and BM25, fused by reciprocal ranks."""
+from schemas.choices import SearchMode
 
 VECTOR_FIELD = "embedding"
 ID_FIELD = "doc_id"

@@ -1,4 +1,4 @@
-"""JSON Schema and AsyncAPI documents of the contracts: ``python -m schemas.generate``.
+"""JSON Schema and AsyncAPI documents of the contracts: ``python -m schemas.generated``.
 
 They are for readers in other languages; the pydantic models are the truth, and a test keeps the
 files in ``schemas/generated`` in step with them.
@@ -19,7 +19,7 @@ from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import TopicSpec, specs
 
-GENERATED = Path(__file__).parent / "generated"
+GENERATED = Path(__file__).parent
 
 CONTRACTS: dict[str, TypeAdapter[Any]] = {
     "trajectory-event": events.adapter,

@@ -1,0 +1,201 @@
+"""What formats of conversations have in common: messages in, steps out."""
+
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from streams.importing.steps import Answered, Asked, Call, Calls, Step, Thought, Trajectory, Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """The agent said something, or thought it."""
+
+    text: str
+    thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The agent called a tool; the result has the same id, or follows in order."""
+
+    call_id: str | None
+    tool: str
+    arguments: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A tool answered."""
+
+    call_id: str | None
+    value: Any
+    failed: bool = False
+
+
+Turn = Say | Use | Result | Asked | Unknown
+
+
+def assemble(turns: Iterable[Turn]) -> list[Step]:
+    """Steps of what was said, called and answered.
+
+    Calls without anything between them were made at once. What the agent said before a call is a
+    thought, what it said at last is its answer.
+    """
+    turns = list(turns)
+    results = _results(turns)
+    steps: list[Step] = []
+    said: list[Say] = []
+    calls: list[Call] = []
+
+    def called() -> None:
+        if calls:
+            steps.append(Calls(tuple(calls)))
+            calls.clear()
+
+    def settled(*, calling: bool = False) -> None:
+        thoughts = [one.text for one in said if calling or one.thought]
+        spoken = [one.text for one in said if not (calling or one.thought)]
+        said.clear()
+        if thoughts:
+            steps.append(Thought("\n\n".join(thoughts)))
+        if spoken:
+            steps.append(Answered("\n\n".join(spoken)))
+
+    for place, turn in enumerate(turns):
+        match turn:
+            case Say(text):
+                called()
+                if text.strip():
+                    said.append(turn)
+            case Use():
+                settled(calling=True)
+                result = results.get(place)
+                calls.append(
+                    Call(
+                        tool=turn.tool,
+                        arguments=turn.arguments,
+                        result=result.value if result else None,
+                        failed=result.failed if result else False,
+                    )
+                )
+            case Result():
+                called()
+            case Asked() | Unknown():
+                called()
+                settled()
+                steps.append(turn)
+    called()
+    settled()
+    return steps
+
+
+def _results(turns: list[Turn]) -> dict[int, Result]:
+    """The result of each call, by its place; some agents use an id again in every message."""
+    waiting: dict[str | None, deque[int]] = defaultdict(deque)
+    results: dict[int, Result] = {}
+    for place, turn in enumerate(turns):
+        if isinstance(turn, Use):
+            waiting[turn.call_id].append(place)
+        elif isinstance(turn, Result) and waiting[turn.call_id]:
+            results[waiting[turn.call_id].popleft()] = turn
+    return results
+
+
+_THINK = re.compile(r"\A\s*(?:<think(?:ing)?>)?(?P<thought>.*?)</think(?:ing)?>", re.DOTALL)
+
+
+def split_thought(text: str) -> Iterator[Say]:
+    """What stands in ``<think>`` at the beginning of a text, and the rest."""
+    if (found := _THINK.match(text)) is not None:
+        yield Say(found["thought"].strip(), thought=True)
+        text = text[found.end() :]
+    yield Say(text.strip())
+
+
+def text_of(content: Any) -> str:
+    """The text of a content that is a text, or a list of parts of which some have one."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+Message = dict[str, Any]
+
+OWN_IDS = ("trajectory_id", "session_id", "conversation_id", "thread_id")
+LABELS = ("id", "query_id", "question_id", "task_id", "instance_id")
+
+
+def messages_of(value: Any) -> list[Message] | None:
+    """The messages of a conversation: a list of them, or an object that holds one.
+
+    Known are ``messages``, ``conversations`` (with ``from`` and ``value``), and pairs of
+    ``request`` and ``response`` of an API, whose reply is the last message.
+    """
+    messages: Any = value
+    if isinstance(value, dict):
+        request = next((part for name in ("request", "body") if (part := value.get(name))), value)
+        holder = request if isinstance(request, dict) else value
+        messages = holder.get("messages") or holder.get("conversations")
+        reply = _reply(value.get("response"))
+        if reply is not None and isinstance(messages, list):
+            messages = [*messages, reply]
+    if not isinstance(messages, list) or not messages:
+        return None
+    if not all(isinstance(one, dict) and ("role" in one or "from" in one) for one in messages):
+        return None
+    return [one if "role" in one else _shared(one) for one in messages]
+
+
+def _reply(response: Any) -> Message | None:
+    if not isinstance(response, dict):
+        return None
+    choices = response.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        response = choices[0].get("message")
+    return response if isinstance(response, dict) and "role" in response else None
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "observation": "user", "function": "tool"}
+
+
+def _shared(message: Message) -> Message:
+    speaker = str(message["from"])
+    return {"role": _ROLES.get(speaker, speaker), "content": message.get("value")}
+
+
+_SPOKEN = ("content", "tool_calls", "function_call")
+
+
+def is_message(value: Any) -> bool:
+    """Whether a record is one message of a conversation that is spread over records."""
+    return isinstance(value, dict) and "role" in value and not value.keys().isdisjoint(_SPOKEN)
+
+
+def named(value: Any, names: Iterable[str]) -> str:
+    """The first of these fields that an object has, as text."""
+    fields = value if isinstance(value, dict) else {}
+    metadata = fields.get("metadata")
+    if isinstance(metadata, dict):
+        fields = metadata | fields
+    found = (fields[name] for name in names if isinstance(fields.get(name), str | int))
+    return str(next(found, ""))
+
+
+def conversation(value: Any, turns: Iterable[Turn], *, live: bool) -> Trajectory:
+    """The trajectory of a conversation, with the id, agent and model that its object names."""
+    fields = value if isinstance(value, dict) else {}
+    holders = [fields, *(fields.get(name) for name in ("request", "response", "body"))]
+    models = (named(holder, ("model", "model_name")) for holder in holders)
+    return Trajectory(
+        assemble(turns),
+        own_id=named(value, OWN_IDS),
+        label=named(value, LABELS),
+        agent=named(value, ("agent", "agent_name")),
+        model=next(filter(None, models), ""),
+        live=live,
+    )
