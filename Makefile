@@ -53,5 +53,5 @@ $(READY): pyproject.toml retrail/pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable ./retrail --editable '.[all]' --group dev
+		--editable './retrail[openai,langchain]' --editable '.[all]' --group dev
 	touch $@

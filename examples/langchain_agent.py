@@ -1,51 +1,60 @@
-"""A LangChain agent whose work Retrail learns from. It has no language model: it reads.
+"""A LangChain agent whose work Retrail learns from.
 
-pip install 'retrail-server[all]'                        # brings LangChain's core
-retrail up --env-file retrail.env                 # in one shell
-export RETRAIL_ENV_FILE=retrail.env               # in another one
-retrail documents load my-corpus.jsonl
+Its model is a script, so that the example runs without one; put a chat model in its place, such as
+``init_chat_model("qwen3:30b", model_provider="ollama")``.
+
+pip install './retrail[langchain]' langchain      # all that the agent needs
+retrail serve                                     # in another shell, see the README
 python examples/langchain_agent.py "how do I open a gzip file"
 """
 
-import re
+import json
 import sys
+from typing import Any
 
-from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 
-from retrail import Publisher, Trajectory
-from schemas.settings import load
-from serving.adapters.langchain import RetrailRetriever
-from serving.search.retriever import Retriever
-
-QUESTION = "how do I open a gzip file"
-
-
-def words(text: str) -> set[str]:
-    return set(re.findall(r"\w{3,}", text.lower()))
+from retrail.adapters.langchain import RetrailCallbackHandler, search_tools
+from retrail.http import SearchClient
 
 
-def read(question: str, documents: list[Document], trajectory: Trajectory) -> str:
-    """Open one document after the other; your chain would ask its model here."""
-    for document in documents:
-        trajectory.browse(document.metadata["doc_id"])
-        missing = words(question) - words(document.page_content)
-        if len(missing) <= len(words(question)) / 2:
-            trajectory.reason("This answers what was asked.")
-            return document.page_content
-        trajectory.reason(f"Not relevant: it does not mention {', '.join(sorted(missing))}.")
-    return "I do not know."
+class ScriptedModel(BaseChatModel):
+    """Search, open the best hit, answer with its text."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        results = [json.loads(m.text) for m in messages if isinstance(m, ToolMessage)]
+        if not results:
+            reply = _calls("", "search", {"query": messages[0].text, "k": 3})
+        elif len(results) == 1:
+            best = results[0]["hits"][0]["doc_id"]
+            reply = _calls("The first hit looks right.", "open_document", {"doc_id": best})
+        else:
+            reply = AIMessage(results[1]["text"])
+        return ChatResult(generations=[ChatGeneration(message=reply)])
 
 
-def work(question: str, retriever: Retriever, publisher: Publisher) -> str:
-    with publisher.trajectory() as trajectory:  # leaving the block ends the trajectory
-        searching = RetrailRetriever(retriever=retriever, k=5, trajectory=trajectory)
-        reading = RunnableLambda(lambda found: read(question, found, trajectory))
-        answer: str = (searching | reading).invoke(question)
-        trajectory.answer(answer)
-        return answer
+def _calls(text: str, name: str, arguments: dict[str, Any]) -> AIMessage:
+    return AIMessage(text, tool_calls=[{"name": name, "args": arguments, "id": f"call_{name}"}])
+
+
+def work(question: str, client: SearchClient) -> str:
+    agent = create_agent(ScriptedModel(), tools=search_tools(client))
+    # Each run is a trajectory; the texts of the model go into it.
+    agent = agent.with_config(callbacks=[RetrailCallbackHandler(client)])
+    state = agent.invoke({"messages": [("user", question)]})
+    return str(state["messages"][-1].text)
 
 
 if __name__ == "__main__":
-    with Publisher(agent="langchain-example") as publisher, Retriever(load()) as retriever:
-        print(work(" ".join(sys.argv[1:]) or QUESTION, retriever, publisher))
+    with SearchClient(agent="langchain-example", model="none") as client:
+        print(work(" ".join(sys.argv[1:]), client))

@@ -1,11 +1,10 @@
 """An agent with OpenAI-style tools whose work Retrail learns from.
 
 Its "model" is a script that speaks as a chat API does, so that the example runs without one; put
-``client.chat.completions.create(model=…, messages=messages, tools=tools.tools())`` in its place.
+``llm.chat.completions.create(model=…, messages=messages, tools=tools.tools())`` in its place.
 
-retrail up --env-file retrail.env                 # in one shell
-export RETRAIL_ENV_FILE=retrail.env               # in another one
-retrail documents load my-corpus.jsonl
+pip install './retrail[openai]'                   # all that the agent needs
+retrail serve                                     # in another shell, see the README
 python examples/openai_tools.py "how do I open a gzip file"
 """
 
@@ -13,12 +12,8 @@ import json
 import sys
 from typing import Any
 
-from retrail import Publisher
-from schemas.settings import load
-from serving.adapters.openai_tools import RetrailTools
-from serving.search.retriever import Retriever
-
-QUESTION = "how do I open a gzip file"
+from retrail.adapters.openai import RetrailTools
+from retrail.http import SearchClient
 
 Message = dict[str, Any]
 
@@ -40,22 +35,22 @@ def _calls(name: str, arguments: dict[str, Any]) -> Message:
     return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
-def work(question: str, retriever: Retriever, publisher: Publisher) -> str:
+def work(question: str, client: SearchClient) -> str:
     messages: list[Message] = [{"role": "user", "content": question}]
-    with publisher.trajectory() as trajectory:  # leaving the block ends the trajectory
-        tools = RetrailTools(retriever, trajectory)
-        while True:
-            reply = scripted_model(messages, tools.tools())
-            messages.append(reply)
-            if not reply.get("tool_calls"):
-                trajectory.reason("The document answers what was asked.")
-                trajectory.answer(reply["content"])
-                return str(reply["content"])
-            for call in reply["tool_calls"]:
-                content = tools.call(call["function"]["name"], call["function"]["arguments"])
-                messages.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+    trajectory = client.trajectory()
+    tools = RetrailTools(trajectory)
+    while True:
+        reply = scripted_model(messages, tools.tools())
+        messages.append(reply)
+        if not reply.get("tool_calls"):
+            trajectory.reason("The document answers what was asked.")
+            trajectory.end(answer=reply["content"])
+            return str(reply["content"])
+        for call in reply["tool_calls"]:
+            content = tools.call(call["function"]["name"], call["function"]["arguments"])
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": content})
 
 
 if __name__ == "__main__":
-    with Publisher(agent="openai-example") as publisher, Retriever(load()) as retriever:
-        print(work(" ".join(sys.argv[1:]) or QUESTION, retriever, publisher))
+    with SearchClient(agent="openai-example", model="none") as client:
+        print(work(" ".join(sys.argv[1:]), client))

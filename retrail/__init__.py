@@ -1,6 +1,7 @@
-"""Retrail's publishing client: what search agents do, as events on Kafka.
+"""Retrail's client, for the processes of agents: publishes what they do as events on Kafka.
 
-It needs confluent-kafka and nothing else. The command line lives in ``retrail_cli``.
+It needs confluent-kafka and nothing else. With an extra, ``retrail.http`` and ``retrail.adapters``
+search through ``retrail serve``. It imports nothing else of Retrail.
 
 Example:
     >>> from retrail import Publisher
@@ -21,6 +22,7 @@ from retrail.errors import (
     InvalidEventError,
     PublishError,
     QueueFullError,
+    ServeError,
 )
 from retrail.publisher import Publisher
 from retrail.stats import LostEvent, Stats
@@ -38,6 +40,7 @@ __all__ = [
     "PublishError",
     "Publisher",
     "QueueFullError",
+    "ServeError",
     "Stats",
     "Timeout",
     "Trajectory",

@@ -1,16 +1,18 @@
-"""What the publishing client raises.
+"""What the client raises.
 
 ::
 
     PublishError               nothing that an agent publishes raises anything else
-    ├── ConfigurationError     a Publisher cannot be made with these arguments or variables
+    ├── ConfigurationError     a Publisher or SearchClient cannot be made with these arguments
     ├── InvalidEventError      the arguments make no event of the contract, or one that is too large
     ├── QueueFullError         the queue to the broker is full, also after waiting
     ├── DeliveryError          events were queued, but the broker did not take them
-    └── ClosedError            the publisher was closed, or the trajectory takes no more events
+    ├── ClosedError            the publisher was closed, or the trajectory takes no more events
+    └── ServeError             ``retrail serve`` did not do what was asked of it
 
-With ``on_error="drop"`` (the default) only :class:`ConfigurationError` is ever raised; the others
-are logged, counted in ``Publisher.stats`` and handed to ``on_failure``.
+With ``on_error="drop"`` (the default) a :class:`~retrail.Publisher` only ever raises
+:class:`ConfigurationError`; the others are logged, counted in ``Publisher.stats`` and handed to
+``on_failure``.
 """
 
 
@@ -27,7 +29,7 @@ class PublishError(Exception):
 
 
 class ConfigurationError(PublishError, ValueError):
-    """A :class:`~retrail.Publisher` cannot be made with these arguments or variables."""
+    """A ``Publisher`` or ``SearchClient`` cannot be made with these arguments or variables."""
 
 
 class InvalidEventError(PublishError, ValueError):
@@ -68,3 +70,18 @@ class DeliveryError(PublishError):
 
 class ClosedError(PublishError):
     """The publisher was closed, or the trajectory has ended or belongs to another process."""
+
+
+class ServeError(PublishError):
+    """``retrail serve`` did not answer, or answered with an error.
+
+    Attributes:
+        status: HTTP status of its answer; ``None`` if there was none.
+        retry_after: seconds after which the request may be repeated, if the server gave them.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after

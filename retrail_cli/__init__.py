@@ -5,6 +5,7 @@ import sys
 
 _EXTRAS = {
     "aiokafka": "streams",
+    "backports": "streams",
     "fastapi": "serve",
     "faust": "streams",
     "fsspec": "search",
@@ -25,7 +26,6 @@ _EXTRAS = {
     "torch": "search",
     "transformers": "search",
     "uvicorn": "serve",
-    "zstandard": "streams",
 }
 """Which extra brings a library that a command may lack; all others come with ``retrail-server``."""
 

@@ -44,6 +44,14 @@ retriever learns, so an agent behind this API is instrumented without a line of 
 _Name = Annotated[str | None, Header(max_length=128, pattern=r"^[\x20-\x7e]*$")]
 
 
+class HttpSearchRequest(SearchRequest):
+    """A query, and how much of the documents to give."""
+
+    texts: Annotated[
+        bool, Field(strict=True, description="whether hits have their whole `text`")
+    ] = False
+
+
 class EndRequest(AgentRequest):
     """How a task ended."""
 
@@ -157,10 +165,12 @@ _Caller = Annotated[Caller, Depends(_caller)]
 
 @_operations.post("/search", summary="Search", operation_id="search")
 async def _search(
-    wanted: SearchRequest, caller: _Caller, service: _Service, response: Response
+    wanted: HttpSearchRequest, caller: _Caller, service: _Service, response: Response
 ) -> SearchAnswer:
     """The documents that are nearest to a query: ids, titles and beginnings."""
-    answer = await service.search(caller, wanted.query, wanted.k, wanted.reasoning)
+    answer = await service.search(
+        caller, wanted.query, wanted.k, wanted.reasoning, texts=wanted.texts
+    )
     response.headers[TRAJECTORY_HEADER] = answer.trajectory_id
     return answer
 

@@ -47,9 +47,15 @@ class SearchService:
         )
 
     async def search(
-        self, caller: Caller, query: str, k: int, reasoning: str | None = None
+        self,
+        caller: Caller,
+        query: str,
+        k: int,
+        reasoning: str | None = None,
+        *,
+        texts: bool = False,
     ) -> SearchAnswer:
-        """The ``k`` nearest documents of a query.
+        """The ``k`` nearest documents of a query; ``texts``: with their whole texts.
 
         Raises:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
@@ -58,7 +64,7 @@ class SearchService:
             result = await self._retriever.search(query, k)
             session = self._session(caller, reasoning)
             session.searched(query, result)
-            return SearchAnswer.of(result, session.trajectory_id)
+            return SearchAnswer.of(result, session.trajectory_id, texts=texts)
 
     async def open(
         self, caller: Caller, doc_id: str, reasoning: str | None = None

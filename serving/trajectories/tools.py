@@ -1,6 +1,6 @@
 """What agents can do, search and open a document: parameters, answers, and how models read of them.
 
-HTTP API, MCP server and OpenAI-style tools share it.
+HTTP API and MCP server share it; ``retrail.adapters.openai`` describes the same tools.
 """
 
 from typing import TYPE_CHECKING, Annotated, Self
@@ -93,16 +93,21 @@ class ShownHit(BaseModel):
     ]
     title: str
     snippet: Annotated[str, Field(description="beginning of the text")]
+    text: Annotated[
+        str | None,
+        Field(description="the whole text, if asked for", exclude_if=lambda text: text is None),
+    ] = None
 
     @classmethod
-    def of(cls, hit: "Hit") -> Self:
-        """What of a retriever's hit is shown."""
+    def of(cls, hit: "Hit", *, whole: bool = False) -> Self:
+        """What of a retriever's hit is shown; ``whole``: its text, too."""
         return cls(
             doc_id=hit.doc_id,
             rank=hit.rank,
             score=round(hit.score, 4),
             title=hit.title,
             snippet=snippet(hit.text),
+            text=hit.text if whole else None,
         )
 
 
@@ -114,10 +119,10 @@ class SearchAnswer(BaseModel):
     trajectory_id: str
 
     @classmethod
-    def of(cls, result: "SearchResult", trajectory_id: str) -> Self:
-        """The answer to a search."""
+    def of(cls, result: "SearchResult", trajectory_id: str, *, texts: bool = False) -> Self:
+        """The answer to a search; ``texts``: with whole texts."""
         return cls(
-            hits=[ShownHit.of(hit) for hit in result.hits],
+            hits=[ShownHit.of(hit, whole=texts) for hit in result.hits],
             retriever_version=result.retriever_version,
             trajectory_id=trajectory_id,
         )

@@ -7,15 +7,21 @@ one record is held, so the size of a file does not matter.
 import gzip
 import io
 import json
+import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import ijson
 import orjson
-import zstandard
 
 from schemas.errors import InputError, InvalidRecordError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 COMPRESSED = ("", ".gz", ".zst", ".zstd")
@@ -64,32 +70,52 @@ def records_of(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -
         path: plain, gzip or Zstandard, with or without a byte order mark.
         on_bytes: called with the number of bytes of the file that were read since the last call.
     """
-    read = 0
+    read, reported = 0, False
     try:
         with path.open("rb") as raw:
-            # Held here: a stream that nobody holds closes what it reads from.
-            stream = _decompressed(raw)
-            for record in _records(str(path), stream):
-                yield record
+            packed = _decompressed(raw)
+            for place, value in _records(str(path), packed.stream):
+                if packed.error and isinstance(value, InvalidRecordError):
+                    value, reported = packed.error, True
+                yield place, value
                 on_bytes(raw.tell() - read)
                 read = raw.tell()
             on_bytes(raw.tell() - read)
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        reason = getattr(error, "strerror", None) or error
-        yield str(path), InvalidRecordError(f"cannot be read: {reason}")
+            if packed.error and not reported:
+                yield str(path), packed.error
+    except OSError as error:
+        yield str(path), InvalidRecordError(f"cannot be read: {error.strerror or error}")
 
 
-def _decompressed(raw: BinaryIO) -> BinaryIO:
+def _decompressed(raw: BinaryIO) -> "_Packed":
     magic = raw.read(4)
     raw.seek(0)
-    stream: Any
     if magic.startswith(_GZIP):
-        stream = gzip.GzipFile(fileobj=raw)
-    elif magic == _ZSTD:
-        stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-    else:
-        return raw
-    return cast(BinaryIO, io.BufferedReader(stream, _BUFFER))
+        return _Packed(gzip.GzipFile(fileobj=raw))
+    if magic == _ZSTD:
+        return _Packed(zstd.ZstdFile(raw))
+    return _Packed(raw)
+
+
+class _Packed(io.RawIOBase):
+    """What a file holds, up to where it is broken off; ``error`` says so."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.error: InvalidRecordError | None = None
+        self.stream = cast(BinaryIO, io.BufferedReader(self, _BUFFER))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._source.read1(len(buffer))
+        except (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError) as error:
+            self.error = InvalidRecordError(f"cannot be decompressed to its end: {error}")
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _records(name: str, stream: BinaryIO) -> Iterator[Record]:

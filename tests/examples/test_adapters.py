@@ -1,30 +1,34 @@
-"""The examples of the adapters, over a fake retriever; their events go to a mock of Kafka."""
+"""The examples of the adapters against a real `retrail serve`, with events on real Kafka."""
 
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+import httpx
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
 
-from retrail import Publisher
-from schemas.events import Answer, Browse, Reasoning, Search, parse
-from tests.serving.adapters.test_langchain import Alone
-from tests.serving.fakes import TEXTS
+from retrail.http import SearchClient
+from schemas.events import Answer, Browse, End, Reasoning, Search
+from schemas.settings import Settings
+from schemas.topics import Topics
+from tests.serving.processes import events, live_index, running, url_of
+from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TOPIC = "trajectory-events"
+TEXTS = {"gzip": "Open a gzip file.", "zip": "Read archives.", "json#0": "Decode notation."}
 
 
-@pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
-    """A broker inside librdkafka."""
-    owner = Producer({"test.mock.num.brokers": 1, "allow.auto.create.topics": True, "log_level": 0})
-    broker = next(iter(owner.list_topics(timeout=10).brokers.values()))
-    yield f"{broker.host}:{broker.port}"
-    owner.flush(1)
+@pytest.fixture
+def served(settings: Settings, topics: Topics, tmp_path: Path) -> Iterator[str]:
+    """URL of `retrail serve` over TEXTS."""
+    with (
+        live_index(settings, TEXTS, tmp_path),
+        running(settings, "serve", "--port", "0") as process,
+    ):
+        url = url_of(process)
+        eventually(lambda: httpx.get(f"{url}/readyz").is_success, 180, "answers", interval=0.5)
+        yield url
 
 
 def example(name: str) -> ModuleType:
@@ -36,38 +40,40 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def events(bootstrap: str, topic: str, count: int) -> list[Any]:
-    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "any"})
-    try:
-        reader.assign([TopicPartition(topic, n, 0) for n in range(4)])
-        found: list[Any] = []
-        while len(found) < count:
-            message = reader.poll(10)
-            assert message is not None, f"{len(found)} of {count} events came"
-            assert message.error() is None, message.error()
-            found.append(parse(message.value() or b"").event)
-    finally:
-        reader.close()
-    return sorted(found, key=lambda event: int(event.seq))
-
-
 @pytest.mark.parametrize("name", ["langchain_agent", "openai_tools"])
-def test_its_work_is_published(name: str, bootstrap: str) -> None:
-    prefix = f"{name}_"
-    auto = Producer({"bootstrap.servers": bootstrap, "allow.auto.create.topics": True})
-    auto.list_topics(f"{prefix}{TOPIC}", timeout=10)
-    with Publisher("example", bootstrap=bootstrap, topic_prefix=prefix, on_error="raise") as to:
-        answer = example(name).work("open a gzip file", Alone(), to)
-    assert answer == TEXTS["gzip"]
-    published = events(bootstrap, f"{prefix}{TOPIC}", to.stats.delivered)
-    kinds = [event.type for event in published]
-    assert kinds[0] == "search"
-    assert kinds[-3:] == ["reasoning", "answer", "end"]
-    search, answered = published[0], published[-2]
+def test_its_work_is_published(name: str, served: str, settings: Settings) -> None:
+    with SearchClient(served, agent="example", model="none", timeout=60) as client:
+        answer = example(name).work("open a gzip file", client)
+    published = eventually(
+        lambda: len(found := events(settings)) > 5 and found, what="events on Kafka"
+    )
+    assert len({event.trajectory_id for event in published}) == 1
+    search, before, browse, after, answered, end = published
     assert isinstance(search, Search)
+    assert (search.query, search.retriever_version) == ("open a gzip file", 1)
+    assert (search.agent.name, search.agent.model) == ("example", "none")
+    assert {hit.doc_id for hit in search.hits} == set(TEXTS)
+    assert isinstance(before, Reasoning)
+    assert (before.text, before.about) == ("The first hit looks right.", None)
+    assert isinstance(browse, Browse)
+    assert browse.doc_id == search.hits[0].doc_id
+    assert answer == TEXTS[browse.doc_id]
+    assert isinstance(after, Reasoning)
+    assert after.about == browse.doc_id
     assert isinstance(answered, Answer)
-    assert (search.query, search.hits[0].doc_id) == ("open a gzip file", "gzip")
-    assert answered.text == TEXTS["gzip"]
-    [browse] = [event for event in published if isinstance(event, Browse)]
-    last = [event for event in published if isinstance(event, Reasoning)][-1]
-    assert (browse.doc_id, last.about) == ("gzip", "gzip")
+    assert answered.text == answer
+    assert isinstance(end, End)
+
+
+def test_examples_need_the_client_alone() -> None:
+    ours = {path.parent.name for path in EXAMPLES.parent.glob("*/__init__.py")} - {"retrail"}
+    assert {"schemas", "serving"} <= ours
+    for path in EXAMPLES.glob("*.py"):
+        lines = path.read_text().splitlines()
+        imported = {line.split()[1].partition(".")[0] for line in lines if _imports(line)}
+        assert imported & ours == set(), path
+        assert "retrail" in imported
+
+
+def _imports(line: str) -> bool:
+    return line.startswith(("import ", "from "))

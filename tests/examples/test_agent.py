@@ -60,7 +60,7 @@ def test_an_agents_work_becomes_pairs(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     corpus = tmp_path / "corpus.jsonl"
-    lines = [json.dumps({"_id": i, "title": t, "text": x}) for i, t, x in DOCUMENTS]
+    lines = [json.dumps({"doc_id": i, "title": t, "text": x}) for i, t, x in DOCUMENTS]
     corpus.write_text("\n".join(lines))
     retrail("documents", "load", corpus)
     eventually(lambda: searchable(stack), timeout=120, what="index of the first release")
@@ -72,7 +72,7 @@ def test_an_agents_work_becomes_pairs(
     assert "Release 1 is live" in retrail("releases")
 
     agent = subprocess.run(
-        [sys.executable, ROOT / "examples" / "agent.py", "open a gzip file"],
+        [sys.executable, ROOT / "examples" / "agent.py", corpus, "open a gzip file"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
@@ -90,7 +90,6 @@ def test_an_agents_work_becomes_pairs(
     by_document = {pair["positive"]: pair for pair in pairs}
     assert by_document["gzip"]["verdict"] == "relevant"
     assert by_document["gzip"]["agent"] == {"name": "example", "model": "none"}
-    assert by_document["gzip"]["retriever_version"] == 1
     assert {p["verdict"] for d, p in by_document.items() if d != "gzip"} <= {"irrelevant"}
     assert "elease" in retrail("train")
     retrail("doctor")

@@ -26,7 +26,7 @@ def test_every_public_name_has_an_example(name: str) -> None:
 
 def test_every_error_is_documented_and_a_publish_error() -> None:
     errors = [getattr(retrail, name) for name in retrail.__all__ if name.endswith("Error")]
-    assert len(errors) == 6
+    assert len(errors) == 7
     for error in errors:
         assert issubclass(error, retrail.PublishError)
         assert error.__doc__

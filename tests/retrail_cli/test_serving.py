@@ -2,15 +2,10 @@
 
 import asyncio
 import json
-import os
-import re
-import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +13,12 @@ import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
-from consumers.indexing.collection import Row
-from consumers.indexing.milvus import Milvus
-from deploy.environment import variables
-from retrail_runtime import kafka as consumers_kafka
-from retrail_runtime.collection import Build
-from schemas.events import Browse, End, Reasoning, Search, parse
+from schemas.events import Browse, End, Reasoning, Search
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.tiny_model import write_tiny_model
+from tests.serving.processes import environment, events, live_index, running, url_of
 from tests.waiting import eventually
-from trainer.model.encoder import Encoder
-from trainer.registry.registry import Registry
 
-ROOT = Path(__file__).parents[2]
 TEXTS = {"gzip": "Open a gzip file.", "zip": "Read archives.", "json#0": "Decode notation."}
 TOKEN = "0123456789abcdef"
 
@@ -39,58 +26,8 @@ TOKEN = "0123456789abcdef"
 @pytest.fixture
 def indexed(settings: Settings, topics: Topics, tmp_path: Path) -> Iterator[Settings]:
     """An installation whose live index holds TEXTS, by a tiny model."""
-    encoder = Encoder.load(write_tiny_model(tmp_path / "tiny"), max_tokens=64)
-    model = Registry.of(settings).publish(settings.retriever, 1, encoder.save)
-    build = Build(f"{settings.retriever}_v1", 1, secrets.token_hex(4), model.location, model.digest)
-    milvus = Milvus(settings)
-    milvus.create(build, encoder.dimension)
-    vectors = encoder.encode_documents(list(TEXTS.values()))
-    rows = zip(TEXTS.items(), vectors, strict=True)
-    milvus.upsert(build, [Row(doc_id, "", text, "h", vector) for (doc_id, text), vector in rows])
-    milvus.make_searchable(build)
-    milvus.swap(build)
-    yield settings
-    milvus.drop(build)
-
-
-def environment(settings: Settings, **more: str) -> dict[str, str]:
-    path = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return os.environ | variables(settings) | path | more
-
-
-@contextmanager
-def running(settings: Settings, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "retrail_cli", *arguments],
-        env=environment(settings, **more),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
-
-
-def url_of(process: subprocess.Popen[str]) -> str:
-    """Where a server says that it listens."""
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if found := re.search(r"on (http://\S+)", line):
-            return found.group(1)
-    raise AssertionError(f"no address: {''.join(said)}")
-
-
-def events(settings: Settings) -> list[Any]:
-    """What is on trajectory-events, by trajectory and number."""
-    topic = Topics.of(settings).trajectory_events
-    found = [parse(r.value or b"").event for r in consumers_kafka.read_to_end(settings, topic)]
-    return sorted(found, key=lambda event: (event.trajectory_id, event.seq))
+    with live_index(settings, TEXTS, tmp_path):
+        yield settings
 
 
 def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:

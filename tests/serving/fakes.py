@@ -1,12 +1,17 @@
 """A retriever over a handful of texts, and a publisher that only remembers."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from retrail import Trajectory
 from schemas.documents import Document
+from schemas.settings import Settings
+from serving.api.http_api import create_app
+from serving.search.async_retriever import AsyncRetriever
 from serving.search.retriever import Hit, SearchResult
+from serving.trajectories.service import SearchService
 from serving.trajectories.sessions import Agent
 
 TEXTS = {
@@ -35,6 +40,9 @@ class FakeRetriever:
         if self.poison in queries:
             raise ValueError("poison")
         return [SearchResult(self._hits(query)[:k], self.release) for query in queries]
+
+    def search(self, query: str, k: int = 10) -> SearchResult:
+        return self.search_many([query], k)[0]
 
     def open(self, doc_id: str) -> Document | None:
         self._fail()
@@ -91,3 +99,18 @@ class _Steps:
 
     def end(self, outcome: str) -> None:
         self._events.append(("end", outcome))
+
+
+class World:
+    """An app over a fake retriever, and what it published."""
+
+    def __init__(self, **changes: object) -> None:
+        self.settings = Settings.model_validate(changes)
+        self.retriever, self.log = FakeRetriever(), Remembering()
+        self.app = create_app(self.settings, self._running)
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[SearchService]:
+        retriever = AsyncRetriever(self.retriever)
+        async with SearchService(self.settings, retriever, self.log).running() as service:
+            yield service

@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 import schemathesis
@@ -15,32 +14,14 @@ from starlette.testclient import TestClient
 
 from retrail import Trajectory
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
-from schemas.settings import Settings
 from serving.api import problems
 from serving.api.guards import guarded
-from serving.api.http_api import TRAJECTORY_HEADER, create_app
-from serving.search.async_retriever import AsyncRetriever
+from serving.api.http_api import TRAJECTORY_HEADER
 from serving.trajectories import service as service_module
-from serving.trajectories.service import SearchService
-from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
+from tests.serving.fakes import TEXTS, Remembering, World
 from tests.waiting import eventually
 
 TOKEN = "0123456789abcdef"
-
-
-class World:
-    """An app over a fake retriever, and what it published."""
-
-    def __init__(self, **changes: object) -> None:
-        self.settings = Settings.model_validate(changes)
-        self.retriever, self.log = FakeRetriever(), Remembering()
-        self.app = create_app(self.settings, self._running)
-
-    @asynccontextmanager
-    async def _running(self) -> AsyncIterator[SearchService]:
-        retriever = AsyncRetriever(self.retriever)
-        async with SearchService(self.settings, retriever, self.log).running() as service:
-            yield service
 
 
 @pytest.fixture
@@ -100,6 +81,12 @@ def test_hits_come_with_their_beginnings_and_a_trajectory(http: TestClient) -> N
         "snippet": TEXTS["gzip"],
     }
     assert found["trajectory_id"] == answer.headers[TRAJECTORY_HEADER]
+
+
+def test_hits_have_whole_texts_if_asked_for(http: TestClient) -> None:
+    body = {"query": "open a gzip file", "texts": True}
+    hits = http.post("/v1/search", json=body).json()["hits"]
+    assert {hit["doc_id"]: hit["text"] for hit in hits} == TEXTS
 
 
 @pytest.mark.parametrize("doc_id", TEXTS)

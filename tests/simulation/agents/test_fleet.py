@@ -13,8 +13,7 @@ from schemas.settings import Settings
 from simulation.agents import fleet
 from simulation.agents.scripted import PERSONAS
 from simulation.corpora.corpus import Need
-from tests.serving.adapters.test_langchain import Alone
-from tests.serving.fakes import TEXTS
+from tests.serving.fakes import TEXTS, FakeRetriever
 
 NEEDS = [Need(f"n{n}", "open a gzip file", {"gzip": 1.0}) for n in range(6)]
 
@@ -48,7 +47,7 @@ def published(settings: Settings, count: int) -> list[dict[str, Any]]:
 def test_each_agent_publishes_one_trajectory_under_its_model(settings: Settings) -> None:
     todo = fleet.assignments(NEEDS, 12, seed=0, turn=1)
     progress: list[tuple[int, int]] = []
-    retriever: Any = Alone(TEXTS, version=3)
+    retriever: Any = FakeRetriever(TEXTS, version=3)
     shift = fleet.work(todo, retriever, settings, on_progress=lambda *at: progress.append(at))
     assert progress[-1] == (12, 12)
     events = published(settings, shift.events)
@@ -62,7 +61,7 @@ def test_each_agent_publishes_one_trajectory_under_its_model(settings: Settings)
 
 
 def test_a_retriever_that_fails_stops_the_fleet(settings: Settings) -> None:
-    retriever: Any = Alone()
+    retriever: Any = FakeRetriever()
     retriever.failure = NoIndexError("none")
     todo = fleet.assignments(NEEDS, 3, seed=0, turn=1)
     with pytest.raises(NoIndexError):
@@ -75,6 +74,6 @@ def test_a_broker_that_takes_nothing_is_an_error(
     monkeypatch.setattr(fleet, "TIMEOUT", Timeout(block=0.2, close=0.2))
     settings = Settings(kafka_bootstrap=closed_port)
     todo = fleet.assignments(NEEDS, 1, seed=0, turn=1)
-    retriever: Any = Alone()
+    retriever: Any = FakeRetriever()
     with pytest.raises(DeliveryError, match="did not take the agents' events"):
         fleet.work(todo, retriever, settings, on_progress=lambda *_: None)

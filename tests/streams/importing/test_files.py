@@ -5,11 +5,10 @@ import json
 import tracemalloc
 
 import pytest
-import zstandard
 
 from schemas.errors import InputError, InvalidRecordError
 from streams.importing import files
-from streams.importing.files import files_of, loads, records_of
+from streams.importing.files import files_of, loads, records_of, zstd
 
 
 def values(path):
@@ -40,7 +39,7 @@ LINES = b'{"a": 1}\n\n{"a": 2}\r\n'
     ],
 )
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("packed", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("packed", [bytes, gzip.compress, zstd.compress])
 def test_layouts(tmp_path, monkeypatch, content, expected, large, packed):
     """A large file is one that does not fit into the first block."""
     if large:
@@ -51,7 +50,7 @@ def test_layouts(tmp_path, monkeypatch, content, expected, large, packed):
 
 
 def test_several_compressed_parts(tmp_path):
-    for name, packed in (("a.gz", gzip.compress), ("a.zst", zstandard.compress)):
+    for name, packed in (("a.gz", gzip.compress), ("a.zst", zstd.compress)):
         path = tmp_path / name
         path.write_bytes(packed(b'{"a": 1}\n{"a"') + packed(b": 2}\n"))
         assert values(path) == [{"a": 1}, {"a": 2}]
@@ -79,13 +78,14 @@ def test_what_is_broken(tmp_path, content, expected):
 
 
 def test_a_compressed_file_that_breaks_off_gives_what_is_before(tmp_path):
-    for name, packed in (("a.gz", gzip.compress), ("a.zst", zstandard.compress)):
+    for name, packed in (("a.gz", gzip.compress), ("a.zst", zstd.compress)):
         path = tmp_path / name
         content = b"".join(b'{"a": %d}\n' % number for number in range(50_000))
         path.write_bytes(packed(content)[:-100])
         *first, last = values(path)
         assert first[:2] == [{"a": 0}, {"a": 1}]
-        assert last.startswith(("cannot be read", "is not JSON"))
+        assert last.startswith("cannot be decompressed to its end")
+        assert all(isinstance(value, dict) for value in first)
 
 
 def test_places(tmp_path):

@@ -1,0 +1,343 @@
+"""A client of ``retrail serve``: search, open documents and end trajectories over HTTP.
+
+The server publishes each call as a trajectory event, so an agent that searches through it needs
+neither Kafka nor :class:`retrail.Publisher`. The extras ``openai`` and ``langchain`` bring httpx.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+from retrail.config import environment
+from retrail.errors import ConfigurationError, ServeError
+
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "retrail.http needs httpx. Run: pip install 'retrail[openai]' (in a clone: "
+        "pip install './retrail[openai]').",
+        name=error.name,
+    ) from error
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+TRAJECTORY_HEADER = "Retrail-Trajectory"
+MAX_REASONING = 200_000
+"""Characters of a reasoning that the server takes."""
+KEEPALIVE_SECONDS = 2.0
+"""Below the 5 s after which the server closes a connection that is not used."""
+
+Outcome = Literal["correct", "incorrect", "unknown"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document that a search found.
+
+    Attributes:
+        rank: 1 is the best.
+        snippet: beginning of the text, in one line.
+        text: the whole text, if the search asked for texts.
+    """
+
+    doc_id: str
+    rank: int
+    score: float
+    title: str
+    snippet: str
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits by rank, and the version of the retriever that found them."""
+
+    hits: list[Hit]
+    retriever_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that was opened."""
+
+    doc_id: str
+    title: str
+    text: str
+
+
+class SearchClient:
+    """A connection pool to ``retrail serve``, for any number of threads and event loops.
+
+    Args:
+        url: where it listens.
+        token: default ``RETRAIL_SERVE_TOKEN``, else none.
+        agent: name of the agent; default: the server's ``RETRAIL_SERVE_AGENT``.
+        model: its language model; agents of one model share a verbosity when pairs are weighted.
+        tenant: whose trajectories these are.
+        timeout: seconds to wait for a connection, and for each part of an answer.
+
+    Raises:
+        ConfigurationError: the URL is none of HTTP.
+
+    Example:
+        >>> with SearchClient(agent="my-agent") as client:  # doctest: +SKIP
+        ...     trajectory = client.trajectory()
+        ...     found = trajectory.search("when was the bridge built", k=5)
+        ...     document = trajectory.open(found.hits[0].doc_id)
+        ...     trajectory.reason("It gives the year: 1965.")
+        ...     trajectory.end("correct", answer="1965")
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        agent: str = "",
+        model: str = "",
+        tenant: str = "",
+        timeout: float = 30.0,
+    ) -> None:
+        token = token or environment().get("RETRAIL_SERVE_TOKEN")
+        headers = {
+            "Authorization": f"Bearer {token}" if token else "",
+            "Retrail-Agent": agent,
+            "Retrail-Model": model,
+            "Retrail-Tenant": tenant,
+        }
+        self._url = url
+        self._options: Json = {
+            "base_url": url,
+            "headers": {name: value for name, value in headers.items() if value},
+            "timeout": timeout,
+            "limits": httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+        }
+        try:
+            is_valid = httpx.URL(url).scheme in ("http", "https")
+        except httpx.InvalidURL:
+            is_valid = False
+        if not is_valid:
+            raise ConfigurationError(f"{url} is not a URL such as {DEFAULT_URL}.")
+        self._http = httpx.Client(**self._options)
+        # A connection belongs to the event loop that opened it.
+        self._async_http: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+            WeakKeyDictionary()
+        )
+
+    def trajectory(self, name: str | None = None) -> "ServedTrajectory":
+        """A new trajectory; the first call begins it on the server.
+
+        Args:
+            name: the trajectory's id begins with it: at most 160 letters, digits and ``._:~-``.
+                One name is one trajectory, until that ends. Default: a random one.
+        """
+        return ServedTrajectory(self, name or uuid.uuid4().hex)
+
+    def post(self, path: str, body: Json, trajectory: str) -> Json:
+        """Send a request as a part of a trajectory; returns the answer.
+
+        Raises:
+            ServeError: there is no answer, or the answer is an error.
+        """
+        with self._errors(trajectory):
+            headers = {TRAJECTORY_HEADER: trajectory}
+            return _answer(self._http.post(path, json=body, headers=headers))
+
+    async def apost(self, path: str, body: Json, trajectory: str) -> Json:
+        """As :meth:`post`, without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        if (http := self._async_http.get(loop)) is None:
+            http = self._async_http[loop] = httpx.AsyncClient(**self._options)
+        with self._errors(trajectory):
+            headers = {TRAJECTORY_HEADER: trajectory}
+            return _answer(await http.post(path, json=body, headers=headers))
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        self._http.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of threads and of the running event loop."""
+        self.close()
+        if http := self._async_http.pop(asyncio.get_running_loop(), None):
+            await http.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @contextmanager
+    def _errors(self, trajectory: str) -> Iterator[None]:
+        try:
+            yield
+        except ServeError as error:
+            error.trajectory_id = trajectory
+            raise
+        except httpx.HTTPError as error:
+            failed = ServeError(f"No answer from {self._url}: {error or type(error).__name__}")
+            failed.trajectory_id = trajectory
+            raise failed from error
+
+
+class ServedTrajectory:
+    """An agent's work on one task, which the server publishes; for any number of threads.
+
+    Each method has an ``a…`` twin to be awaited. A trajectory that is silent for
+    ``RETRAIL_SERVE_IDLE_SECONDS`` is ended by the server.
+
+    Attributes:
+        name: by which requests name it.
+        id: the trajectory's id on Kafka, for :meth:`retrail.Publisher.outcome`; ``None`` before
+            the first answer.
+    """
+
+    def __init__(self, client: SearchClient, name: str) -> None:
+        self.name = name
+        self.id: str | None = None
+        self._client = client
+        self._lock = threading.Lock()
+        self._reasonings: list[str] = []
+
+    def reason(self, text: str) -> None:
+        """What the agent thought; right after :meth:`open` it is about that document.
+
+        It is sent with the next call, and kept if that call fails.
+        """
+        with self._lock:
+            self._reasonings.append(text)
+
+    def search(self, query: str, k: int = 10, *, texts: bool = False) -> SearchResult:
+        """The ``k`` documents that are nearest to a query.
+
+        Args:
+            texts: whether hits have whole texts, too.
+
+        Raises:
+            ServeError: nothing can be searched now, or the server does not take these arguments.
+        """
+        return _search_result(self.post("search", {"query": query, "k": k, "texts": texts}))
+
+    async def asearch(self, query: str, k: int = 10, *, texts: bool = False) -> SearchResult:
+        """As :meth:`search`."""
+        return _search_result(await self.apost("search", {"query": query, "k": k, "texts": texts}))
+
+    def open(self, doc_id: str) -> Document:
+        """A whole document.
+
+        Raises:
+            ServeError: the index has no such document (status 404), or does not answer now.
+        """
+        return _of(Document, self.post("open", {"doc_id": doc_id}))
+
+    async def aopen(self, doc_id: str) -> Document:
+        """As :meth:`open`."""
+        return _of(Document, await self.apost("open", {"doc_id": doc_id}))
+
+    def end(self, outcome: Outcome = "unknown", answer: str | None = None) -> None:
+        """Nothing follows.
+
+        Raises:
+            ServeError: the trajectory is not open (status 404), or the server does not answer.
+        """
+        self.post(self._end, {"outcome": outcome, "answer": answer})
+
+    async def aend(self, outcome: Outcome = "unknown", answer: str | None = None) -> None:
+        """As :meth:`end`."""
+        await self.apost(self._end, {"outcome": outcome, "answer": answer})
+
+    def post(self, operation: str, body: Json) -> Json:
+        """Send a request's body as the API describes it, with the reasoning since the last call.
+
+        Args:
+            operation: what follows ``/v1/``.
+        """
+        with self._reasoned(body) as reasoned:
+            return self._read(self._client.post(f"/v1/{operation}", reasoned, self.name))
+
+    async def apost(self, operation: str, body: Json) -> Json:
+        """As :meth:`post`."""
+        with self._reasoned(body) as reasoned:
+            return self._read(await self._client.apost(f"/v1/{operation}", reasoned, self.name))
+
+    @property
+    def _end(self) -> str:
+        return f"trajectories/{quote(self.name, safe='')}/end"
+
+    @contextmanager
+    def _reasoned(self, body: Json) -> Iterator[Json]:
+        with self._lock:
+            held, self._reasonings = self._reasonings, []
+        own = body.get("reasoning")
+        if held and (own is None or isinstance(own, str)):
+            text = "\n\n".join(held if own is None else [*held, own])
+            body = body | {"reasoning": text[-MAX_REASONING:]}
+        try:
+            yield body
+        except BaseException as error:
+            # The server published the reasoning of a call for a document that it does not have.
+            if not isinstance(error, ServeError) or error.status != 404:
+                with self._lock:
+                    self._reasonings = held + self._reasonings
+            raise
+
+    def _read(self, answer: Json) -> Json:
+        self.id = answer["trajectory_id"]
+        return answer
+
+
+def _answer(response: httpx.Response) -> Json:
+    try:
+        body: Any = response.json()
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    # What a proxy answers is no problem document.
+    problem = body if isinstance(body, dict) else {}
+    other = f"{response.url} answered: {response.status_code} {response.reason_phrase}"
+    seconds = response.headers.get("Retry-After", "")
+    raise ServeError(
+        str(problem.get("detail") or other),
+        status=response.status_code,
+        retry_after=int(seconds) if seconds.isdecimal() else None,
+    )
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _of(kind: type[_Answer], answer: Mapping[str, Any]) -> _Answer:
+    """A dataclass of the fields that it has; a newer server may send more."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in answer.items() if name in names})
+
+
+def _search_result(answer: Json) -> SearchResult:
+    hits = [_of(Hit, hit) for hit in answer["hits"]]
+    return SearchResult(hits, answer["retriever_version"])

@@ -1,1 +1,0 @@
-"""The retriever as other frameworks take it, a file each."""
