@@ -95,11 +95,11 @@ def index(settings: Settings, encoder: Encoder, model: Model) -> None:
     ("write", "learning_rate", "steps"),
     [
         pytest.param(router, 1e-2, 60, id="router"),
-        pytest.param(minilm_cls, 4e-4, 8, id="minilm-cls"),
+        pytest.param(minilm_cls, 3e-4, 12, id="minilm-cls"),
         pytest.param(
             all_mpnet,
             1e-4,
-            8,
+            12,
             id="all-mpnet-base-v2",
             marks=[pytest.mark.models, pytest.mark.timeout(1200)],
         ),
