@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from schemas.collection import Build, collection_name
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from consumers.indexing.embedder import Embedder, VectorStore
 from consumers.indexing.milvus import Milvus
+from retrail_runtime.collection import Build, collection_name
 from schemas.documents import Document
 from schemas.releases import Model
 from schemas.runs import TrainingConfig
