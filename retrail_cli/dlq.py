@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 app = typer.Typer(
-    help="Show and replay dead letters: records that could not be read, as they came.",
+    help="Dead letters, as they came: records that could not be read.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -151,6 +151,45 @@ def replay(
         typer.echo(
             f"Dead-lettered without their value, and not sent: {', '.join(bodiless)}.", err=True
         )
+
+
+@app.command()
+def skip(
+    topic: Annotated[str, typer.Argument(help="As the worker's error names it.")],
+    partition: Annotated[int, typer.Argument(min=0, help="Of that topic.")],
+    offset: Annotated[int, typer.Argument(min=0, help="First offset that cannot be decoded.")],
+) -> None:
+    """Pass over a batch that judge or miner cannot decode, and put that on record.
+
+    A worker stops where a batch has a wrong checksum or an unknown format, and names its place.
+    Restore the partition from a replica or a copy if you can. Else this command writes a dead
+    letter with reason "skipped", and every worker that cannot decode the batch at that offset goes
+    on behind it, at its next start. The records of the batch are lost. A record that can be decoded
+    is never passed over.
+
+    \b
+    Example:
+      retrail dlq skip trajectory-events 2 1207
+    """
+    from retrail_runtime.kafka import producer, publish_and_wait, require_broker
+    from schemas.base import SKIPPED, DeadLetter
+    from schemas.errors import InputError
+    from schemas.settings import load
+    from schemas.topics import Topics
+
+    settings = load()
+    topics = Topics.of(settings)
+    if topic not in (topics.trajectory_events, topics.judged_events):
+        raise InputError(f"Name {topics.trajectory_events} or {topics.judged_events}.")
+    count = require_broker(settings, [topic, topics.trajectory_events_dlq])[topic]
+    if partition >= count:
+        raise InputError(f"{topic} has partitions 0 to {count - 1}.")
+    message = "passed over with `retrail dlq skip`"
+    letter = DeadLetter(topic, partition, offset, "operator", SKIPPED, message=message)
+    publish_and_wait(
+        producer(settings), topics.trajectory_events_dlq, value=b"", headers=letter.headers()
+    )
+    typer.echo(f"Workers that cannot decode {topic} {partition}:{offset} pass over its batch.")
 
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:

@@ -104,13 +104,18 @@ def describe(details: Iterable[Any]) -> str:
     )
 
 
+SKIPPED = "skipped"
+"""Reason of a dead letter by which an operator passes over what cannot be decoded."""
+
 _DEAD_LETTER = "retrail_dlq_"
 
 
 class DeadLetter(NamedTuple):
     """Why and from where a record was dead-lettered, as headers of its dead letter.
 
-    Value, key and other headers are the record's own.
+    Value, key and other headers are the record's own. One with reason :data:`SKIPPED` has none of
+    these: `retrail dlq skip` wrote it, and workers that cannot decode the batch which holds that
+    offset go on behind it.
     """
 
     topic: str = ""

@@ -48,6 +48,12 @@ LAG_SECONDS = Gauge(
     "Age of the last record read, while there are more; else 0.",
     ["topic", "partition"],
 )
+OPEN_TRANSACTION = Gauge(
+    "retrail_consumer_open_transaction_seconds",
+    "Time for which an open transaction has held back what stands behind it (the last stable "
+    "offset is below the high watermark); else 0.",
+    ["topic", "partition"],
+)
 ASSIGNED = Gauge(
     "retrail_consumer_assigned_partitions", "Partitions that this worker owns.", ["topic"]
 )
@@ -59,7 +65,8 @@ CHECKPOINTS = Counter(
 DISCONTINUITIES = Counter(
     "retrail_offset_discontinuities_total",
     "Records whose offset was not the next one: refetched (the worker went back once), gap "
-    "(accepted: the records are gone), reset (the log starts again).",
+    "(accepted: the records are gone), reset (the log starts again), skipped (an operator passed "
+    "over what cannot be decoded).",
     ["topic", "kind"],
 )
 

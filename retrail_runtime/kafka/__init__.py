@@ -13,7 +13,15 @@ from retrail_runtime.kafka.clients import (
     report,
     require_broker,
 )
-from retrail_runtime.kafka.reading import Record, offsets, place, read_to_end, ready, record
+from retrail_runtime.kafka.reading import (
+    Record,
+    offsets,
+    place,
+    read_to_end,
+    ready,
+    record,
+    skipped,
+)
 from retrail_runtime.kafka.sending import Outgoing, publish_and_wait, record_size, send_all
 
 __all__ = [
@@ -35,4 +43,5 @@ __all__ = [
     "report",
     "require_broker",
     "send_all",
+    "skipped",
 ]

@@ -32,7 +32,7 @@ def consumer(
     on_error: Callable[[KafkaError], None] | None = None,
     **overrides: Any,
 ) -> Consumer:
-    """A consumer without automatic commits.
+    """A consumer of committed records, without automatic commits.
 
     Args:
         group: full group id (``settings.group(…)``); without one the consumer is for ``assign``.
@@ -45,6 +45,8 @@ def consumer(
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,
+        "isolation.level": "read_committed",
+        "check.crcs": True,
         "session.timeout.ms": int(settings.kafka_session_timeout * 1000),
         "heartbeat.interval.ms": max(100, int(settings.kafka_session_timeout * 1000 / 4)),
         "fetch.message.max.bytes": MAX_EVENT_BYTES + ADDED_BYTES,

@@ -9,8 +9,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from retrail_runtime.kafka.clients import STALL_SECONDS, consumer, error_message
 from retrail_runtime.retry import retrying
-from schemas.errors import BrokerUnavailableError, TopicMismatchError
+from schemas.base import SKIPPED, DeadLetter
+from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
+from schemas.topics import Topics
 
 BATCH = 1000
 
@@ -19,6 +21,9 @@ _ELECTING = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
+
+
+_UNDECODABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,10 @@ class Record:
 def offsets(
     consumer: Consumer, topic: str, *, timeout: float = STALL_SECONDS
 ) -> dict[int, tuple[int, int]]:
-    """First and end offset of each partition of ``topic`` (``end`` is that of the next record).
+    """First and end offset of each partition of ``topic``.
+
+    The end is the last stable offset: that of the next record, or of the first one of a transaction
+    that is open.
 
     Args:
         timeout: seconds to wait for each answer.
@@ -115,6 +123,21 @@ def read_to_end(
         reader.close()
 
 
+def skipped(settings: Settings, topic: str, partition: int) -> set[int]:
+    """Offsets that `retrail dlq skip` put on record, for batches that cannot be decoded.
+
+    Raises:
+        BrokerUnavailableError, TopicMismatchError: as :func:`read_to_end`.
+    """
+    queue = Topics.of(settings).trajectory_events_dlq
+    letters = (DeadLetter.read(letter.headers) for letter in read_to_end(settings, queue))
+    return {
+        letter.offset
+        for letter in letters
+        if (letter.reason, letter.topic, letter.partition) == (SKIPPED, topic, partition)
+    }
+
+
 def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Record]:
     """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done."""
     heard_at = time.monotonic()
@@ -151,9 +174,18 @@ def place(message: Message) -> tuple[int, int]:
     """Partition and offset of a message, or of the end of a partition.
 
     Raises:
+        RestartRequiredError: a batch cannot be decoded.
         BrokerUnavailableError: the message carries any other error.
     """
     error = message.error()
+    if error is not None and error.code() in _UNDECODABLE:
+        raise RestartRequiredError(
+            f"{message.topic()}/{message.partition()} cannot be decoded from offset "
+            f"{message.offset()} on: {error.str()}. Restore the partition's log from another "
+            "replica or a copy.",
+            topic=message.topic(),
+            partition=message.partition(),
+        )
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise BrokerUnavailableError(
             f"Kafka failed while reading {message.topic()}: {error.str()}",

@@ -69,7 +69,7 @@ class JudgeTask:
         """There is no state to read again."""
         return True
 
-    def process(self, records: Sequence[Record]) -> None:
+    def process(self, records: Sequence[Record], end: int) -> None:
         """Judge the records, or begin to."""
         for record in records:
             weight = len(record.value or b"")
@@ -77,7 +77,7 @@ class JudgeTask:
                 self._judged.put(record.offset, self._output(record), weight)
             except InvalidRecordError as error:
                 self._dead.put(record.offset, self._dead_letter(record, error), weight)
-            self._next = record.offset + 1
+        self._next = end
         for event_type, number in self._accepted.items():
             metrics.EVENTS.labels(event_type, "accepted").inc(number)
         self._accepted.clear()

@@ -16,6 +16,7 @@ import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from retrail_runtime import kafka
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
@@ -25,7 +26,7 @@ from streams.loop.faust_private import (
     require_codecs,
     require_private_names,
 )
-from streams.loop.records import Committed, Handler
+from streams.loop.records import Committed, End, Handler
 
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
@@ -44,6 +45,7 @@ class BatchApp(TransportApp):
         """Must be created within the running loop that it is to run on."""
         require_private_names()
         require_codecs()
+        self._settings = settings
         self.source = source
         self.handler = handler
         session = settings.kafka_session_timeout
@@ -117,9 +119,18 @@ class BatchApp(TransportApp):
         """First offset that each partition still has."""
         return await self._offsets(lambda consumer: consumer.beginning_offsets, partitions)
 
-    async def ends(self, partitions: frozenset[int]) -> dict[int, int]:
-        """Offset that the next record of each partition will get."""
-        return await self._offsets(lambda consumer: consumer.end_offsets, partitions)
+    async def ends(self, partitions: frozenset[int]) -> dict[int, End]:
+        """Where what can be read of each partition ends, and where the partition does."""
+        stable = await self._offsets(lambda consumer: consumer.end_offsets, partitions)
+        high = await self.consumer_thread.high_watermarks(self._places(partitions))
+        return {
+            partition: End(end, max(end, high.get(partition, 0)))
+            for partition, end in stable.items()
+        }
+
+    async def skipped(self, partition: int) -> set[int]:
+        """Offsets at which an operator passes over what cannot be decoded."""
+        return await asyncio.to_thread(kafka.skipped, self._settings, self.source, partition)
 
     async def consumer_answers(self) -> None:
         """Returns when the consumer's thread answers, whatever the broker does.

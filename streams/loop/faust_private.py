@@ -7,6 +7,9 @@
 - Positions are set in the consumer's own thread: Faust sets them from ours, between two statements
   of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
 - Committed offsets are read back with their metadata.
+- Only committed records are read (Faust derives that from its processing guarantee). aiokafka drops
+  control markers, aborted records and what it cannot decode: here they are delivered as
+  :class:`streams.loop.records.Hole`, lest they look like records that were skipped.
 - The producer is idempotent, and sends whole batches of one partition.
 
 The names are checked at start, see :func:`require_private_names`; ``docs/decisions/`` has the
@@ -15,13 +18,14 @@ reasons.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 import aiokafka
 import faust
 from aiokafka import codec
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -30,10 +34,13 @@ from mode.threads import WorkerThread
 
 from retrail_runtime.kafka import Outgoing
 from schemas.errors import ConfigurationError, RestartRequiredError
-from streams.loop.records import Handler
+from streams.loop.records import Handler, Hole
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 CODECS = ("gzip", "snappy", "lz4", "zstd")
+MAGIC = 2
+"""Version of the format of batches that aiokafka knows; it takes a higher one for this one."""
+
 FETCH_WAIT_MS = 50
 """Faust's 1,500 ms hold the next fetch of a broker behind its idle partitions."""
 
@@ -48,6 +55,7 @@ _PRIVATE_NAMES: dict[Any, tuple[str, ...]] = {
     driver.Producer: ("_settings_extra", "_ensure_producer"),
     faust.App: ("_new_transport", "_new_producer_transport"),
     GroupCoordinator: ("fetch_committed_offsets",),
+    fetcher.PartitionRecords: ("_unpack_records",),
     aiokafka.AIOKafkaProducer: ("create_batch", "send_batch"),
 }
 
@@ -102,6 +110,54 @@ def _unsupported(missing: Sequence[str]) -> ConfigurationError:
     )
 
 
+class FetchedPartition(fetcher.PartitionRecords):  # type: ignore[misc]
+    """What was fetched of a partition: its records, and holes where offsets give none."""
+
+    _records: Any
+    next_fetch_offset: int
+
+    def _unpack_records(self) -> Iterator[Any]:
+        fetched = self._records
+        while fetched.has_next():
+            before, batch, given = self.next_fetch_offset, None, False
+            try:
+                batch = fetched.next_batch()
+                if getattr(batch, "magic", 0) > MAGIC:
+                    raise ValueError(f"unknown magic {batch.magic}")
+                self._records = _OneBatch(batch)
+                for record in super()._unpack_records():
+                    given = True
+                    yield record
+            except Exception as error:
+                yield self._fault(error, batch, fetched)
+                return
+            start = max(before, getattr(batch, "base_offset", before))
+            if not given and (batch.is_control_batch or batch.is_transactional):
+                yield Hole(start, self.next_fetch_offset)
+
+    def _fault(self, error: Exception, batch: Any, fetched: Any) -> Hole:
+        """The rest of a batch that cannot be decoded, as far as the next one says where it ends."""
+        start = max(self.next_fetch_offset, getattr(batch, "base_offset", 0))
+        following = fetched.next_batch() if batch is not None and fetched.has_next() else None
+        end = getattr(following, "base_offset", getattr(batch, "next_offset", 0))
+        self.next_fetch_offset = max(start + 1, end)
+        return Hole(start, self.next_fetch_offset, fault=str(error) or repr(error))
+
+
+class _OneBatch:
+    """One batch, for a loop over many."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    def has_next(self) -> bool:
+        return self._batch is not None
+
+    def next_batch(self) -> Any:
+        batch, self._batch = self._batch, None
+        return batch
+
+
 class _DaemonThread(WorkerThread):
     """A consumer thread that hangs at its end does not keep the process alive."""
 
@@ -117,10 +173,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        for name in ("_fetch_max_wait_ms", "_coordinator"):
+        for name in ("_fetch_max_wait_ms", "_isolation_level", "_coordinator"):
             if not hasattr(consumer, name):
                 raise _unsupported([f"aiokafka.AIOKafkaConsumer.{name}"])
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._isolation_level = "read_committed"
+        fetcher.PartitionRecords = FetchedPartition
         return consumer
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -149,6 +207,15 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             return found
 
         return await self.run(fetch)
+
+    async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[int, int]:
+        """As of the last fetch, of the partitions that are assigned and were fetched."""
+
+        async def ask(consumer: Any) -> dict[int, int]:
+            ours = [place for place in partitions if place in consumer.assignment()]
+            return {place.partition: consumer.highwater(place) or 0 for place in ours}
+
+        return await self.run(ask)
 
     async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Deliver these offsets next, of the partitions that are still assigned."""
@@ -180,9 +247,9 @@ class _BatchConsumer(driver.Consumer):
         if not wanted:
             await asyncio.sleep(FETCH_WAIT_MS / 1000)
             return {}
-        for partition, records in (await super()._getmany(wanted, timeout)).items():
+        for partition, fetched in (await super()._getmany(wanted, timeout)).items():
             if self.flow_active:
-                await handler.deliver(partition.partition, records)
+                await handler.deliver(partition.partition, fetched)
         return {}
 
     async def perform_seek(self) -> None:

@@ -1,8 +1,8 @@
 """The source topic as a worker sees it: its records, their offsets, and the partitions it owns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class Record(Protocol):
@@ -23,6 +23,31 @@ class Committed:
     metadata: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Fetched offsets, ``offset`` to ``end - 1``, that hold nothing to process.
+
+    They are control markers of transactions, or records of an aborted one; or a batch that cannot
+    be decoded, whose ``fault`` says why.
+    """
+
+    offset: int
+    end: int
+    fault: str = ""
+
+
+class End(NamedTuple):
+    """The end of a partition.
+
+    Attributes:
+        stable: last stable offset, behind which records of open transactions may stand.
+        high: high watermark, the offset behind all records.
+    """
+
+    stable: int
+    high: int
+
+
 class Handler(Protocol):
     """What a worker does with the partitions of its source topic."""
 
@@ -38,8 +63,8 @@ class Handler(Protocol):
     def with_capacity(self) -> frozenset[int]:
         """Partitions for which more may be delivered now."""
 
-    async def deliver(self, partition: int, records: Sequence[Record]) -> None:
-        """Records of one partition, in order, at least one."""
+    async def deliver(self, partition: int, fetched: Sequence[Record | Hole]) -> None:
+        """What was fetched of one partition, in order, at least one."""
 
 
 Finding = Literal["continuous", "refetched", "gap", "reset"]
@@ -50,7 +75,7 @@ class Continuity:
 
     Faust can skip records after a rebalance (``docs/decisions/``), and brokers delete old ones.
     Both show as a record whose offset is not the next one; only the second shows again after a
-    seek.
+    seek. (A :class:`Hole` is no such thing: it was fetched.)
 
     ======================================  ==============================================
     the record's offset                     finding
@@ -80,10 +105,38 @@ class Continuity:
         return finding
 
 
-def continuous(records: Sequence[Record], start: int, most: int) -> Sequence[Record]:
-    """The longest row of records with consecutive offsets from index ``start``, up to ``most``."""
-    end = min(start + most, len(records))
-    first = records[start].offset
-    if records[end - 1].offset - first != end - 1 - start:
-        end = next(i for i in range(start, end) if records[i].offset - first != i - start)
-    return records[start:end]
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive offsets of one partition, ``start`` to ``end - 1``, and the records among them.
+
+    A chunk with a ``fault`` is a batch that cannot be decoded; it has no records.
+    """
+
+    start: int
+    end: int
+    records: Sequence[Record] = ()
+    fault: str = ""
+
+
+def chunks(fetched: Sequence[Record | Hole], most: int) -> Iterator[Chunk]:
+    """Cut what was fetched where offsets are missing, at faults, and after ``most`` records."""
+    start = end = -1
+    records: list[Record] = []
+    for item in fetched:
+        fault = item.fault if isinstance(item, Hole) else ""
+        full = len(records) >= most and not isinstance(item, Hole)
+        if start >= 0 and (fault or full or item.offset != end):
+            yield Chunk(start, end, records)
+            start, records = -1, []
+        if start < 0:
+            start = item.offset
+        if isinstance(item, Hole):
+            end = item.end
+        else:
+            records.append(item)
+            end = item.offset + 1
+        if fault:
+            yield Chunk(start, end, fault=fault)
+            start = -1
+    if start >= 0:
+        yield Chunk(start, end, records)

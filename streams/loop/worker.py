@@ -24,7 +24,7 @@ from streams.loop.checkpoint import Checkpoint, Deadline
 from streams.loop.faust_app import BatchApp
 from streams.loop.health import Observation, PartitionState, State
 from streams.loop.outbox import Channel
-from streams.loop.records import Committed, Continuity, Record, continuous
+from streams.loop.records import Chunk, Committed, Continuity, End, Hole, Record, chunks
 
 log = structlog.get_logger(__name__)
 
@@ -55,8 +55,12 @@ class PartitionTask(Protocol):
     def recovered(self) -> bool:
         """Whether it has read again what was done before the partition came here."""
 
-    def process(self, records: Sequence[Record]) -> None:
-        """Take records in order. Must not wait: outputs go to an outbox."""
+    def process(self, records: Sequence[Record], end: int) -> None:
+        """Take records in order. Must not wait: outputs go to an outbox.
+
+        Between and behind them there may be control markers of transactions and aborted records;
+        ``end`` is the offset behind all of these.
+        """
 
     async def commit_point(self) -> Committed:
         """Steps 1 and 2 of a checkpoint."""
@@ -80,6 +84,8 @@ class Slot:
     moved_at: float = field(default_factory=time.monotonic)
     last_timestamp: int = 0
     lag: int | None = None
+    stable: int = 0
+    stable_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,40 +189,64 @@ class Worker:
         for partition in slots:
             LAG_RECORDS.labels(self.source, partition).set(0)
             metrics.LAG_SECONDS.labels(self.source, partition).set(0)
+            metrics.OPEN_TRANSACTION.labels(self.source, partition).set(0)
 
-    async def deliver(self, partition: int, records: Sequence[Record]) -> None:
-        """Give a batch to its task, in chunks, as far as its offsets are continuous."""
-        slot, at = self._slots.get(partition), 0
-        while slot is not None and at < len(records):
-            if slot.guard.next != records[at].offset and not await self._accepts(
-                partition, slot, records[at]
-            ):
+    async def deliver(self, partition: int, fetched: Sequence[Record | Hole]) -> None:
+        """Give what was fetched to its task, in chunks, as far as its offsets are continuous."""
+        slot = self._slots.get(partition)
+        for chunk in chunks(fetched, CHUNK):
+            if slot is None or not await self._accepts(partition, slot, chunk):
                 return
-            chunk = continuous(records, at, CHUNK)
-            slot.task.process(chunk)
-            at += len(chunk)
-            slot.guard.next = chunk[-1].offset + 1
-            slot.moved_at, slot.last_timestamp = time.monotonic(), chunk[-1].timestamp
-            self.checkpoint.processed(len(chunk))
+            slot.task.process(chunk.records, chunk.end)
+            slot.guard.next, slot.moved_at = chunk.end, time.monotonic()
+            if chunk.records:
+                slot.last_timestamp = chunk.records[-1].timestamp
+            self.checkpoint.processed(len(chunk.records))
             await asyncio.sleep(0)
             if self._slots.get(partition) is not slot:
                 return
 
-    async def _accepts(self, partition: int, slot: Slot, record: Record) -> bool:
-        """Whether reading continues at a record that is not the next one; else it goes back."""
-        wanted = slot.guard.next
-        finding = slot.guard.check(record.offset)
-        if finding == "continuous":
-            return True
-        metrics.DISCONTINUITIES.labels(self.source, finding).inc()
-        place = {"topic": self.source, "partition": partition, "wanted": wanted}
-        log.warning("offsets are not continuous", kind=finding, got=record.offset, **place)
+    async def _accepts(self, partition: int, slot: Slot, chunk: Chunk) -> bool:
+        """Whether reading continues with this chunk; else it goes back, or ends."""
+        wanted, finding = slot.guard.next, slot.guard.check(chunk.start)
+        place = {"topic": self.source, "partition": partition}
+        if finding != "continuous":
+            metrics.DISCONTINUITIES.labels(self.source, finding).inc()
+            log.warning(
+                "offsets are not continuous", kind=finding, wanted=wanted, got=chunk.start, **place
+            )
         if finding == "reset":
             await slot.task.finish(Deadline(HAND_OVER_SECONDS))
-            self._slots[partition] = self._slot(partition, Committed(record.offset))
-        if finding != "gap":
+            self._slots[partition] = self._slot(partition, Committed(chunk.start))
+        if finding in ("refetched", "reset"):
             await self.app.seek(partition, self._slots[partition].guard.next)
-        return finding == "gap"
+            return False
+        if chunk.fault:
+            await self._pass_over(partition, slot, chunk)
+        return not chunk.fault
+
+    async def _pass_over(self, partition: int, slot: Slot, chunk: Chunk) -> None:
+        """Read on behind what cannot be decoded if an operator wants that; else end."""
+        skipped = await self.app.skipped(partition)
+        if not any(chunk.start <= offset < chunk.end for offset in skipped):
+            self.fail(_undecodable(self.source, partition, chunk))
+            return
+        # A broken header may name an end that is behind the log's.
+        ends = await self.app.ends(frozenset([partition]))
+        end = max(chunk.start + 1, min(chunk.end, ends[partition].stable))
+        if self._slots.get(partition) is not slot:
+            return
+        metrics.DISCONTINUITIES.labels(self.source, "skipped").inc()
+        log.error(
+            "an operator passes over what cannot be decoded",
+            topic=self.source,
+            partition=partition,
+            offsets=f"{chunk.start}..{end - 1}",
+            fault=chunk.fault,
+        )
+        slot.task.process((), end)
+        slot.guard.next, slot.moved_at = end, time.monotonic()
+        await self.app.seek(partition, end)
 
     def _slot(self, partition: int, start: Committed) -> Slot:
         self.checkpoint.start({partition: start})
@@ -268,7 +298,7 @@ class Worker:
                         self._watch(partition, slot, ends[partition], as_of)
             self._observe()
 
-    async def _look(self, partitions: frozenset[int]) -> Mapping[int, int]:
+    async def _look(self, partitions: frozenset[int]) -> Mapping[int, End]:
         """The ends of the partitions; without any, whether the consumer's thread answers."""
         if partitions:
             return await self.app.ends(partitions)
@@ -287,15 +317,19 @@ class Worker:
         self._answered_at = time.monotonic()
         return True
 
-    def _watch(self, partition: int, slot: Slot, end: int, as_of: int) -> None:
-        slot.lag = lag = max(0, end - slot.guard.next)
+    def _watch(self, partition: int, slot: Slot, end: End, as_of: int) -> None:
+        now = time.monotonic()
+        slot.lag = lag = max(0, end.stable - slot.guard.next)
         behind = time.time() - slot.last_timestamp / 1000 if lag and slot.last_timestamp else 0.0
+        if end.stable != slot.stable or end.stable >= end.high:
+            slot.stable, slot.stable_at = end.stable, now
+        metrics.OPEN_TRANSACTION.labels(self.source, partition).set(now - slot.stable_at)
         LAG_RECORDS.labels(self.source, partition).set(lag)
         metrics.LAG_SECONDS.labels(self.source, partition).set(max(0.0, behind))
         if not lag:
             slot.task.caught_up(as_of)
         if not lag or not slot.task.has_capacity:
-            slot.moved_at = time.monotonic()
+            slot.moved_at = now
 
     def _observe(self) -> None:
         """Note how the partitions are, for :meth:`health`; fail where only a restart helps."""
@@ -324,3 +358,14 @@ class Worker:
                     f"although {state.lag} are there."
                 )
             )
+
+
+def _undecodable(topic: str, partition: int, chunk: Chunk) -> RestartRequiredError:
+    return RestartRequiredError(
+        f"{topic}/{partition} cannot be decoded from offset {chunk.start} on: {chunk.fault}. "
+        f"Offsets {chunk.start} to {chunk.end - 1} are affected. Restore the partition's log from "
+        "another replica or a copy, or pass over these records with `retrail dlq skip "
+        f"{topic} {partition} {chunk.start}`.",
+        topic=topic,
+        partition=partition,
+    )

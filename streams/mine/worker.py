@@ -58,14 +58,14 @@ class MineTask:
         """Whether it has folded again all records whose pairs a former owner wrote."""
         return self._next >= self._acknowledged
 
-    def process(self, records: Sequence[Record]) -> None:
+    def process(self, records: Sequence[Record], end: int) -> None:
         """Fold the records in."""
         for record in records:
             silent = record.offset < self._acknowledged
             value = record.value or b""
             for pair in self._fold.apply(record.offset, record.timestamp, value, silent=silent):
                 self._write(record.offset, pair)
-            self._next = record.offset + 1
+        self._next = end
         self._count()
 
     def _write(self, offset: int, pair: LabelledPair) -> None:

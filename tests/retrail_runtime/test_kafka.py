@@ -1,5 +1,7 @@
 """Reading to the end, acknowledged writing, and what a process needs of a broker; on a real one."""
 
+from contextlib import closing
+
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -50,6 +52,26 @@ def test_holes_of_aborted_transactions_end_the_read(settings: Settings, topics: 
     aborted.abort_transaction()
     values = [record.value for record in kafka.read_to_end(settings, topics.training_runs)]
     assert values == [b"kept"]
+
+
+def test_the_end_is_the_last_stable_offset(settings: Settings, topics: Topics) -> None:
+    plain = kafka.producer(settings)
+    kafka.publish_and_wait(plain, topics.training_runs, value=b"before")
+    opened = kafka.producer(settings, transactional_id=f"{settings.topic_prefix}open")
+    opened.init_transactions()
+    opened.begin_transaction()
+    kafka.publish_and_wait(opened, topics.training_runs, value=b"opened")
+    kafka.publish_and_wait(plain, topics.training_runs, value=b"behind")
+
+    def values() -> list[bytes | None]:
+        return [record.value for record in kafka.read_to_end(settings, topics.training_runs)]
+
+    with closing(kafka.consumer(settings)) as asker:
+        assert kafka.offsets(asker, topics.training_runs) == {0: (0, 1)}
+        assert values() == [b"before"]
+        opened.commit_transaction()
+        assert values() == [b"before", b"opened", b"behind"]
+        assert kafka.offsets(asker, topics.training_runs) == {0: (0, 4)}
 
 
 def test_reading_a_topic_that_does_not_exist(settings: Settings) -> None:

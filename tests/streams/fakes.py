@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from streams.loop.records import Committed
+from streams.loop.records import Committed, End
 from streams.loop.worker import Assignment
 
 
@@ -44,7 +44,7 @@ class Source:
     async def ends(self, partitions):
         await asyncio.sleep(self.seconds)
         self.answered.append(time.time() * 1000)
-        return dict.fromkeys(partitions, self.end)
+        return dict.fromkeys(partitions, End(self.end, self.end))
 
     async def committed(self, partitions):
         return dict.fromkeys(partitions, Committed(0))

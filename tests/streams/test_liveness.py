@@ -21,10 +21,10 @@ SLOW_TO_RECOVER = """
 import time
 from streams.mine.worker import MineTask
 process = MineTask.process
-def slowly(self, records):
+def slowly(self, records, end):
     if not self.recovered:
         time.sleep(0.02 * len(records))
-    process(self, records)
+    process(self, records, end)
 MineTask.process = slowly
 from streams.loop import worker as loop
 loop.CHUNK = 10

@@ -35,7 +35,7 @@ def judge(records):
 
     async def scenario():
         task = JudgeTask(assignment(), Topics.of(Settings()), LocalJudge())
-        task.process(records)
+        task.process(records, len(records))
         await task.finish(Deadline(5))
 
     asyncio.run(scenario())
@@ -47,7 +47,8 @@ def mine(values, partition=0, **settings):
     async def scenario():
         installation = Settings(**settings)
         task = MineTask(assignment(partition), Topics.of(installation), installation)
-        task.process([FakeRecord(offset, one, None, 10**12) for offset, one in enumerate(values)])
+        records = [FakeRecord(offset, one, None, 10**12) for offset, one in enumerate(values)]
+        task.process(records, len(records))
         waiting = value("retrail_mine_open_trajectories", partition=str(partition))
         await task.finish(Deadline(5))
         return waiting

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -36,15 +36,13 @@ def send(
     ``options`` are the producer's, dots as underscores.
     """
     topic = topic or Topics.of(settings).trajectory_events
-    producer = Producer(
-        settings.kafka(
-            partitioner="murmur2_random",
-            linger_ms=5,
-            message_max_bytes=20_000_000,
-            enable_idempotence=True,
-            **options,
-        )
-    )
+    ours = {
+        "partitioner": "murmur2_random",
+        "linger_ms": 5,
+        "message_max_bytes": 20_000_000,
+        "enable_idempotence": True,
+    }
+    producer = Producer(settings.kafka(**(ours | options)))
     failures = []
     for key, value, headers in records:
         producer.produce(
@@ -95,6 +93,12 @@ def judged_of(settings: Settings) -> dict[int, list[Judged]]:
             assert message.key() == event.trajectory_id.encode()
             found[message.partition()].append(event)
     return found
+
+
+def ticks_of(settings: Settings) -> dict[int, int]:
+    """How many ticks are on each partition of judged-events that has some."""
+    messages = read(settings, Topics.of(settings).judged_events)
+    return Counter(message.partition() for message in messages if message.key() is None)
 
 
 def assert_judged_completely(settings: Settings) -> None:

@@ -30,7 +30,7 @@ def mined(settings, start, records):
     async def scenario():
         tape = Tape()
         task = MineTask(assignment(0, start, tape), Topics.of(settings), settings)
-        task.process([record for record in records if record.offset >= start.offset])
+        task.process([record for record in records if record.offset >= start.offset], len(records))
         point = await task.finish(Deadline(5))
         return [LabelledPair.model_validate_json(value) for value in tape.values], point
 
