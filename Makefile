@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
-.PHONY: demo test test-unit test-browser test-deploy test-dist test-faults test-models check schemas s3-server dist clean help
+.PHONY: demo test test-unit test-browser test-deploy test-dist test-faults check schemas s3-server dist clean help
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,14 +17,14 @@ demo: $(READY)  ## the whole loop on this machine: scripted agents, Kafka, train
 
 test: $(READY) s3-server  ## unit and integration tests, and the smoke tests of the other kinds
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
-		-m "smoke or not (browser or deploy or dist or faults or models)"
+		-m "smoke or not (browser or deploy or dist or faults)"
 
 test-unit: $(READY)  ## the tests that need no server
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
-		-m "not (integration or browser or deploy or dist or faults or models)"
+		-m "not (integration or browser or deploy or dist or faults)"
 
 # Kinds of tests that are run by hand: see CONTRIBUTING.md.
-test-browser test-deploy test-dist test-faults test-models: test-%: $(READY) s3-server
+test-browser test-deploy test-dist test-faults: test-%: $(READY) s3-server
 	$(BIN)/python -m pytest -m $*
 
 check: $(READY)  ## lint, format and types

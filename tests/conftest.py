@@ -37,7 +37,7 @@ def pytest_configure() -> None:
 
 SERVERS = frozenset(("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway"))
 """Fixtures that start a server: tests that use them are integration tests."""
-KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults", "models"))
+KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
 
 
 @pytest.hookimpl(tryfirst=True)

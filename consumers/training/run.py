@@ -26,7 +26,7 @@ from trainer.data.examples import TrainingExample
 from trainer.data.lineage import History
 from trainer.data.releases import shipped
 from trainer.data.selection import Selector, rules_of
-from trainer.errors import NothingToLearnError, TrainingDivergedError
+from trainer.errors import TrainingError
 from trainer.fit import finetune
 from trainer.fit.finetune import TrainingReport
 from trainer.fit.processes import SINGLE_PROCESS, Processes
@@ -165,7 +165,7 @@ def train_child(
     Raises:
         InputError: the training file is missing, or not the one that was frozen.
         ModelError: the parent's model is missing, or not the one that was released.
-        TrainingDivergedError, NothingToLearnError: see :func:`trainer.fit.finetune.finetune`.
+        TrainingError: see :func:`trainer.fit.finetune.finetune`.
     """
     frozen = frozen_examples(registry, manifest)
     check()
@@ -211,7 +211,7 @@ def _freeze(
         metrics.PAIRS_EXCLUDED.labels(reason=reason).inc(count)
     try:
         finetune.plan(selected.examples, config)
-    except NothingToLearnError as nothing:
+    except TrainingError as nothing:
         metrics.RUNS.labels(result="empty").inc()
         log.warning("nothing to train on", reason=str(nothing), left_out=dict(selected.left_out))
         return None
@@ -243,7 +243,7 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
     parent = history.releases.by_version[manifest.parent].model
     try:
         model = _child(context, parent, manifest)
-    except (TrainingDivergedError, InputError) as failure:
+    except (TrainingError, InputError) as failure:
         model = parent
         decision = GateDecision(
             decision="reject",

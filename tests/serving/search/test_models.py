@@ -101,7 +101,7 @@ def index(settings: Settings, encoder: Encoder, model: Model) -> None:
             1e-4,
             12,
             id="all-mpnet-base-v2",
-            marks=[pytest.mark.models, pytest.mark.timeout(1200)],
+            marks=[pytest.mark.faults, pytest.mark.timeout(1200)],
         ),
     ],
 )
