@@ -27,10 +27,11 @@ test-unit: $(READY)  ## the tests that need no server
 test-browser test-deploy test-dist test-faults: test-%: $(READY) s3-server
 	$(BIN)/python -m pytest -m $*
 
-check: $(READY)  ## lint, format and types
+check: $(READY)  ## lint, format, types and the size of the source tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/size.py
 
 schemas: $(READY)  ## write schemas/generated from the contracts
 	$(BIN)/python -m schemas.generated
