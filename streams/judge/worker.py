@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
 from streams import metrics
 from streams.events import Event, Judgement, Reasoning, Tick, encode, read_published
-from streams.judge.judgement import AGENT, Judge, judge_named, judged, question
+from streams.judge.judgement import Judge, judge_named, judged, question
 from streams.loop import process
 from streams.loop.checkpoint import Deadline
 from streams.loop.outbox import Outbox
@@ -121,7 +121,7 @@ class JudgeTask:
         judged(event, record.offset, record.timestamp, self._judge, answer)
         if isinstance(event, Judgement) and event.verdict:
             metrics.VERDICTS.labels(event.verdict, event.judge).inc()
-            if answer is None and event.verdict == "unknown" and event.judge != AGENT:
+            if event.verdict == "unknown" and answer is None:
                 metrics.UNKNOWN.labels("empty").inc()
         if isinstance(event, Reasoning) and event.tokens is not None:
             model = _agent_models.of(event.agent.model)
