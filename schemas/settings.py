@@ -119,8 +119,8 @@ class JudgeSettings(BaseModel):
 
     judge: JudgeName = Field(
         "local",
-        description="local: a linear model, no LLM; llm: an OpenAI-compatible server; none: every "
-        "browsed document counts as relevant",
+        description="local: a linear model, reads English; llm: an OpenAI-compatible server; none: "
+        "every browsed document counts as relevant",
     )
     judge_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
     judge_model: str | None = Field(None, description="name of the model on that server")

@@ -83,6 +83,12 @@ DEAD_LETTERS = Counter(
 VERDICTS = Counter(
     "retrail_judge_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"]
 )
+UNKNOWN = Counter(
+    "retrail_judge_unknown_total",
+    "Verdicts that are unknown, by reason: empty (no text), language (one that the local judge "
+    "does not know), unusable (no usable answer of a judging server).",
+    ["reason"],
+)
 JUDGE_SECONDS = Histogram(
     "retrail_judge_duration_seconds",
     "From the question to the verdict.",

@@ -1,38 +1,33 @@
 """The judge that needs no server: a small linear classifier over the reasoning after a browse.
 
-Its features are in ``streams/judge/features.py``, its weights in ``streams/judge/local.json``
-(``python -m benchmarks.train_judge`` fits them); ``docs/decisions/0007-a-linear-judge.md`` says why
-it is not a list of rules.
+It knows English. Its features are in ``streams/judge/features.py``, its weights in
+``streams/judge/local.json`` (``python -m benchmarks.train_judge`` fits them);
+``docs/decisions/0007-a-linear-judge.md`` says why it is not a list of rules.
 """
 
 import json
 from collections.abc import Mapping
 from functools import cache
-from itertools import pairwise, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 from schemas.events import Verdict
-from streams.judge.features import ALL_ZONES, CLASS, Zone, read
+from streams import metrics
+from streams.judge.features import ZONES, Feature, Reading, plain_text, read
+from streams.judge.language import is_english
 
-VERSION = "6"
+VERSION = "7"
 """Raised whenever the features or the weights change."""
 
 WEIGHTS_FILE = Path(__file__).with_name("local.json")
 
 
-class Table(NamedTuple):
-    """What the features of one zone weigh; a word's weight includes that of its class."""
-
-    words: Mapping[str, float]
-    pairs: Mapping[tuple[str, str], float]
-
-
-class Tables(NamedTuple):
-    """Log odds without any feature, and the table of each zone."""
+class Weights(NamedTuple):
+    """Log odds without any feature, and what each feature of a zone adds to them."""
 
     bias: float
-    zones: tuple[Table, ...]
+    zones: tuple[Mapping[Feature, float], ...]
 
 
 class LocalJudge:
@@ -46,63 +41,63 @@ class LocalJudge:
         weights()
 
     def verdict(self, text: str) -> Verdict:
-        """The verdict of the classifier; unknown for a text of white space."""
-        return verdict_of(text)
+        """The verdict of the classifier; an unknown one is counted with its reason."""
+        verdict = verdict_of(text)
+        if verdict == "unknown":
+            metrics.UNKNOWN.labels("language" if text.strip() else "empty").inc()
+        return verdict
 
     async def judge(self, text: str) -> Verdict:
         """The same."""
-        return verdict_of(text)
+        return self.verdict(text)
 
     async def aclose(self) -> None:
         """Nothing to release."""
 
 
 def verdict_of(text: str) -> Verdict:
-    """Relevant, irrelevant, or (nothing but white space) unknown.
+    """Relevant, irrelevant, or (white space, another language than English) unknown.
 
-    >>> verdict_of("That document does not directly answer. Let's search again.")
+    >>> verdict_of("The page doesn't name the architect. Let's try another one.")
     'irrelevant'
     >>> verdict_of("Although it does not name her, it does mention the film.")
     'relevant'
+    >>> verdict_of("Das Dokument nennt den Architekten nicht.")
+    'unknown'
     """
-    if not text.strip():
+    plain = plain_text(text)
+    if not plain:
         return "unknown"
-    return "irrelevant" if score(text, weights()) > 0.0 else "relevant"
+    reading = read(plain)
+    if not is_english(plain, reading.anywhere):
+        return "unknown"
+    return "irrelevant" if score(reading, weights()) > 0.0 else "relevant"
 
 
-def score(text: str, tables: Tables) -> float:
-    """Log odds that the document did not help: the weighted sum of the text's features."""
-    total = tables.bias
-    for number, words, classes in read(text):
-        table = tables.zones[number]
-        total += sum(map(table.words.get, words, repeat(0.0)))
-        total += sum(map(table.pairs.get, pairwise(classes), repeat(0.0)))
+def score(reading: Reading, weights: Weights) -> float:
+    """Log odds that the document did not help: the sum of the features' weights."""
+    total = weights.bias
+    for weight, found in zip(weights.zones, reading, strict=True):
+        total += sum(map(weight.get, found, repeat(0.0)))
     return total
 
 
-def tables_of(weights: Mapping[str, float]) -> Tables:
-    """The weights, summed up so that each word and each pair of classes is looked up once.
+def weights_of(named: Mapping[str, float]) -> Weights:
+    """The weights by zone.
 
     Args:
-        weights: by zone and feature; positive speaks for "irrelevant", the empty name is the bias.
+        named: by a feature's name (:func:`streams.judge.features.features`); positive ones speak
+            for "irrelevant", the empty name is the bias.
     """
-    return Tables(weights.get("", 0.0), tuple(_table(zone, weights) for zone in ALL_ZONES))
-
-
-def _table(zone: Zone, weights: Mapping[str, float]) -> Table:
-    summed: dict[str, float] = {}
-    for name, weight in weights.items():
-        before, bar, feature = name.rpartition("|")
-        if before + bar in zone.prefixes:
-            summed[feature] = summed.get(feature, 0.0) + zone.factor * weight
-    words = {name: weight for name, weight in summed.items() if " " not in name}
-    for word, of_class in CLASS.items():
-        words[word] = summed.get(word, 0.0) + summed.get(of_class, 0.0)
-    pairs = {(a, b): w for name, w in summed.items() for a, _, b in [name.partition(" ")] if b}
-    return Table(words, pairs)
+    zones: dict[str, dict[Feature, float]] = {zone: {} for zone in ZONES}
+    for name, weight in named.items():
+        zone = name[:2] if name[:2] in zones else ""
+        before, space, after = name.removeprefix(zone).partition(" ")
+        zones[zone][(before, after) if space else before] = weight
+    return Weights(zones[""].pop("", 0.0), tuple(zones.values()))
 
 
 @cache
-def weights() -> Tables:
-    """The tables of the weights that are shipped."""
-    return tables_of(json.loads(WEIGHTS_FILE.read_text(encoding="utf-8")))
+def weights() -> Weights:
+    """The weights that are shipped."""
+    return weights_of(json.loads(WEIGHTS_FILE.read_text(encoding="utf-8")))

@@ -121,6 +121,8 @@ class JudgeTask:
         judged(event, record.offset, record.timestamp, self._judge, answer)
         if isinstance(event, Judgement) and event.verdict:
             metrics.VERDICTS.labels(event.verdict, event.judge).inc()
+            if event.verdict == "unknown" and answer is None:
+                metrics.UNKNOWN.labels("empty").inc()
         if isinstance(event, Reasoning) and event.tokens is not None:
             model = _agent_models.of(event.agent.model)
             metrics.REASONING_TOKENS.labels(model).observe(event.tokens)

@@ -2,15 +2,22 @@
 
 import contextlib
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+def code_of(body):
+    """The code of a question, which its answer must have."""
+    return re.match(r"<reasoning (\w+)>\n", body["messages"][-1]["content"])[1]
+
+
 class ChatServer:
     """Answers chat completions with whatever ``reply(body, number)`` says.
 
-    A reply is a text, a (status, headers) pair, or a number of seconds to stay silent.
+    A reply is RELEVANT or NOT_RELEVANT (sent with the question's code), another text (sent as it
+    is, with the code for CODE), a (status, headers) pair, or a number of seconds to stay silent.
     """
 
     def __init__(self, reply, port=0):
@@ -32,15 +39,19 @@ class ChatServer:
                     outer.at_once += 1
                     outer.most_at_once = max(outer.most_at_once, outer.at_once)
                 try:
-                    self.answer(reply(body, number))
+                    self.answer(reply(body, number), code_of(body))
                 finally:
                     with lock:
                         outer.at_once -= 1
 
-            def answer(self, said):
+            def answer(self, said, code):
                 if isinstance(said, float):
                     time.sleep(said)
                     said = "RELEVANT"
+                if said in ("RELEVANT", "NOT_RELEVANT"):
+                    said = f"CODE {said}"
+                if isinstance(said, str):
+                    said = said.replace("CODE", code)
                 status, headers = said if isinstance(said, tuple) else (200, {})
                 content = json.dumps(
                     {

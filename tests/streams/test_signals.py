@@ -99,6 +99,21 @@ def test_browses_per_search_and_verdicts_and_length_per_agent_model():
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [(None, "empty"), (" \n", "empty"), ("Die Seite nennt den Architekten nicht.", "language")],
+)
+def test_unknown_verdicts_by_reason(text, reason):
+    thought = next(event for event in trajectory("unknown") if event.type == "reasoning")
+    changed = thought.model_copy(update={"text": text, "verdict": None})
+    verdicts = moved("retrail_judge_verdicts_total", verdict="unknown", judge="local")
+    reasons = {r: moved("retrail_judge_unknown_total", reason=r) for r in ("empty", "language")}
+    judge([FakeRecord(0, changed.to_json(), thought.trajectory_id.encode())])
+    assert verdicts() == 1
+    assert {r for r, counted in reasons.items() if counted() == 1} == {reason}
+    assert sum(counted() for counted in reasons.values()) == 1
+
+
+@pytest.mark.parametrize(
     ("reason", "key", "content"),
     [
         ("malformed_json", b"t", b"{"),

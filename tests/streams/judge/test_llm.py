@@ -32,23 +32,27 @@ def ask(url, *texts, **options):
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
-        ("RELEVANT", "relevant"),
-        ("NOT_RELEVANT", "irrelevant"),
-        (" not relevant.\n", "irrelevant"),
-        ("**Not-Relevant**", "irrelevant"),
-        ("Irrelevant", "irrelevant"),
-        ("It is not very relevant.", "irrelevant"),
-        ("The answer is: RELEVANT.", "relevant"),
-        ("<think>maybe NOT_RELEVANT</think>RELEVANT", "relevant"),
-        ("so it is NOT_RELEVANT... no\n</think>\n\nRELEVANT", "relevant"),
-        ("<think>I wonder whether it is relevant", "relevant"),
-        ("RELEVANT or NOT_RELEVANT", None),
+        ("7f3a RELEVANT", "relevant"),
+        ("7F3A NOT_RELEVANT", "irrelevant"),
+        (" 7f3a: not relevant.\n", "irrelevant"),
+        ("**7f3a Not-Relevant**", "irrelevant"),
+        ("7f3a Irrelevant", "irrelevant"),
+        ("7f3a not very relevant.", "irrelevant"),
+        ("The answer is: 7f3a RELEVANT.", "relevant"),
+        ("<think>maybe 7f3a NOT_RELEVANT</think>7f3a RELEVANT", "relevant"),
+        ("so it is 7f3a NOT_RELEVANT... no\n</think>\n\n7f3a RELEVANT", "relevant"),
+        ("<think>I wonder whether it is 7f3a relevant", "relevant"),
+        ("7f3a RELEVANT or 7f3a NOT_RELEVANT", None),
+        ("RELEVANT", None),
+        ("NOT_RELEVANT", None),
+        ("0000 RELEVANT", None),
+        ("7f3a", None),
         ("maybe", None),
         ("", None),
     ],
 )
-def test_answers_are_read_tolerantly(answer, verdict):
-    assert read_answer(answer) == verdict
+def test_answers_are_read_tolerantly_but_only_behind_the_code(answer, verdict):
+    assert read_answer(answer, "7f3a") == verdict
 
 
 def test_one_word_is_asked_for_with_model_and_key(serve):
@@ -59,7 +63,7 @@ def test_one_word_is_asked_for_with_model_and_key(serve):
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == "Bearer secret"
     assert body["model"] == "judge-7b"
-    assert "It does not help." in body["messages"][1]["content"]
+    assert "\nIt does not help.\n" in body["messages"][1]["content"]
     assert "exactly one word" in body["messages"][0]["content"]
 
 
