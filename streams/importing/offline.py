@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from streams.events import Event, encode
 from streams.importing.importer import Importer
 from streams.importing.normalise import Part
-from streams.judge.judgement import Judge, judge_event, judge_named
+from streams.judge.judgement import Judge, judge_event, judge_named, located
 from streams.mine.fold import Fold, Limits
 
 _AT_ONCE = 256
@@ -77,7 +77,7 @@ async def _judge_all(
     """Judged events as they would stand on the log, judged at once and in order."""
     judged = await asyncio.gather(
         *(
-            judge_event(event, judge, offset, 0)
+            judge_event(located(event, "offline", 0, offset, time=0, skipped_from=0), judge)
             for event, offset in zip(events, offsets, strict=False)
         )
     )

@@ -8,7 +8,7 @@ from schemas.events import Agent, Answer, Browse, End, Envelope, Hit, Other, Rea
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from streams.events import encode, read_published
-from streams.judge.judgement import judge_event, judge_named
+from streams.judge.judgement import judge_event, judge_named, located
 from streams.mine.fold import Fold, Limits
 
 REASONINGS = (
@@ -85,7 +85,7 @@ def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, L
         pairs = []
         for offset, event in enumerate(events):
             published, _ = read_published(event.to_json())
-            found = await judge_event(published, judge, offset, 0)
+            found = await judge_event(located(published, "offline", 0, offset, 0), judge)
             pairs += fold.apply(offset, 0, encode(found))
         if judge is not None:
             await judge.aclose()
