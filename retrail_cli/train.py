@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumers.training.child import OnStep
+    from consumers.training.progress import OnStep
     from trainer.fit.finetune import Step
 
 ROUNDING = 0.999

@@ -21,6 +21,7 @@ import structlog
 from prometheus_client import Counter, Gauge, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from retrail_runtime.files import atomic_write
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -88,7 +89,7 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = 
     port = int(server.server_port)
     run = settings.data_dir / "run"
     run.mkdir(parents=True, exist_ok=True)
-    (run / f"{role}-{os.getpid()}.metrics").write_text(str(port))
+    atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
     log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
     return port
 

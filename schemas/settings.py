@@ -302,7 +302,7 @@ class Settings(
     (see :func:`load`), defaults. Functions that need one group take its class.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
 
     @field_validator("data_dir", "gate_regression")
     @classmethod

@@ -111,6 +111,12 @@ def make_live(settings: Settings, version: int) -> None:
     releases.write_live(kafka.producer(settings), settings, live)
 
 
+def run_until_it_fails(settings: Settings) -> None:
+    """An index worker in this thread; returns never, but raises what ended it."""
+    stop = threading.Event()
+    IndexWorker(settings, Milvus(settings, stop, vector_index="FLAT"), stop).run()
+
+
 @contextmanager
 def working(settings: Settings) -> Iterator[IndexWorker]:
     """An index worker in a thread; what it raised is raised at the end."""

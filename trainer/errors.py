@@ -1,11 +1,11 @@
-"""Errors of the trainer; those that it shares with the other rooms are in ``schemas.errors``."""
+"""The one exception of the trainer's own; the others are in :mod:`schemas.errors`."""
 
 from schemas.errors import RetrailError
 
 
-class TrainingDivergedError(RetrailError):
-    """The loss or its gradient is not finite; the child is discarded."""
+class TrainingError(RetrailError):
+    """Training gives no child.
 
-
-class NothingToLearnError(RetrailError):
-    """No batch has two queries or a negative, so there is nothing to compare a positive with."""
+    No batch has two queries or a negative, so there is nothing to compare a positive with; or the
+    loss or its gradient is not finite, and the child is discarded.
+    """

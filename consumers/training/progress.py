@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import structlog
 
-from consumers.training.child import OnStep
 from consumers.training.gate import StageProgress
 from trainer import metrics
 from trainer.fit.finetune import Step
 
 log = structlog.get_logger(__name__)
+
+OnStep = Callable[[Step], None]
 
 PROGRESS_SECONDS = 5.0
 """Between two lines about the progress of a run in the log."""

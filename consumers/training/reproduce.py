@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from consumers.training.child import OnStep, frozen_examples, train_child
 from consumers.training.history import RunHistory
-from consumers.training.progress import reporting
+from consumers.training.progress import OnStep, reporting
+from consumers.training.run import frozen_examples, train_child
 from retrail_runtime.kafka import require_broker
 from schemas.errors import InputError
 from schemas.releases import Release

@@ -10,24 +10,26 @@ from confluent_kafka import Producer
 
 from consumers import releases
 from consumers.training import metrics
-from consumers.training.child import OnStep, train_child
 from consumers.training.gate import compare
 from consumers.training.history import RunHistory
 from consumers.training.mirrors import Mirrors
-from consumers.training.progress import comparing, reporting
+from consumers.training.progress import OnStep, comparing, reporting
 from schemas.base import canonical
-from schemas.errors import InputError, TopicMismatchError
+from schemas.errors import InputError, ModelError, RegistryError, TopicMismatchError
 from schemas.events import Outcome
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision, Model, Release
 from schemas.runs import Range, RunManifest, run_id
 from schemas.settings import Settings
 from trainer.data import lineage
+from trainer.data.examples import TrainingExample
 from trainer.data.lineage import History
 from trainer.data.releases import shipped
 from trainer.data.selection import Selector, rules_of
-from trainer.errors import NothingToLearnError, TrainingDivergedError
+from trainer.errors import TrainingError
 from trainer.fit import finetune
+from trainer.fit.finetune import TrainingReport
+from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model import presets
 from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry
@@ -140,6 +142,53 @@ def finish(context: RunContext, manifest: RunManifest) -> Release:
     return release
 
 
+def train_child(
+    registry: Registry,
+    parent: Model,
+    manifest: RunManifest,
+    *,
+    check: Callable[[], None] = lambda: None,
+    on_step: OnStep | None = None,
+    processes: Processes = SINGLE_PROCESS,
+) -> TrainingReport:
+    """Train what ``manifest`` describes; nothing is written.
+
+    A model is a function of its parent's model, the frozen training file and the configuration. A
+    trainer computes it once, ``retrail train --run`` as often as somebody asks.
+
+    Args:
+        registry: holds the parent's model and the training file.
+        check: called between long steps; what it raises ends the work.
+        on_step: called after every optimiser step; training ends with what it raises.
+        processes: that train it together, each of which makes this call.
+
+    Raises:
+        InputError: the training file is missing, or not the one that was frozen.
+        ModelError: the parent's model is missing, or not the one that was released.
+        TrainingError: see :func:`trainer.fit.finetune.finetune`.
+    """
+    frozen = frozen_examples(registry, manifest)
+    check()
+    encoder = registry.load(parent)
+    check()
+    return finetune.finetune(encoder, frozen, manifest.config, on_step=on_step, processes=processes)
+
+
+def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
+    """What a manifest froze.
+
+    Raises:
+        InputError: the file is missing, or not the one that was frozen.
+        RegistryError: the registry does not answer; the file may be read later.
+    """
+    try:
+        return registry.load_training_file(manifest.training_file)
+    except RegistryError:
+        raise
+    except ModelError as error:
+        raise InputError(str(error)) from error
+
+
 def _freeze(
     context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
 ) -> RunManifest | None:
@@ -162,7 +211,7 @@ def _freeze(
         metrics.PAIRS_EXCLUDED.labels(reason=reason).inc(count)
     try:
         finetune.plan(selected.examples, config)
-    except NothingToLearnError as nothing:
+    except TrainingError as nothing:
         metrics.RUNS.labels(result="empty").inc()
         log.warning("nothing to train on", reason=str(nothing), left_out=dict(selected.left_out))
         return None
@@ -194,7 +243,7 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
     parent = history.releases.by_version[manifest.parent].model
     try:
         model = _child(context, parent, manifest)
-    except (TrainingDivergedError, InputError) as failure:
+    except (TrainingError, InputError) as failure:
         model = parent
         decision = GateDecision(
             decision="reject",

@@ -11,9 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from consumers.training.child import frozen_examples
 from consumers.training.mirrors import Mirrors
 from consumers.training.reproduce import find_run
+from consumers.training.run import frozen_examples
 from retrail_runtime import data_dir, kafka
 from schemas import outcomes
 from schemas.documents import Document

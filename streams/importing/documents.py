@@ -48,6 +48,8 @@ def url_key(name: str) -> str | None:
     >>> url_key("https://Example.org:443/lamp/#history") == url_key("http://example.org/lamp")
     True
     """
+    if "://" not in name:
+        return None
     try:
         parts = urlsplit(name)
         port = parts.port

@@ -275,11 +275,12 @@ class _Writer:
         """The document that a thought is about; of several opened at once it becomes the last."""
         if not self.together:
             return None
-        batch = self.drafts[-self.together :]
-        named = [draft for draft in batch if self._names(text, draft["doc_id"])]
-        if named:
-            batch.remove(named[-1])
-            self.drafts[-self.together :] = [*batch, named[-1]]
+        if self.together > 1:
+            batch = self.drafts[-self.together :]
+            named = [draft for draft in batch if self._names(text, draft["doc_id"])]
+            if named:
+                batch.remove(named[-1])
+                self.drafts[-self.together :] = [*batch, named[-1]]
         return str(self.drafts[-1]["doc_id"])
 
     def _names(self, text: str, doc_id: str) -> bool:

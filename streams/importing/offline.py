@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from streams.events import Event, encode
 from streams.importing.importer import Importer
 from streams.importing.normalise import Part
-from streams.judge.judgement import Judge, judge_event, judge_named, located
+from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.mine.fold import Fold, Limits
 
 _AT_ONCE = 256
@@ -43,10 +43,10 @@ def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
         try:
             for chunk in _chunks(parts):
                 events = [event for part in chunk for event in part.events]
-                judged = iter(runner.run(_judge_all(events, judge, offsets)))
+                values = iter(runner.run(_judge_all(events, judge, offsets)))
                 for part in chunk:
                     fold = _fold(settings) if part.whole else log
-                    for offset, value in itertools.islice(judged, len(part.events)):
+                    for offset, value in itertools.islice(values, len(part.events)):
                         yield from map(LabelledPair.content, fold.apply(offset, 0, value))
                     if part.whole:
                         yield from map(LabelledPair.content, fold.close_all())
@@ -74,11 +74,19 @@ def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:
 async def _judge_all(
     events: list[Event], judge: Judge | None, offsets: Iterator[int]
 ) -> list[tuple[int, bytes]]:
-    """Judged events as they would stand on the log, judged at once and in order."""
-    judged = await asyncio.gather(
-        *(
-            judge_event(located(event, "offline", 0, offset, time=0, skipped_from=0), judge)
-            for event, offset in zip(events, offsets, strict=False)
-        )
-    )
-    return [(event.source_offset, encode(event)) for event in judged]
+    """Judged events as they would stand on the log; the texts are judged at once."""
+    asked = {}
+    if judge is not None:
+        texts = {place: text for place, event in enumerate(events) if (text := question(event))}
+        answers = await asyncio.gather(*map(judge.judge, texts.values()))
+        asked = dict(zip(texts, answers, strict=True))
+    numbered = enumerate(zip(events, offsets, strict=False))
+    return [
+        (offset, encode(judged(_offline(event, offset), judge, asked.get(place))))
+        for place, (event, offset) in numbered
+    ]
+
+
+def _offline(event: Event, offset: int) -> Event:
+    """With a source of which any offset may be missing: a file's events are dealt to folds."""
+    return located(event, "offline", 0, offset, time=0, skipped_from=0)

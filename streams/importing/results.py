@@ -98,7 +98,8 @@ def _hit(item: Any, tool: SearchTool) -> Found | None:
     if not isinstance(item, dict):
         return None
     named = texts(first(item, tool.id))
-    others = tuple(name for path in tool.other_ids for name in texts(at(item, path)))
+    found = (at(item, path) for path in tool.other_ids)
+    others = tuple(name for value in found if value is not None for name in texts(value))
     text, score = first(item, tool.text), first(item, tool.score)
     if not (named or others or isinstance(text, str)):
         return None

@@ -156,6 +156,8 @@ def at(value: Any, path: str) -> Any:
     >>> at({"data": [{"id": 7}]}, "data.0.id")
     7
     """
+    if path and "." not in path and isinstance(value, dict):
+        return value.get(path)
     for name in path.split(".") if path else ():
         if isinstance(value, dict):
             value = value.get(name)
@@ -173,6 +175,8 @@ def first(value: Any, paths: Names) -> Any:
 
 def texts(value: Any) -> list[str]:
     """A text or number, or a list of them, as texts; others and blank ones are left out."""
+    if value is None:
+        return []
     if isinstance(value, str) and value.lstrip().startswith("["):
         parsed = loads(value)
         value = parsed if isinstance(parsed, list) else value

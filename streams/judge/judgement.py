@@ -134,12 +134,3 @@ def _tokens(event: Reasoning) -> int | None:
     if event.tokens is not None or not isinstance(event.text, str):
         return event.tokens
     return count_tokens(event.text)
-
-
-async def judge_event(event: Event, judge: Judge | None) -> Event:
-    """Ask the judge if need be, and write its answer into the event."""
-    text = question(event) if judge is not None else None
-    answer = None
-    if judge is not None and text is not None:
-        answer = judge.verdict(text) or await judge.judge(text)
-    return judged(event, judge, answer)

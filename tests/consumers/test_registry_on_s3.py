@@ -11,8 +11,8 @@ import pytest
 
 from consumers import releases
 from consumers.indexing.milvus import Milvus
-from consumers.training.child import frozen_examples
 from consumers.training.reproduce import reproduce
+from consumers.training.run import frozen_examples
 from consumers.training.worker import train_now
 from schemas.errors import RegistryError
 from schemas.runs import RunManifest, TrainingFile

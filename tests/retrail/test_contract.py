@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from retrail import Publisher, PublishError, Trajectory
 from schemas import events
+from schemas.errors import InvalidRecordError
 from schemas.events import parse
 from tests.retrail.conftest import FakeProducer
 
@@ -205,7 +206,7 @@ ENVELOPES = {
 def taken_by_contract(event: dict[str, Any]) -> bool:
     try:
         parse(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"))
-    except events.InvalidEventError:
+    except InvalidRecordError:
         return False
     return True
 

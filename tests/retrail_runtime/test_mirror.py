@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deploy import topics as topics_module
 from retrail_runtime import kafka, mirror
-from retrail_runtime.mirror import KEYS_AT_ONCE, Row, Table, TopicMirror, rows_of, topic_id
+from retrail_runtime.mirror import KEYS_AT_ONCE, Row, Table, TopicMirror, rows_of
 from schemas.base import Change
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
@@ -296,7 +296,7 @@ def test_a_topic_id_is_read_without_a_line_on_stderr(
     settings: Settings, topics: Topics, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(10):
-        assert topic_id(settings, topics.documents)
+        assert kafka.topic_id(kafka.admin(settings), topics.documents)
     assert "rdkafka" not in capfd.readouterr().err
 
 

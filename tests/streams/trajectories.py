@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from schemas.events import Agent, Answer, Browse, End, Envelope, Hit, Other, Reasoning, Search
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from streams.events import encode, read_published
-from streams.judge.judgement import judge_event, judge_named, located
+from streams.events import Event, encode, read_published
+from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.mine.fold import Fold, Limits
 
 REASONINGS = (
@@ -72,6 +72,15 @@ def interleaved(trajectories: Iterable[Sequence[Envelope]], at_once: int = 10) -
 def some_events(count: int, name: str = "t") -> list[Envelope]:
     """The events of ``count`` trajectories, interleaved."""
     return interleaved(trajectory(f"{name}{number}") for number in range(count))
+
+
+async def judge_event(event: Event, judge: Judge | None) -> Event:
+    """Ask the judge if need be, and write its answer into the event."""
+    text = question(event) if judge is not None else None
+    answer = None
+    if judge is not None and text is not None:
+        answer = judge.verdict(text) or await judge.judge(text)
+    return judged(event, judge, answer)
 
 
 def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, LabelledPair]:

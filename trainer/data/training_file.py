@@ -13,7 +13,6 @@ SHA-256 of the file names what was trained on.
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -59,19 +58,6 @@ def dump(examples: Sequence[TrainingExample]) -> bytes:
 def digest(content: bytes) -> str:
     """SHA-256 of the file, 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
-
-
-def load(path: Path) -> tuple[TrainingExample, ...]:
-    """Read a training file.
-
-    Raises:
-        InputError: it is missing, malformed or cut short; the message names the line.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read the training file {path}: {error.strerror}.") from error
-    return parse(content, str(path))
 
 
 def parse(content: bytes, name: str) -> tuple[TrainingExample, ...]:

@@ -20,7 +20,7 @@ from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from trainer import metrics
 from trainer.data.examples import TrainingExample
-from trainer.errors import NothingToLearnError, TrainingDivergedError
+from trainer.errors import TrainingError
 from trainer.fit import batching, gradients, lora
 from trainer.fit.batching import Batch
 from trainer.fit.processes import SINGLE_PROCESS, Processes
@@ -106,8 +106,7 @@ def finetune(
         processes: that train it together, each with equal arguments; each gets the child.
 
     Raises:
-        NothingToLearnError: the examples give no step.
-        TrainingDivergedError: the loss or its gradient is not finite.
+        TrainingError: the examples give no step, or the loss or its gradient is not finite.
     """
     # Takes seconds to import; the encoder has imported transformers by now.
     from trainer.model.cpu import training_attention
@@ -165,7 +164,7 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Ba
     """The batch of each step of all epochs, in order.
 
     Raises:
-        NothingToLearnError: there is none.
+        TrainingError: there is none.
     """
     steps = [
         batch
@@ -179,7 +178,7 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Ba
         )
     ]
     if not steps:
-        raise NothingToLearnError(
+        raise TrainingError(
             f"The {len(examples)} pairs of this run give no training step: that takes two "
             "queries, or one with a negative. Wait until there are more pairs."
         )
@@ -220,7 +219,7 @@ def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
 
 def _check(value: float, step: int, steps: int) -> None:
     if not math.isfinite(value):
-        raise TrainingDivergedError(
+        raise TrainingError(
             f"Training diverged at step {step} of {steps} (loss or gradient {value}). The child is "
             "thrown away. Lower RETRAIL_TRAIN_LEARNING_RATE or raise RETRAIL_TRAIN_TEMPERATURE."
         )

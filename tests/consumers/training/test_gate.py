@@ -171,11 +171,11 @@ def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
     assert stages == ["evaluating the parent", "evaluating the child"]
     assert (shown[-1]["documents"], shown[-1]["seconds_left"]) == (shown[-1]["of"], 0)
 
-    class Stopped(Exception):
+    class StoppedInTestError(Exception):
         pass
 
     def stop() -> None:
-        raise Stopped
+        raise StoppedInTestError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedInTestError):
         gate(Words(), own, check=stop)

@@ -149,7 +149,9 @@ def test_a_connection_that_fails_once_is_repeated(repository: Repository, tmp_pa
 
 
 FETCHING = """
-import hashlib, sys
+import signal, sys
+# A background job of a script ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from deploy.servers.artifacts import fetch
 from tests.deploy.servers.test_artifacts import LISTED

@@ -9,7 +9,8 @@ from schemas.events import Verdict
 from schemas.judged import adapter
 from schemas.settings import Settings
 from streams.events import encode, read_published
-from streams.judge.judgement import judge_event, judge_named, located, question
+from streams.judge.judgement import judge_named, located, question
+from tests.streams.trajectories import judge_event
 
 ENVELOPE = {
     "event_id": "e",

@@ -1,7 +1,6 @@
 import hashlib
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,14 +18,8 @@ EXAMPLES = (
 )
 
 
-def written(folder: Path, content: bytes) -> Path:
-    path = folder / "training.jsonl"
-    path.write_bytes(content)
-    return path
-
-
-def test_what_is_dumped_is_loaded(tmp_path: Path) -> None:
-    assert training_file.load(written(tmp_path, training_file.dump(EXAMPLES))) == EXAMPLES
+def test_what_is_dumped_is_parsed() -> None:
+    assert training_file.parse(training_file.dump(EXAMPLES), "x") == EXAMPLES
 
 
 def test_the_bytes_are_canonical() -> None:
@@ -42,18 +35,14 @@ def test_the_bytes_are_canonical() -> None:
 
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False), st.text())
-def test_weights_and_texts_survive_exactly(
-    tmp_path_factory: pytest.TempPathFactory, weight: float, text: str
-) -> None:
+def test_weights_and_texts_survive_exactly(weight: float, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
         return
     one = example(1, weight=weight, query=text, positive_text=text)
 
-    path = written(tmp_path_factory.getbasetemp(), training_file.dump([one]))
-
-    assert training_file.load(path) == (one,)
+    assert training_file.parse(training_file.dump([one]), "x") == (one,)
 
 
 def test_one_document_has_one_text() -> None:
@@ -71,16 +60,11 @@ def test_one_document_has_one_text() -> None:
         (lambda lines: [lines[0], lines[1], lines[1], *lines[3:]], 6),
     ],
 )
-def test_a_damaged_file_names_the_line(tmp_path: Path, damage: object, line: int) -> None:
+def test_a_damaged_file_names_the_line(damage: object, line: int) -> None:
     lines = training_file.dump(EXAMPLES).split(b"\n")[:-1]
     assert callable(damage)
 
-    path = written(tmp_path, b"".join(row + b"\n" for row in damage(lines)))
+    content = b"".join(row + b"\n" for row in damage(lines))
 
-    with pytest.raises(InputError, match=f"line {line}, is not of a training file"):
-        training_file.load(path)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Cannot read"):
-        training_file.load(tmp_path / "none")
+    with pytest.raises(InputError, match=f"x, line {line}, is not of a training file"):
+        training_file.parse(content, "x")

@@ -168,10 +168,10 @@ def test_it_is_trained_saved_loaded_and_gated(folder: Path, tmp_path: Path) -> N
     assert digest_of(tmp_path / "one") == digest_of(tmp_path / "two")
     queries = {e.query: {e.positive_id} for e in EXAMPLES}
     measured = [evaluation.evaluate(encoder, queries, DOCUMENTS) for encoder in (parent, again)]
-    decision = gate.decide(*measured, gate.Rule(margin=0.02, min_queries=4))
-    assert decision.decision == "ship"
-    assert decision.difference is not None
-    assert decision.difference > 0.2
+    compared = gate.compare(*measured)
+    assert compared is not None
+    assert compared.difference > 0.2
+    assert gate.decide(compared, gate.Rule(margin=0.02, min_queries=4)).decision == "ship"
 
 
 def test_a_run_that_is_repeated_gives_the_same_digest(folder: Path, tmp_path: Path) -> None:
