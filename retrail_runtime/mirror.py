@@ -115,7 +115,9 @@ class TopicMirror(ABC):
         # The other client is busy: it waits for records, half a second at a time.
         self._asker = kafka.consumer(settings)
         marks = kafka.offsets(self._asker, topic)
-        self._db = self._open(kafka.topic_id(kafka.admin(settings), topic), marks)
+        self._admin = kafka.admin(settings)
+        self._topic_id = kafka.topic_id(self._admin, topic)
+        self._db = self._open(self._topic_id, marks)
         stored = dict(self._db.execute("SELECT partition, next FROM position"))
         self.next: dict[int, int] = {
             partition: max(low, stored.get(partition, low)) for partition, (low, _) in marks.items()
@@ -164,7 +166,14 @@ class TopicMirror(ABC):
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
+            RestartRequiredError: the topic was created again; the next start reads it anew.
         """
+        if kafka.topic_id(self._admin, self.topic, ANSWER_SECONDS) != self._topic_id:
+            raise RestartRequiredError(
+                f"Topic {self.topic} was deleted and created again. Its local copy is rebuilt at "
+                "the next start.",
+                topic=self.topic,
+            )
         marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
         added = {p: low for p, (low, _) in marks.items() if p not in self.next}
         if added:

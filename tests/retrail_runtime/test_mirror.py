@@ -145,15 +145,35 @@ def test_a_restart_reads_only_what_is_new(send: Send, opened: Opener) -> None:
     assert "new" in store.values()
 
 
+def create_again(settings: Settings, topic: str) -> None:
+    admin = AdminClient(settings.kafka())
+    admin.delete_topics([topic])[topic].result()
+    eventually(lambda: topic not in admin.list_topics(timeout=5).topics)
+    topics_module.ensure(settings)
+
+
+def test_a_topic_that_is_created_again_under_a_running_process_ends_it(
+    settings: Settings, topics: Topics, send: Send, opened: Opener
+) -> None:
+    """Before it takes records of the new topic for those that follow on the old one."""
+    send(("old", b"x"))
+    store = opened()
+    store.catch_up()
+    create_again(settings, topics.documents)
+    send(*((f"new{n}", b"x") for n in range(20)))
+    with pytest.raises(RestartRequiredError, match="created again"):
+        store.catch_up()
+    store = opened()
+    store.catch_up()
+    assert store.values() == {f"new{n}": "x" for n in range(20)}
+
+
 def test_a_recreated_topic_is_read_again(
     settings: Settings, topics: Topics, send: Send, opened: Opener
 ) -> None:
     send(("old", b"x"))
     opened().catch_up()
-    admin = AdminClient(settings.kafka())
-    admin.delete_topics([topics.documents])[topics.documents].result()
-    eventually(lambda: topics.documents not in admin.list_topics(timeout=5).topics)
-    topics_module.ensure(settings)
+    create_again(settings, topics.documents)
     send(*((f"new{n}", b"x") for n in range(20)))
     store = opened()
     store.catch_up()
