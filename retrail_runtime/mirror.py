@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from retrail_runtime import kafka, metrics
 from schemas.base import Change
@@ -115,7 +115,9 @@ class TopicMirror(ABC):
         # The other client is busy: it waits for records, half a second at a time.
         self._asker = kafka.consumer(settings)
         marks = kafka.offsets(self._asker, topic)
-        self._db = self._open(topic_id(settings, topic), marks)
+        self._admin = kafka.admin(settings)
+        self._topic_id = kafka.topic_id(self._admin, topic)
+        self._db = self._open(self._topic_id, marks)
         stored = dict(self._db.execute("SELECT partition, next FROM position"))
         self.next: dict[int, int] = {
             partition: max(low, stored.get(partition, low)) for partition, (low, _) in marks.items()
@@ -164,7 +166,14 @@ class TopicMirror(ABC):
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
+            RestartRequiredError: the topic was created again; the next start reads it anew.
         """
+        if kafka.topic_id(self._admin, self.topic, ANSWER_SECONDS) != self._topic_id:
+            raise RestartRequiredError(
+                f"Topic {self.topic} was deleted and created again. Its local copy is rebuilt at "
+                "the next start.",
+                topic=self.topic,
+            )
         marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
         added = {p: low for p, (low, _) in marks.items() if p not in self.next}
         if added:
@@ -328,21 +337,6 @@ class TopicMirror(ABC):
 def _is_corruption(error: sqlite3.DatabaseError) -> bool:
     """SQLite's own errors of a malformed file have no class below DatabaseError."""
     return type(error) is sqlite3.DatabaseError
-
-
-def topic_id(settings: Settings, topic: str) -> str:
-    """The id that a topic gets at its creation.
-
-    Raises:
-        BrokerUnavailableError: the broker does not answer.
-    """
-    # Keep a reference to the client: a pending request ends with it.
-    admin = kafka.admin(settings)
-    try:
-        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=10.0)
-        return str(answer[topic].result().topic_id)
-    except KafkaException as error:
-        raise BrokerUnavailableError(f"Kafka did not describe {topic}: {error}") from error
 
 
 def rows_of(

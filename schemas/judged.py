@@ -14,10 +14,31 @@ from schemas.events import Browse, End, Envelope, Other, Parsed, Search, Verdict
 JudgeLabel = Annotated[str, Field(max_length=128)]
 
 
+TopicId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=64,
+        description="id that Kafka gave to the source topic when it was created; with a suffix "
+        "behind a point if its log was cut since",
+    ),
+]
+
+
 class Source(Contract):
     """Where a judged event comes from."""
 
+    source_topic_id: TopicId
+    source_partition: Count
     source_offset: Offset
+    skipped_from: Annotated[
+        Offset | None,
+        Field(
+            description="the source's offsets from here to the one before source_offset have no "
+            "judged event (dead letters, records that are gone, control markers of transactions); "
+            "absent if there are none"
+        ),
+    ] = None
     source_time: Annotated[Offset, Field(description="append time of the source record, ms epoch")]
 
 
@@ -78,15 +99,25 @@ class Tick(Contract):
     ] = None
 
 
+class Skipped(Contract):
+    """Offsets of the source that have no judged event and stand before none yet (null key)."""
+
+    type: Literal["skipped"] = "skipped"
+    source_topic_id: TopicId
+    source_partition: Count
+    source_offset: Annotated[Offset, Field(description="the last of them")]
+    skipped_from: Annotated[Offset, Field(description="the first of them")]
+
+
 Judged = JudgedSearch | JudgedBrowse | JudgedReasoning | JudgedAnswer | JudgedEnd | JudgedOther
 """A trajectory event after judgement."""
 
-adapter: TypeAdapter[Judged | Tick] = TypeAdapter(
-    Annotated[Judged | Tick, Field(discriminator="type")]
+adapter: TypeAdapter[Judged | Tick | Skipped] = TypeAdapter(
+    Annotated[Judged | Tick | Skipped, Field(discriminator="type")]
 )
 
 
-def parse(value: bytes) -> Parsed[Judged | Tick]:
+def parse(value: bytes) -> Parsed[Judged | Tick | Skipped]:
     """Read the value of a judged-events record.
 
     Raises:

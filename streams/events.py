@@ -22,11 +22,12 @@ Id = Annotated[str, Meta(min_length=1, max_length=512)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+TopicId = Annotated[str, Meta(min_length=1, max_length=64)]
 Text = str | UnsetType | None
 Label = Name | UnsetType | None
 
 ABSENT = -1
-"""Source offset and time of an event that is not judged yet."""
+"""What is not there: the source of an event that is not judged yet, skipped offsets before one."""
 
 
 class Agent(Struct, forbid_unknown_fields=True, gc=False):
@@ -62,8 +63,11 @@ class Envelope(
     retriever_version: Version | None = None
     # The value of a default_factory is never omitted: every event names its version.
     schema_version: str = field(default_factory=lambda: SCHEMA_VERSION)
+    source_topic_id: TopicId = ""
+    source_partition: Count = ABSENT
     source_offset: Offset = ABSENT
     source_time: Offset = ABSENT
+    skipped_from: Offset = ABSENT
 
 
 class Search(Envelope, tag="search", kw_only=True):
@@ -119,13 +123,22 @@ class Tick(Struct, tag_field="type", tag="tick", forbid_unknown_fields=True, omi
     as_of: Offset | None = None
 
 
+class Skipped(Struct, tag_field="type", tag="skipped", forbid_unknown_fields=True):
+    """Offsets of the source without a judged event: see :class:`schemas.judged.Skipped`."""
+
+    source_topic_id: TopicId
+    source_partition: Count
+    source_offset: Offset
+    skipped_from: Offset
+
+
 Event = Search | Browse | Reasoning | Answer | End | Other
 """A trajectory event, published or judged."""
 
 encode = msgspec.json.Encoder().encode
 """The value of a record."""
 
-_decode = msgspec.json.Decoder(Event | Tick).decode
+_decode = msgspec.json.Decoder(Event | Tick | Skipped).decode
 _decode_moment = msgspec.json.Decoder(Annotated[datetime, Meta(tz=True)]).decode
 _READABLE_VERSION = re.compile(rf"{SCHEMA_VERSION.partition('.')[0]}\.[0-9]{{1,6}}")
 _NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -138,28 +151,28 @@ def read_published(value: bytes) -> tuple[Event, int]:
         InvalidRecordError: it breaks the contract; with the reason.
     """
     event = _decoded(value)
-    if event is not None and not isinstance(event, Tick) and _is_published(event):
+    if event is not None and not isinstance(event, Tick | Skipped) and _is_published(event):
         return event, 0
     parsed = published_contract.parse(value)
     again = _decode(parsed.event.to_json())
-    assert not isinstance(again, Tick)
+    assert not isinstance(again, Tick | Skipped)
     return again, parsed.unknown_fields
 
 
-def read_judged(value: bytes) -> Event | Tick:
+def read_judged(value: bytes) -> Event | Tick | Skipped:
     """An event of judged-events.
 
     Raises:
         InvalidRecordError: it breaks the contract; with the reason.
     """
     event = _decoded(value)
-    if event is not None and (isinstance(event, Tick) or _is_judged(event)):
+    if event is not None and (isinstance(event, Tick | Skipped) or _is_judged(event)):
         return event
-    again: Event | Tick = _decode(judged_contract.parse(value).event.to_json())
+    again: Event | Tick | Skipped = _decode(judged_contract.parse(value).event.to_json())
     return again
 
 
-def _decoded(value: bytes) -> Event | Tick | None:
+def _decoded(value: bytes) -> Event | Tick | Skipped | None:
     """The structs' view of a record; ``None`` where the contract must decide.
 
     msgspec alone rejects little that the contract accepts: some forms of times, fields that are
@@ -167,7 +180,7 @@ def _decoded(value: bytes) -> Event | Tick | None:
     """
     try:
         event = _decode(value)
-        if isinstance(event, Tick):
+        if isinstance(event, Tick | Skipped):
             return event
         _decode_moment(event.occurred_at)
     except _NOT_DECODED:
@@ -180,6 +193,8 @@ def _is_published(event: Event) -> bool:
     """Whether it has no field that only the judge writes."""
     if event.source_offset != ABSENT or event.source_time != ABSENT:
         return False
+    if event.source_topic_id or event.source_partition != ABSENT or event.skipped_from != ABSENT:
+        return False
     if not isinstance(event, Judgement):
         return True
     if event.judge is not UNSET or event.judge_version is not UNSET:
@@ -190,5 +205,7 @@ def _is_published(event: Event) -> bool:
 def _is_judged(event: Event) -> bool:
     """Whether it has its source, and no field that the judge removes."""
     if event.source_offset == ABSENT or event.source_time == ABSENT:
+        return False
+    if not event.source_topic_id or event.source_partition == ABSENT:
         return False
     return not isinstance(event, (Reasoning, Answer)) or event.text is UNSET

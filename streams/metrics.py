@@ -66,7 +66,7 @@ DISCONTINUITIES = Counter(
     "retrail_offset_discontinuities_total",
     "Records whose offset was not the next one: refetched (the worker went back once), gap "
     "(accepted: the records are gone), reset (the log starts again), skipped (an operator passed "
-    "over what cannot be decoded).",
+    "over what cannot be decoded), recreated (another topic of the same name).",
     ["topic", "kind"],
 )
 
@@ -118,7 +118,7 @@ TICKS = Counter("retrail_judge_ticks_total", "Ticks written because there was no
 # -- miner ----------------------------------------------------------------------------------
 MINED_EVENTS = Counter(
     "retrail_mine_events_total",
-    "Judged events by what became of them (accepted, repeated, held, late, rejudged, …).",
+    "Judged events by what became of them (accepted, repeated, held, late, rejudged, refused, …).",
     ["result"],
 )
 BROWSES = Counter(

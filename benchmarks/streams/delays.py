@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.streams.brokers import PARTITIONS, Bench, Figures, bench, process, worker, write
-from benchmarks.streams.logs import as_published, interleaved, judged, published
+from benchmarks.streams.logs import as_published, interleaved, judged, judged_value, published
 
 WARM_UP_SECONDS = 5
 
@@ -129,8 +128,7 @@ def _truncated(count: int) -> Iterator[dict[str, Any]]:
 def _judged_from(offset: int, events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
     """Key and value as the judge writes them, with source offsets from ``offset`` on."""
     for at, event in enumerate(events, offset):
-        source = {"source_offset": at, "source_time": 1_700_000_000_000 + at}
-        yield event["trajectory_id"].encode(), orjson.dumps(event | source)
+        yield event["trajectory_id"].encode(), judged_value(event, at)
 
 
 def _await_commit(b: Bench) -> None:
@@ -154,7 +152,7 @@ def _await_commit(b: Bench) -> None:
 def _acknowledged(metadata: str | None) -> int:
     # confluent-kafka 2.16 reads the metadata past its end, so only the start of what
     # streams.mine.fold.Resume.metadata writes is looked at: this offset.
-    match = re.match(r"(\d+);", metadata or "")
+    match = re.match(r"\S* \[(\d+),", metadata or "")
     return int(match[1]) if match else -1
 
 

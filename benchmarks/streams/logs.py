@@ -79,8 +79,20 @@ def opened_by_a_whole_one(trajectories: int, open_at_once: int) -> Iterator[dict
 def judged(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:
     """Key and value of each event as the judge writes it, a millisecond between two."""
     for offset, event in enumerate(events):
-        source = {"source_offset": offset, "source_time": 1_700_000_000_000 + offset}
-        yield event["trajectory_id"].encode(), orjson.dumps(event | source)
+        yield event["trajectory_id"].encode(), judged_value(event, offset)
+
+
+def judged_value(event: dict[str, Any], offset: int) -> bytes:
+    """An event as the judge writes it, from that offset of its source."""
+    source = {
+        "source_topic_id": "AAAAAAAAAAAAAAAAAAAAAA",
+        "source_partition": 0,
+        "source_offset": offset,
+        "source_time": 1_700_000_000_000 + offset,
+        # The log's events are dealt to partitions, each of which has a part of the offsets.
+        "skipped_from": 0,
+    }
+    return orjson.dumps(event | source)
 
 
 def published(events: Iterator[dict[str, Any]]) -> Iterator[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from retrail_runtime.kafka.clients import (
     producer,
     report,
     require_broker,
+    topic_id,
 )
 from retrail_runtime.kafka.reading import (
     Record,
@@ -44,4 +45,5 @@ __all__ = [
     "require_broker",
     "send_all",
     "skipped",
+    "topic_id",
 ]

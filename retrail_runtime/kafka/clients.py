@@ -10,6 +10,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    TopicCollection,
 )
 from confluent_kafka.admin import AdminClient
 
@@ -91,6 +92,24 @@ def partition_counts(settings: Settings, timeout: float = 10.0) -> dict[str, int
             "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
         ) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def topic_id(admin: AdminClient, topic: str, timeout: float = 10.0) -> str:
+    """The id that a topic got at its creation: another one of the same name has another id.
+
+    Raises:
+        BrokerUnavailableError: the broker does not answer within ``timeout`` seconds.
+        TopicMismatchError: there is no such topic.
+    """
+    try:
+        answer = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
+        return str(answer[topic].result().topic_id)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMismatchError(f"Kafka has no topic {topic}.", topic=topic) from error
+        raise BrokerUnavailableError(
+            f"Kafka did not describe {topic}: {error_message(error)}", topic=topic
+        ) from error
 
 
 def require_broker(

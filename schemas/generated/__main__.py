@@ -33,7 +33,7 @@ CONTRACTS: dict[str, TypeAdapter[Any]] = {
 
 TOPIC_CONTRACTS = {
     "trajectory-events": ("trajectory-event", "trajectory_id"),
-    "judged-events": ("judged-event", "trajectory_id; none on a tick"),
+    "judged-events": ("judged-event", "trajectory_id; none on a tick or a skip"),
     "labelled-pairs": ("labelled-pair", "trajectory_id"),
     "documents": ("document", "doc_id; an empty value deletes"),
     "training-runs": ("run-manifest", "run_id"),

@@ -14,7 +14,7 @@ from schemas.settings import Settings
 from streams.events import Event, encode
 from streams.importing.importer import Importer
 from streams.importing.normalise import Part
-from streams.judge.judgement import Judge, judge_named, judged, question
+from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.mine.fold import Fold, Limits
 
 _AT_ONCE = 256
@@ -82,6 +82,11 @@ async def _judge_all(
         asked = dict(zip(texts, answers, strict=True))
     numbered = enumerate(zip(events, offsets, strict=False))
     return [
-        (offset, encode(judged(event, offset, 0, judge, asked.get(place))))
+        (offset, encode(judged(_offline(event, offset), judge, asked.get(place))))
         for place, (event, offset) in numbered
     ]
+
+
+def _offline(event: Event, offset: int) -> Event:
+    """With a source of which any offset may be missing: a file's events are dealt to folds."""
+    return located(event, "offline", 0, offset, time=0, skipped_from=0)

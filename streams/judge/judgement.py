@@ -1,7 +1,7 @@
 """From a published event to a judged one: who judges, what is asked, what is written.
 
 The one thing that is no pure function of the log is a judge's answer. :func:`question` is the text
-that needs one, :func:`judged` writes it into the event.
+that needs one, :func:`judged` writes it into the event, :func:`located` its source.
 """
 
 from typing import Protocol
@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from schemas.events import Verdict, count_tokens
 from schemas.settings import Settings
-from streams.events import Answer, Browse, Event, Reasoning
+from streams.events import ABSENT, Answer, Browse, Event, Reasoning
 
 AGENT = "agent"
 """Judge of a verdict that the event carries itself; its version is the agent's model."""
@@ -70,23 +70,38 @@ def question(event: Event) -> str | None:
     return event.text if event.text and not event.text.isspace() else None
 
 
-def judged(
+def located(
     event: Event,
-    source_offset: int,
-    source_time: int,
-    judge: Judge | None,
-    answer: Verdict | None = None,
+    topic_id: str,
+    partition: int,
+    offset: int,
+    time: int,
+    skipped_from: int = ABSENT,
 ) -> Event:
-    """The judged event: without texts, with its source and its verdict.
+    """The event with its source.
 
     Args:
         event: a published event; it is changed, and returned.
-        source_offset: of its record on trajectory-events.
-        source_time: append time of that record, ms since the epoch.
+        topic_id: of trajectory-events.
+        partition: of it.
+        offset: of the event's record.
+        time: append time of that record, ms since the epoch.
+        skipped_from: first of the offsets right before it that have no judged event.
+    """
+    event.source_topic_id, event.source_partition = topic_id, partition
+    event.source_offset, event.source_time = offset, max(0, time)
+    event.skipped_from = skipped_from
+    return event
+
+
+def judged(event: Event, judge: Judge | None, answer: Verdict | None = None) -> Event:
+    """The event as it goes on: without texts, with its verdict.
+
+    Args:
+        event: a published event; it is changed, and returned.
         judge: ``None`` under judge none.
         answer: of the judge to :func:`question`; without one the verdict is ``unknown``.
     """
-    event.source_offset, event.source_time = source_offset, max(0, source_time)
     match event:
         case Reasoning():
             _judge_reasoning(event, judge, answer)
@@ -119,14 +134,3 @@ def _tokens(event: Reasoning) -> int | None:
     if event.tokens is not None or not isinstance(event.text, str):
         return event.tokens
     return count_tokens(event.text)
-
-
-async def judge_event(
-    event: Event, judge: Judge | None, source_offset: int, source_time: int
-) -> Event:
-    """Ask the judge if need be, and write its answer into the event."""
-    text = question(event) if judge is not None else None
-    answer = None
-    if judge is not None and text is not None:
-        answer = judge.verdict(text) or await judge.judge(text)
-    return judged(event, source_offset, source_time, judge, answer)

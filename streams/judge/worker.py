@@ -1,16 +1,17 @@
 """The worker ``judge``: trajectory-events → judged-events, and invalid records → the DLQ.
 
 Stateless. A partition's order is kept, while all its reasonings are judged at once: each record
-becomes an output, or a task that makes one, in a queue that is sent in order. The commit point is
-the oldest record whose output is not acknowledged. While a judging server is down its tasks wait,
-the queue fills up, and the partition lags.
+becomes an output, or a task that makes one, in a queue that is sent in order. Offsets without an
+event (dead letters, records that are gone, control markers) are named on the next event, or in a
+record of their own where none follows in the batch, so that the miner knows a hole. The commit
+point is the oldest offset whose output is not acknowledged. While a judging server is down its
+tasks wait, the queue fills up, and the partition lags.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
@@ -21,8 +22,17 @@ from schemas.events import Verdict
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
 from streams import metrics
-from streams.events import Event, Judgement, Reasoning, Tick, encode, read_published
-from streams.judge.judgement import Judge, judge_named, judged, question
+from streams.events import (
+    ABSENT,
+    Event,
+    Judgement,
+    Reasoning,
+    Skipped,
+    Tick,
+    encode,
+    read_published,
+)
+from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.loop import process
 from streams.loop.checkpoint import Deadline
 from streams.loop.outbox import Outbox
@@ -46,11 +56,11 @@ class JudgeTask:
     def __init__(self, assignment: Assignment, topics: Topics, judge: Judge | None) -> None:
         """All partitions of a worker share the judge; ``None`` under judge none."""
         self._judge = judge
-        self._source: dict[str, Any] = {
-            "topic": topics.trajectory_events,
-            "partition": assignment.partition,
-        }
+        self._topic, self._partition = topics.trajectory_events, assignment.partition
+        self._log_id = assignment.log_id
         self._next = assignment.start.offset
+        # What stands before an offset that no judge committed, nobody knows.
+        self._covered = self._next if assignment.start.log_id == self._log_id else 0
         self._accepted: Counter[str] = Counter()
         self._judged = Outbox(
             assignment.channel(topics.judged_events),
@@ -69,22 +79,43 @@ class JudgeTask:
         """There is no state to read again."""
         return True
 
+    @property
+    def refusing(self) -> bool:
+        """What it refuses is dead-lettered."""
+        return False
+
     def process(self, records: Sequence[Record], end: int) -> None:
         """Judge the records, or begin to."""
         for record in records:
             weight = len(record.value or b"")
             try:
-                self._judged.put(record.offset, self._output(record), weight)
+                self._judged.put(self._covered, self._output(record), weight)
+                self._covered = record.offset + 1
             except InvalidRecordError as error:
                 self._dead.put(record.offset, self._dead_letter(record, error), weight)
         self._next = end
+        self._name_skipped()
         for event_type, number in self._accepted.items():
             metrics.EVENTS.labels(event_type, "accepted").inc(number)
         self._accepted.clear()
 
+    def _name_skipped(self) -> None:
+        """Write a record of its own for offsets behind the last event that was judged."""
+        if self._covered < self._next:
+            last = self._next - 1
+            skipped = Skipped(self._log_id, self._partition, last, self._covered)
+            output = Outgoing(None, encode(skipped))
+            self._judged.put(self._covered, output, output.size)
+            self._covered = self._next
+
+    def hole(self) -> None:
+        """Nothing to do: the next output names the offsets before it."""
+
     def _output(self, record: Record) -> Outgoing | asyncio.Future[Outgoing]:
         event, unknown_fields = self._read(record)
         judge, text = self._judge, question(event)
+        skipped_from = self._covered if self._covered < record.offset else ABSENT
+        located(event, self._log_id, self._partition, record.offset, record.timestamp, skipped_from)
         output: Outgoing | asyncio.Future[Outgoing]
         if judge is None or text is None:
             output = self._write(event, None, record)
@@ -118,7 +149,7 @@ class JudgeTask:
         return self._write(event, answer, record)
 
     def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
-        judged(event, record.offset, record.timestamp, self._judge, answer)
+        judged(event, self._judge, answer)
         if isinstance(event, Judgement) and event.verdict:
             metrics.VERDICTS.labels(event.verdict, event.judge).inc()
             if event.verdict == "unknown" and answer is None:
@@ -139,11 +170,13 @@ class JudgeTask:
             "record dead-lettered",
             reason=error.reason,
             message=str(error)[:200],
+            topic=self._topic,
+            partition=self._partition,
             offset=record.offset,
-            **self._source,
         )
         letter = DeadLetter(
-            **self._source,
+            topic=self._topic,
+            partition=self._partition,
             offset=record.offset,
             stage=ROLE,
             reason=error.reason,

@@ -46,6 +46,7 @@ class BatchApp(TransportApp):
         require_private_names()
         require_codecs()
         self._settings = settings
+        self._admin = kafka.admin(settings)
         self.source = source
         self.handler = handler
         session = settings.kafka_session_timeout
@@ -93,10 +94,13 @@ class BatchApp(TransportApp):
         await self.consumer_thread.seek_all({TopicPartition(self.source, partition): offset})
 
     async def committed(self, partitions: frozenset[int]) -> dict[int, Committed]:
-        """Offset and metadata that the group committed; waits while the broker is away."""
+        """What the group committed; waits while the broker is away."""
+        commits = dict.fromkeys(partitions, Committed(-1))
         found = await self.consumer_thread.committed(self._places(partitions))
-        commits = {tp.partition: Committed(at.offset, at.metadata) for tp, at in found.items()}
-        return dict.fromkeys(partitions, Committed(-1)) | commits
+        for place, at in found.items():
+            log_id, _, metadata = at.metadata.partition(" ")
+            commits[place.partition] = Committed(at.offset, metadata, log_id)
+        return commits
 
     async def commit_offsets(self, commits: Mapping[int, Committed]) -> bool:
         """Commit offsets with metadata; False if the partitions are no longer ours.
@@ -105,10 +109,11 @@ class BatchApp(TransportApp):
             KafkaError: the broker refuses, and would again.
         """
         offsets = {
-            TopicPartition(self.source, partition): OffsetAndMetadata(done.offset, done.metadata)
+            TopicPartition(self.source, partition): OffsetAndMetadata(
+                done.offset, f"{done.log_id} {done.metadata}"
+            )
             for partition, done in commits.items()
         }
-
         try:
             await self.consumer_thread.run(lambda consumer: consumer.commit(offsets))
         except (CommitFailedError, IllegalStateError):
@@ -127,6 +132,15 @@ class BatchApp(TransportApp):
             partition: End(end, max(end, high.get(partition, 0)))
             for partition, end in stable.items()
         }
+
+    async def topic_id(self) -> str:
+        """The id of the source topic.
+
+        Raises:
+            BrokerUnavailableError: the broker does not answer.
+            TopicMismatchError: there is no such topic now.
+        """
+        return await asyncio.to_thread(kafka.topic_id, self._admin, self.source)
 
     async def skipped(self, partition: int) -> set[int]:
         """Offsets at which an operator passes over what cannot be decoded."""

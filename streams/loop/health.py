@@ -6,7 +6,7 @@ no capacity then), for partitions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from retrail_runtime.metrics import Health
@@ -18,8 +18,10 @@ STALL_SECONDS = 60.0
 class State(Enum):
     """A state of a worker: whether it is alive, whether it is ready, and what that means."""
 
-    UNASSIGNED = Health(True, False, "waiting for its partitions")
+    TOPIC_MISSING = Health(True, False, "its topic does not exist")
+    UNASSIGNED = Health(True, False, "waiting for partitions: it owns none")
     RECOVERING = Health(True, False, "reading again what open trajectories need")
+    REFUSING = Health(True, False, "judged events are refused: some before them are missing")
     WORKING = Health(True, True, "working")
     SHUTTING_DOWN = Health(False, False, "shutting down after a failure")
     STALLED = Health(False, False, "no record comes although there are more")
@@ -35,11 +37,13 @@ class PartitionState:
         lag: records that it has not read; ``None`` before the first look at the log's end.
         unmoved: seconds for which there was more to read, and capacity for it, and nothing came.
         recovered: whether it has read again what was done before it came to this worker.
+        refusing: whether its last records do not continue what came before them.
     """
 
     lag: int | None
     unmoved: float
     recovered: bool
+    refusing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,16 @@ class Observation:
 
     Attributes:
         at: when, on the monotonic clock, in seconds.
-        partitions: ``None`` until some, or none, were assigned.
+        partitions: empty until some were assigned.
+        topic_missing: whether the broker does not know the source topic now.
         consumer_silent: seconds for which the consumer's thread has not answered, not even that the
             broker does not.
         shutting_down: whether it has failed.
     """
 
     at: float
-    partitions: Mapping[int, PartitionState] | None = None
+    partitions: Mapping[int, PartitionState] = field(default_factory=dict)
+    topic_missing: bool = False
     consumer_silent: float = 0.0
     shutting_down: bool = False
 
@@ -68,10 +74,14 @@ def state_of(observation: Observation, now: float) -> State:
         return State.EVENT_LOOP_BLOCKED
     if observation.consumer_silent > STALL_SECONDS:
         return State.CONSUMER_UNRESPONSIVE
-    if observation.partitions is None:
+    if observation.topic_missing:
+        return State.TOPIC_MISSING
+    if not observation.partitions:
         return State.UNASSIGNED
     if stalled(observation):
         return State.STALLED
+    if any(state.refusing for state in observation.partitions.values()):
+        return State.REFUSING
     if all(state.recovered or state.lag == 0 for state in observation.partitions.values()):
         return State.WORKING
     return State.RECOVERING
@@ -81,6 +91,6 @@ def stalled(observation: Observation) -> dict[int, PartitionState]:
     """The partitions of which no record comes although there are more."""
     return {
         partition: state
-        for partition, state in (observation.partitions or {}).items()
+        for partition, state in observation.partitions.items()
         if state.lag and state.unmoved > STALL_SECONDS
     }

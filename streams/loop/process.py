@@ -103,6 +103,7 @@ async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseExcep
         _started(app, worker.source),
         worker.keep_checkpointing(),
         worker.keep_watching(),
+        worker.keep_identifying(),
         _crash_of(app, worker),
     )
     _starting, *work = [asyncio.create_task(_reporting(part, worker)) for part in parts]

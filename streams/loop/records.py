@@ -17,10 +17,15 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A committed offset and its metadata; offset -1: nothing was committed."""
+    """A committed offset and its metadata; offset -1: nothing was committed.
+
+    Attributes:
+        log_id: of the log that it is an offset of; empty if no worker of ours committed it.
+    """
 
     offset: int
     metadata: str = ""
+    log_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

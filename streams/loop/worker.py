@@ -17,7 +17,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from retrail_runtime.metrics import LAG_RECORDS, Health
-from schemas.errors import RestartRequiredError
+from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams import metrics
 from streams.loop import health
 from streams.loop.checkpoint import Checkpoint, Deadline
@@ -34,6 +34,12 @@ WATCH_SECONDS = 1.0
 CHUNK = 500
 """Records between two turns of the event loop, so that acknowledgements get through."""
 
+IDENTIFY_SECONDS = 5.0
+"""Between two questions for the topic's id."""
+
+CUT = "."
+"""Between a topic's id and the suffix of a log that was cut: no id of Kafka's has one."""
+
 ANSWER_SECONDS = 10.0
 """After which the worker logs that it waits for the broker."""
 
@@ -46,6 +52,10 @@ COMMIT_SECONDS = 2.0
 
 class PartitionTask(Protocol):
     """A worker's own work on one partition that it owns."""
+
+    @property
+    def refusing(self) -> bool:
+        """Whether its last records do not continue what came before them."""
 
     @property
     def has_capacity(self) -> bool:
@@ -61,6 +71,9 @@ class PartitionTask(Protocol):
         Between and behind them there may be control markers of transactions and aborted records;
         ``end`` is the offset behind all of these.
         """
+
+    def hole(self) -> None:
+        """Records before the next ones are lost, for good and counted."""
 
     async def commit_point(self) -> Committed:
         """Steps 1 and 2 of a checkpoint."""
@@ -81,6 +94,7 @@ class Slot:
 
     task: PartitionTask
     guard: Continuity
+    log_id: str
     moved_at: float = field(default_factory=time.monotonic)
     last_timestamp: int = 0
     lag: int | None = None
@@ -94,12 +108,14 @@ class Assignment:
 
     Attributes:
         partition: its number, in the source topic and in those that are written.
-        start: where and how to start.
+        log_id: of the log that it reads: the topic's id.
+        start: where and how to start; another log id: no worker committed that for this log.
         channel: the same partition of another topic.
         fail: to be called when the task cannot continue.
     """
 
     partition: int
+    log_id: str
     start: Committed
     channel: Callable[[str], Channel]
     fail: Callable[[BaseException], None]
@@ -123,7 +139,8 @@ class Worker:
         self.checkpoint = Checkpoint(lambda offsets: self.app.commit_offsets(offsets))
         self._make_task = make_task
         self._slots: dict[int, Slot] = {}
-        self._assigned = self._joined = False
+        self._joined = self._topic_missing = False
+        self._topic_id = ""
         self._observation = Observation(time.monotonic())
         self._answered_at = time.monotonic()
         self._epoch = 0
@@ -157,24 +174,35 @@ class Worker:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Start a task for each partition, from its last checkpoint or its beginning."""
         epoch, self._joined = self._epoch, True
+        if partitions:
+            await self._identify(epoch)
         committed = await self.app.committed(partitions) if partitions else {}
-        fresh = frozenset(p for p, found in committed.items() if found.offset < 0)
-        beginnings = await self.app.beginnings(fresh) if fresh else {}
+        start = await self._starts(committed)
         if epoch != self._epoch:
             return
-        start = committed | {p: Committed(offset) for p, offset in beginnings.items()}
-        self._slots = {partition: self._slot(partition, start[partition]) for partition in start}
-        self._assigned = True
+        self._slots = {p: self._slot(p, found) for p, found in start.items()}
         self._observe()
         metrics.ASSIGNED.labels(self.source).set(len(self._slots))
         log.info("partitions assigned", starts={p: found.offset for p, found in start.items()})
+
+    async def _starts(self, committed: Mapping[int, Committed]) -> dict[int, Committed]:
+        """What the group committed for this log; else its beginning."""
+        fresh = frozenset(
+            partition
+            for partition, found in committed.items()
+            if found.offset < 0 or (found.log_id and not self._is_ours(found.log_id))
+        )
+        beginnings = await self.app.beginnings(fresh) if fresh else {}
+        return {**committed, **{p: Committed(offset) for p, offset in beginnings.items()}}
+
+    def _is_ours(self, log_id: str) -> bool:
+        return log_id.partition(CUT)[0] == self._topic_id
 
     async def revoked(self) -> None:
         """Drop all state, after a last checkpoint; one deadline bounds all of its waits."""
         deadline = Deadline(HAND_OVER_SECONDS)
         self._epoch += 1
         slots, self._slots = self._slots, {}
-        self._assigned = False
         self._observe()
         metrics.ASSIGNED.labels(self.source).set(0)
         if not slots:
@@ -183,7 +211,7 @@ class Worker:
         points = await asyncio.gather(*(slot.task.finish(outputs) for slot in slots.values()))
         for partition, point in zip(slots, points, strict=True):
             if point is not None:
-                self.checkpoint.store(partition, point)
+                self.checkpoint.store(partition, replace(point, log_id=slots[partition].log_id))
         await self.checkpoint.commit(deadline)
         self.checkpoint.clear()
         for partition in slots:
@@ -215,9 +243,16 @@ class Worker:
             log.warning(
                 "offsets are not continuous", kind=finding, wanted=wanted, got=chunk.start, **place
             )
+        if finding == "gap":
+            slot.task.hole()
         if finding == "reset":
+            await self._identify_again()
+            if self._slots.get(partition) is not slot:
+                return False
             await slot.task.finish(Deadline(HAND_OVER_SECONDS))
-            self._slots[partition] = self._slot(partition, Committed(chunk.start))
+            # Offsets that were judged before come again with other records: another log.
+            cut = f"{self._topic_id}{CUT}{int(time.time())}"
+            self._slots[partition] = self._slot(partition, Committed(chunk.start), cut)
         if finding in ("refetched", "reset"):
             await self.app.seek(partition, self._slots[partition].guard.next)
             return False
@@ -244,15 +279,63 @@ class Worker:
             offsets=f"{chunk.start}..{end - 1}",
             fault=chunk.fault,
         )
+        slot.task.hole()
         slot.task.process((), end)
         slot.guard.next, slot.moved_at = end, time.monotonic()
         await self.app.seek(partition, end)
 
-    def _slot(self, partition: int, start: Committed) -> Slot:
+    def _slot(self, partition: int, start: Committed, log_id: str = "") -> Slot:
+        log_id = log_id or start.log_id or self._topic_id
         self.checkpoint.start({partition: start})
         channel = partial(self.app.output, partition=partition)
-        task = self._make_task(Assignment(partition, start, channel, self.fail))
-        return Slot(task, Continuity(start.offset))
+        task = self._make_task(Assignment(partition, log_id, start, channel, self.fail))
+        return Slot(task, Continuity(start.offset), log_id)
+
+    # -- which log is it? ----------------------------------------------------------------------
+
+    async def keep_identifying(self) -> None:
+        """Every few seconds: whether the source is still the topic that it was."""
+        while True:
+            await asyncio.sleep(IDENTIFY_SECONDS)
+            await self._identify_again()
+
+    async def _identify(self, epoch: int) -> None:
+        """Learn the topic's id, however long the broker takes, while the assignment lasts."""
+        while epoch == self._epoch:
+            try:
+                self._topic_id = await self.app.topic_id()
+            except (BrokerUnavailableError, TopicMismatchError) as error:
+                log.warning("waiting for the topic", error=str(error))
+                await asyncio.sleep(WATCH_SECONDS)
+            else:
+                return
+
+    async def _identify_again(self) -> None:
+        """Start at the beginning of another topic of that name; drop what came of the old one."""
+        epoch = self._epoch
+        try:
+            found = await self.app.topic_id()
+        except BrokerUnavailableError:
+            # Whoever watches the ends logs that.
+            return
+        except TopicMismatchError:
+            self._topic_missing = True
+            return
+        self._topic_missing = False
+        if not self._slots or found == self._topic_id or epoch != self._epoch:
+            return
+        log.error("the topic was created again; reading it from its beginning", topic=self.source)
+        metrics.DISCONTINUITIES.labels(self.source, "recreated").inc()
+        self._topic_id = found
+        slots, self._slots = self._slots, {}
+        outputs = Deadline(HAND_OVER_SECONDS)
+        await asyncio.gather(*(slot.task.finish(outputs) for slot in slots.values()))
+        starts = await self._starts(dict.fromkeys(slots, Committed(-1)))
+        if epoch != self._epoch:
+            return
+        self._slots = {partition: self._slot(partition, at) for partition, at in starts.items()}
+        for partition, at in starts.items():
+            await self.app.seek(partition, at.offset)
 
     # -- checkpoints and watching --------------------------------------------------------------
 
@@ -275,8 +358,9 @@ class Worker:
             metrics.CHECKPOINTS.labels("waiting").inc()
             log.warning("outputs are not acknowledged yet", seconds=ANSWER_SECONDS)
         for partition, task in waiting.items():
-            if task in done and self._slots.get(partition) is slots[partition]:
-                self.checkpoint.store(partition, task.result())
+            slot = slots[partition]
+            if task in done and self._slots.get(partition) is slot:
+                self.checkpoint.store(partition, replace(task.result(), log_id=slot.log_id))
 
     async def keep_watching(self) -> None:
         """Every second: lag, ticks of tasks that caught up, and whether records still come."""
@@ -335,12 +419,15 @@ class Worker:
         """Note how the partitions are, for :meth:`health`; fail where only a restart helps."""
         now = time.monotonic()
         states = {
-            partition: PartitionState(slot.lag, now - slot.moved_at, slot.task.recovered)
+            partition: PartitionState(
+                slot.lag, now - slot.moved_at, slot.task.recovered, slot.task.refusing
+            )
             for partition, slot in self._slots.items()
         }
         self._observation = Observation(
             now,
-            states if self._assigned else None,
+            states,
+            topic_missing=self._topic_missing,
             consumer_silent=now - self._answered_at,
             shutting_down=self.failure.done(),
         )

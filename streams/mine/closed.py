@@ -12,12 +12,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from streams.mine.sources import Source
+
 
 class Start(NamedTuple):
-    """Where a fold may start: an offset, and the last source offset and the log time before it."""
+    """Where a fold may start: an offset, and the sources and the log time before it."""
 
     offset: int
-    last_source: int
+    sources: tuple[Source, ...]
     clock: int
 
 

@@ -7,12 +7,12 @@ the same pairs; ``docs/decisions/`` says why there is no state store.
 """
 
 import heapq
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
 from msgspec.structs import asdict
 
 from schemas.choices import ProfileName
@@ -20,10 +20,11 @@ from schemas.errors import InvalidRecordError
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
 from schemas.settings import Settings
-from streams.events import Event, Tick, read_judged
+from streams.events import ABSENT, Event, Skipped, Tick, read_judged
 from streams.mine.closed import Closed, ClosedTrajectories, Start
 from streams.mine.mining import MinedPair, mine
 from streams.mine.sequencing import OpenTrajectory
+from streams.mine.sources import Source, Sources
 from streams.mine.steps import unpack
 
 
@@ -55,9 +56,6 @@ class Limits:
         )
 
 
-_METADATA = re.compile(r"(\d+);(-?\d+);(\d+)")
-
-
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Where and how a new owner of the partition continues; a commit's offset and metadata.
@@ -65,18 +63,19 @@ class Resume:
     Attributes:
         offset: fold again from here; the committed offset.
         acknowledged: the pairs of records below this offset are on the topic: fold silently.
-        last_source: source offset of the last record before ``offset``; -1 without one.
+        sources: how far they had come before ``offset``.
         clock: log time before ``offset``, in milliseconds.
     """
 
     offset: int
     acknowledged: int
-    last_source: int = -1
+    sources: tuple[Source, ...] = ()
     clock: int = 0
 
     def metadata(self) -> str:
         """The commit's metadata."""
-        return f"{self.acknowledged};{self.last_source};{self.clock}"
+        fields = (self.acknowledged, self.clock, self.sources)
+        return msgspec.json.encode(fields).decode()
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Resume":
@@ -84,10 +83,32 @@ class Resume:
 
         Then nothing is silent: pairs may be repeated, which readers expect, and none is lost.
         """
-        match = _METADATA.fullmatch(metadata or "")
-        if match is None:
+        try:
+            acknowledged, clock, sources = _METADATA.decode(metadata or "")
+        except msgspec.MsgspecError:
             return cls(offset, offset)
-        return cls(offset, *map(int, match.groups()))
+        return cls(offset, acknowledged, sources, clock)
+
+
+_METADATA = msgspec.json.Decoder(tuple[int, int, tuple[Source, ...]])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A judged event that does not continue its source; it is not folded.
+
+    Attributes:
+        offset: of its record on judged-events.
+        topic_id, partition: its source,
+        wanted: the offset of the source that it, or what it names as skipped, had to begin with,
+        got: and with which it begins.
+    """
+
+    offset: int
+    topic_id: str
+    partition: int
+    wanted: int
+    got: int
 
 
 @lru_cache(maxsize=4_096)
@@ -105,6 +126,7 @@ class Fold:
             ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
             for that reason never came (at most ``limits.events`` a trajectory). Silent records are
             not counted again.
+        refusal: the last record that was refused, until its source goes on.
         clock: log time in milliseconds.
     """
 
@@ -114,7 +136,7 @@ class Fold:
         revision: str = "",
         profile: ProfileName = "reference",
         limits: Limits | None = None,
-        last_source: int = -1,
+        sources: tuple[Source, ...] = (),
         clock: int = 0,
     ) -> None:
         self.counts: Counter[tuple[str, ...]] = Counter()
@@ -122,7 +144,8 @@ class Fold:
         self._revision = revision
         self._profile: ProfileName = profile
         self._limits = limits or Limits()
-        self._last_source = last_source
+        self.refusal: Refusal | None = None
+        self._sources = Sources(sources)
         self._open: dict[str, OpenTrajectory] = {}
         self._offset = 0
         self._deadlines: list[tuple[int, int, str]] = []
@@ -140,7 +163,7 @@ class Fold:
 
         Args:
             offset: of the record on judged-events; above all earlier ones.
-            timestamp: the record's own, in milliseconds; counts for ticks only, as a bound.
+            timestamp: the record's own, in milliseconds; no record brings a later time.
             value: a judged event.
             silent: the pairs are known to be on the topic, so they are neither made nor counted.
 
@@ -156,24 +179,24 @@ class Fold:
         if isinstance(event, Tick):
             as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
             return self.advance(as_of, silent=silent)
-        if event.source_offset <= self._last_source:
-            self._count("rejudged", silent)
+        # Only an opening needs it, and 1 event in 20 is one.
+        opens = not isinstance(event, Skipped) and event.seq == 0
+        start = Start(offset, self._sources.known, self.clock) if opens else None
+        if not self._continues(offset, event, silent) or isinstance(event, Skipped):
             return []
-        before = Start(offset, self._last_source, self.clock)
-        self._last_source = event.source_offset
-        pairs = self.advance(event.source_time, silent=silent)
+        pairs = self.advance(min(event.source_time, timestamp), silent=silent)
         trajectory = self._open.get(event.trajectory_id)
         if trajectory is not None and self._overflows(trajectory, event):
             pairs += self._close(trajectory, "size", silent)
             trajectory = None
         if trajectory is None:
-            if event.seq != 0:
+            if start is None:
                 self._count("late", silent)
                 return pairs
             if self._closed.repeats(event.trajectory_id, offset, self.clock):
                 self._count("repeated", silent)
                 return pairs
-            trajectory = self._open_trajectory(event, before)
+            trajectory = self._open_trajectory(event, start)
         elif event.seq == 0:
             trajectory.last_opening = offset
         arrival = trajectory.arrive(event, self.clock)
@@ -185,6 +208,26 @@ class Fold:
         elif arrival == "held":
             self._watch_gap(trajectory)
         return pairs
+
+    def hole(self) -> None:
+        """Records before the next one are lost: each source may go on anywhere."""
+        self._sources, self.refusal = Sources(), None
+
+    def _continues(self, offset: int, event: Event | Skipped, silent: bool) -> bool:
+        """Whether the record is the next one of its source; else it is counted."""
+        topic_id, partition = event.source_topic_id, event.source_partition
+        last = event.source_offset
+        first = last if event.skipped_from == ABSENT else event.skipped_from
+        arrival = self._sources.arrive(topic_id, partition, first, last)
+        if arrival == "next":
+            if self.refusal is not None and self.refusal.topic_id == topic_id:
+                self.refusal = None
+            return True
+        if arrival == "refused":
+            wanted = self._sources.next_of(topic_id, partition)
+            self.refusal = Refusal(offset, topic_id, partition, wanted, first)
+        self._count("rejudged" if arrival == "repeated" else arrival, silent)
+        return False
 
     def advance(self, now: int, *, silent: bool = False) -> list[LabelledPair]:
         """Let time pass up to ``now``: pass old gaps, close what is idle or old."""
@@ -220,10 +263,10 @@ class Fold:
             acknowledged: the pairs of records below this offset are on the topic.
         """
         oldest = next(iter(self._open.values()), None)
-        now = Start(next_offset, self._last_source, self.clock)
+        now = Start(next_offset, self._sources.known, self.clock)
         wanted = now if oldest is None else oldest.start
         start = self._closed.start(wanted, next_offset, self.clock)
-        return Resume(start.offset, acknowledged, start.last_source, start.clock)
+        return Resume(start.offset, acknowledged, start.sources, start.clock)
 
     def _open_trajectory(self, event: Event, start: Start) -> OpenTrajectory:
         trajectory = OpenTrajectory(

@@ -10,6 +10,7 @@ cut gives the same pairs.
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 
 import structlog
 
@@ -43,7 +44,7 @@ class MineTask:
             revision=settings.revision,
             profile=settings.profile,
             limits=Limits.of(settings),
-            last_source=resume.last_source,
+            sources=resume.sources,
             clock=resume.clock,
         )
         self._outbox = Outbox(assignment.channel(topics.labelled_pairs), assignment.fail)
@@ -57,6 +58,15 @@ class MineTask:
     def recovered(self) -> bool:
         """Whether it has folded again all records whose pairs a former owner wrote."""
         return self._next >= self._acknowledged
+
+    @property
+    def refusing(self) -> bool:
+        """Whether a source has a hole that no record names."""
+        return self._fold.refusal is not None
+
+    def hole(self) -> None:
+        """Records of judged-events are lost; their sources go on behind them."""
+        self._fold.hole()
 
     def process(self, records: Sequence[Record], end: int) -> None:
         """Fold the records in."""
@@ -99,6 +109,13 @@ class MineTask:
 
     def _count(self) -> None:
         """Move the fold's counts into the metrics."""
+        if self._fold.counts["events", "refused"]:
+            log.error(
+                "judged events are refused: offsets of their source are missing before them",
+                number=self._fold.counts["events", "refused"],
+                last=self._fold.refusal and asdict(self._fold.refusal),
+                on_partition=self._partition,
+            )
         show(self._fold.counts)
         self._fold.counts.clear()
         metrics.OPEN.labels(self._partition).set(self._fold.open_trajectories)

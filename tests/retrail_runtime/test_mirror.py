@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deploy import topics as topics_module
 from retrail_runtime import kafka, mirror
-from retrail_runtime.mirror import KEYS_AT_ONCE, Row, Table, TopicMirror, rows_of, topic_id
+from retrail_runtime.mirror import KEYS_AT_ONCE, Row, Table, TopicMirror, rows_of
 from schemas.base import Change
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
@@ -145,15 +145,35 @@ def test_a_restart_reads_only_what_is_new(send: Send, opened: Opener) -> None:
     assert "new" in store.values()
 
 
+def create_again(settings: Settings, topic: str) -> None:
+    admin = AdminClient(settings.kafka())
+    admin.delete_topics([topic])[topic].result()
+    eventually(lambda: topic not in admin.list_topics(timeout=5).topics)
+    topics_module.ensure(settings)
+
+
+def test_a_topic_that_is_created_again_under_a_running_process_ends_it(
+    settings: Settings, topics: Topics, send: Send, opened: Opener
+) -> None:
+    """Before it takes records of the new topic for those that follow on the old one."""
+    send(("old", b"x"))
+    store = opened()
+    store.catch_up()
+    create_again(settings, topics.documents)
+    send(*((f"new{n}", b"x") for n in range(20)))
+    with pytest.raises(RestartRequiredError, match="created again"):
+        store.catch_up()
+    store = opened()
+    store.catch_up()
+    assert store.values() == {f"new{n}": "x" for n in range(20)}
+
+
 def test_a_recreated_topic_is_read_again(
     settings: Settings, topics: Topics, send: Send, opened: Opener
 ) -> None:
     send(("old", b"x"))
     opened().catch_up()
-    admin = AdminClient(settings.kafka())
-    admin.delete_topics([topics.documents])[topics.documents].result()
-    eventually(lambda: topics.documents not in admin.list_topics(timeout=5).topics)
-    topics_module.ensure(settings)
+    create_again(settings, topics.documents)
     send(*((f"new{n}", b"x") for n in range(20)))
     store = opened()
     store.catch_up()
@@ -296,7 +316,7 @@ def test_a_topic_id_is_read_without_a_line_on_stderr(
     settings: Settings, topics: Topics, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(10):
-        assert topic_id(settings, topics.documents)
+        assert kafka.topic_id(kafka.admin(settings), topics.documents)
     assert "rdkafka" not in capfd.readouterr().err
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from streams.loop.records import Committed, End
 from streams.loop.worker import Assignment
 
+LOG = "log-1"
+"""The id of the source topic."""
+
 
 @dataclass
 class FakeRecord:
@@ -40,6 +43,11 @@ class Source:
         self.end = end
         self.seconds = seconds
         self.answered = []
+        self.commits = {}
+        self.id = LOG
+        self.sought = []
+        self.has_sought = asyncio.Event()
+        self.passed_over = set()
 
     async def ends(self, partitions):
         await asyncio.sleep(self.seconds)
@@ -47,9 +55,25 @@ class Source:
         return dict.fromkeys(partitions, End(self.end, self.end))
 
     async def committed(self, partitions):
-        return dict.fromkeys(partitions, Committed(0))
+        return {partition: self.commits.get(partition, Committed(-1)) for partition in partitions}
+
+    async def beginnings(self, partitions):
+        return dict.fromkeys(partitions, 0)
+
+    async def topic_id(self):
+        if isinstance(self.id, Exception):
+            raise self.id
+        return self.id
+
+    async def seek(self, partition, offset):
+        self.sought.append((partition, offset))
+        self.has_sought.set()
+
+    async def skipped(self, partition):
+        return self.passed_over
 
     async def commit_offsets(self, commits):
+        self.commits |= commits
         return True
 
     def output(self, topic, partition):
@@ -64,6 +88,5 @@ def never(failure):
 def assignment(partition=0, start=None, *channels):
     """Of a task whose outputs go to ``channels``, in the order in which it asks for them."""
     waiting = iter(channels)
-    return Assignment(
-        partition, start or Committed(0), lambda topic: next(waiting, None) or Tape(), never
-    )
+    start = start or Committed(0, "", LOG)
+    return Assignment(partition, LOG, start, lambda topic: next(waiting, None) or Tape(), never)

@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from streams.mine.fold import Fold, Limits
+from tests.streams.fakes import LOG
 
 LIMITS = Limits(gap_ms=1_000, idle_ms=60_000, age_ms=600_000, events=200)
+
+SOURCE = {"source_topic_id": LOG, "source_partition": 0}
+"""The log that events come from."""
 
 TICK = Tick().to_json()
 """Time passes up to its append."""
@@ -78,10 +82,17 @@ def written(events: Iterable[dict[str, Any]], step_ms: int = 1) -> list[LogRecor
     ]
 
 
-def judged_record(offset: int, event: dict[str, Any], source: int, time: int) -> LogRecord:
-    """An event as the judge wrote it."""
-    value = orjson.dumps(event | {"source_offset": source, "source_time": time})
-    return LogRecord(offset, time, value)
+def judged_record(
+    offset: int, event: dict[str, Any], source: int, time: int, **named: Any
+) -> LogRecord:
+    """An event as the judge wrote it; ``named``: fields of its source."""
+    return LogRecord(offset, time, judged_value(event, source, time, **named))
+
+
+def judged_value(event: dict[str, Any], source: int, time: int, **named: Any) -> bytes:
+    """The value of such a record."""
+    place = {"source_offset": source, "source_time": time}
+    return orjson.dumps(event | SOURCE | place | named)
 
 
 def folded(log: Iterable[LogRecord], fold: Fold | None = None) -> list[LabelledPair]:

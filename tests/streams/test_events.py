@@ -21,7 +21,19 @@ ENVELOPE = {
     "retriever_version": 2,
     "schema_version": "1.0",
 }
-SOURCE = {"source_offset": 41, "source_time": 1_700_000_000_000}
+SOURCE = {
+    "source_topic_id": "qx5YwPbQSUSvtlBOSbJPzw",
+    "source_partition": 1,
+    "source_offset": 41,
+    "source_time": 1_700_000_000_000,
+}
+SKIPPED = {
+    "type": "skipped",
+    "source_topic_id": "qx5YwPbQSUSvtlBOSbJPzw",
+    "source_partition": 0,
+    "source_offset": 41,
+    "skipped_from": 7,
+}
 JUDGEMENT = {"verdict": "relevant", "judge": "local", "judge_version": "6"}
 HITS = [{"doc_id": "d", "rank": 1, "score": 0.5}, {"doc_id": "f", "rank": 2}]
 
@@ -50,7 +62,9 @@ JUDGED = [
             {"type": "other", "name": "calculator"},
         )
     ),
+    ENVELOPE | SOURCE | {"type": "answer", "skipped_from": 40},
     {"type": "tick", "as_of": 7},
+    SKIPPED,
 ]
 
 

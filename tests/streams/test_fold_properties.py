@@ -1,11 +1,12 @@
 """Properties of the fold that the guarantees rest on."""
 
 import random
+from bisect import bisect_left
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from schemas.judged import Tick
+from schemas.judged import Skipped, Tick
 from streams.mine.fold import Fold, Limits, Resume
 from tests.effort import examples
 from tests.streams.judged_log import (
@@ -17,6 +18,7 @@ from tests.streams.judged_log import (
     fruitful,
     interleaved,
     judged_record,
+    judged_value,
     numbered,
     trajectories,
     trajectory_steps,
@@ -65,41 +67,97 @@ TIGHT = Limits(gap_ms=30, idle_ms=100, age_ms=300, events=12, remembered_records
 """Limits so tight that each of them closes, or forgets, trajectories in short logs."""
 
 
-def _troubled(events, rng):
-    """A log with every trouble at once.
+class TroubledLog:
+    """A partition of judged-events with every trouble at once.
 
     Repeats (of openings, too), reordering, lost events, silences, clocks that step back, ticks
-    (late ones, too), and a judge that repeats its last second.
+    (late ones, too), a judge that repeats its last second, source topics that are created again,
+    skipped offsets, forged records, and records of judged-events itself that are gone.
     """
-    kept = [event for event in disturbed(events, rng) if rng.random() > 0.1]
-    log, now, source = [], 0, 0
-    for event in kept:
-        now += rng.choice([0, 0, 1, 5, 20, 40, 110])
-        time = max(0, now - rng.choice([0, 0, 0, 35]))
-        log.append((time, source, event))
-        source += 1
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.records = []
+        self.events = []
+        self.offset = self.source = self.now = self.topics = 0
+        self.skipped = 0
+
+    def put(self, value, time):
+        self.records.append(LogRecord(self.offset, time, value))
+        self.offset += 1
+
+    def judged(self, event, time):
+        named = {"source_topic_id": f"topic-{self.topics}"}
+        if self.skipped:
+            named["skipped_from"] = self.source - self.skipped
+        self.put(judged_value(event, self.source, time, **named), time)
+        self.source, self.skipped = self.source + 1, 0
+
+    def event(self, event):
+        rng = self.rng
+        self.now += rng.choice([0, 0, 1, 5, 20, 40, 110])
+        self.events.append(event)
+        time = max(0, self.now - rng.choice([0, 0, 0, 35]))
+        self.judged(event, time)
         if rng.random() < 0.3:
-            for repeat in _some_again(event, log, rng):
-                log.append((time, source, repeat))
-                source += 1
-        if rng.random() < 0.1:
-            log.append((now + rng.choice([0, 0, 50]), now, None))
-        if rng.random() < 0.1:
-            log += log[-rng.randrange(1, 4) :]
-    return [
-        LogRecord(offset, time, Tick(as_of=source).to_json())
-        if event is None
-        else judged_record(offset, event, source, time)
-        for offset, (time, source, event) in enumerate(log)
-    ]
+            for repeat in _some_again(event, self.events, rng):
+                self.judged(repeat, time)
+        for trouble in (self.tick, self.second_again, self.skip, self.forge, self.recreate):
+            if rng.random() < 0.1:
+                trouble()
+        if rng.random() < 0.03:
+            # Records of judged-events that are gone; a judge before the hole wrote them.
+            self.offset += rng.randrange(1, 4)
+            self.source += rng.randrange(4)
+
+    def tick(self):
+        late = self.rng.choice([0, 0, 50])
+        self.put(Tick(as_of=self.now).to_json(), self.now + late)
+
+    def second_again(self):
+        for record in self.records[-self.rng.randrange(1, 4) :]:
+            self.put(record.value, record.timestamp)
+
+    def skip(self):
+        more = self.rng.randrange(1, 4)
+        self.source, self.skipped = self.source + more, self.skipped + more
+        if self.rng.random() < 0.5:
+            self.put(
+                Skipped(
+                    source_topic_id=f"topic-{self.topics}",
+                    source_partition=0,
+                    source_offset=self.source - 1,
+                    skipped_from=self.source - self.skipped,
+                ).to_json(),
+                self.now,
+            )
+            self.skipped = 0
+
+    def forge(self):
+        rng = self.rng
+        forged = {"source_topic_id": rng.choice(["topic-0", "forged-1", "forged-2", "forged-3"])}
+        if rng.random() < 0.2:
+            forged["skipped_from"] = 0
+        offset, time = rng.choice([0, 3, 2**62]), self.now + rng.choice([0, 2**40])
+        self.put(judged_value(rng.choice(self.events), offset, time, **forged), self.now)
+
+    def recreate(self):
+        self.topics += 1
+        self.source, self.skipped = self.rng.choice([0, 0, 7]), 0
+
+
+def _troubled(events, rng):
+    log = TroubledLog(rng)
+    for event in disturbed(events, rng):
+        if rng.random() > 0.1:
+            log.event(event)
+    return log.records
 
 
 def _some_again(last, log, rng):
     """The opening of an event's trajectory and up to three more events of it, in order."""
     others = {
-        event["seq"]: event
-        for _, _, event in log
-        if event and event["trajectory_id"] == last["trajectory_id"]
+        event["seq"]: event for event in log if event["trajectory_id"] == last["trajectory_id"]
     }
     opening = others.pop(0, None)
     if opening is None:
@@ -118,18 +176,22 @@ class Miner:
 
     def resume_from(self, point):
         point = Resume.parse(point.offset, point.metadata())
-        self.fold = Fold(limits=TIGHT, last_source=point.last_source, clock=point.clock)
+        self.fold = Fold(limits=TIGHT, sources=point.sources, clock=point.clock)
         self.next, self.acknowledged = point.offset, point.acknowledged
+        self.place = bisect_left(self.log, point.offset, key=lambda record: record.offset)
 
     def work(self, until):
-        for record in self.log[self.next : until]:
+        """Fold up to a place of the log; between offsets that are missing is a hole."""
+        for record in self.log[self.place : until]:
+            if record.offset != self.next:
+                self.fold.hole()
             silent = record.offset < self.acknowledged
             made = self.fold.apply(record.offset, record.timestamp, record.value, silent=silent)
             if silent:
                 assert made == []
             else:
                 assert self.pairs.setdefault(record.offset, made) == made
-            self.next = record.offset + 1
+            self.next, self.place = record.offset + 1, self.place + 1
 
     def checkpoint(self):
         return self.fold.resume(self.next, max(self.next, self.acknowledged))
@@ -146,10 +208,10 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
     whole.work(len(log))
     checkpoints = [Resume(0, 0)]
     for _ in range(rng.randrange(1, 5)):
-        for cut in sorted(rng.choices(range(miner.next, len(log) + 1), k=rng.randrange(1, 4))):
+        for cut in sorted(rng.choices(range(miner.place, len(log) + 1), k=rng.randrange(1, 4))):
             miner.work(cut)
             checkpoints.append(miner.checkpoint())
-        miner.work(rng.randrange(miner.next, len(log) + 1))
+        miner.work(rng.randrange(miner.place, len(log) + 1))
         lost = rng.choice([0, 0, 1, 2])
         del checkpoints[max(1, len(checkpoints) - lost) :]
         miner.resume_from(checkpoints[-1])
@@ -162,13 +224,32 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
 @settings(max_examples=examples(200), deadline=None)
 def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(events, rng):
     log = _troubled(interleaved(events, rng), rng)
-    fold, earlier = Fold(limits=TIGHT), 0
-    for record in log:
-        fold.apply(record.offset, record.timestamp, record.value)
-        low = fold.resume(record.offset + 1, record.offset + 1).offset
-        assert earlier <= low <= record.offset + 1
-        assert all(low <= one.start.offset for one in fold._open.values())
+    miner, earlier = Miner(log), 0
+    while miner.place < len(log):
+        miner.work(miner.place + 1)
+        low = miner.checkpoint().offset
+        assert earlier <= low <= miner.next
+        assert all(low <= one.start.offset for one in miner.fold._open.values())
         earlier = low
+
+
+@given(trajectories, seeds)
+@settings(max_examples=examples(200), deadline=None)
+def test_skips_forged_jumps_and_a_topic_created_again_change_no_pair(events, rng):
+    log = TroubledLog(rng)
+    for one in events:
+        for event in one:
+            if rng.random() < 0.2:
+                log.skip()
+            log.judged(event, 0)
+            if rng.random() < 0.2:
+                forged = event | {"trajectory_id": "forged", "seq": 0}
+                topic = {"source_topic_id": f"topic-{log.topics}"}
+                log.put(judged_value(forged, 2**62, 2**62, **topic), 0)
+        if rng.random() < 0.5:
+            log.recreate()
+    in_order = folded(written([event for one in events for event in one]))
+    assert contents(folded(log.records)) == contents(in_order)
 
 
 @given(trajectory_steps, seeds)

@@ -59,7 +59,7 @@ def mine(values, partition=0, **settings):
 def values_of(*steps, trajectory_id="t", first_source=0):
     """Judged events of one trajectory; the first is at log time 0, as all others."""
     return [
-        judged_record(0, event, source=first_source + place, time=0).value
+        judged_record(0, event, source=first_source + place, time=0, skipped_from=0).value
         for place, event in enumerate(numbered(trajectory_id, steps))
     ]
 
@@ -181,7 +181,7 @@ def test_repeats_gaps_late_events_and_closes_without_end():
     first, second, _lost, fourth, fifth = values_of(*[{"type": "other", "name": "x"}] * 5)
     [again] = values_of({"type": "other", "name": "x"}, first_source=6)
     [stray] = [
-        judged_record(0, event, source=7, time=0).value
+        judged_record(0, event, source=7, time=0, skipped_from=0).value
         for event in numbered("stray", [{"type": "other", "name": "x"}] * 2)[1:]
     ]
     log = [first, second, second, fourth, fifth, again, stray, b"?", Tick(as_of=10**10).to_json()]

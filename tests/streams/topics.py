@@ -89,7 +89,7 @@ def judged_of(settings: Settings) -> dict[int, list[Judged]]:
     found: dict[int, list[Judged]] = defaultdict(list)
     for message in read(settings, Topics.of(settings).judged_events):
         event = adapter.validate_json(message.value())
-        if event.type != "tick":
+        if event.type not in ("tick", "skipped"):
             assert message.key() == event.trajectory_id.encode()
             found[message.partition()].append(event)
     return found
@@ -98,7 +98,9 @@ def judged_of(settings: Settings) -> dict[int, list[Judged]]:
 def ticks_of(settings: Settings) -> dict[int, int]:
     """How many ticks are on each partition of judged-events that has some."""
     messages = read(settings, Topics.of(settings).judged_events)
-    return Counter(message.partition() for message in messages if message.key() is None)
+    return Counter(
+        message.partition() for message in messages if b'"type":"tick"' in message.value()
+    )
 
 
 def assert_judged_completely(settings: Settings) -> None:
@@ -130,7 +132,9 @@ def mined_up_to(settings: Settings) -> dict[int, int]:
         finally:
             await admin.close()
         return {
-            place.partition: Resume.parse(commit.offset, commit.metadata).acknowledged
+            place.partition: Resume.parse(
+                commit.offset, commit.metadata.partition(" ")[2]
+            ).acknowledged
             for place, commit in found.items()
         }
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from schemas.events import Agent, Answer, Browse, End, Envelope, Hit, Other, Reasoning, Search
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from streams.events import encode, read_published
-from streams.judge.judgement import judge_event, judge_named
+from streams.events import Event, encode, read_published
+from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.mine.fold import Fold, Limits
 
 REASONINGS = (
@@ -74,6 +74,15 @@ def some_events(count: int, name: str = "t") -> list[Envelope]:
     return interleaved(trajectory(f"{name}{number}") for number in range(count))
 
 
+async def judge_event(event: Event, judge: Judge | None) -> Event:
+    """Ask the judge if need be, and write its answer into the event."""
+    text = question(event) if judge is not None else None
+    answer = None
+    if judge is not None and text is not None:
+        answer = judge.verdict(text) or await judge.judge(text)
+    return judged(event, judge, answer)
+
+
 def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, LabelledPair]:
     """What the same pure functions make of the events without a broker, by pair id."""
 
@@ -85,7 +94,7 @@ def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, L
         pairs = []
         for offset, event in enumerate(events):
             published, _ = read_published(event.to_json())
-            found = await judge_event(published, judge, offset, 0)
+            found = await judge_event(located(published, "offline", 0, offset, 0), judge)
             pairs += fold.apply(offset, 0, encode(found))
         if judge is not None:
             await judge.aclose()

@@ -9,7 +9,8 @@ from schemas.events import Verdict
 from schemas.judged import adapter
 from schemas.settings import Settings
 from streams.events import encode, read_published
-from streams.judge.judgement import judge_event, judge_named, question
+from streams.judge.judgement import judge_named, located, question
+from tests.streams.trajectories import judge_event
 
 ENVELOPE = {
     "event_id": "e",
@@ -58,9 +59,13 @@ def published(fields):
     return read_published(json.dumps(fields).encode())[0]
 
 
+def at_source(fields, time=1_700_000_000_000):
+    return located(published(fields), "log", 2, 41, time, skipped_from=40)
+
+
 def write(fields, judge):
     """The judged event as its reader gets it."""
-    found = asyncio.run(judge_event(published(fields), judge, 41, 1_700_000_000_000))
+    found = asyncio.run(judge_event(at_source(fields), judge))
     return adapter.validate_json(encode(found))
 
 
@@ -77,19 +82,22 @@ def write(fields, judge):
 def test_other_events_go_on_as_published_with_their_source(fields):
     found = write(event(**fields), Strict())
     assert json.loads(found.to_json()) == {"tenant": ""} | event(**fields) | {
+        "source_topic_id": "log",
+        "source_partition": 2,
         "source_offset": 41,
         "source_time": 1_700_000_000_000,
+        "skipped_from": 40,
     }
 
 
 def test_a_record_without_an_append_time_has_source_time_0():
-    found = asyncio.run(judge_event(published(event(type="end")), None, 41, -1))
+    found = asyncio.run(judge_event(at_source(event(type="end"), time=-1), None))
     assert adapter.validate_json(encode(found)).source_time == 0
 
 
 def test_a_field_that_the_contract_lacks_stays_behind():
     newer = event(type="other", name="think", mood="calm") | {"schema_version": "1.9"}
-    assert b"mood" not in encode(asyncio.run(judge_event(published(newer), None, 41, 7)))
+    assert b"mood" not in encode(asyncio.run(judge_event(at_source(newer), None)))
 
 
 @pytest.mark.parametrize("judge", ["local", "none"])

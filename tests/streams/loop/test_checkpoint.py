@@ -8,7 +8,7 @@ from streams.loop import checkpoint as module
 from streams.loop.checkpoint import Checkpoint, Deadline
 from streams.loop.records import Committed
 from streams.loop.worker import Worker
-from tests.streams.fakes import FakeRecord, Source
+from tests.streams.fakes import LOG, FakeRecord, Source
 
 
 class Group:
@@ -116,6 +116,7 @@ class Stuck:
     """A task whose outputs are never acknowledged."""
 
     has_capacity = recovered = True
+    refusing = False
 
     async def commit_point(self):
         await asyncio.get_running_loop().create_future()
@@ -124,6 +125,7 @@ class Stuck:
         await asyncio.sleep(deadline.remaining)
 
     def process(self, records, end): ...
+    def hole(self): ...
     def caught_up(self, as_of): ...
 
 
@@ -159,6 +161,6 @@ def test_one_deadline_bounds_a_revocation(monkeypatch, broker):
         return loop.time() - began, group.commits
 
     seconds, commits = run(scenario())
-    assert commits == ([{1: Committed(3)}] if broker == "answers" else [])
+    assert commits == ([{1: Committed(3, "", LOG)}] if broker == "answers" else [])
     # Twice the deadline would be 1.2 s.
     assert seconds < 1.1

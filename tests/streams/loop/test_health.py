@@ -21,14 +21,14 @@ BUSY = PartitionState(lag=500, unmoved=2.0, recovered=True)
 FOLDING = PartitionState(lag=500, unmoved=0.0, recovered=False)
 DEAD = PartitionState(lag=1, unmoved=LONG, recovered=True)
 UNSEEN = PartitionState(lag=None, unmoved=LONG, recovered=True)
+REFUSING = PartitionState(lag=0, unmoved=0.0, recovered=True, refusing=True)
 EMPTY_AGAIN = PartitionState(lag=0, unmoved=0.0, recovered=False)
 
 
 @pytest.mark.parametrize(
     ("partitions", "age", "state"),
     [
-        (None, 0.0, State.UNASSIGNED),
-        ({}, 0.0, State.WORKING),
+        ({}, 0.0, State.UNASSIGNED),
         ({0: IDLE, 1: BUSY}, 0.0, State.WORKING),
         ({0: IDLE, 1: FOLDING}, 0.0, State.RECOVERING),
         ({0: IDLE, 1: DEAD}, 0.0, State.STALLED),
@@ -38,7 +38,9 @@ EMPTY_AGAIN = PartitionState(lag=0, unmoved=0.0, recovered=False)
         ({0: EMPTY_AGAIN}, 0.0, State.WORKING),
         ({0: IDLE}, STALL_SECONDS - 1, State.WORKING),
         ({0: IDLE}, LONG, State.EVENT_LOOP_BLOCKED),
-        (None, LONG, State.EVENT_LOOP_BLOCKED),
+        ({}, LONG, State.EVENT_LOOP_BLOCKED),
+        ({0: IDLE, 1: REFUSING}, 0.0, State.REFUSING),
+        ({0: DEAD, 1: REFUSING}, 0.0, State.STALLED),
     ],
 )
 def test_state_of_what_was_observed(partitions, age, state):
@@ -51,7 +53,12 @@ def test_state_of_what_was_observed(partitions, age, state):
     [(STALL_SECONDS - 1, State.UNASSIGNED), (LONG, State.CONSUMER_UNRESPONSIVE)],
 )
 def test_a_thread_that_does_not_answer_is_no_broker_outage(silent, state):
-    assert state_of(Observation(100.0, None, consumer_silent=silent), 100.0) == state
+    assert state_of(Observation(100.0, consumer_silent=silent), 100.0) == state
+
+
+def test_a_topic_that_is_gone_is_waited_for():
+    observation = Observation(100.0, {0: IDLE}, topic_missing=True)
+    assert state_of(observation, 100.0) == State.TOPIC_MISSING
 
 
 def test_only_what_is_stuck_wants_a_restart():

@@ -1,10 +1,21 @@
 """What the fold does in the cases that the design names."""
 
-import orjson
 import pytest
 
+from schemas.judged import Skipped
 from streams.mine.fold import Fold, Limits, Resume
-from tests.streams.judged_log import TICK, browse, contents, end, numbered, reasoning, search
+from streams.mine.sources import Source
+from tests.streams.fakes import LOG
+from tests.streams.judged_log import (
+    TICK,
+    browse,
+    contents,
+    end,
+    judged_value,
+    numbered,
+    reasoning,
+    search,
+)
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=1_800_000, age_ms=21_600_000, events=2_000)
 
@@ -25,7 +36,7 @@ class Log:
         self.offset = self.source = 0
 
     def put(self, event, at=0):
-        value = orjson.dumps(event | {"source_offset": self.source, "source_time": at})
+        value = judged_value(event, self.source, at)
         self.source += 1
         return self.raw(value, at)
 
@@ -201,9 +212,9 @@ def test_what_a_restarted_judge_repeats_is_dropped_also_by_a_new_owner(log):
         log.put(event)
     log.tick(30_000)
     point = log.fold.resume(log.offset, log.offset)
-    assert (point.offset, point.last_source) == (6, 5)
-    owner = Fold(limits=LIMITS, last_source=point.last_source, clock=point.clock)
-    repeated = orjson.dumps(first[0] | {"source_offset": 1, "source_time": 0})
+    assert (point.offset, point.sources) == (6, (Source(LOG, 0, 5),))
+    owner = Fold(limits=LIMITS, sources=point.sources, clock=point.clock)
+    repeated = judged_value(first[0], source=1, time=0)
     owner.apply(7, 0, repeated)
     assert owner.open_trajectories == 0
     assert owner.counts["events", "rejudged"] == 1
@@ -212,7 +223,7 @@ def test_what_a_restarted_judge_repeats_is_dropped_also_by_a_new_owner(log):
 def test_silent_records_give_nothing_and_are_not_counted():
     fold = Fold(limits=LIMITS)
     for offset, event in enumerate(numbered("t", STEPS)):
-        value = orjson.dumps(event | {"source_offset": offset, "source_time": 0})
+        value = judged_value(event, offset, time=0)
         assert fold.apply(offset, 0, value, silent=True) == []
     assert not fold.counts
 
@@ -222,7 +233,7 @@ def test_the_low_watermark_is_the_opening_of_the_oldest_open_trajectory(log):
     for event in (first[0], second[0], *first[1:]):
         log.put(event)
     log.tick(30_000)
-    assert log.fold.resume(log.offset, 3) == Resume(1, 3, last_source=0, clock=0)
+    assert log.fold.resume(log.offset, 3) == Resume(1, 3, (Source(LOG, 0, 0),), clock=0)
     for event in second[1:]:
         log.put(event, at=30_000)
     log.tick(60_000)
@@ -253,14 +264,15 @@ def test_the_watermark_stays_before_a_trajectory_whose_opening_was_repeated(log,
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, "", "0;", "3;1;1;1", "1;x;y", "1;1", "2;1;1;1;1,2,3,4,5"]
+    "metadata",
+    [None, "", "0;", "3;1;1", "[1]", "[1,2,[[]]]", '[1,2,[["a",0]]]', '["1",2,[]]', "[1,2,[]]x"],
 )
 def test_a_commit_without_our_metadata_makes_nothing_silent(metadata):
     assert Resume.parse(7, metadata) == Resume(7, 7)
 
 
 def test_a_commit_is_read_as_it_was_written():
-    point = Resume(3, 9, last_source=-1, clock=12)
+    point = Resume(3, 9, (Source('a;, "é', 0, 7), Source("b", 1, 2**63 - 1)), clock=12)
     assert Resume.parse(3, point.metadata()) == point
 
 
@@ -269,3 +281,81 @@ def test_what_never_ended_is_closed_when_all_time_has_passed():
     for event in numbered("t", STEPS[:3]):
         log.put(event)
     assert [pair.closed_by for pair in log.fold.close_all()] == ["idle"]
+
+
+def test_a_jump_that_names_nothing_is_refused_and_changes_nothing(log):
+    """Case: a judged event with source_offset 2^62 silenced its partition."""
+    first, *rest = numbered("t", STEPS)
+    log.put(first)
+    forged = judged_value(numbered("forged", STEPS)[0], source=2**62, time=0)
+    assert log.raw(forged) == []
+    assert (log.fold.refusal.got, log.fold.refusal.wanted) == (2**62, 1)
+    assert log.fold.open_trajectories == 1
+    pairs = [pair for event in rest for pair in log.put(event)]
+    assert [pair.positive for pair in pairs] == ["b"]
+    assert log.fold.counts["events", "refused"] == 1
+    assert log.fold.refusal is None
+
+
+def test_a_refusal_stays_until_its_source_goes_on(log):
+    log.put(numbered("t", STEPS)[0])
+    log.source += 1
+    for event in numbered("u", STEPS):
+        log.put(event)
+    assert log.fold.counts["events", "refused"] == 5
+    log.raw(judged_value(numbered("v", STEPS)[0], 7, 0, source_topic_id="forged"))
+    assert log.fold.refusal is not None
+    log.raw(judged_value(numbered("w", STEPS)[0], log.source, 0, skipped_from=0))
+    assert log.fold.refusal is None
+
+
+def test_a_forged_topic_neither_ends_nor_repeats_the_real_one(log):
+    first, *rest = numbered("t", STEPS)
+    log.put(first)
+    for number in range(5):
+        forged = numbered(f"forged {number}", STEPS)[0]
+        log.raw(judged_value(forged, 2**62, 0, source_topic_id=f"forged {number % 2}"))
+    log.raw(judged_value(rest[0], 0, 0))
+    assert log.fold.counts["events", "rejudged"] == 1 + 3
+    pairs = [pair for event in rest for pair in log.put(event)]
+    assert [pair.positive for pair in pairs] == ["b"]
+
+
+def test_a_topic_that_was_created_again_is_folded_from_its_beginning(log):
+    for event in numbered("t", STEPS):
+        log.put(event)
+    pairs = []
+    for offset, event in enumerate(numbered("u", STEPS)):
+        pairs += log.raw(judged_value(event, offset, 0, source_topic_id="log-2"))
+    assert [pair.trajectory_id for pair in pairs] == ["u"]
+
+
+def test_skipped_offsets_move_their_source_without_an_event(log):
+    first, *rest = numbered("t", STEPS)
+    log.put(first)
+    skipped = Skipped(
+        source_topic_id=LOG, source_partition=0, source_offset=6, skipped_from=1
+    ).to_json()
+    assert log.raw(skipped) == []
+    log.source = 7
+    assert [pair.positive for event in rest for pair in log.put(event)] == ["b"]
+    assert log.raw(skipped) == []
+    assert log.fold.counts["events", "rejudged"] == 1
+
+
+def test_behind_a_hole_in_judged_events_a_source_goes_on_anywhere(log):
+    for event in numbered("t", STEPS):
+        log.put(event)
+    log.source += 90
+    log.fold.hole()
+    pairs = [pair for event in numbered("u", STEPS) for pair in log.put(event)]
+    assert [pair.trajectory_id for pair in pairs] == ["u"]
+
+
+def test_a_forged_time_lets_no_more_time_pass_than_its_append(log):
+    first, *rest = numbered("t", STEPS)
+    log.put(first)
+    forged = judged_value(numbered("f", STEPS)[0], 7, 2**62, source_topic_id="forged")
+    log.raw(forged, at=1_000)
+    assert log.fold.clock == 1_000
+    assert [pair.closed_by for event in rest for pair in log.put(event, at=1_000)] == ["end"]

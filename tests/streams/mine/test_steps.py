@@ -17,6 +17,8 @@ ENVELOPE = {
     "seq": 3,
     "occurred_at": datetime(2026, 1, 1, tzinfo=UTC),
     "agent": Agent(name="a", model="m"),
+    "source_topic_id": "log",
+    "source_partition": 0,
     "source_offset": 9,
     "source_time": 17,
 }

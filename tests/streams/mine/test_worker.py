@@ -9,7 +9,7 @@ from schemas.topics import Topics
 from streams.loop.checkpoint import Deadline
 from streams.loop.records import Committed
 from streams.mine.worker import MineTask
-from tests.streams.fakes import FakeRecord, Tape, assignment
+from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
 EVENTS = numbered(
@@ -54,4 +54,4 @@ def test_what_a_commit_covers_is_not_written_twice():
 def test_without_metadata_the_pairs_are_written_again():
     log = a_log(EVENTS)
     pairs, _ = mined(Settings(), Committed(0), log)
-    assert mined(Settings(), Committed(0, "2;6;-1;0;1,2,3,4,5"), log)[0] == pairs
+    assert mined(Settings(), Committed(0, "2;6;-1;0;1,2,3,4,5", LOG), log)[0] == pairs
