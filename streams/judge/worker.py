@@ -37,7 +37,7 @@ from streams.loop import process
 from streams.loop.checkpoint import Deadline
 from streams.loop.outbox import Outbox
 from streams.loop.records import Committed, Record
-from streams.loop.worker import Assignment
+from streams.loop.tasks import Assignment
 
 log = structlog.get_logger(__name__)
 

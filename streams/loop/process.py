@@ -17,7 +17,8 @@ from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
 from streams.loop.faust_app import BatchApp
-from streams.loop.worker import ANSWER_SECONDS, MakeTask, Worker
+from streams.loop.tasks import MakeTask
+from streams.loop.worker import ANSWER_SECONDS, Worker
 
 log = structlog.get_logger(__name__)
 

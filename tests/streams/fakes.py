@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from streams.loop.records import Committed, End
-from streams.loop.worker import Assignment
+from streams.loop.tasks import Assignment
 
 LOG = "log-1"
 """The id of the source topic."""
