@@ -31,9 +31,12 @@ from streams.loop.records import Committed, End, Handler
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
 REQUEST_SECONDS = 30.0
+METADATA_MS = 5_000
 
 # Faust's services log under the module that their class is in: ours, here.
 logging.getLogger(__name__).setLevel(logging.WARNING)
+# Thousands of lines while a topic is missing, which the worker logs once.
+logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
 
 
 class BatchApp(TransportApp):
@@ -62,6 +65,8 @@ class BatchApp(TransportApp):
             # judging server.
             broker_max_poll_interval=7 * 24 * 3600.0,
             consumer_auto_offset_reset="earliest",
+            # A topic that is created again must not wait for its partitions for five minutes.
+            consumer_metadata_max_age_ms=METADATA_MS,
             consumer_max_fetch_size=FETCH_BYTES,
             producer_linger=0.0,
             producer_max_batch_size=MAX_BATCH_BYTES,

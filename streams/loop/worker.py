@@ -243,7 +243,9 @@ class Worker:
         except BrokerUnavailableError:
             # Whoever watches the ends logs that.
             return
-        except TopicMismatchError:
+        except TopicMismatchError as error:
+            if not self._topic_missing:
+                log.error("waiting for the topic", error=str(error))
             self._topic_missing = True
             return
         self._topic_missing = False

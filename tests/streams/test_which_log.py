@@ -13,11 +13,12 @@ from tests.streams.trajectories import mined_offline, some_events, trajectory
 from tests.waiting import eventually
 
 
-def create_again(settings):
+def create_again(settings, meanwhile=lambda: None):
     """Delete trajectory-events and create it anew, as a restore or a move does."""
     topic, admin = Topics.of(settings).trajectory_events, AdminClient(settings.kafka())
     admin.delete_topics([topic])[topic].result(30)
     eventually(lambda: topic not in admin.list_topics(timeout=10).topics, 30, "its end")
+    meanwhile()
     topics_module.ensure(settings)
     eventually(
         lambda: len(admin.list_topics(timeout=10).topics[topic].partitions) == settings.partitions,
@@ -44,6 +45,30 @@ def test_a_topic_that_is_created_again_under_running_workers(settings, fleet, be
         workers = [fleet.start("judge"), fleet.start("mine")]
     assert_same_pairs(settings, expected)
     eventually(lambda: all(w.ports and w.page("/readyz")[0] == 200 for w in workers), 30, "ready")
+
+
+def test_a_topic_that_is_gone_for_a_while(settings, fleet):
+    """A worker whose partitions were taken from it gets those of the new topic."""
+    judge, miner = fleet.start("judge"), fleet.start("mine")
+    published = some_events(5, "before")
+    publish(settings, published)
+    expected = mined_offline(published, settings)
+    fleet.until_pairs(expected)
+    owned = "retrail_consumer_assigned_partitions"
+
+    def gone():
+        eventually(lambda: judge.sample(owned) == 0, 60, "a judge without partitions")
+        eventually(lambda: "does not exist" in judge.page("/readyz")[1], 30, "the reason")
+        assert judge.page("/healthz")[0] == 200
+
+    create_again(settings, gone)
+    events = some_events(40, "after")
+    publish(settings, events)
+    expected |= mined_offline(events, settings)
+    fleet.until_pairs(expected)
+    assert_same_pairs(settings, expected)
+    eventually(lambda: judge.page("/readyz")[0] == 200, 30, "a judge that is ready")
+    assert [worker.stop() for worker in (judge, miner)] == [0, 0]
 
 
 def test_a_topic_that_was_created_again_while_no_worker_ran(settings, fleet):
