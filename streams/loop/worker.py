@@ -241,7 +241,7 @@ class Worker:
         try:
             found = await self.app.topic_id()
         except BrokerUnavailableError:
-            # Whoever watches the ends logs that.
+            # The loop that reads the end offsets logs that.
             return
         except TopicMismatchError as error:
             if not self._topic_missing:
