@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
 
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from schemas.base import Contract, Count, DocId, Moment, Tenant, TrajectoryId, Version
 from schemas.base import describe as describe
@@ -54,11 +54,17 @@ class Envelope(Contract):
     schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}$")] = SCHEMA_VERSION
 
 
+def _not_blank(query: str) -> str:
+    if not query.strip():
+        raise PydanticCustomError("blank", "a query must not be blank")
+    return query
+
+
 class Search(Envelope):
     """One query and the hits that the agent saw, in rank order."""
 
     type: Literal["search"] = "search"
-    query: str
+    query: Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
     hits: tuple[Hit, ...]
 
 

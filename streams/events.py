@@ -23,6 +23,7 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TopicId = Annotated[str, Meta(min_length=1, max_length=64)]
+Query = Annotated[str, Meta(pattern=r"\S")]
 Text = str | UnsetType | None
 Label = Name | UnsetType | None
 
@@ -73,7 +74,7 @@ class Envelope(
 class Search(Envelope, tag="search", kw_only=True):
     """A query and its hits."""
 
-    query: str
+    query: Query
     hits: list[Hit]
 
 

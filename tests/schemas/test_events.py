@@ -104,6 +104,7 @@ def test_events_are_frozen():
         event.seq = 3
 
 
+_queries = st.text().filter(str.strip)
 _envelopes = st.fixed_dictionaries(
     {
         "event_id": st.text(min_size=1, max_size=20),
@@ -127,7 +128,7 @@ _hits = st.lists(
     max_size=3,
 ).map(tuple)
 _events = st.one_of(
-    st.builds(lambda e, q, h: Search(**e, query=q, hits=h), _envelopes, st.text(), _hits),
+    st.builds(lambda e, q, h: Search(**e, query=q, hits=h), _envelopes, _queries, _hits),
     st.builds(lambda e, d: Browse(**e, doc_id=d), _envelopes, st.text(min_size=1, max_size=9)),
     st.builds(
         lambda e, t, n: Reasoning(**e, text=t, tokens=n),

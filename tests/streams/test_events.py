@@ -105,6 +105,9 @@ _times = st.sampled_from(
     ]
 )
 _versions = st.sampled_from(["1.0", "1.7", "1.999999", "1.0000000", "٣.٣", "١.٠", "1.0\n", "01.1"])
+_blanks = st.text(
+    st.sampled_from([*map(chr, range(33)), *"\x7f\x85\xa0\u180e\u200b\u2028\u3000\ufeff"])
+)
 _words = st.sampled_from(
     ["search", "browse", "tick", "relevant", "irrelevant", "unknown", "correct", "2.0", ""]
 )
@@ -120,6 +123,7 @@ _scalars = (
     | _times
     | _versions
     | _words
+    | _blanks
     | st.just({})
     | st.just([])
 )
@@ -158,6 +162,19 @@ def records(draw, valid):
         for name, item in members
     )
     return f"{gap}{{{written}{gap}}}{gap}".encode()
+
+
+@given(_blanks)
+@settings(max_examples=examples(200), deadline=None)
+def test_judge_and_contract_agree_on_which_query_is_blank(query):
+    assert_published_alike(json.dumps(PUBLISHED[0] | {"query": query}).encode())
+    assert_judged_alike(json.dumps(JUDGED[0] | {"query": query}).encode())
+
+
+@pytest.mark.parametrize("query", ["", " ", "\n\t", "\x1c", "\x85", "\xa0\u3000"])
+def test_a_search_with_a_blank_query_is_refused(query):
+    found = outcome(read_published, json.dumps(PUBLISHED[0] | {"query": query}).encode())
+    assert found == ("invalid_field", "search.query: a query must not be blank")
 
 
 def changed(event, old, new):
