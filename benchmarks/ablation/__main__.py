@@ -9,7 +9,8 @@
 2. From these trajectories children are trained with equal settings: `naive` (every browsed document
    is a positive), `filter` (those judged relevant), `reweight` (these, weighted by the length of
    the reasoning), and `oracle` (the same searches with a document that truly serves the need).
-   All have as many pairs and steps; `naive-whole` (not by default) has all its pairs.
+   All have as many pairs and steps. Not by default: `naive-whole` has all its pairs, and `paper`
+   is `reweight` with pairs of the profile `paper`.
 3. Each child is measured on the needs that no agent had; the gate has no say here.
 
 Every finished run is one line of the file `--runs`; a second call goes on behind the last one.

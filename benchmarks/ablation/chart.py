@@ -10,6 +10,7 @@ COLOURS = {
     "naive-whole": GREY,
     "filter": AMBER,
     "reweight": BLUE,
+    "paper": BLUE,
     "oracle": GREEN,
 }
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from benchmarks import oracle
 from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from schemas.choices import ProfileName
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from simulation.agents import fleet
@@ -26,13 +27,14 @@ from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
-VARIANTS: dict[str, Variant] = {
-    "naive": "naive",
-    "filter": "filter",
-    "reweight": "reweight",
-    "naive-whole": "naive",
+VARIANTS: dict[str, tuple[Variant, ProfileName]] = {
+    "naive": ("naive", "reference"),
+    "filter": ("filter", "reference"),
+    "reweight": ("reweight", "reference"),
+    "paper": ("reweight", "paper"),
+    "naive-whole": ("naive", "reference"),
 }
-"""Rows of the ablation and the setting behind each, but for the oracle and the parent.
+"""Rows of the ablation but for the oracle and the parent: how pairs train, how they are mined.
 
 ``naive`` has as many pairs as ``filter``, drawn from all browsed documents, so that what differs
 are the labels and not the number of steps; ``naive-whole`` takes all of them.
@@ -108,15 +110,24 @@ class Turn:
 
     @cached_property
     def pairs(self) -> list[LabelledPair]:
-        """What was mined."""
+        """What profile ``reference`` mines."""
+        return self._mined("reference")
+
+    @cached_property
+    def paper_pairs(self) -> list[LabelledPair]:
+        """What profile ``paper`` mines."""
+        return self._mined("paper")
+
+    def _mined(self, profile: ProfileName) -> list[LabelledPair]:
         trajectories = self.trajectories
-        self.world.report(f"seed {self.seed}: judging and mining")
-        return mined(trajectories.values(), self.settings)
+        self.world.report(f"seed {self.seed}: judging and mining by profile {profile}")
+        settings = self.settings.model_copy(update={"profile": profile})
+        return mined(trajectories.values(), settings)
 
     def examples(self, variant: str) -> Sequence[TrainingExample]:
         """What a variant trains on."""
         if variant == "naive":
-            return self._selected("naive", len(self.examples("filter")))
+            return self._selected(self.pairs, "naive", len(self.examples("filter")))
         if variant == "oracle":
             return oracle.examples(
                 self.trajectories,
@@ -125,11 +136,15 @@ class Turn:
                 count=len(self.examples("filter")),
                 seed=self.seed,
             )
-        return self._selected(VARIANTS[variant])
+        trained, profile = VARIANTS[variant]
+        pairs = self.pairs if profile == "reference" else self.paper_pairs
+        return self._selected(pairs, trained)
 
-    def _selected(self, variant: Variant, limit: int = MAX_NEW) -> Sequence[TrainingExample]:
+    def _selected(
+        self, mined: Sequence[LabelledPair], variant: Variant, limit: int = MAX_NEW
+    ) -> Sequence[TrainingExample]:
         pairs = Pairs()
-        ranges = [pairs.add(self.pairs)]
+        ranges = [pairs.add(mined)]
         selector = Selector(
             pairs,
             self.world.texts,
@@ -143,7 +158,8 @@ class Turn:
 
     def true(self, examples: Sequence[TrainingExample]) -> float:
         """Share of positives that serve the need of their trajectory."""
-        need_of = {pair.pair_id: self.needs[pair.trajectory_id] for pair in self.pairs}
+        mined = (*self.pairs, *self.paper_pairs)
+        need_of = {pair.pair_id: self.needs[pair.trajectory_id] for pair in mined}
         serves = [
             example.positive_id in need_of[example.pair_id].relevant
             if example.pair_id in need_of

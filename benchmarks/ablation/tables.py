@@ -8,9 +8,14 @@ import numpy as np
 from benchmarks.ablation.runs import Run
 from benchmarks.intervals import Estimate, Statistic, Values, estimates
 
-ORDER = ("naive", "naive-whole", "filter", "reweight", "oracle")
+ORDER = ("naive", "naive-whole", "filter", "reweight", "paper", "oracle")
 
-CONTRASTS = (("filter", "naive"), ("reweight", "filter"), ("reweight", "oracle"))
+CONTRASTS = (
+    ("filter", "naive"),
+    ("reweight", "filter"),
+    ("reweight", "oracle"),
+    ("paper", "reweight"),
+)
 
 
 @dataclass(frozen=True, slots=True)
