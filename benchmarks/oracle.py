@@ -1,11 +1,11 @@
 """What training would give if every label were true: the queries of the agents, what serves them.
 
-The oracle has no judge and no miner. It takes the searches of the same trajectories, held-out
-queries left out, and for each a document that serves the agent's need: one that the agent opened,
-else one that the search showed, else any. Searches are taken in this order too: a query that does
-not even find what it was for says little of it, and an oracle that took all searches alike learned
-less than the system did (docs/learning.md). Its negatives are the other hits of the search, as the
-miner's are, without what serves.
+The oracle has no judge and no miner. From the searches of the same trajectories, without held-out
+queries, it pairs each query with a document that serves the agent's need: preferably one that the
+agent opened, then one among the hits, then any. It takes searches in the same order of preference,
+because a query that misses its target carries little information: an oracle without this order
+learned less than the system (docs/lab/learning.md). Its negatives are the other hits of the search,
+as the miner's are, without documents that serve the need.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,0 +1,150 @@
+"""Every link, path, command, setting and metric that the documentation names exists."""
+
+import functools
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from retrail_cli.app import app
+from schemas.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+PAGES += [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "retrail" / "README.md"]
+NAMES = ROOT / "docs" / "names.md"
+SETTINGS = {f"RETRAIL_{name.upper()}" for name in Settings.model_fields} | {"RETRAIL_ENV_FILE"}
+METRICS = set(re.findall(r"^\| `(retrail_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
+NOT_METRICS = {"retrail_runtime", "retrail_cli", "retrail_server"}
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def text_of(page: Path) -> str:
+    """The text of a page; of the tables of former names only the last column."""
+    text = page.read_text(encoding="utf-8")
+    if page == NAMES:
+        return re.sub(r"^\| .* \| (.*) \|$", r"\1", text, flags=re.M)
+    return text
+
+
+def prose_of(page: Path) -> str:
+    """The text without code blocks."""
+    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.M | re.S)
+
+
+def code_of(page: Path) -> list[str]:
+    """Lines of code blocks, and what stands between back quotes elsewhere."""
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text_of(page), re.M | re.S)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return lines + re.findall(r"`([^`\n]+)`", prose_of(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose_of(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", prose_of(page)):
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+@each_page
+def test_paths_exist(page: Path) -> None:
+    for code in code_of(page):
+        if (
+            page.name != "ARCHITECTURE.md"
+            and re.fullmatch(r"[\w.]+(/[\w.-]+)+/?", code)
+            and code.split("/")[0] in FOLDERS
+        ):
+            assert (ROOT / code).exists(), code
+        for name in re.findall(r"python -m ((?:benchmarks|tests|schemas)[\w.]*)", code):
+            assert importlib.util.find_spec(name) is not None, name
+        for name in re.findall(r"\btests/[\w/]+\.py\b", code):
+            assert (ROOT / name).exists(), name
+        for target in re.findall(r"^make ([a-z][\w-]*)", code):
+            assert re.search(rf"^({target}|.*\b{target}\b.*):", _makefile(), re.M), target
+
+
+@functools.cache
+def _makefile() -> str:
+    return (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@each_page
+def test_settings_exist(page: Path) -> None:
+    text = text_of(page)
+    for name in re.findall(r"RETRAIL_[A-Z0-9_]*[A-Z0-9](?!_?…|[A-Z0-9_]|_?<)", text):
+        assert name in SETTINGS, name
+    for start in re.findall(r"(RETRAIL_[A-Z0-9_]+)(?:…|<)", text):
+        assert any(name.startswith(start) for name in SETTINGS), start
+    for end in re.findall(r"…((?:_[A-Z0-9]+)+)\b", text):
+        assert any(name.endswith(end) for name in SETTINGS), end
+
+
+@each_page
+def test_metrics_exist(page: Path) -> None:
+    for name in re.findall(r"(?<![\w-])retrail_[a-z0-9_]*[a-z0-9](?![\w-]|_?<)", text_of(page)):
+        if name not in NOT_METRICS:
+            assert re.sub("_(bucket|sum|count)$", "", name) in METRICS or name in METRICS, name
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    for words in commands_in(code_of(page)):
+        check(words)
+
+
+def test_commands_of_the_examples_exist() -> None:
+    for example in sorted((ROOT / "examples").glob("*.py")):
+        for words in commands_in(example.read_text(encoding="utf-8").splitlines()):
+            check(words)
+
+
+def commands_in(code: Iterable[str]) -> list[list[str]]:
+    """Words of each ``retrail …``, after its name."""
+    found = []
+    for line in code:
+        command = re.match(r"(?:RETRAIL_\w+=\S+ )*retrail( (?!-).*|)$", line)
+        if command is not None:
+            found.append(shlex.split(re.sub(r" (#|>|\|) ?.*", "", command[1])))
+    return found
+
+
+def check(words: list[str]) -> None:
+    """The words begin with a command, and their options are options of it."""
+    command: Any = typer.main.get_command(app)
+    for place, word in enumerate(words):
+        children = getattr(command, "commands", {})
+        if not children or word in ("…", "COMMAND"):
+            break
+        names = word.split("|")
+        assert set(names) <= set(children), f"retrail {shlex.join(words[: place + 1])}"
+        command = children[names[0]]
+    options = {name for parameter in command.params for name in parameter.opts}
+    options |= {name for parameter in command.params for name in parameter.secondary_opts}
+    for word in words:
+        if re.match("--?[a-z]", word):
+            assert word in options | {"--help"}, f"retrail {shlex.join(words)}: {word}"
+
+
+def test_the_checks_find_what_they_look_for() -> None:
+    code = [line for page in PAGES for line in code_of(page)]
+    assert len(commands_in(code)) > 60
+    with pytest.raises(AssertionError):
+        check(["worker", "judge|nobody"])
+    with pytest.raises(AssertionError):
+        check(["search", "how do I", "--nowhere"])
