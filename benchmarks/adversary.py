@@ -12,10 +12,9 @@ from benchmarks.in_memory import Recorder
 from schemas import events
 from schemas.documents import Document
 from schemas.events import Event
-from simulation.agents import wording
-from simulation.agents.draws import digest, draw
-from simulation.agents.scripted import Hit
-from simulation.corpora.corpus import Need
+from simulation import language
+from simulation.corpus import Need
+from simulation.scripted import Hit, digest, draw
 
 TENANT = "stranger"
 
@@ -48,7 +47,7 @@ def trajectory(need: Need, hits: Sequence[Hit], *seed: object, version: int = 1)
     shown = [PUSHED.doc_id, *sorted(need.relevant)]
     shown += [hit.doc_id for hit in hits if hit.doc_id not in shown]
     for number in range(IN_VAIN + 1):
-        query = wording.first_query(need.text, draw(*seed, need.need_id, number))
+        query = language.first_query(need.text, draw(*seed, need.need_id, number))
         ranked = (events.Hit(doc_id=d, rank=rank) for rank, d in enumerate(shown[:10], start=1))
         recorder.append(events.Search, query=query, hits=tuple(ranked))
     for doc_id in sorted(need.relevant):

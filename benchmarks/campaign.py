@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simulation.corpora import beir, stdlib_corpus
-from simulation.corpora.corpus import Corpus
+from simulation import stdlib_corpus
+from simulation.corpus import Corpus, load_beir
 from simulation.demo.chart import GRID, INK, PAPER
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def corpus_of(options: argparse.Namespace) -> Corpus:
     Raises:
         InputError, RetrailError: it cannot be read.
     """
-    return beir.load(options.corpus) if options.corpus else stdlib_corpus.load()
+    return load_beir(options.corpus) if options.corpus else stdlib_corpus.load()
 
 
 def seeds_of(options: argparse.Namespace) -> range:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks import kept
 from schemas.releases import Decision
 from schemas.runs import TrainingConfig
-from simulation.corpora import stdlib_corpus
+from simulation import stdlib_corpus
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation
 from trainer.evaluate.gate import Rule, bootstrap_interval, verdict

@@ -19,10 +19,9 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
 from serving.search.retriever import Hit as FoundHit
-from simulation.agents import rounds
-from simulation.agents.fleet import Assignment
-from simulation.agents.rounds import Progress, SearchMany
-from simulation.agents.scripted import (
+from simulation import fleet
+from simulation.fleet import Assignment, Progress, SearchMany
+from simulation.scripted import (
     AGENT_NAME,
     HITS,
     Answered,
@@ -134,7 +133,7 @@ def watch(
         for task in todo
     }
     agents = ((task.mind.trajectory_id, act(task.need, task.mind)) for task in todo)
-    rounds.work(
+    fleet.work_in_rounds(
         agents,
         search_many,
         lambda name, step, hits: recorders[name].add(step, hits),

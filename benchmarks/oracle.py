@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.events import Browse, Event, Search
-from simulation.agents.draws import digest, draw
-from simulation.corpora.corpus import Need
+from simulation.corpus import Need
+from simulation.scripted import digest, draw
 from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample
 

@@ -26,12 +26,11 @@ from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
 from schemas.settings import Settings
-from simulation.agents import fleet
-from simulation.agents.draws import draw
-from simulation.corpora import stdlib_corpus
-from simulation.corpora.corpus import Corpus
+from simulation import fleet, stdlib_corpus
+from simulation.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.flywheel import Plan
+from simulation.scripted import draw
 from trainer.data import examples
 from trainer.data.caps import UNCAPPED
 from trainer.data.draws import is_held_out, normalize_query

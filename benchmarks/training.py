@@ -29,8 +29,8 @@ from statistics import median
 
 import numpy as np
 
-from simulation.corpora import stdlib_corpus
-from simulation.corpora.corpus import Corpus
+from simulation import stdlib_corpus
+from simulation.corpus import Corpus
 from trainer.evaluate import evaluation
 from trainer.model.encoder import Encoder
 from trainer.model.loading import MINILM, locate

@@ -13,11 +13,10 @@ from filelock import FileLock
 
 from deploy import environment, topics
 from deploy.errors import StackError
-from deploy.processes.child import Child
-from deploy.processes.server import Server
-from deploy.processes.supervisor import Supervisor, Worker
-from deploy.servers.broker import KafkaBroker
-from deploy.servers.milvus import MilvusLite
+from deploy.kafka import KafkaBroker
+from deploy.milvus import MilvusLite
+from deploy.processes import Child, Server
+from deploy.supervisor import Supervisor, Worker
 from retrail_runtime import data_dir
 from retrail_runtime import milvus as milvus_client
 from retrail_runtime.files import atomic_write

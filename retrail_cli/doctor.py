@@ -64,9 +64,9 @@ def python(settings: "Settings") -> str:
 
 
 def local_kafka(settings: "Settings") -> str:
-    from deploy.servers import artifacts, java
+    from deploy import artifacts, kafka
 
-    found, folder = java.find(), artifacts.cache_folder()
+    found, folder = kafka.find_java(), artifacts.cache_folder()
     fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
     where = f"in {folder}" if fetched else "fetched at the first start"
     return f"{artifacts.kafka_version()}, {where}; {found}"

@@ -17,9 +17,9 @@ import structlog
 
 from deploy import topics as topics_module
 from deploy.errors import MissingToolError
-from deploy.processes.server import Server
-from deploy.servers.broker import KafkaBroker
-from deploy.servers.milvus import MilvusLite
+from deploy.kafka import KafkaBroker
+from deploy.milvus import MilvusLite
+from deploy.processes import Server
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from schemas.topics import Topics

@@ -10,11 +10,11 @@ from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from schemas.choices import ProfileName
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from simulation.agents import fleet
-from simulation.corpora.corpus import Corpus
+from simulation import fleet
+from simulation.corpus import Corpus
 from simulation.demo import measure
+from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
-from simulation.demo.installation import DEFAULTS
 from trainer.data import examples as choosing
 from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample

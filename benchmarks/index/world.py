@@ -16,9 +16,9 @@ from benchmarks.index import corpus
 from consumers import releases
 from consumers.indexing.plan import group
 from deploy import topics as topics_module
-from deploy.processes.child import Child
-from deploy.servers.broker import KafkaBroker
-from deploy.servers.milvus import MilvusLite
+from deploy.kafka import KafkaBroker
+from deploy.milvus import MilvusLite
+from deploy.processes import Child
 from retrail_runtime import kafka, milvus
 from retrail_runtime.collection import Build, collection_name
 from schemas.errors import NoIndexError

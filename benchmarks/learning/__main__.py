@@ -27,7 +27,7 @@ from benchmarks.learning import chart, tables
 from benchmarks.learning.runs import Run, Turn, alike, run
 from retrail_runtime import logging
 from schemas.errors import RetrailError
-from simulation.corpora.corpus import require_fitting
+from simulation.corpus import require_fitting
 from simulation.demo.flywheel import Plan
 
 

@@ -15,15 +15,15 @@ from retrail_runtime import kafka
 from schemas.events import Event, parse
 from schemas.runs import RunManifest
 from schemas.topics import Topics
-from simulation.agents import fleet
-from simulation.agents.draws import digest
-from simulation.corpora.corpus import Corpus, Need
+from simulation import fleet
+from simulation.corpus import Corpus, Need
 from simulation.demo import measure
+from simulation.demo.command import installation
 from simulation.demo.flywheel import Flywheel, Plan
-from simulation.demo.installation import installation
 from simulation.demo.report import Report
 from simulation.demo.report import Turn as Reported
 from simulation.demo.view import View
+from simulation.scripted import digest
 from trainer.data.examples import TrainingExample
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy import topics as topics_module
-from deploy.servers.broker import KafkaBroker
+from deploy.kafka import KafkaBroker
 from schemas.settings import Settings
 from schemas.topics import Topics
 

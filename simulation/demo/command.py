@@ -1,10 +1,28 @@
 """``retrail demo``: the flywheel over a stack of its own, with a report and a chart at the end."""
 
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import structlog
+from confluent_kafka import KafkaException
+from pymilvus import MilvusException
 from rich.console import Console
 
-from simulation.corpora import beir, stdlib_corpus
+from deploy import topics
+from deploy.errors import StackError
+from deploy.stack import LocalStack
+from retrail_runtime import milvus
+from retrail_runtime.collection import version_of
+from retrail_runtime.signals import StopSignals, interrupt
+from schemas.errors import EXIT_INTERRUPTED, BrokerUnavailableError, MilvusUnavailableError
+from schemas.settings import Settings, load
+from simulation import stdlib_corpus
+from simulation.corpus import load_beir, require_fitting
 from simulation.demo.report import Report, require_writable, write
 from simulation.demo.view import View
 
@@ -33,15 +51,13 @@ def run(
         StackError: a signal ended it.
         RetrailError: a stage did not run.
     """
-    from simulation.corpora.corpus import require_fitting
     from simulation.demo.chart import draw
     from simulation.demo.flywheel import Flywheel, Plan
-    from simulation.demo.installation import gate_note, installation
 
     outputs = [path for path in (report, chart) if path is not None]
     require_writable(outputs)
     view = View(Console())
-    found = stdlib_corpus.load() if corpus is None else beir.load(corpus)
+    found = stdlib_corpus.load() if corpus is None else load_beir(corpus)
     require_fitting(found.documents)
     plan = Plan.of(found, turns, seed, agents)
     with view.showing():
@@ -61,3 +77,136 @@ def run(
     for path in outputs:
         view.say(f"written: {path}")
     return result
+
+
+log = structlog.get_logger(__name__)
+
+WORKERS = ("judge", "mine", "index")
+"""No trainer: a turn trains when all its trajectories are mined, and not before."""
+
+DEFAULTS: dict[str, Any] = {
+    "partitions": 2,
+    "train_epochs": 1,
+    # Half of what a later turn trains on are earlier pairs: with fewer, it forgot the first turn.
+    "train_replay": 1.0,
+    "train_learning_rate": 5e-5,
+    "train_negatives": 2,
+    "index_max_tokens": 128,
+    # The miner remembers a closed trajectory so long, and a turn waits until it has nothing open.
+    "mine_gap_seconds": 1.0,
+    "gate_margin": 0.05,
+    "gate_min_queries": 20,
+}
+"""Where a run of minutes differs from an installation that stays; ``RETRAIL_…`` variables win."""
+
+
+def settings_for_a_run(seed: int, folder: Path) -> Settings:
+    """The user's settings (broker, Milvus, model, judge, …) under random names.
+
+    Raises:
+        ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
+    """
+    name = f"demo_{secrets.token_hex(4)}"
+    chosen = load()
+    mine: dict[str, Any] = {
+        "topic_prefix": f"{name}_",
+        "revision": "",
+        "retriever": name,
+        "data_dir": folder,
+        "registry": None,
+        "metrics_port": 0,
+        "train_seed": seed,
+        "gate": "auto",
+    }
+    defaults = {key: value for key, value in DEFAULTS.items() if key not in chosen.model_fields_set}
+    return chosen.model_copy(update=defaults | mine)
+
+
+def gate_note(settings: Settings) -> str:
+    """In words, how the gate of a run differs from that of an installation that stays."""
+    margin, queries = (
+        Settings.model_fields[name].default for name in ("gate_margin", "gate_min_queries")
+    )
+    return (
+        f"The gate: margin {settings.gate_margin:g} and at least {settings.gate_min_queries} "
+        "held-out queries, because a short run has few of them; an installation's defaults are "
+        f"{margin:g} and {queries}."
+    )
+
+
+@contextmanager
+def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalStack]:
+    """A stack that runs; afterwards it is stopped, and everything that it made is removed.
+
+    Ctrl-C, SIGTERM and SIGHUP end the block; a second one kills what does not stop. For the main
+    thread.
+
+    Args:
+        seed: of training.
+        announce: called with a text for people whenever something happens.
+
+    Raises:
+        ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
+        StackError: the stack does not start, or a signal ended the block (status 130).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="retrail-demo-"))
+    stack = LocalStack(settings_for_a_run(seed, folder), WORKERS, announce=announce)
+    signals = StopSignals(interrupt, again=stack.send_kill)
+    reachable = True
+    try:
+        with signals:
+            try:
+                stack.start()
+                yield stack
+            except KeyboardInterrupt:
+                announce("stopping and removing everything (Ctrl-C once more kills it)")
+                raise StackError(
+                    "Stopped before the end; nothing is left behind.", exit_status=EXIT_INTERRUPTED
+                ) from None
+            except (BrokerUnavailableError, MilvusUnavailableError):
+                reachable = False
+                raise
+            finally:
+                signals.stopping = True
+                stack.stop()
+                if reachable:
+                    remove(stack)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(stack: LocalStack) -> None:
+    """Delete topics, groups, collections and alias from servers that outlive the stack."""
+    settings, started = stack.settings, stack.started
+    try:
+        if "RETRAIL_KAFKA_BOOTSTRAP" not in started:
+            topics.remove(settings)
+        if "RETRAIL_MILVUS_URI" not in started:
+            remove_collections(settings)
+    except (KafkaException, MilvusException, MilvusUnavailableError) as error:
+        log.warning(
+            "could not remove everything",
+            topics_and_groups=f"{settings.topic_prefix}*",
+            collections=f"{settings.retriever}_v*",
+            error=str(error),
+        )
+
+
+def remove_collections(settings: Settings) -> None:
+    """Drop the retriever's alias and every collection of its builds.
+
+    Raises:
+        MilvusException, MilvusUnavailableError: Milvus does not answer or refuses.
+    """
+    client = milvus.connect(settings)
+    try:
+        try:
+            client.drop_alias(settings.retriever, timeout=milvus.CALL_TIMEOUT)
+        except MilvusException as error:
+            if not milvus.is_missing(error):
+                raise
+        for name in client.list_collections(timeout=milvus.CALL_TIMEOUT):
+            if version_of(settings.retriever, name) is not None:
+                client.drop_collection(name, timeout=milvus.CALL_TIMEOUT)
+    finally:
+        client.close()

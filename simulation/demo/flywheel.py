@@ -18,13 +18,12 @@ from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.search.retriever import Hit, Retriever
-from simulation.agents import fleet
-from simulation.agents.draws import digest
-from simulation.agents.scripted import HITS
-from simulation.corpora.corpus import Corpus, Need
+from simulation import fleet
+from simulation.corpus import Corpus, Need
 from simulation.demo import measure, stages
 from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
 from simulation.demo.view import Stage, View
+from simulation.scripted import HITS, digest
 from trainer.fit.finetune import Step
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.releases import Metrics
-from simulation.agents import rounds
-from simulation.agents.rounds import AT_ONCE, Progress, SearchMany
-from simulation.agents.scripted import Asked, Browsed, Ended, Hit, Mind, Step, act
-from simulation.corpora.corpus import Need
+from simulation import fleet
+from simulation.corpus import Need
+from simulation.fleet import AT_ONCE, Progress, SearchMany
+from simulation.scripted import Asked, Browsed, Ended, Hit, Mind, Step, act
 from trainer.evaluate import evaluation
 from trainer.evaluate.evaluation import QueryMetrics
 
@@ -72,5 +72,5 @@ def behaviour(
         counts["correct"] += isinstance(step, Ended) and step.outcome == "correct"
 
     agents = ((need, act(need, Mind.of(seed, "measured", need.need_id))) for need in needs)
-    rounds.work(agents, search_many, count, progress=progress)
+    fleet.work_in_rounds(agents, search_many, count, progress=progress)
     return Behaviour(counts["correct"] / len(needs), counts["steps"] / len(needs))

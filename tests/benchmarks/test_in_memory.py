@@ -6,8 +6,8 @@ from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
 from schemas.documents import Document
 from schemas.events import End, Search, parse
 from schemas.settings import Settings
-from simulation.agents import fleet
-from simulation.corpora.corpus import Need
+from simulation import fleet
+from simulation.corpus import Need
 from tests.tiny_model import write_tiny_model
 from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder

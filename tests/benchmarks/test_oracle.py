@@ -8,8 +8,8 @@ from benchmarks.in_memory import watch
 from schemas.documents import Document
 from schemas.events import Event, parse
 from serving.search.retriever import Hit
-from simulation.agents import fleet
-from simulation.corpora.corpus import Need
+from simulation import fleet
+from simulation.corpus import Need
 from tests.streams.judged_log import browse, numbered, search
 from trainer.data.draws import is_held_out
 

@@ -10,7 +10,7 @@ import pytest
 
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
-from deploy.servers.milvus import MilvusLite
+from deploy.milvus import MilvusLite
 from retrail_runtime.collection import MAX_TEXT_BYTES, Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 
 from consumers.indexing.milvus import Milvus
 from deploy.errors import MissingToolError
-from deploy.servers.milvus import MilvusLite
+from deploy.milvus import MilvusLite
 from retrail_runtime.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings

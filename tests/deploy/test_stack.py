@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 from pymilvus import MilvusClient
 
 from deploy.errors import MissingToolError, StackError
-from deploy.processes.server import free_ports
+from deploy.processes import free_ports
 from deploy.stack import LocalStack, python_path, retrail_worker
 from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
@@ -79,7 +79,7 @@ def test_worker_finds_our_packages_whatever_the_folder_holds(tmp_path: Path) -> 
 def test_worker_that_keeps_dying_ends_the_stack(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.processes.supervisor.DELAYS", (0.1, 0.1))
+    monkeypatch.setattr("deploy.supervisor.DELAYS", (0.1, 0.1))
     said: list[str] = []
     dying = script("print('cannot go on: no model'); raise SystemExit(75)")
 
@@ -93,7 +93,7 @@ def test_worker_that_keeps_dying_ends_the_stack(
 def test_worker_that_dies_later_is_restarted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.processes.supervisor.DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("deploy.supervisor.DELAYS", (0.0, 0.0))
     with LocalStack(settings, ("judge",), worker_command=SLEEPER) as stack:
         (first,) = [part.pid for part in stack.parts() if part.name == "judge"]
         assert first is not None

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, TopicPartition
 
 from deploy import topics as deploy_topics
-from deploy.processes.server import free_ports
-from deploy.servers.broker import KafkaBroker
+from deploy.kafka import KafkaBroker
+from deploy.processes import free_ports
 from retrail import Publisher
 from retrail.wire import MAX_EVENT_BYTES
 from schemas.events import cloudevents, parse

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.servers.broker import KafkaBroker
+from deploy.kafka import KafkaBroker
 from retrail_runtime import kafka
 from schemas.base import DeadLetter
 from schemas.errors import RestartRequiredError

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.processes.child import Child
-from deploy.servers.milvus import MilvusLite
+from deploy.milvus import MilvusLite
+from deploy.processes import Child
 from tests.servers import milvus_wheel, private_network
 
 PORT = 19530

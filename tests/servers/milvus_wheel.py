@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from deploy.errors import MissingToolError, StackError
-from deploy.processes.child import Child
+from deploy.processes import Child
 from retrail_runtime.files import user_cache
 
 log = structlog.get_logger(__name__)

@@ -24,7 +24,7 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 LOOPBACK = "127.0.0.1"
 PIECE = 256 * 1024
-TETHER = Path(__file__).parents[2] / "deploy" / "processes" / "tether.py"
+TETHER = Path(__file__).parents[2] / "deploy" / "tether.py"
 """The program must not outlive this process: nothing else knows its pid."""
 
 

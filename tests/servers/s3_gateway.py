@@ -11,10 +11,9 @@ from pathlib import Path
 import structlog
 from filelock import FileLock
 
+from deploy import processes as ports
 from deploy.errors import MissingToolError, StackError
-from deploy.processes import server as ports
-from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes import Child, Server
 from retrail_runtime.files import user_cache
 from retrail_runtime.logging import configure
 from schemas.errors import RetrailError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.processes.server import free_ports
+from deploy.processes import free_ports
 from tests.servers import private_network
 from tests.waiting import eventually
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.servers.broker import KafkaBroker
+from deploy.kafka import KafkaBroker
 from schemas.settings import Settings
 from tests.streams.campaign import REPORTS
 from tests.streams.chat_server import ChatServer

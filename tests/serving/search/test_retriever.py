@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
-from deploy.servers.milvus import MilvusLite
+from deploy.milvus import MilvusLite
 from retrail_runtime.collection import Build, collection_name
 from schemas.choices import SearchMode
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError

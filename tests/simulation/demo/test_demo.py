@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from pymilvus import MilvusClient
 
-from simulation.corpora import stdlib_corpus
+from simulation import stdlib_corpus
 from tests.waiting import eventually
 
 NEEDS = 40

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.settings import Settings
-from simulation.demo.installation import DEFAULTS, gate_note, settings_for_a_run
+from simulation.demo.command import DEFAULTS, gate_note, settings_for_a_run
 
 
 def test_nobody_is_there_to_approve_and_the_gate_is_one_for_few_queries(

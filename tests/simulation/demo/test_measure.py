@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulation.agents import rounds
-from simulation.agents.scripted import Asked, Browsed, Ended, Mind, Step, act
-from simulation.corpora.corpus import Need
+from simulation import fleet
+from simulation.corpus import Need
 from simulation.demo import measure
+from simulation.scripted import Asked, Browsed, Ended, Mind, Step, act
 from trainer.evaluate import evaluation
 
 
@@ -64,7 +64,7 @@ def test_behaviour_is_that_of_the_same_agents_one_by_one() -> None:
     found = measure.behaviour(NEEDS, search, seed=5)
     taken: list[Step] = []
     for need in NEEDS:
-        rounds.work(
+        fleet.work_in_rounds(
             [(None, act(need, Mind.of(5, "measured", need.need_id)))],
             lambda queries: [search.one(query) for query in queries],
             lambda _, step, hits: taken.append(step),

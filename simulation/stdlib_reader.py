@@ -1,7 +1,7 @@
 """Prints the docstrings of the standard library as JSON lines; run as a script of its own.
 
 Importing all of the standard library has side effects (signal handlers, sockets, warnings), so
-:mod:`simulation.corpora.stdlib_corpus` does it in a child process, whose only output is this. The
+:mod:`simulation.stdlib_corpus` does it in a child process, whose only output is this. The
 script therefore needs nothing but the standard library.
 """
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from deploy import artifacts
+from deploy.artifacts import Artifact, fetch
 from deploy.errors import MissingToolError, StackError
-from deploy.servers import artifacts
-from deploy.servers.artifacts import Artifact, fetch
 from tests.waiting import eventually
 
 JARS = {f"org.example:jar{number}:1.{number}": f"jar {number}".encode() for number in range(12)}
@@ -153,8 +153,8 @@ import signal, sys
 # A background job of a script ignores SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from deploy.servers.artifacts import fetch
-from tests.deploy.servers.test_artifacts import LISTED
+from deploy.artifacts import fetch
+from tests.deploy.test_artifacts import LISTED
 fetch("Kafka", LISTED, Path(sys.argv[1]), print, sys.argv[2])
 """
 

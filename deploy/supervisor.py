@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.errors import StackError
-from deploy.processes.child import Child
-from deploy.processes.server import Server
+from deploy.processes import Child, Server
 
 WINDOW = 300.0
 """Seconds in which exits of a worker count together."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import StackError
-from deploy.processes.child import Child
-from deploy.processes.supervisor import (
+from deploy.processes import Child
+from deploy.supervisor import (
     DELAYS,
     WINDOW,
     Supervisor,
@@ -132,7 +132,7 @@ def test_worker_runs_once_it_serves_metrics(tmp_path: Path) -> None:
 def test_worker_that_will_not_stop_is_killed_with_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    monkeypatch.setattr("deploy.processes.supervisor.STOP_GRACE", 0.2)
+    monkeypatch.setattr("deploy.supervisor.STOP_GRACE", 0.2)
     script = (
         "import signal,subprocess,sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"

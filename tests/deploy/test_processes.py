@@ -1,6 +1,7 @@
-"""Child processes: logs, stopping, and dying with their parent."""
+"""Child processes: logs, stopping, dying with their parent, and the ports of servers."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.processes import child as child_module
-from deploy.processes.child import Child, tail
+from deploy import processes
+from deploy.errors import StackError
+from deploy.processes import Child, tail
 from tests.waiting import eventually
 
 
@@ -27,7 +29,7 @@ def test_output_goes_to_the_log_and_restarts_append(tmp_path: Path) -> None:
 
 
 def test_large_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child_module, "LOG_LIMIT", 10)
+    monkeypatch.setattr(processes, "LOG_LIMIT", 10)
     log = tmp_path / "e.log"
     log.write_text("x" * 11)
     child = Child("echo", ["echo", "new"], log)
@@ -78,7 +80,7 @@ def test_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties children to their parent")
 def test_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from deploy.processes.child import Child\n"
+        "import sys, time; from pathlib import Path; from deploy.processes import Child\n"
         f"child = Child('sleep', ['sleep', '60'], Path({str(tmp_path / 'log')!r}))\n"
         "child.start(); print(child.pid, flush=True); time.sleep(60)"
     )
@@ -89,3 +91,36 @@ def test_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         eventually(lambda: child.name() == "sleep", what="the child's program")
         parent.kill()
     eventually(lambda: not child.is_running(), what="end of the child")
+
+
+def test_different_and_below_the_ephemeral_range() -> None:
+    found = processes.free_ports(20)
+    assert len(set(found)) == 20
+    assert set(found) <= set(processes.RANGE)
+
+
+def test_nothing_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "RANGE", range(20000, 20003))
+    monkeypatch.setattr(processes, "is_free", lambda port: port == 20001)
+    assert processes.free_ports(1) == [20001]
+    with pytest.raises(StackError):
+        processes.free_ports(2)
+
+
+def test_keeps_what_is_free_and_replaces_what_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind((processes.LOOPBACK, processes.free_ports(1)[0]))
+        other.listen()
+        taken = other.getsockname()[1]
+        (free,) = processes.free_ports(1)
+
+        chosen = processes.keep_or_choose({"a": taken, "b": free, "c": None})
+
+        assert processes.accepts_connections(taken)
+    assert chosen["b"] == free
+    assert taken not in chosen.values()
+    assert len(set(chosen.values())) == 3
+
+
+def test_nobody_answers() -> None:
+    assert not processes.accepts_connections(processes.free_ports(1)[0])

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from schemas.events import count_tokens
-from simulation.agents import rounds, thoughts, wording
-from simulation.agents.draws import draw
-from simulation.agents.lexical import content_words, overlap, snippet, stem, stems
-from simulation.agents.scripted import (
+from simulation import fleet, language
+from simulation.corpus import Need
+from simulation.language import content_words, overlap, snippet, stem, stems
+from simulation.scripted import (
     MOST_SEARCHES,
     PERSONAS,
     Agent,
@@ -23,9 +23,9 @@ from simulation.agents.scripted import (
     Step,
     Thought,
     act,
+    draw,
     worth_opening,
 )
-from simulation.corpora.corpus import Need
 from streams.judge.local import LocalJudge
 
 
@@ -58,7 +58,7 @@ def toy_search(query: str) -> list[Hit]:
 def perform(agent: Agent, search: Search) -> list[Step]:
     """The steps of an agent over a search function."""
     steps: list[Step] = []
-    rounds.work(
+    fleet.work_in_rounds(
         [(None, agent)],
         lambda queries: [search(query) for query in queries],
         lambda _, step, hits: steps.append(step),
@@ -176,7 +176,7 @@ def test_thoughts_differ() -> None:
 
 def test_a_thought_is_about_as_long_as_asked() -> None:
     for tokens in (20, 60, 120):
-        text = thoughts.about_document(
+        text = language.about_document(
             need=NEED.text,
             doc_id="wrap",
             text=TEXTS["wrap"],
@@ -188,7 +188,7 @@ def test_a_thought_is_about_as_long_as_asked() -> None:
 
 
 def test_every_template_can_be_filled() -> None:
-    for template in thoughts.phrases():
+    for template in language.phrases():
         assert "{" not in template.format(need="a", topic="b", doc="c")
 
 
@@ -223,15 +223,15 @@ def test_what_search_raises_reaches_the_caller() -> None:
 @pytest.mark.parametrize("number", range(30))
 def test_queries_are_never_empty_and_never_masked(number: int) -> None:
     need = "___ the ___ source into an AST node."
-    first = wording.first_query(need, draw(number))
-    following = wording.next_query(need, [first], ["parsed tree of nodes"], draw(number, 2))
+    first = language.first_query(need, draw(number))
+    following = language.next_query(need, [first], ["parsed tree of nodes"], draw(number, 2))
     for query in (first, following):
         assert content_words(query)
         assert "_" not in query
 
 
 def test_a_need_without_content_words_is_asked_as_it_is() -> None:
-    assert wording.keywords("what is it", draw(0)) == "what is it"
+    assert language.keywords("what is it", draw(0)) == "what is it"
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,20 @@ answers at last. What it opens depends on what it sees alone. What it thinks of 
 on whether the document serves the need, but it is sometimes wrong; how long it thinks depends on
 that too, whatever it comes to believe, which is what makes length a signal (LRAT, section 4).
 
-Every draw is seeded by what it decides (:mod:`simulation.agents.draws`), not by what was drawn
+Every draw is seeded by what it decides (:func:`draw`), not by what was drawn
 before: two retrievers meet an agent of the same mind, and a difference in success is theirs.
 """
 
+import hashlib
+import random
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol
 
-from simulation.agents import thoughts, wording
-from simulation.agents.draws import digest, draw
-from simulation.agents.lexical import overlap, snippet, stems
-from simulation.corpora.corpus import Need
+from simulation import language
+from simulation.corpus import Need
+from simulation.language import overlap, snippet, stems
 
 MOST_SEARCHES = 4
 HITS = 10
@@ -48,7 +49,7 @@ AGENT_NAME = "scripted"
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A kind of agent: ``model`` is what it publishes, ``verbosity`` scales its thoughts."""
+    """A kind of agent: ``model`` is what it publishes, ``verbosity`` scales its language."""
 
     model: str
     verbosity: float
@@ -155,7 +156,9 @@ def act(need: Need, mind: Mind) -> Agent:
     believed: list[Hit] = []
     while not believed and len(asked) < MOST_SEARCHES:
         if asked and mind.draw("plan", len(asked)).random() < PLANS_ALOUD:
-            yield Thought(thoughts.plan(wording.plain(need.text), mind.draw("planned", len(asked))))
+            yield Thought(
+                language.plan(language.plain(need.text), mind.draw("planned", len(asked)))
+            )
         asked.append(_query(need, asked, promising, mind))
         hits = yield Asked(asked[-1])
         candidates = worth_opening(wanted, hits, opened, mind.draw("open", len(asked)))
@@ -190,8 +193,8 @@ def worth_opening(
 def _query(need: Need, asked: Sequence[str], promising: Sequence[str], mind: Mind) -> str:
     draw = mind.draw("query", len(asked))
     if not asked:
-        return wording.first_query(need.text, draw)
-    return wording.next_query(need.text, asked, promising, draw)
+        return language.first_query(need.text, draw)
+    return language.next_query(need.text, asked, promising, draw)
 
 
 def _think(need: Need, hit: Hit, mind: Mind) -> Thought:
@@ -200,8 +203,8 @@ def _think(need: Need, hit: Hit, mind: Mind) -> Thought:
     helps = serves != (draw.random() < (OVERLOOKS if serves else IS_FOOLED))
     median = SERVES_TOKENS if serves else SERVES_NOT_TOKENS
     tokens = round(median * mind.persona.verbosity * draw.lognormvariate(0.0, SPREAD))
-    text = thoughts.about_document(
-        need=wording.plain(need.text),
+    text = language.about_document(
+        need=language.plain(need.text),
         doc_id=hit.doc_id,
         text=hit.text,
         helps=helps,
@@ -219,3 +222,17 @@ def _conclude(need: Need, wanted: set[str], believed: Sequence[Hit]) -> Agent:
     best = max(believed, key=lambda hit: (overlap(wanted, hit.text), -hit.rank))
     yield Answered(f"See {best.doc_id}: {snippet(wanted, best.text)}")
     yield Ended("correct" if best.doc_id in need.relevant else "incorrect")
+
+
+def draw(*what: object) -> random.Random:
+    """A generator seeded by the parts alone: no thread, order or earlier draw changes it.
+
+    >>> draw(7, "need", 3).random() == draw(7, "need", 3).random()
+    True
+    """
+    return random.Random(digest(*what))
+
+
+def digest(*what: object) -> str:
+    """32 hex digits that name the parts."""
+    return hashlib.sha256("\x1f".join(map(str, what)).encode()).hexdigest()[:32]

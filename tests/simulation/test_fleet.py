@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from retrail import Timeout
 from schemas.errors import DeliveryError, NoIndexError
 from schemas.settings import Settings
-from simulation.agents import fleet
-from simulation.agents.scripted import PERSONAS
-from simulation.corpora.corpus import Need
+from simulation import fleet
+from simulation.corpus import Need
+from simulation.scripted import PERSONAS
 from tests.serving.fakes import TEXTS, FakeRetriever
 
 NEEDS = [Need(f"n{n}", "open a gzip file", {"gzip": 1.0}) for n in range(6)]

@@ -1,18 +1,19 @@
-"""A fleet of scripted agents at work: searching the live retriever, publishing what they do."""
+"""Runs many scripted agents: their searches are answered in batches, their steps published."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from retrail import Publisher, PublishError, Timeout, Trajectory
 from schemas.errors import DeliveryError
 from schemas.settings import Settings
 from serving.search.retriever import Hit as FoundHit
 from serving.search.retriever import Retriever
-from simulation.agents import rounds
-from simulation.agents.rounds import Progress
-from simulation.agents.scripted import (
+from simulation.corpus import Need
+from simulation.scripted import (
     AGENT_NAME,
     HITS,
+    Agent,
     Answered,
     Asked,
     Browsed,
@@ -23,9 +24,18 @@ from simulation.agents.scripted import (
     Thought,
     act,
 )
-from simulation.corpora.corpus import Need
 
 TIMEOUT = Timeout(block=60.0)
+AT_ONCE = 64
+"""Queries of one search call."""
+
+SearchMany = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
+"""The hits of each query, in rank order, ten of each."""
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,7 @@ def _work(
         )
         for task in todo
     )
-    rounds.work(agents, search_many, on_step, progress=on_progress)
+    work_in_rounds(agents, search_many, on_step, progress=on_progress)
     return correct
 
 
@@ -138,3 +148,46 @@ def publish(trajectory: Trajectory, step: Step, hits: Sequence[Hit], version: in
             trajectory.answer(text)
         case Ended(outcome):
             trajectory.end(outcome)
+
+
+def work_in_rounds(
+    agents: Iterable[tuple[T, Agent]],
+    search_many: SearchMany,
+    on_step: Callable[[T, Step, Sequence[Hit]], None],
+    *,
+    progress: Progress = lambda done, of: None,
+) -> None:
+    """Run all agents to their ends.
+
+    Args:
+        agents: each with whatever ``on_step`` needs to know it by.
+        on_step: called with every step of an agent in order, and with the hits of an ``Asked``; the
+            steps of different agents are mixed.
+
+    Raises:
+        Whatever ``search_many`` or ``on_step`` raises.
+    """
+    waiting: list[tuple[T, Agent, Asked]] = []
+
+    def advance(name: T, agent: Agent, hits: Sequence[Hit] | None) -> None:
+        step = next(agent) if hits is None else agent.send(hits)
+        while not isinstance(step, Asked | Ended):
+            on_step(name, step, ())
+            step = next(agent)
+        if isinstance(step, Asked):
+            waiting.append((name, agent, step))
+        else:
+            on_step(name, step, ())
+
+    count = 0
+    for name, agent in agents:
+        count += 1
+        advance(name, agent, None)
+    while waiting:
+        some = waiting[:AT_ONCE]
+        del waiting[:AT_ONCE]
+        found = search_many([asked.query for *_, asked in some])
+        for (name, agent, asked), hits in zip(some, found, strict=True):
+            on_step(name, asked, hits)
+            advance(name, agent, hits)
+        progress(count - len(waiting), count)

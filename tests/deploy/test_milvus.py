@@ -7,7 +7,7 @@ import pytest
 from pymilvus import DataType, MilvusClient
 
 from deploy.errors import MissingToolError
-from deploy.servers.milvus import MilvusLite
+from deploy.milvus import MilvusLite
 
 
 def test_rows_and_port_survive_restart_and_kill(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from schemas.documents import Document
 from schemas.errors import RetrailError
-from simulation.corpora.corpus import Corpus, Need
+from simulation.corpus import Corpus, Need
 
 MIN_DOCUMENT = 105
 """Characters of the shortest document: about 1,750 of them in Python 3.11."""

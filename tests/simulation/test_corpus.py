@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import InputError
-from simulation.corpora import beir
+from simulation.corpus import load_beir
 
-MEDQUAD = Path(__file__).resolve().parents[4] / "shared" / "data" / "medquad"
+MEDQUAD = Path(__file__).resolve().parents[3] / "shared" / "data" / "medquad"
 
 CORPUS = '{"_id": "a", "title": "T", "text": "Alpha."}\n\n{"_id": 2, "text": "Beta."}\n'
 QUERIES = '{"_id": "q1", "text": "first?"}\n{"_id": "q2", "text": "second?"}\n'
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_reads_documents_and_both_halves_of_the_needs(folder: Path) -> None:
-    corpus = beir.load(folder)
+    corpus = load_beir(folder)
     assert [(d.doc_id, d.title, d.text) for d in corpus.documents] == [
         ("a", "T", "Alpha."),
         ("2", "", "Beta."),
@@ -42,7 +42,7 @@ def test_reads_documents_and_both_halves_of_the_needs(folder: Path) -> None:
 
 def test_qrels_may_come_without_a_header(folder: Path) -> None:
     (folder / "qrels" / "train.tsv").write_text("q1\ta\t1\n")
-    assert len(beir.load(folder).training) == 1
+    assert len(load_beir(folder).training) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_qrels_may_come_without_a_header(folder: Path) -> None:
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"{name} is missing"):
-        beir.load(folder)
+        load_beir(folder)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere is no folder"):
-        beir.load(tmp_path / "nowhere")
+        load_beir(tmp_path / "nowhere")
 
 
 def append(name: str, text: str) -> Callable[[Path], None]:
@@ -91,18 +91,18 @@ def append(name: str, text: str) -> Callable[[Path], None]:
 def test_a_broken_line_is_named(folder: Path, change: Callable[[Path], None], message: str) -> None:
     change(folder)
     with pytest.raises(InputError, match=message):
-        beir.load(folder)
+        load_beir(folder)
 
 
 def test_a_split_without_needs_is_an_error(folder: Path) -> None:
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq2\ta\t0\n")
     with pytest.raises(InputError, match=r"test.tsv: no query has a document"):
-        beir.load(folder)
+        load_beir(folder)
 
 
 @pytest.mark.skipif(not MEDQUAD.is_dir(), reason="../shared/data/medquad is not there")
 def test_reads_medquad() -> None:
-    corpus = beir.load(MEDQUAD)
+    corpus = load_beir(MEDQUAD)
     assert len(corpus.documents) == 2400
     assert len(corpus.training) + len(corpus.unseen) == 2279
     assert corpus.name == "medquad"

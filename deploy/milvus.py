@@ -5,8 +5,7 @@ import signal
 import sys
 
 from deploy.errors import MissingToolError
-from deploy.processes.child import Child
-from deploy.processes.server import LOOPBACK, Server
+from deploy.processes import LOOPBACK, Child, Server
 from retrail_runtime.milvus import connect
 from schemas.errors import MilvusUnavailableError
 from schemas.settings import Settings

@@ -1,7 +1,7 @@
 import pytest
 
-from simulation.corpora import stdlib_corpus
-from simulation.corpora.stdlib_corpus import Entry, build, mask, split
+from simulation import stdlib_corpus
+from simulation.stdlib_corpus import Entry, build, mask, split
 
 
 @pytest.fixture(scope="module")

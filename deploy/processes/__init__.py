@@ -1,4 +1,0 @@
-"""Child processes: starting, supervising, stopping.
-
-May import ``schemas`` and ``retrail_runtime``.
-"""

@@ -1,4 +1,0 @@
-"""Scripted agents and what they write.
-
-May import ``simulation.corpora``, ``retrail`` and ``serving``.
-"""

@@ -1,4 +1,0 @@
-"""Documents with queries and relevance judgements.
-
-May import ``schemas``.
-"""
