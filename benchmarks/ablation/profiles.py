@@ -14,7 +14,8 @@ import torch
 from benchmarks.ablation.runs import Turn, World
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
-from simulation.corpora import beir, stdlib_corpus
+from simulation import stdlib_corpus
+from simulation.corpus import load_beir
 from streams.importing.offline import mine_paths
 
 
@@ -45,7 +46,7 @@ def _of_files(files: Sequence[Path]) -> Counter[tuple[str, str]]:
 
 
 def _of_corpus(folder: Path | None, seeds: Iterable[int]) -> Iterator[Counter[tuple[str, str]]]:
-    corpus = beir.load(folder) if folder else stdlib_corpus.load()
+    corpus = load_beir(folder) if folder else stdlib_corpus.load()
     world = World(corpus, lambda text: None)
     for seed in seeds:
         turn = Turn(world, seed, None)
