@@ -1,16 +1,18 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(firstword $(foreach v,11 12 13,$(shell command -v python3.$(v)))),python3.11)
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
-# More than cores: the tests of processes wait most of their time. Each has servers of its own.
+# More than cores, because integration tests mostly wait. Each process starts its own servers.
 TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
-.PHONY: demo test test-unit test-browser test-deploy test-dist test-faults check schemas s3-server dist clean help
+.PHONY: install demo test test-unit test-browser test-deploy test-dist test-faults check schemas s3-server dist clean help
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(READY)  ## the virtual environment, with everything in it
 
 demo: $(READY)  ## the whole loop on this machine: scripted agents, Kafka, training, Milvus
 	$(BIN)/retrail demo $(DEMO_FLAGS)
@@ -23,7 +25,7 @@ test-unit: $(READY)  ## the tests that need no server
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
 		-m "not (integration or browser or deploy or dist or faults)"
 
-# Kinds of tests that are run by hand: see CONTRIBUTING.md.
+# Run by hand: see CONTRIBUTING.md.
 test-browser test-deploy test-dist test-faults: test-%: $(READY) s3-server
 	$(BIN)/python -m pytest -m $*
 
@@ -36,8 +38,8 @@ check: $(READY)  ## lint, format, types and the size of the source tree
 schemas: $(READY)  ## write schemas/generated from the contracts
 	$(BIN)/python -m schemas.generated
 
-# Not within a test, which would run out of its time. Without it, its tests say why they fail.
-s3-server: $(READY)  ## build the S3 server of the tests, once, where there is Go
+# Building takes longer than the timeout of a test. Without Go its tests are skipped.
+s3-server: $(READY)  ## build the S3 server of the tests, once, if Go is installed
 	-@! command -v go >/dev/null || $(BIN)/python -m tests.servers.s3_gateway
 
 dist: $(READY)  ## wheels and source distributions of client and server
@@ -50,7 +52,7 @@ clean:  ## remove the virtual environment and the reports
 
 # uv installs the same wheels as pip in a fifth of the time.
 $(READY): pyproject.toml retrail/pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: set PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
