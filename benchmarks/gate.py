@@ -53,7 +53,7 @@ def measured_differences(epochs: int) -> list[float]:
     texts = {document.doc_id: document.embedded_text() for document in corpus.documents}
     parent = Encoder.load(MINILM, max_tokens=128)
     examples = [
-        TrainingExample(need.need_id, need.text, doc_id, texts[doc_id], (), 0, 1.0)
+        TrainingExample(need.need_id, need.text, doc_id, texts[doc_id], (), 1.0)
         for need in corpus.training
         for doc_id in sorted(need.relevant)
     ]

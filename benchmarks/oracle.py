@@ -95,6 +95,5 @@ def _example(
             for doc_id, other in others.items()
             if doc_id not in need.relevant and other != text
         ),
-        rejected=0,
         weight=1.0,
     )

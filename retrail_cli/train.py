@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumers.training.progress import OnStep
+    from consumers.training.metrics import OnStep
     from trainer.fit.finetune import Step
 
 ROUNDING = 0.999
@@ -116,7 +116,7 @@ def _reproduce(run: str) -> None:
 
 
 def _verify(run: str) -> None:
-    from consumers.training.verify import EXPECTED, verify
+    from consumers.training.reproduce import EXPECTED, verify
     from retrail_cli.output import bar
     from schemas.settings import load
 

@@ -18,7 +18,6 @@ examples = [
         positive_id=f"p{number}",
         positive_text=line["positive"],
         negatives=tuple((f"n{number}-{i}", text) for i, text in enumerate(line["negatives"])),
-        rejected=0,
         weight=1.0,
     )
     for number, line in enumerate(lines)

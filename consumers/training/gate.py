@@ -1,11 +1,12 @@
 """Parent against child, on the held-out queries that agents have asked so far."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import structlog
 
+from consumers.training.metrics import StageProgress
 from schemas.documents import Document
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
@@ -18,9 +19,6 @@ from trainer.evaluate.gate import Rule
 from trainer.model.encoder import Encoder
 
 log = structlog.get_logger(__name__)
-
-StageProgress = Callable[[str, int, int], None]
-"""Called with the stage, and how many documents of how many are done."""
 
 
 class Corpus(Protocol):

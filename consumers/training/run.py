@@ -12,8 +12,8 @@ from consumers import releases
 from consumers.training import metrics
 from consumers.training.gate import compare
 from consumers.training.history import RunHistory
+from consumers.training.metrics import OnStep, comparing, reporting
 from consumers.training.mirrors import Mirrors
-from consumers.training.progress import OnStep, comparing, reporting
 from schemas.base import canonical
 from schemas.errors import InputError, ModelError, RegistryError, TopicMismatchError
 from schemas.events import Outcome
@@ -26,9 +26,8 @@ from trainer.data.examples import TrainingExample
 from trainer.data.lineage import History
 from trainer.data.releases import shipped
 from trainer.data.selection import Selector, rules_of
-from trainer.errors import TrainingError
 from trainer.fit import finetune
-from trainer.fit.finetune import TrainingReport
+from trainer.fit.finetune import TrainingError, TrainingReport
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model import presets
 from trainer.registry.card import card, steps_csv

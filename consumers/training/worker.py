@@ -17,8 +17,8 @@ from consumers import releases
 from consumers.errors import StoppedError
 from consumers.training import metrics
 from consumers.training.history import RunHistory
+from consumers.training.metrics import OnStep
 from consumers.training.mirrors import Ends, Mirrors
-from consumers.training.progress import OnStep
 from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import data_dir, kafka
 from retrail_runtime.kafka import require_broker

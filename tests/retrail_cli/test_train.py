@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers.training.verify import verify
+from consumers.training.reproduce import verify
 from consumers.training.worker import train_now
 from retrail_runtime import kafka
 from schemas.documents import Document

@@ -41,7 +41,6 @@ def example(number: int = 0, **changes: Any) -> TrainingExample:
         "positive_id": f"d{number}",
         "positive_text": f"text of d{number}",
         "negatives": (),
-        "rejected": 0,
         "weight": 1.0,
     }
     return TrainingExample(**(fields | changes))

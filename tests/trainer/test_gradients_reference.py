@@ -35,7 +35,6 @@ EXAMPLES = [
         query="candles",
         positive_text="wax",
         negatives=(("a", "ferries leave at nine"), ("b", "a candle"), ("c", "a lamp")),
-        rejected=1,
         weight=0.7,
     ),
     example(

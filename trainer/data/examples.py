@@ -1,9 +1,26 @@
-"""From pairs, which hold ids, to examples, which hold texts: what a training file freezes."""
+"""Training examples: built from pairs, which hold ids, and frozen with their texts in a file.
 
+The training file is JSON lines in one fixed order::
+
+    {"documents":2,"examples":1,"format":"retrail-training/1"}
+    {"doc_id":"a","text":"…"}
+    {"doc_id":"b","text":"…"}
+    {"negatives":["b"],"pair_id":"…","positive":"a","query":"…","weight":1.25}
+
+Documents by id, then examples by pair id, keys sorted: equal examples give equal bytes, so the
+SHA-256 of the file names what was trained on.
+"""
+
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import orjson
+
+from schemas.base import canonical
+from schemas.errors import InputError
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity
 from trainer.data.draws import HELD_OUT_SHARE, is_held_out
@@ -19,7 +36,6 @@ class TrainingExample:
 
     Attributes:
         negatives: (id, text), rejected ones first.
-        rejected: how many leading negatives were browsed and rejected.
         weight: see :mod:`trainer.data.weighting`.
     """
 
@@ -28,7 +44,6 @@ class TrainingExample:
     positive_id: str
     positive_text: str
     negatives: tuple[tuple[str, str], ...]
-    rejected: int
     weight: float
 
 
@@ -83,11 +98,7 @@ class Trainable:
 def build(
     chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: Variant = "reweight"
 ) -> Examples:
-    """Look the texts up and weigh the pairs.
-
-    A rejected document that is left out lowers ``rejected``, so the count stays that of the
-    leading rejected negatives.
-    """
+    """Look the texts up and weigh the pairs."""
     examples = []
     left_out = Counter(chosen.left_out)
     negatives_left_out: Counter[str] = Counter()
@@ -98,8 +109,7 @@ def build(
             continue
         seen = {positive}
         negatives: list[tuple[str, str]] = []
-        rejected = 0
-        for index, doc_id in enumerate(pair.negatives):
+        for doc_id in pair.negatives:
             text = text_of(doc_id)
             if text is None:
                 negatives_left_out["no text"] += 1
@@ -110,7 +120,6 @@ def build(
             else:
                 seen.add(text)
                 negatives.append((doc_id, text))
-                rejected += index < pair.rejected
         examples.append(
             TrainingExample(
                 pair_id=pair.pair_id,
@@ -118,8 +127,90 @@ def build(
                 positive_id=pair.positive,
                 positive_text=positive,
                 negatives=tuple(negatives),
-                rejected=rejected,
                 weight=weight(pair, intensity, variant),
             )
         )
     return Examples(tuple(examples), dict(left_out), dict(negatives_left_out))
+
+
+FORMAT = "retrail-training/1"
+
+
+def dump_file(examples: Sequence[TrainingExample]) -> bytes:
+    """The canonical bytes of examples, given in any order.
+
+    Raises:
+        ValueError: two examples give one document different texts.
+    """
+    texts: dict[str, str] = {}
+    for example in examples:
+        for doc_id, text in (
+            (example.positive_id, example.positive_text),
+            *example.negatives,
+        ):
+            if texts.setdefault(doc_id, text) != text:
+                raise ValueError(f"document {doc_id} has two texts")
+    header = {"format": FORMAT, "documents": len(texts), "examples": len(examples)}
+    documents = ({"doc_id": doc_id, "text": texts[doc_id]} for doc_id in sorted(texts))
+    rows = (
+        {
+            "pair_id": example.pair_id,
+            "query": example.query,
+            "positive": example.positive_id,
+            "negatives": [doc_id for doc_id, _ in example.negatives],
+            "weight": example.weight,
+        }
+        for example in sorted(examples, key=lambda example: example.pair_id)
+    )
+    lines = [canonical(line) for line in (header, *documents, *rows)]
+    return b"".join(line + b"\n" for line in lines)
+
+
+def file_digest(content: bytes) -> str:
+    """SHA-256 of the file, 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def parse_file(content: bytes, name: str) -> tuple[TrainingExample, ...]:
+    """Read the bytes of a training file.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        InputError: it is malformed or cut short; the message names the line.
+    """
+    lines = content.splitlines()
+    number = 1
+    try:
+        header: dict[str, Any] = orjson.loads(lines[0])
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+        last_document = 1 + int(header["documents"])
+        if len(lines) != last_document + int(header["examples"]):
+            raise ValueError("it is cut short or has lines too many")
+        texts: dict[str, str] = {}
+        examples = []
+        for number, line in enumerate(lines[1:], start=2):
+            row = orjson.loads(line)
+            if number <= last_document:
+                texts[row["doc_id"]] = row["text"]
+            else:
+                examples.append(_example(row, texts))
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}, line {number}, is not of a training file: {error}. Restore the file from a "
+            "copy of the registry."
+        ) from error
+    return tuple(examples)
+
+
+def _example(row: dict[str, Any], texts: dict[str, str]) -> TrainingExample:
+    return TrainingExample(
+        pair_id=row["pair_id"],
+        query=row["query"],
+        positive_id=row["positive"],
+        positive_text=texts[row["positive"]],
+        negatives=tuple((doc_id, texts[doc_id]) for doc_id in row["negatives"]),
+        weight=float(row["weight"]),
+    )

@@ -5,6 +5,10 @@ weights, bit for bit: no dropout, no draw but the seeded ones of :mod:`trainer.f
 
 Dropout is off. On attention it costs three to four times the time at 256 tokens, because the fused
 kernel cannot be used; and over the few steps of a run, from a trained parent, it gains nothing.
+
+With LoRA (Hu et al. 2022) the matrices of a large encoder are frozen and small ones beside them are
+trained, so optimiser and gradients take memory for a hundredth of the weights. At the end the small
+matrices are added into the large ones: a child is a plain model like every other.
 """
 
 import math
@@ -16,15 +20,16 @@ from typing import Any
 import structlog
 import torch
 
+from schemas.errors import ConfigurationError, RetrailError
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from trainer import metrics
 from trainer.data.examples import TrainingExample
-from trainer.errors import TrainingError
-from trainer.fit import batching, gradients, lora
+from trainer.fit import batching, gradients
 from trainer.fit.batching import Batch
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
+from trainer.model.loading import transformers_of
 from trainer.model.presets import Preset
 
 log = structlog.get_logger(__name__)
@@ -36,6 +41,17 @@ WEIGHT_DECAY = 0.01
 """On matrices; not on biases and norms."""
 
 MAX_GRADIENT_NORM = 1.0
+
+LORA_SCALE = 2
+"""LoRA's alpha over its rank."""
+
+
+class TrainingError(RetrailError):
+    """Training gives no child.
+
+    No batch has two queries or a negative, so there is nothing to compare a positive with; or the
+    loss or its gradient is not finite, and the child is discarded.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +130,14 @@ def finetune(
     batches = plan(examples, config)
     child = encoder.copy()
     with training_attention(child.model):
-        _prepare(child, config)
+        child.model.requires_grad_(True)
+        if config.lora_rank:
+            add_adapters(child.model, config.lora_rank, config.seed)
         started = time.perf_counter()
         curve = tuple(_train(child, batches, config, started, on_step, processes))
-        _finish(child, config)
+        if config.lora_rank:
+            merge_adapters(child.model)
+        child.model.requires_grad_(False)
     return TrainingReport(child, curve, time.perf_counter() - started)
 
 
@@ -193,18 +213,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return (steps + 1 - step) / (steps - warm_up)
 
 
-def _prepare(child: Encoder, config: TrainingConfig) -> None:
-    child.model.requires_grad_(True)
-    if config.lora_rank:
-        lora.add_adapters(child.model, config.lora_rank, config.seed)
-
-
-def _finish(child: Encoder, config: TrainingConfig) -> None:
-    if config.lora_rank:
-        lora.merge_adapters(child.model)
-    child.model.requires_grad_(False)
-
-
 def _optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
@@ -231,3 +239,42 @@ def _count(step: Step, seconds: float) -> None:
     metrics.TRAINING_BATCH.observe(step.pairs)
     metrics.TRAINING_LOSS.set(step.loss)
     metrics.TRAINING_STEP_SECONDS.observe(seconds)
+
+
+def add_adapters(model: Any, rank: int, seed: int) -> None:
+    """Put adapters of ``rank`` on all linear layers of a model's transformers, and freeze those.
+
+    Args:
+        model: a ``SentenceTransformer``. Its Dense modules, which are small, train whole.
+        rank: of the adapters.
+        seed: decides their first weights; the vectors are those of the model itself until a step.
+
+    Raises:
+        ConfigurationError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "RETRAIL_TRAIN_LORA_RANK needs peft. Install it with "
+            "`pip install 'retrail-server[lora]'`, or set the rank to 0 to train all weights."
+        ) from error
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=LORA_SCALE * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        modules: list[Any] = transformers_of(model)
+        for module in modules:
+            module.model = get_peft_model(module.model, config).eval()
+
+
+def merge_adapters(model: Any) -> None:
+    """Undo :func:`add_adapters`, the adapters added into the matrices."""
+    modules: list[Any] = transformers_of(model)
+    for module in modules:
+        module.model = module.model.merge_and_unload()

@@ -25,7 +25,7 @@ from trainer.fit.loss import weighted_info_nce
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.batches import padded_length
 from trainer.model.encoder import Encoder, Kind
-from trainer.model.precision import computes_in_bfloat16
+from trainer.model.loading import computes_in_bfloat16
 
 
 @dataclass(frozen=True, slots=True)

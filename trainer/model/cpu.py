@@ -29,8 +29,7 @@ from transformers.activations import GELUActivation
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-from trainer.model.loading import quiet, transformers_of
-from trainer.model.precision import computes_in_bfloat16
+from trainer.model.loading import computes_in_bfloat16, quiet, transformers_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -31,7 +31,7 @@ from trainer.model.batches import (
     parallel_map,
     tokens_per_core,
 )
-from trainer.model.precision import (
+from trainer.model.loading import (
     Precision,
     bfloat16_copy,
     encodes_in_bfloat16,

@@ -30,8 +30,7 @@ from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.runs import TrainingFile
 from schemas.settings import Settings
-from trainer.data import training_file
-from trainer.data.examples import TrainingExample
+from trainer.data.examples import TrainingExample, dump_file, file_digest, parse_file
 from trainer.model.encoder import Encoder
 from trainer.registry.cache import ModelCache
 from trainer.registry.manifest import Manifest, inside, survey
@@ -188,8 +187,8 @@ class Registry:
         self, retriever: str, examples: tuple[TrainingExample, ...]
     ) -> TrainingFile:
         """Freeze examples under the digest of their canonical bytes; idempotent."""
-        content = training_file.dump(examples)
-        digest = training_file.digest(content)
+        content = dump_file(examples)
+        digest = file_digest(content)
         location = f"{retriever}/training/{digest}.jsonl"
         self._storage.write(location, content)
         return TrainingFile(location=location, digest=digest, examples=len(examples))
@@ -208,13 +207,13 @@ class Registry:
             raise InputError(
                 f"Cannot read the training file {name}: {error}.", path=name
             ) from error
-        if training_file.digest(content) != frozen.digest:
+        if file_digest(content) != frozen.digest:
             raise ModelError(
                 f"The training file {name} is not the one that the manifest names: its digest is "
                 f"not {frozen.digest}. Restore it from a copy of the registry.",
                 path=name,
             )
-        return training_file.parse(content, name)
+        return parse_file(content, name)
 
     def _add(self, location: str, manifest: Manifest, folder: Path) -> Manifest:
         """Steps 2 and 3; the manifest that is published then, this one or another."""

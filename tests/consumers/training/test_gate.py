@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from consumers.training.gate import compare
-from consumers.training.progress import comparing
+from consumers.training.metrics import comparing
 from schemas.documents import Document
 from schemas.events import Agent
 from schemas.pairs import LabelledPair, pair_id
@@ -161,7 +161,7 @@ def test_a_set_without_a_known_document_holds_the_child(tmp_path: Path) -> None:
 def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("consumers.training.metrics.PROGRESS_SECONDS", 0.0)
 
     with capture_logs() as logged:
         gate(Words(), own)

@@ -1,7 +1,16 @@
+import hashlib
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import InputError
 from schemas.pairs import LabelledPair
-from tests.trainer.labelled import labelled
+from tests.trainer.labelled import example, labelled
 from trainer.data.draws import is_held_out
-from trainer.data.examples import Examples, build, trainable
+from trainer.data.examples import Examples, build, dump_file, file_digest, parse_file, trainable
 from trainer.data.weighting import measure
 
 TRAINED = next(n for n in range(100) if not is_held_out(f"query {n}"))
@@ -24,7 +33,7 @@ def test_texts_and_weights_are_looked_up() -> None:
     (one,) = found.examples
     assert (one.positive_id, one.positive_text) == ("p", "positive")
     assert one.negatives == (("a", "first"), ("b", "second"))
-    assert (one.rejected, one.weight) == (1, 1.0)
+    assert one.weight == 1.0
     assert found.left_out == found.negatives_left_out == {}
 
 
@@ -46,7 +55,6 @@ def test_negatives_without_a_text_of_their_own_are_counted_and_left_out() -> Non
 
     (one,) = found.examples
     assert one.negatives == (("a", "first"), ("b", "second"))
-    assert one.rejected == 1
     assert found.negatives_left_out == {"no text": 1, "positive": 1, "repeated": 1}
 
 
@@ -57,3 +65,63 @@ def test_examples_are_sorted_by_pair_id() -> None:
 
     assert ids == sorted(p.pair_id for p in pairs)
     assert built(*pairs) == built(*reversed(pairs))
+
+
+ODD = ("x", 'ünïcödé "\n\u2028')
+EXAMPLES = (
+    example(1, negatives=(("d2", "text of d2"), ODD), weight=1.25),
+    example(2, weight=0.1 + 0.2),
+    example(3, negatives=(ODD,)),
+)
+
+
+def test_what_is_dumped_is_parsed() -> None:
+    assert parse_file(dump_file(EXAMPLES), "x") == EXAMPLES
+
+
+def test_the_bytes_are_canonical() -> None:
+    content = dump_file(random.Random(0).sample(EXAMPLES, 3))
+
+    assert content == dump_file(EXAMPLES)
+    assert content.startswith(
+        b'{"documents":4,"examples":3,"format":"retrail-training/1"}\n{"doc_id"'
+    )
+    assert file_digest(content) == hashlib.sha256(content).hexdigest()
+    changed = (replace(EXAMPLES[0], weight=1.26), *EXAMPLES[1:])
+    assert dump_file(changed) != content
+
+
+@given(st.floats(min_value=0, allow_nan=False, allow_infinity=False), st.text())
+def test_weights_and_texts_survive_exactly(weight: float, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    one = example(1, weight=weight, query=text, positive_text=text)
+
+    assert parse_file(dump_file([one]), "x") == (one,)
+
+
+def test_one_document_has_one_text() -> None:
+    with pytest.raises(ValueError, match="d1 has two texts"):
+        dump_file([example(1), example(2, negatives=(("d1", "another"),))])
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda lines: lines[:-1], 1),
+        (lambda lines: [], 1),
+        (lambda lines: [b'{"format":"other/1"}', *lines[1:]], 1),
+        (lambda lines: [*lines[:2], b'{"doc_id":', *lines[3:]], 3),
+        (lambda lines: [lines[0], lines[1], lines[1], *lines[3:]], 6),
+    ],
+)
+def test_a_damaged_file_names_the_line(damage: object, line: int) -> None:
+    lines = dump_file(EXAMPLES).split(b"\n")[:-1]
+    assert callable(damage)
+
+    content = b"".join(row + b"\n" for row in damage(lines))
+
+    with pytest.raises(InputError, match=f"x, line {line}, is not of a training file"):
+        parse_file(content, "x")

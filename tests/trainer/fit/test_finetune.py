@@ -11,10 +11,9 @@ from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from tests.trainer.labelled import example
 from trainer.data.examples import TrainingExample
-from trainer.errors import TrainingError
 from trainer.evaluate import evaluation
 from trainer.fit import finetune, gradients
-from trainer.fit.finetune import Step
+from trainer.fit.finetune import Step, TrainingError
 from trainer.fit.loss import weighted_info_nce
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS

@@ -13,7 +13,7 @@ from schemas.errors import ConfigurationError
 from schemas.runs import TrainingConfig
 from tests.tiny_model import write_tiny_qwen3
 from tests.trainer.labelled import example
-from trainer.fit import finetune, lora
+from trainer.fit import finetune
 from trainer.model import presets
 from trainer.model.encoder import Encoder
 
@@ -69,7 +69,7 @@ def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: E
     child = qwen3.copy()
     expected = qwen3.encode_queries(TEXTS)
 
-    lora.add_adapters(child.model, 2, seed=0)
+    finetune.add_adapters(child.model, 2, seed=0)
     np.testing.assert_allclose(child.encode_queries(TEXTS), expected, atol=1e-6)
     trainable = {name for name, p in child.model.named_parameters() if p.requires_grad}
     assert trainable
@@ -81,7 +81,7 @@ def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: E
                 parameter.add_(0.05)
     trained = child.encode_queries(TEXTS)
     assert np.abs(trained - expected).max() > 1e-3
-    lora.merge_adapters(child.model)
+    finetune.merge_adapters(child.model)
     np.testing.assert_allclose(child.encode_queries(TEXTS), trained, atol=1e-5)
 
 

@@ -75,7 +75,6 @@ def sets_of_examples(draw: st.DrawFn) -> list[TrainingExample]:
                 query=draw(st.sampled_from(["a", "A", "b", "c", "d"])),
                 positive_text=positive,
                 negatives=tuple((text, text) for text in negatives),
-                rejected=draw(st.integers(0, len(negatives))),
                 weight=draw(st.floats(0.1, 2.0)),
             )
         )

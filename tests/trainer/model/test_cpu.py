@@ -17,7 +17,7 @@ from trainer.fit import finetune
 from trainer.model import cpu
 from trainer.model.cpu import PackedLinear
 from trainer.model.encoder import Encoder
-from trainer.model.precision import computes_in_bfloat16
+from trainer.model.loading import computes_in_bfloat16
 
 TEXTS = ["one", "another text, which is longer", "x y z " * 30]
 

@@ -16,8 +16,7 @@ from schemas.errors import RestartRequiredError
 from trainer.model import batches
 from trainer.model.batches import padded_length
 from trainer.model.encoder import Encoder, Kind
-from trainer.model.loading import PoolingMode
-from trainer.model.precision import Precision
+from trainer.model.loading import PoolingMode, Precision
 from trainer.model.presets import Preset
 from trainer.registry.manifest import digest_of
 
