@@ -33,7 +33,8 @@ from simulation.scripted import (
     Thought,
     act,
 )
-from streams.importing.offline import mine_paths
+from streams.importing.importer import Importer
+from streams.importing.offline import mine
 from trainer.data import examples
 from trainer.model.encoder import Encoder, Vectors
 
@@ -149,7 +150,7 @@ def mined(trajectories: Iterable[Sequence[Event]], settings: Settings) -> list[L
         with path.open("wb") as file:
             for trajectory in trajectories:
                 file.writelines(event.to_json() + b"\n" for event in trajectory)
-        return list(mine_paths([path], "events", settings))
+        return list(mine(Importer("events", strict=True).read([path]), settings))
 
 
 class Texts:

@@ -15,7 +15,7 @@ from schemas.choices import JudgeName, ProfileName
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Outgoing
     from schemas.settings import Settings
-    from streams.importing.documents import Documents
+    from streams.importing.hits import Documents
     from streams.importing.importer import Importer
     from streams.importing.normalise import Part
     from streams.importing.report import Report
@@ -153,7 +153,7 @@ def _on_topic(settings: "Settings") -> "Documents | None":
     from retrail_runtime.kafka import read_to_end
     from schemas import documents
     from schemas.topics import Topics
-    from streams.importing.documents import Documents
+    from streams.importing.hits import Documents
 
     found = Documents()
     with bar("reading documents") as advance:
@@ -170,7 +170,7 @@ def _on_topic(settings: "Settings") -> "Documents | None":
 def _in_files(path: Path) -> "Documents":
     from retrail_cli.documents.sources import source_of
     from schemas.documents import Document
-    from streams.importing.documents import Documents
+    from streams.importing.hits import Documents
 
     read = (document for _, document in source_of(path).documents())
     return Documents(document for document in read if isinstance(document, Document))

@@ -1,7 +1,7 @@
-"""Files with JSON in them: found in folders, decompressed, and read record by record.
+"""JSON files: found in folders, decompressed, and read record by record.
 
-A record is a whole JSON document, a line of JSON Lines, or an item of a JSON array. No more than
-one record is held, so the size of a file does not matter.
+A record is a whole JSON document, a line of JSON Lines, or an item of a JSON array. Only one record
+is in memory at a time, so files may be of any size.
 """
 
 import gzip
@@ -34,10 +34,10 @@ Record = tuple[str, Any]
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
-    """The files that the paths name; a folder stands for the JSON files in it, also deep, sorted.
+    """The files at the paths; of a folder the JSON files in it, recursively, sorted.
 
     Raises:
-        InputError: a path does not exist, or no file is left.
+        InputError: a path does not exist, or there is no file.
     """
     files: list[Path] = []
     for path in paths:
@@ -63,8 +63,8 @@ def _is_log(path: Path, folder: Path) -> bool:
 def records_of(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -> Iterator[Record]:
     """The records of a file.
 
-    What is broken comes as an :class:`InvalidRecordError`; nothing follows where a document or an
-    array breaks off.
+    A broken record is an :class:`InvalidRecordError`; it is the last one if a document or an array
+    is truncated.
 
     Args:
         path: plain, gzip or Zstandard, with or without a byte order mark.
@@ -73,44 +73,52 @@ def records_of(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -
     read, reported = 0, False
     try:
         with path.open("rb") as raw:
-            packed = _decompressed(raw)
-            for place, value in _records(str(path), packed.stream):
-                if packed.error and isinstance(value, InvalidRecordError):
-                    value, reported = packed.error, True
+            content = _Content(_decompressed(raw))
+            for place, value in _records(str(path), content):
+                if content.error and isinstance(value, InvalidRecordError):
+                    value, reported = content.error, True
                 yield place, value
                 on_bytes(raw.tell() - read)
                 read = raw.tell()
             on_bytes(raw.tell() - read)
-            if packed.error and not reported:
-                yield str(path), packed.error
+            if content.error and not reported:
+                yield str(path), content.error
     except OSError as error:
         yield str(path), InvalidRecordError(f"cannot be read: {error.strerror or error}")
 
 
-def _decompressed(raw: BinaryIO) -> "_Packed":
+def _decompressed(raw: BinaryIO) -> Any:
     magic = raw.read(4)
     raw.seek(0)
     if magic.startswith(_GZIP):
-        return _Packed(gzip.GzipFile(fileobj=raw))
-    if magic == _ZSTD:
-        return _Packed(zstd.ZstdFile(raw))
-    return _Packed(raw)
+        return gzip.GzipFile(fileobj=raw)
+    return zstd.ZstdFile(raw) if magic == _ZSTD else raw
 
 
-class _Packed(io.RawIOBase):
-    """What a file holds, up to where it is broken off; ``error`` says so."""
+class _Content(io.RawIOBase):
+    """The decompressed bytes of a file, up to where it is broken; then ``error`` is set."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
+        self._begin = io.BytesIO()
         self.error: InvalidRecordError | None = None
-        self.stream = cast(BinaryIO, io.BufferedReader(self, _BUFFER))
+
+    def begin(self, size: int) -> bytes:
+        """The first bytes, which are read again afterwards; fewer if the file is shorter."""
+        chunks = list[bytes]()
+        while size > 0 and (chunk := self.read(size)):
+            chunks.append(chunk)
+            size -= len(chunk)
+        begin = b"".join(chunks).removeprefix(_BOM)
+        self._begin = io.BytesIO(begin)
+        return begin
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._source.read1(len(buffer))
+            data = self._begin.read(len(buffer)) or self._source.read1(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError) as error:
             self.error = InvalidRecordError(f"cannot be decompressed to its end: {error}")
             return 0
@@ -118,8 +126,8 @@ class _Packed(io.RawIOBase):
         return len(data)
 
 
-def _records(name: str, stream: BinaryIO) -> Iterator[Record]:
-    begin = stream.read(_BLOCK).removeprefix(_BOM)
+def _records(name: str, content: _Content) -> Iterator[Record]:
+    begin = content.begin(_BLOCK)
     if len(begin) < _BLOCK - len(_BOM):
         whole = loads(begin)
         if isinstance(whole, list):
@@ -128,34 +136,20 @@ def _records(name: str, stream: BinaryIO) -> Iterator[Record]:
         if not isinstance(whole, InvalidRecordError):
             yield name, whole
             return
-    joined = cast(BinaryIO, io.BufferedReader(_Chained(begin, stream), _BUFFER))
+    stream = cast(BinaryIO, io.BufferedReader(content, _BUFFER))
     first, _, rest = begin.lstrip().partition(b"\n")
     second = rest.partition(b"\n")[0]
     match first[:1]:
         case b"[" if not (rest.strip() and _is_json(first)):
-            yield from _items(name, joined)
+            yield from _items(name, stream)
         case b"{" if rest.strip() and not _is_json(first) and not _is_json(second):
-            yield name, loads(joined.read())
+            yield name, loads(stream.read())
         case b"[" | b"{":
-            yield from _lines(name, joined)
+            yield from _lines(name, stream)
         case b"":
             yield name, InvalidRecordError("is empty")
         case _:
             yield name, InvalidRecordError("is not JSON: it begins with neither { nor [")
-
-
-class _Chained(io.RawIOBase):
-    def __init__(self, begin: bytes, stream: BinaryIO) -> None:
-        self._begin = io.BytesIO(begin)
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._begin.read(len(buffer)) or self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _lines(name: str, stream: BinaryIO) -> Iterator[Record]:
@@ -185,7 +179,7 @@ def loads(text: bytes | str) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        # Python's own reader takes NaN and lone surrogates, which Python's own writer may write.
+        # Python's json module reads the NaN and lone surrogates that it may have written.
         found = json.loads(text, parse_constant=lambda _: None)
         return orjson.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-import orjson
+import msgspec
 
 from schemas.errors import InvalidRecordError
-from streams.events import Event, encode, read_published
-from streams.importing.documents import Documents, url_key
+from schemas.events import SCHEMA_VERSION
+from streams.events import Event, Hit, encode, read_published
 from streams.importing.files import loads
-from streams.importing.report import Counts
-from streams.importing.results import Found, answers
-from streams.importing.steps import (
+from streams.importing.hits import Documents, Found, answers, url_key
+from streams.importing.readers import (
     Answered,
     Asked,
     Call,
@@ -27,11 +27,12 @@ from streams.importing.steps import (
     Trajectory,
     Unknown,
 )
+from streams.importing.report import Counts
 from streams.importing.tools import OpenTool, OtherTool, SearchTool, ToolMap, first, texts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_LENGTH = 240
-"""Of an id in characters, so that an event's, with its number, is short enough, too."""
+"""Longest id of a trajectory in characters: an event's id, with its number, has at most 256."""
 _DOC_ID = re.compile(r"\A(?:DocID:\s*)+", re.IGNORECASE)
 
 Draft = dict[str, Any]
@@ -44,7 +45,7 @@ class Part:
 
     Attributes:
         events: in order, numbered from 0.
-        fault: why it breaks off, if it does.
+        fault: why it breaks off; empty if it does not.
         whole: nothing of it follows; otherwise this is one event of a log of events.
     """
 
@@ -56,74 +57,90 @@ class Part:
 def parts(
     trajectory: Trajectory, tools: ToolMap, counts: Counts, documents: Documents | None = None
 ) -> Iterator[Part]:
-    """The events of a trajectory; of a session a part for each question that the user asked.
+    """The events of a trajectory; of a session one part for each answered question.
 
-    A session that grew thus gives its earlier parts again, equal to before, and new parts.
+    A session that grew gives its earlier parts again, equal to before, and new parts.
 
     Args:
-        trajectory: as a reader made it.
+        trajectory: from a reader.
         tools: which tools search and open.
-        counts: what is found is counted here.
-        documents: the known ones; nothing if they are not known.
+        counts: updated.
+        documents: the documents that exist; ``None`` if they are not known.
     """
     writer = _Writer(tools, counts, documents)
     digest = hashlib.blake2b(digest_size=8)
-    number, fault, last = 1, "", len(trajectory.steps) - 1
-    for position, step in enumerate(trajectory.steps):
+    number, fault, digested, steps = 1, "", 0, trajectory.steps
+
+    def cut(end: int, *, ended: bool) -> Part:
+        nonlocal digested
+        if not trajectory.own_id:
+            digest.update(_digestible(steps[digested:end]))
+            digested = end
+        trajectory_id = _trajectory_id(trajectory, digest.hexdigest(), number)
+        return _part(trajectory, trajectory_id, writer.cut(), ended=ended, fault=fault)
+
+    position = 0
+    for position, step in enumerate(steps):
         if isinstance(step, Asked) and writer.answered:
-            yield _part(trajectory, number, digest.hexdigest(), writer.cut(), ended=True)
+            yield cut(position, ended=True)
             number += 1
         if isinstance(step, Fault):
             fault = step.problem
             break
         try:
-            digest.update(_digestible(step))
             writer.write(step)
         except InvalidRecordError as error:
-            fault = f"step {position} of {last + 1}: {error}"
+            fault = f"step {position} of {len(steps)}: {error}"
             break
     ended = not fault and (writer.answered or not trajectory.live)
     if writer.drafts or fault:
-        content = digest.hexdigest()
-        yield _part(trajectory, number, content, writer.cut(), ended=ended, fault=fault)
+        yield cut(position if fault else len(steps), ended=ended)
 
 
-def _digestible(step: Step) -> bytes:
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def _digestible(steps: list[Step]) -> bytes:
     try:
-        return orjson.dumps((type(step).__name__, step), option=orjson.OPT_SORT_KEYS)
-    except TypeError as error:
-        raise InvalidRecordError(f"it cannot be written as JSON: {error}") from error
+        return _encode(steps)
+    except OverflowError:  # An integer of more than 64 bits.
+        return repr(steps).encode()
 
 
-def _part(
-    trajectory: Trajectory,
-    number: int,
-    digest: str,
-    drafts: list[Draft],
-    *,
-    ended: bool,
-    fault: str = "",
-) -> Part:
+@lru_cache(maxsize=4096)
+def _occurred_at(seq: int) -> str:
+    """A made-up time, because logs have none: equal in every import, later for later events."""
+    return (_EPOCH + timedelta(seconds=seq)).isoformat()
+
+
+def _trajectory_id(trajectory: Trajectory, digest: str, number: int) -> str:
     label = f"{trajectory.label[:200]}-" if trajectory.label else ""
     own_id = trajectory.own_id or f"{label}{digest}"
     if len(own_id) > _ID_LENGTH:
         own_id = hashlib.blake2b(own_id.encode(), digest_size=16).hexdigest()
-    trajectory_id = own_id + (f"#{number}" if number > 1 else "")
+    return own_id + (f"#{number}" if number > 1 else "")
+
+
+def _part(
+    trajectory: Trajectory, trajectory_id: str, drafts: list[Draft], *, ended: bool, fault: str
+) -> Part:
     agent = {
         "name": (trajectory.agent or "unknown")[:128],
         "model": (trajectory.model.rstrip("/").rpartition("/")[2] or "unknown")[:128],
     }
     events: list[Event] = []
     for seq, draft in enumerate(drafts + [{"type": "end"}] * ended):
-        envelope = {
+        event = {
             "event_id": f"{trajectory_id}-{seq}",
             "trajectory_id": trajectory_id,
             "seq": seq,
-            "occurred_at": _EPOCH + timedelta(seconds=seq),
+            "occurred_at": _occurred_at(seq),
             "agent": agent,
+            "schema_version": SCHEMA_VERSION,
+            **draft,
         }
         try:
-            events.append(read_published(encode(envelope | draft))[0])
+            events.append(read_published(encode(event))[0])
         except InvalidRecordError as error:
             fault = f"event {seq} breaks the contract: {error}"
             break
@@ -132,18 +149,20 @@ def _part(
 
 @dataclass(slots=True)
 class _Writer:
-    """Writes steps as drafts; knows what the searches of the trajectory have shown."""
+    """Writes steps as drafts; keeps the hits of the trajectory's searches."""
 
     tools: ToolMap
     counts: Counts
     documents: Documents | None
     drafts: list[Draft] = field(default_factory=list)
+    shown: dict[str, Found] = field(default_factory=dict)
+    """Hits by the id under which they were written."""
+    unnamed: list[tuple[str, Found]] = field(default_factory=list)
+    """Ids and hits whose names are not in ``names`` yet."""
     names: dict[str, str] = field(default_factory=dict)
-    """Hits of the trajectory by what they may be called: id, other names, normalised URLs."""
-    titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Titles and other names of hits, by id."""
+    """Ids by what a call may open: other names of the hit, normalised URLs."""
     together: int = 0
-    """How many of the last drafts are browses of one step, about which a thought may be."""
+    """How many of the last drafts are browses of one step; a thought is about one of them."""
     earlier: Draft | None = None
     """The last search before this part."""
 
@@ -153,10 +172,10 @@ class _Writer:
         return bool(self.drafts) and self.drafts[-1]["type"] == "answer"
 
     def cut(self) -> list[Draft]:
-        """Everything since the last cut; first an earlier search if one of its hits is opened."""
+        """All drafts since the last cut; an earlier search first if one of its hits is opened."""
         drafts, self.drafts, self.together = self.drafts, [], 0
         if self.earlier is not None:
-            shown = {hit["doc_id"] for hit in self.earlier["hits"]}
+            shown = {hit.doc_id for hit in self.earlier["hits"]}
             if any(draft.get("doc_id") in shown for draft in drafts):
                 drafts = [self.earlier, *drafts]
         searches = (draft for draft in reversed(drafts) if draft["type"] == "search")
@@ -164,24 +183,29 @@ class _Writer:
         return drafts
 
     def write(self, step: Step) -> None:
-        """Raises InvalidRecordError for a step that cannot be read, after which nothing can."""
-        if not isinstance(step, Asked | Calls):
-            self.counts.steps += 1
+        """Add the drafts of a step.
+
+        Raises:
+            InvalidRecordError: the step cannot be read, so nothing after it can.
+        """
         match step:
-            case Thought(text):
-                self.counts.reasonings += 1
-                about = self._about(text)
-                self._add("reasoning", text=text, **({"about": about} if about else {}))
-            case Answered(text):
-                self.counts.answers += 1
-                self._add("answer", text=text)
-            case Unknown(name):
-                self._not_understood(name, f"a step of type {name!r}")
             case Calls(calls):
                 written = [opened for call in calls if (opened := self._call(call)) is not None]
                 if written:
                     browses = itertools.takewhile(bool, reversed(written))
                     self.together = sum(browses)
+            case Thought(text):
+                self.counts.steps += 1
+                self.counts.reasonings += 1
+                about = self._about(text) if self.together else None
+                self._add("reasoning", text=text, **({"about": about} if about else {}))
+            case Answered(text):
+                self.counts.steps += 1
+                self.counts.answers += 1
+                self._add("answer", text=text)
+            case Unknown(name):
+                self.counts.steps += 1
+                self._not_understood(name, f"a step of type {name!r}")
 
     def _add(self, kind: str, **fields: Any) -> int:
         self.drafts.append({"type": kind, **fields})
@@ -194,16 +218,15 @@ class _Writer:
         return self._add("other", name=name[:256])
 
     def _call(self, call: Call) -> int | None:
-        """Write a call; returns how many browses it ends with, nothing if it is no event at all."""
+        """Write a call; how many browses it ends with, ``None`` if it is no event."""
         self.counts.steps += 1
         arguments = call.arguments
         if isinstance(arguments, str) and arguments.lstrip()[:1] in ("{", "["):
             arguments = loads(arguments)
-        shown = f"{call.tool} with {call.arguments!r:.200}"
         if isinstance(arguments, InvalidRecordError):
             if call.result in (None, "", []):
                 raise InvalidRecordError(f"the arguments of {call.tool!r} break off: {arguments}")
-            return self._not_understood(call.tool, shown)
+            return self._not_understood(call.tool, f"{call.tool} with {call.arguments!r:.200}")
         match tool := self.tools.find(call.tool):
             case SearchTool():
                 return self._search(call, arguments, tool)
@@ -212,7 +235,7 @@ class _Writer:
             case OtherTool():
                 return self._add("other", name=call.tool[:256])
         self.counts.unknown_tools[call.tool] += 1
-        return self._not_understood(call.tool, shown)
+        return self._not_understood(call.tool, f"{call.tool} with {arguments!r:.200}")
 
     def _search(self, call: Call, arguments: Any, tool: SearchTool) -> int:
         queries = texts(first(arguments, tool.query) if isinstance(arguments, dict) else arguments)
@@ -221,31 +244,28 @@ class _Writer:
         found, ambiguous = answers(queries, call, tool)
         self.counts.ambiguous += ambiguous
         for query, hits in found:
-            shown = [(hit, doc_id) for hit in hits if (doc_id := self._shown(hit))]
+            doc_ids = filter(None, map(self._show, hits))
+            shown = [
+                Hit(doc_id, rank, self.shown[doc_id].score)
+                for rank, doc_id in enumerate(doc_ids, 1)
+            ]
             self.counts.searches += 1
             self.counts.hits += len(shown)
             if not shown:
                 self.counts.example("search", f"{query!r} gave {str(call.result)!r:.200}")
-            hits_shown = [
-                {"doc_id": doc_id, "rank": rank, "score": hit.score}
-                for rank, (hit, doc_id) in enumerate(shown, 1)
-            ]
-            self._add("search", query=query, hits=hits_shown)
+            self._add("search", query=query, hits=shown)
         return 0
 
-    def _shown(self, hit: Found) -> str:
-        """The id under which a hit goes on; its names are remembered."""
+    def _show(self, hit: Found) -> str:
+        """Record a hit; its id in ``documents``, else its own, which may be empty."""
         doc_id = hit.doc_id
         if self.documents is not None:
             known = self.documents.find(hit)
             self.counts.not_documents = (self.counts.not_documents or 0) + (known is None)
             doc_id = known or doc_id
         if doc_id:
-            names = (hit.doc_id, *hit.others, doc_id)
-            keys = [key for name in names if (key := url_key(name)) is not None]
-            self.names |= dict.fromkeys((*names, *keys), doc_id)
-            urls = (name for name in names if url_key(name) is not None)
-            self.titles[doc_id] = (hit.title, hit.doc_id, *urls)
+            self.shown[doc_id] = hit
+            self.unnamed.append((doc_id, hit))
         return doc_id
 
     def _open(self, call: Call, arguments: Any, tool: OpenTool) -> int | None:
@@ -259,7 +279,7 @@ class _Writer:
             self.counts.opens_failed += 1
             return None
         for name in filter(None, wanted):
-            doc_id = name if name in self.titles else self.names.get(name) or self._by_url(name)
+            doc_id = self._shown_as(name)
             self.counts.opens += 1
             if doc_id is None:
                 self.counts.opens_unsearched += 1
@@ -267,14 +287,20 @@ class _Writer:
             self._add("browse", doc_id=doc_id or name)
         return len(wanted)
 
-    def _by_url(self, name: str) -> str | None:
+    def _shown_as(self, name: str) -> str | None:
+        """The id of the hit that has this id, other name or equal URL."""
+        if name in self.shown:
+            return name
+        for doc_id, hit in self.unnamed:
+            names = (hit.doc_id, *hit.others, doc_id)
+            keys = [key for name in names if (key := url_key(name)) is not None]
+            self.names |= dict.fromkeys((*names, *keys), doc_id)
+        self.unnamed.clear()
         key = url_key(name)
-        return None if key is None else self.names.get(key)
+        return self.names.get(name) or (None if key is None else self.names.get(key))
 
-    def _about(self, text: str) -> str | None:
+    def _about(self, text: str) -> str:
         """The document that a thought is about; of several opened at once it becomes the last."""
-        if not self.together:
-            return None
         if self.together > 1:
             batch = self.drafts[-self.together :]
             named = [draft for draft in batch if self._names(text, draft["doc_id"])]
@@ -284,8 +310,14 @@ class _Writer:
         return str(self.drafts[-1]["doc_id"])
 
     def _names(self, text: str, doc_id: str) -> bool:
-        names = {doc_id, *self.titles.get(doc_id, ())} - {""}
-        return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)
+        hit = self.shown.get(doc_id)
+        names = {doc_id}
+        if hit is not None:
+            urls = (name for name in hit.others if url_key(name) is not None)
+            names |= {hit.title, hit.doc_id, *urls} - {""}
+        return any(
+            name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names
+        )
 
 
 def _is_error(result: Any) -> bool:

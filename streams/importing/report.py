@@ -1,4 +1,4 @@
-"""What became of an import: counts by format, what could not be read, and what looks wrong."""
+"""The report of an import: counts by format, unreadable trajectories, and warnings."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,25 +6,26 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 EXIT_BAD, EXIT_SUSPICIOUS = 1, 3
-"""A trajectory could not be read (to its end); the figures say that a format was misunderstood."""
+"""Some trajectories are incomplete or unreadable; the figures suggest a misread format."""
 
 KEPT = 1000
-"""Problems that are kept with their places; more are only counted."""
+"""Problems that are recorded with their places; more are only counted."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Of one format.
+    """Counts of one format.
 
     Attributes:
-        opens_unsearched: opened documents that no search of the trajectory had shown.
-        opens_failed: opens whose result is an error; they become no event.
-        ambiguous: calls with several queries whose hits nothing assigns to one of them.
-        not_documents: hits that are in ``documents`` under none of their names; nothing if the
+        repeated: trajectories that were read before.
+        opens_unsearched: opened documents that no earlier search of the trajectory returned.
+        opens_failed: opens whose result is an error; they give no event.
+        ambiguous: calls with several queries whose hits cannot be assigned to one of them.
+        not_documents: hits that are not in ``documents`` under any of their ids; ``None`` if the
             documents are not known.
         unknown_tools: calls by the name of the tool.
         not_understood: calls of unknown tools, and steps and calls of unknown form.
-        examples: the first of each kind that a warning is about.
+        examples: the first of each kind, for warnings.
     """
 
     files: int = 0
@@ -45,17 +46,17 @@ class Counts:
     examples: dict[str, str] = field(default_factory=dict)
 
     def example(self, kind: str, text: str) -> None:
-        """Keep the first one of a kind."""
+        """Record the first one of a kind."""
         self.examples.setdefault(kind, text[:300])
 
 
 @dataclass(slots=True)
 class Report:
-    """Of one import.
+    """The report of one import.
 
     Attributes:
-        incomplete: trajectories that gave the steps before a fault.
-        left_out: files and trajectories that gave nothing.
+        incomplete: trajectories of which only the steps before a fault were read.
+        left_out: files and trajectories of which nothing was read.
         problems: place and problem of the first :data:`KEPT` of both.
     """
 
@@ -69,7 +70,7 @@ class Report:
         return self.formats.setdefault(name, Counts())
 
     def bad(self, place: str, problem: str, *, incomplete: bool = False) -> None:
-        """Something cannot be read, or not to its end."""
+        """Record a file or trajectory that cannot be read, or not to its end."""
         if incomplete:
             self.incomplete += 1
             problem += " (the steps before it are read)"
@@ -80,11 +81,11 @@ class Report:
 
     @property
     def trajectories(self) -> int:
-        """Of all formats."""
+        """The number of trajectories of all formats."""
         return sum(counts.trajectories for counts in self.formats.values())
 
     def warnings(self) -> list[str]:
-        """What is so unlikely that the format, or its tools, were probably misunderstood."""
+        """Signs that a format or its tools were probably misread."""
         return [
             f"{name}: {warning}"
             for name, counts in self.formats.items()
@@ -93,17 +94,17 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """0; 1 if something is bad; 3 if there are warnings."""
+        """0; 1 if something could not be read; 3 if there are warnings."""
         if self.warnings():
             return EXIT_SUSPICIOUS
         return EXIT_BAD if self.incomplete or self.left_out else 0
 
     def as_json(self) -> dict[str, Any]:
-        """What ``--report`` writes."""
+        """The content of the file that ``--report`` writes."""
         return {**asdict(self), "warnings": self.warnings(), "exit_status": self.exit_status}
 
     def lines(self) -> Iterator[str]:
-        """The counts for a person, a line a format; figures of 0 are left out."""
+        """The counts as text, one line per format, without zeros."""
         for name, counts in self.formats.items():
             figures = {
                 field: value

@@ -1,6 +1,6 @@
 """The tool map: which tools search and open, and where query, ids and hits stand in a call.
 
-The defaults are in ``tools.toml``; ``--tools FILE`` puts entries of the same form before them.
+The defaults are in ``tools.toml``; entries of ``--tools FILE`` have the same form and go first.
 """
 
 import re
@@ -28,18 +28,18 @@ class _Entry(BaseModel):
 
 
 class SearchTool(_Entry):
-    """A tool that searches. A path is made of names and numbers with dots between them.
+    """A tool that searches. A path is names and numbers, separated by dots; the first found counts.
 
     Attributes:
-        query: paths in the arguments, the first that is there counts; one query or several.
+        query: paths in the arguments, to one query or a list of queries.
         hits: paths in a JSON result to the list of hits; the empty path is the result itself.
         id: paths in a hit.
-        other_ids: paths in a hit to what also may be its id in ``documents``.
+        other_ids: paths in a hit to other ids, under which ``documents`` may have it.
         title: paths in a hit.
         text: paths in a hit.
         score: paths in a hit.
-        patterns: regular expressions for a result in text, with a group ``id`` and maybe ``title``;
-            the first that matches counts.
+        patterns: regular expressions for results in text, with a group ``id`` and optionally
+            ``title``; the first that matches counts.
     """
 
     query: Names = ()
@@ -58,18 +58,23 @@ class SearchTool(_Entry):
             try:
                 groups = re.compile(pattern).groupindex
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
             if "id" not in groups:
                 raise ValueError(f"{pattern!r} has no group (?P<id>…)")
         return patterns
 
-    def expressions(self) -> Iterator[re.Pattern[str]]:
-        """The patterns, compiled; ^ and $ are the ends of lines."""
-        return (re.compile(pattern, re.MULTILINE) for pattern in self.patterns)
+    def expressions(self) -> tuple[re.Pattern[str], ...]:
+        """The patterns, compiled; ^ and $ match at the ends of lines."""
+        return _compiled(self.patterns)
+
+
+@cache
+def _compiled(patterns: Names) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.MULTILINE) for pattern in patterns)
 
 
 class OpenTool(_Entry):
-    """A tool that opens documents; ``id`` as for a search, in the arguments."""
+    """A tool that opens documents; ``id``: paths in the arguments."""
 
     id: Names = ()
 
@@ -95,17 +100,17 @@ class _File(BaseModel):
 
 
 class ToolMap:
-    """Tools by name, whatever its case; ``mcp__server__search`` is ``search``, too."""
+    """Tools by name, ignoring case; ``mcp__server__search`` is ``search``."""
 
     def __init__(self, tools: dict[str, Tool]) -> None:
         self._tools = tools
 
     @classmethod
     def load(cls, path: Path | None = None) -> "ToolMap":
-        """The defaults, and before them the entries of a file, which inherit what they leave out.
+        """The entries of a file, which inherit omitted fields, before the defaults.
 
         Raises:
-            InputError: the file cannot be read, or is no tool map.
+            InputError: the file cannot be read, or is not a tool map.
         """
         defaults = _defaults()
         tools = _named(defaults)
@@ -145,13 +150,13 @@ def _read(path: Path) -> _File:
         return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         problems = describe(error.errors(include_url=False))
-        raise InputError(f"{path} is no tool map: {problems}", path=path) from error
+        raise InputError(f"{path} is not a tool map: {problems}", path=path) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}", path=path) from error
 
 
 def at(value: Any, path: str) -> Any:
-    """What stands at a path; nothing if there is nothing.
+    """The value at a path, or ``None``.
 
     >>> at({"data": [{"id": 7}]}, "data.0.id")
     7
@@ -169,12 +174,12 @@ def at(value: Any, path: str) -> Any:
 
 
 def first(value: Any, paths: Names) -> Any:
-    """What stands at the first path where something is."""
+    """The value at the first path that has one, or ``None``."""
     return next((found for path in paths if (found := at(value, path)) is not None), None)
 
 
 def texts(value: Any) -> list[str]:
-    """A text or number, or a list of them, as texts; others and blank ones are left out."""
+    """Strings and numbers, one or a list of them, as texts; blank ones and others are left out."""
     if value is None:
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):

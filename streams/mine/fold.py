@@ -170,12 +170,19 @@ class Fold:
         Returns:
             The pairs of every trajectory that this record, or the time that it brings, closes.
         """
-        self._offset = offset
         try:
             event = read_judged(value)
         except InvalidRecordError:
+            self._offset = offset
             self._count("undecodable", silent)
             return []
+        return self.apply_event(offset, timestamp, event, silent=silent)
+
+    def apply_event(
+        self, offset: int, timestamp: int, event: Event | Skipped | Tick, *, silent: bool = False
+    ) -> list[LabelledPair]:
+        """Fold one decoded record in; see :meth:`apply`."""
+        self._offset = offset
         if isinstance(event, Tick):
             as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
             return self.advance(as_of, silent=silent)

@@ -15,7 +15,7 @@ from schemas.base import DeadLetter
 from schemas.topics import Topics
 from streams.events import encode
 from streams.importing.importer import Importer
-from streams.importing.offline import mine_paths
+from streams.importing.offline import mine
 from tests.shared_data import LRAT, needs_lrat
 from tests.streams.topics import (
     assert_judged_completely,
@@ -263,7 +263,7 @@ def test_a_worker_that_sleeps_past_its_session_changes_nothing(settings, fleet):
 
 @needs_lrat
 def test_real_trajectories_become_the_pairs_that_offline_mining_gives(settings, fleet):
-    expected = {pair.pair_id: pair for pair in mine_paths([LRAT], "lrat", settings)}
+    expected = {pair.pair_id: pair for pair in mine(Importer("lrat").read([LRAT]), settings)}
     assert len(expected) == 14
     events = (event for part in Importer().read([LRAT]) for event in part.events)
     send(settings, [(event.trajectory_id.encode(), encode(event), []) for event in events])

@@ -1,13 +1,13 @@
 """Anthropic's messages with ``tool_use`` and ``tool_result``; sessions of coding agents.
 
-A session is JSON Lines, each with ``sessionId``, ``uuid``, ``parentUuid`` and one ``message`` (or a
-part of one). Lines with ``isSidechain`` are of subagents, each a trajectory of its own.
+A session is JSON Lines with ``sessionId``, ``uuid``, ``parentUuid`` and one ``message`` (or a part
+of one). Lines with ``isSidechain`` are from subagents, each of which is a trajectory of its own.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
-from schemas.errors import InvalidRecordError
+from streams.importing.readers import SKIP, Asked, Fit, Trajectory
 from streams.importing.readers.chat import (
     Message,
     Result,
@@ -15,12 +15,11 @@ from streams.importing.readers.chat import (
     Turn,
     Use,
     assemble,
-    conversation,
     is_message,
-    messages_of,
+    messages_in,
+    read_messages,
     text_of,
 )
-from streams.importing.steps import SKIP, Asked, Fit, Trajectory
 
 _USES = ("tool_use", "server_tool_use", "mcp_tool_use")
 _BLOCKS = {*_USES, "tool_result", "thinking", "mcp_tool_result", "web_search_tool_result"}
@@ -30,8 +29,7 @@ class _Anthropic:
     def fits(self, value: Any) -> Fit:
         if _session(value) is not None:
             return 2
-        messages = [value] if is_message(value) else messages_of(value)
-        blocks = (block for message in messages or () for block in _blocks(message))
+        blocks = (block for message in messages_in(value) for block in _blocks(message))
         return 2 if any(block.get("type") in _BLOCKS for block in blocks) else 0
 
     def key(self, value: Any) -> Hashable:
@@ -45,13 +43,8 @@ class _Anthropic:
     def read(self, values: list[Any]) -> Iterable[Trajectory]:
         if (session := _session(values[0])) is not None:
             yield from _of_session(session, values)
-            return
-        value = values if is_message(values[0]) else values[0]
-        messages = messages_of(value)
-        if messages is None:
-            raise InvalidRecordError("has no messages")
-        turns = (turn for message in messages for turn in _of_message(message))
-        yield conversation(value, turns, live=True)
+        else:
+            yield read_messages(values, _of_message, live=True)
 
 
 reader = _Anthropic()
@@ -65,7 +58,7 @@ def _session(value: Any) -> str | None:
 
 
 def _of_session(session: str, lines: list[dict[str, Any]]) -> Iterator[Trajectory]:
-    """The main thread, and each subagent's, in the order of the lines."""
+    """The trajectories of the main thread and of each subagent, in the order of the lines."""
     threads: dict[str, list[dict[str, Any]]] = {}
     thread_of: dict[Any, str] = {}
     for line in lines:

@@ -4,8 +4,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 from schemas.errors import InvalidRecordError
+from streams.importing.readers import Asked, Fit, Trajectory, Unknown
 from streams.importing.readers.chat import Result, Say, Turn, Use, assemble, text_of
-from streams.importing.steps import Asked, Fit, Trajectory, Unknown
 
 _VERSION = "ATIF-v1."
 

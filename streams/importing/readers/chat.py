@@ -1,17 +1,27 @@
-"""What formats of conversations have in common: messages in, steps out."""
+"""Shared by the formats of conversations: messages in, steps out."""
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from streams.importing.steps import Answered, Asked, Call, Calls, Step, Thought, Trajectory, Unknown
+from schemas.errors import InvalidRecordError
+from streams.importing.readers import (
+    Answered,
+    Asked,
+    Call,
+    Calls,
+    Step,
+    Thought,
+    Trajectory,
+    Unknown,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """The agent said something, or thought it."""
+    """A text or a thought of the agent."""
 
     text: str
     thought: bool = False
@@ -19,7 +29,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The agent called a tool; the result has the same id, or follows in order."""
+    """A call of a tool; its result has the same id, or comes next in order."""
 
     call_id: str | None
     tool: str
@@ -28,7 +38,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A tool answered."""
+    """The result of a call."""
 
     call_id: str | None
     value: Any
@@ -39,39 +49,39 @@ Turn = Say | Use | Result | Asked | Unknown
 
 
 def assemble(turns: Iterable[Turn]) -> list[Step]:
-    """Steps of what was said, called and answered.
+    """The steps of a conversation.
 
-    Calls without anything between them were made at once. What the agent said before a call is a
-    thought, what it said at last is its answer.
+    Calls with nothing between them are parallel. A text before a call is a thought, the last text
+    is the answer.
     """
     turns = list(turns)
     results = _results(turns)
     steps: list[Step] = []
-    said: list[Say] = []
+    texts: list[Say] = []
     calls: list[Call] = []
 
-    def called() -> None:
+    def end_calls() -> None:
         if calls:
             steps.append(Calls(tuple(calls)))
             calls.clear()
 
-    def settled(*, calling: bool = False) -> None:
-        thoughts = [one.text for one in said if calling or one.thought]
-        spoken = [one.text for one in said if not (calling or one.thought)]
-        said.clear()
+    def end_texts(*, before_call: bool = False) -> None:
+        thoughts = [one.text for one in texts if before_call or one.thought]
+        answers = [one.text for one in texts if not (before_call or one.thought)]
+        texts.clear()
         if thoughts:
             steps.append(Thought("\n\n".join(thoughts)))
-        if spoken:
-            steps.append(Answered("\n\n".join(spoken)))
+        if answers:
+            steps.append(Answered("\n\n".join(answers)))
 
     for place, turn in enumerate(turns):
         match turn:
             case Say(text):
-                called()
+                end_calls()
                 if text.strip():
-                    said.append(turn)
+                    texts.append(turn)
             case Use():
-                settled(calling=True)
+                end_texts(before_call=True)
                 result = results.get(place)
                 calls.append(
                     Call(
@@ -82,18 +92,18 @@ def assemble(turns: Iterable[Turn]) -> list[Step]:
                     )
                 )
             case Result():
-                called()
+                end_calls()
             case Asked() | Unknown():
-                called()
-                settled()
+                end_calls()
+                end_texts()
                 steps.append(turn)
-    called()
-    settled()
+    end_calls()
+    end_texts()
     return steps
 
 
 def _results(turns: list[Turn]) -> dict[int, Result]:
-    """The result of each call, by its place; some agents use an id again in every message."""
+    """The result of each call, by the call's index; some agents reuse an id in every message."""
     waiting: dict[str | None, deque[int]] = defaultdict(deque)
     results: dict[int, Result] = {}
     for place, turn in enumerate(turns):
@@ -108,7 +118,7 @@ _THINK = re.compile(r"\A\s*(?:<think(?:ing)?>)?(?P<thought>.*?)</think(?:ing)?>"
 
 
 def split_thought(text: str) -> Iterator[Say]:
-    """What stands in ``<think>`` at the beginning of a text, and the rest."""
+    """The text within ``<think>`` at the beginning of a text, and the rest."""
     if (found := _THINK.match(text)) is not None:
         yield Say(found["thought"].strip(), thought=True)
         text = text[found.end() :]
@@ -116,7 +126,7 @@ def split_thought(text: str) -> Iterator[Say]:
 
 
 def text_of(content: Any) -> str:
-    """The text of a content that is a text, or a list of parts of which some have one."""
+    """The text of a content: a string, or a list of parts, some with a ``text``."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else [content]
@@ -131,10 +141,10 @@ LABELS = ("id", "query_id", "question_id", "task_id", "instance_id")
 
 
 def messages_of(value: Any) -> list[Message] | None:
-    """The messages of a conversation: a list of them, or an object that holds one.
+    """The messages of a conversation: a list of them, or an object with such a list.
 
-    Known are ``messages``, ``conversations`` (with ``from`` and ``value``), and pairs of
-    ``request`` and ``response`` of an API, whose reply is the last message.
+    The object has ``messages``, ``conversations`` (with ``from`` and ``value``), or an API's
+    ``request`` and ``response``, whose reply is the last message.
     """
     messages: Any = value
     if isinstance(value, dict):
@@ -168,16 +178,37 @@ def _shared(message: Message) -> Message:
     return {"role": _ROLES.get(speaker, speaker), "content": message.get("value")}
 
 
-_SPOKEN = ("content", "tool_calls", "function_call")
+_CONTENTS = ("content", "tool_calls", "function_call")
 
 
 def is_message(value: Any) -> bool:
-    """Whether a record is one message of a conversation that is spread over records."""
-    return isinstance(value, dict) and "role" in value and not value.keys().isdisjoint(_SPOKEN)
+    """Whether a record is a single message; its conversation is spread over records."""
+    return isinstance(value, dict) and "role" in value and not value.keys().isdisjoint(_CONTENTS)
+
+
+def messages_in(record: Any) -> list[Message]:
+    """The messages of a record: a conversation, or one message; empty if it has none."""
+    return [record] if is_message(record) else messages_of(record) or []
+
+
+def read_messages(
+    values: list[Any], of_message: Callable[[Message], Iterable[Turn]], *, live: bool
+) -> Trajectory:
+    """The trajectory of a conversation, or of records that are one message each.
+
+    Raises:
+        InvalidRecordError: there are no messages.
+    """
+    value = values if is_message(values[0]) else values[0]
+    messages = messages_of(value)
+    if messages is None:
+        raise InvalidRecordError("has no messages")
+    turns = (turn for message in messages for turn in of_message(message))
+    return conversation(value, turns, live=live)
 
 
 def named(value: Any, names: Iterable[str]) -> str:
-    """The first of these fields that an object has, as text."""
+    """The first of these fields of an object or its metadata, as text."""
     fields = value if isinstance(value, dict) else {}
     metadata = fields.get("metadata")
     if isinstance(metadata, dict):
@@ -187,7 +218,7 @@ def named(value: Any, names: Iterable[str]) -> str:
 
 
 def conversation(value: Any, turns: Iterable[Turn], *, live: bool) -> Trajectory:
-    """The trajectory of a conversation, with the id, agent and model that its object names."""
+    """The trajectory of a conversation, with the id, agent and model of its object."""
     fields = value if isinstance(value, dict) else {}
     holders = [fields, *(fields.get(name) for name in ("request", "response", "body"))]
     models = (named(holder, ("model", "model_name")) for holder in holders)

@@ -1,6 +1,6 @@
 """Runs of LRAT, BrowseComp-Plus and AgentIR: one JSON document with a list of steps, ``result``.
 
-A step has ``type`` (``reasoning``, ``tool_call``, ``output_text``), ``tool_name``, ``arguments``
+Each step has ``type`` (``reasoning``, ``tool_call``, ``output_text``), ``tool_name``, ``arguments``
 (JSON in a string, or an object), ``output`` and in AgentIR ``docids``.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from schemas.errors import InvalidRecordError
-from streams.importing.steps import (
+from streams.importing.readers import (
     Answered,
     Call,
     Calls,

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 from schemas.errors import InvalidRecordError
+from streams.importing.readers import Asked, Fit, Trajectory, Unknown
 from streams.importing.readers.chat import (
     Message,
     Result,
@@ -12,11 +13,11 @@ from streams.importing.readers.chat import (
     Use,
     conversation,
     is_message,
+    messages_in,
     messages_of,
     split_thought,
     text_of,
 )
-from streams.importing.steps import Asked, Fit, Trajectory, Unknown
 
 _ITEMS = {
     "function_call",
@@ -31,21 +32,14 @@ _ITEMS = {
 
 class _OpenAI:
     def fits(self, value: Any) -> Fit:
-        if is_message(value) or _is_item(value):
-            value = [value]
-        messages = messages_of(value)
-        if messages is not None:
-            calls = any(
-                message.get("tool_calls") or message.get("function_call") for message in messages
-            )
-            if calls or any(message["role"] in ("tool", "function") for message in messages):
-                return 2
-        if any(map(_is_item, _items_of(value) or ())):
+        messages = messages_in(value)
+        items = [value] if _is_item(value) else _items_of(value) or ()
+        if any(map(_is_sure, messages)) or any(map(_is_item, items)):
             return 2
         return 1 if messages and all(map(_is_plain, messages)) else 0
 
     def key(self, value: Any) -> Hashable:
-        """Messages, or items, that are records of their own are one conversation."""
+        """Consecutive records that are single messages or items are one conversation."""
         if is_message(value) or _is_item(value):
             return "conversation"
         return "conversation" if _is_other_item(value) else None
@@ -65,6 +59,11 @@ class _OpenAI:
 reader = _OpenAI()
 
 
+def _is_sure(message: Message) -> bool:
+    calls = message.get("tool_calls") or message.get("function_call")
+    return bool(calls) or message["role"] in ("tool", "function")
+
+
 def _is_plain(message: Message) -> bool:
     content = message.get("content")
     if isinstance(content, list):
@@ -81,7 +80,7 @@ def _is_other_item(value: Any) -> bool:
 
 
 def _items_of(value: Any) -> list[Any] | None:
-    """Items of the Responses API: a list, or what a request was given and a response gave."""
+    """Items of the Responses API: a list, or the input of a request and output of a response."""
     if isinstance(value, list):
         return value
     if not isinstance(value, dict):
@@ -121,7 +120,7 @@ def _use(call: Any) -> Turn:
 
 
 def _value(content: Any) -> Any:
-    """A result: text, or a JSON value where it is no list of parts."""
+    """A result: the text of a list of parts, else the value itself."""
     parts = content if isinstance(content, list) else [content]
     is_text = any(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts)
     typed = any(isinstance(part, dict) and "type" in part for part in parts)

@@ -1,7 +1,6 @@
-"""Chats in which the tools are called in the text: ``<think>``, ``<tool_call>``, ``<answer>``.
+"""Chats with tool calls in the text: ``<think>``, ``<tool_call>``, ``<answer>``.
 
-So write Tongyi DeepResearch and WebDancer; a result comes as a user's message in
-``<tool_response>``.
+Tongyi DeepResearch and WebDancer write them; a result is a user's message in ``<tool_response>``.
 """
 
 import json
@@ -9,19 +8,18 @@ import re
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
-from schemas.errors import InvalidRecordError
+from streams.importing.readers import Asked, Fit, Trajectory
 from streams.importing.readers.chat import (
     Message,
     Result,
     Say,
     Turn,
     Use,
-    conversation,
     is_message,
-    messages_of,
+    messages_in,
+    read_messages,
     text_of,
 )
-from streams.importing.steps import Asked, Fit, Trajectory
 
 _SURE = ("<tool_call>", "<tool_response>")
 _TAG = re.compile(r"<(think|tool_call|answer)>(.*?)(?:</\1>|\Z)", re.DOTALL)
@@ -30,23 +28,15 @@ _RESPONSE = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL
 
 class _React:
     def fits(self, value: Any) -> Fit:
-        messages = [value] if is_message(value) else messages_of(value)
-        contents = (
-            message.get("content") for message in messages or () if message["role"] != "system"
-        )
-        texts = [content for content in contents if isinstance(content, str)]
+        messages = (one for one in messages_in(value) if one["role"] != "system")
+        texts = [text for one in messages if isinstance(text := one.get("content"), str)]
         return 2 if any(tag in text for text in texts for tag in _SURE) else 0
 
     def key(self, value: Any) -> Hashable:
         return "conversation" if is_message(value) else None
 
     def read(self, values: list[Any]) -> Iterable[Trajectory]:
-        value = values if is_message(values[0]) else values[0]
-        messages = messages_of(value)
-        if messages is None:
-            raise InvalidRecordError("has no messages")
-        turns = (turn for message in messages for turn in _of_message(message))
-        yield conversation(value, turns, live=False)
+        yield read_messages(values, _of_message, live=False)
 
 
 reader = _React()
@@ -55,7 +45,7 @@ reader = _React()
 def _of_message(message: Message) -> Iterator[Turn]:
     text = text_of(message.get("content"))
     if message["role"] == "assistant":
-        yield from _said(text)
+        yield from _of_text(text)
     elif message["role"] in ("user", "tool"):
         responses = _RESPONSE.findall(text)
         yield from (Result(None, response.strip()) for response in responses)
@@ -63,7 +53,7 @@ def _of_message(message: Message) -> Iterator[Turn]:
             yield Asked(text) if message["role"] == "user" else Result(None, text.strip())
 
 
-def _said(text: str) -> Iterator[Turn]:
+def _of_text(text: str) -> Iterator[Turn]:
     if "<think>" not in text and "</think>" in text:
         text = f"<think>{text}"
     end = 0
@@ -79,12 +69,12 @@ def _said(text: str) -> Iterator[Turn]:
 
 
 def _use(content: str) -> Use:
-    """A call; what follows its JSON (the code of a Python tool) is left out."""
+    """A call; text after its JSON (the code of a Python tool) is ignored."""
     try:
         call, _ = json.JSONDecoder().raw_decode(content)
     except ValueError:
         call = None
     if not isinstance(call, dict):
-        # Broken off, or no JSON: the normaliser decides by the result which of the two.
+        # Truncated, or not JSON: the normaliser decides which by the result.
         return Use(None, "tool_call", content if content.startswith("{") else "{" + content)
     return Use(None, str(call.get("name")), call.get("arguments"))

@@ -1,9 +1,11 @@
-"""Logs written for tests, imported, and the pairs that they give, in short hand."""
+"""Logs written for tests, imported, and the pairs that they give, as short strings."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from streams.events import Event
 from streams.importing.importer import Importer
@@ -36,6 +38,11 @@ def imported(path: Path, **options: Any) -> tuple[list[list[Event]], Importer]:
     return [part.events for part in importer.read([path])], importer
 
 
+def pairs_of(paths: list[Path], format: str, settings: Settings) -> Iterator[LabelledPair]:
+    """The pairs of files of which all can be read."""
+    return mine(Importer(format, strict=True).read(paths), settings)
+
+
 def mined(path: Path, *, judge: str = "local", **options: Any) -> list[str]:
     """The pairs of a file or folder: query, verdict and positive, negatives."""
     pairs = mine(Importer(**options).read([path]), Settings(judge=judge))
@@ -46,7 +53,7 @@ def mined(path: Path, *, judge: str = "local", **options: Any) -> list[str]:
 
 
 def shape(events: list[Event]) -> list[Any]:
-    """Type of each event, with what tells it apart."""
+    """Type of each event, with its own fields."""
     fields = ("query", "doc_id", "about", "name", "text")
     found = []
     for event in events:

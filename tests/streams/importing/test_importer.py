@@ -1,10 +1,13 @@
-"""Whole imports: the unit is a trajectory."""
+"""Whole imports: the format of each file, trajectories one by one."""
 
+import importlib.metadata
 import json
 
 import pytest
 
 from schemas.errors import InputError
+from streams.importing import importer as importer_module
+from streams.importing.readers import Answered, Trajectory
 from tests.streams.importing.logs import imported, mined, shape, written
 
 
@@ -58,3 +61,124 @@ def test_progress(tmp_path):
     read = []
     imported(path, on_bytes=read.append)
     assert sum(read) == path.stat().st_size
+
+
+EVENT = {
+    "event_id": "e",
+    "trajectory_id": "t",
+    "seq": 0,
+    "occurred_at": "2026-11-01T00:00:00Z",
+    "agent": {"name": "a", "model": "m"},
+    "type": "answer",
+}
+CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (EVENT, "events"),
+        ({"result": [{"type": "output_text", "output": "x"}]}, "lrat"),
+        ([{"role": "assistant", "content": None, "tool_calls": [CALL]}], "openai"),
+        ({"output": [{"type": "function_call", "name": "x", "arguments": "{}"}]}, "openai"),
+        ({"messages": [{"role": "user", "content": "hello"}]}, "openai"),
+        ([{"role": "user", "content": [{"type": "text", "text": "hello"}]}], "openai"),
+        ([{"role": "assistant", "content": [{"type": "thinking", "thinking": "x"}]}], "anthropic"),
+        ({"uuid": "u", "sessionId": "s", "message": {"role": "user", "content": "x"}}, "anthropic"),
+        ([{"role": "user", "content": "<tool_response>x</tool_response>"}], "react"),
+        ({"schema_version": "ATIF-v1.6", "steps": []}, "atif"),
+    ],
+)
+def test_the_content_decides(tmp_path, value, name):
+    _, importer = imported(written(tmp_path, value))
+    assert list(importer.report.formats) == [name]
+
+
+def test_what_fits_none_is_refused_with_what_to_give(tmp_path):
+    path = written(tmp_path, {"doc_id": "d", "text": "a corpus, no log"})
+    _, importer = imported(path)
+    assert importer.report.problems == [
+        (
+            str(path),
+            "fits no format: give --format, one of events, lrat, openai, anthropic, react, atif",
+        )
+    ]
+    assert importer.report.exit_status == 1
+
+
+def test_what_fits_several_is_refused_with_the_candidates(tmp_path):
+    called = {"role": "assistant", "content": "<tool_call>{}</tool_call>", "tool_calls": [CALL]}
+    path = written(tmp_path, [called])
+    _, importer = imported(path)
+    assert importer.report.problems == [
+        (str(path), "fits several formats: give --format openai or --format react")
+    ]
+    events, _ = imported(path, format="openai")
+    assert events
+
+
+def test_a_format_that_does_not_exist(tmp_path):
+    with pytest.raises(InputError, match="no format 'csv'; there are auto, events, lrat, openai"):
+        imported(written(tmp_path, EVENT), format="csv")
+
+
+def test_each_file_of_a_folder_is_read_in_its_own_format(tmp_path):
+    written(tmp_path, EVENT, name="a.jsonl")
+    written(tmp_path, {"result": [{"type": "output_text", "output": "x"}]}, name="b.json")
+    _, importer = imported(tmp_path)
+    assert {name: counts.files for name, counts in importer.report.formats.items()} == {
+        "events": 1,
+        "lrat": 1,
+    }
+
+
+class Notes:
+    """A reader that somebody else adds."""
+
+    def fits(self, value):
+        return 2 if "notes" in value else 0
+
+    def key(self, value):
+        return None
+
+    def read(self, values):
+        yield Trajectory([Answered(values[0]["notes"])], own_id="n")
+
+
+def test_a_package_can_add_a_reader(tmp_path, monkeypatch):
+    class Point:
+        name = "notes"
+
+        @staticmethod
+        def load():
+            return Notes()
+
+    monkeypatch.setattr(importer_module, "entry_points", lambda group: [Point])
+    importer_module.readers.cache_clear()
+    try:
+        [events], importer = imported(written(tmp_path, {"notes": "1871"}))
+    finally:
+        importer_module.readers.cache_clear()
+    assert shape(events) == [("answer", "1871"), ("end",)]
+    assert list(importer.report.formats) == ["notes"]
+    assert importer_module.GROUP == "retrail.importers"
+    assert importlib.metadata.entry_points(group="retrail.importers") is not None
+
+
+def test_events_are_read_as_they_are_up_to_a_broken_one_of_their_trajectory(tmp_path):
+    other = EVENT | {"trajectory_id": "u"}
+    path = written(
+        tmp_path,
+        EVENT,
+        other,
+        EVENT | {"seq": -1},
+        EVENT | {"seq": 2},
+        other | {"seq": 1, "event_id": "f"},
+        name="events.jsonl",
+    )
+    events, importer = imported(path)
+    assert [(one.trajectory_id, one.seq) for [one] in events] == [("t", 0), ("u", 0), ("u", 1)]
+    [(place, problem)] = importer.report.problems
+    assert place == f"{path}:3"
+    assert "seq" in problem
+    assert json.loads(json.dumps(importer.report.as_json()))["formats"]["events"]["answers"] == 3

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from schemas.settings import Settings
-from streams.importing.offline import mine_paths
 from tests.shared_data import LRAT, needs_lrat
 from tests.streams.importing.logs import (
     HELPED,
@@ -14,6 +13,7 @@ from tests.streams.importing.logs import (
     REJECTED,
     imported,
     mined,
+    pairs_of,
     shape,
     written,
 )
@@ -23,7 +23,7 @@ from tests.streams.importing.real_pairs import EXPECTED
 @needs_lrat
 @pytest.mark.parametrize("name", ["1.json", "11.json", "14.json", "15.json"])
 def test_real_trajectories_give_the_pairs_worked_out_by_hand(name):
-    pairs = mine_paths([LRAT / name], "lrat", Settings(judge="none"))
+    pairs = pairs_of([LRAT / name], "lrat", Settings(judge="none"))
     assert [
         (name, p.browse_seq, p.rank, p.query, p.positive, " ".join(p.negatives)) for p in pairs
     ] == [row for row in EXPECTED if row[0] == name]
@@ -31,7 +31,7 @@ def test_real_trajectories_give_the_pairs_worked_out_by_hand(name):
 
 @needs_lrat
 def test_all_real_trajectories_are_mined_and_ended():
-    pairs = list(mine_paths([LRAT], "lrat", Settings(judge="none")))
+    pairs = list(pairs_of([LRAT], "lrat", Settings(judge="none")))
     assert len(pairs) == 14
     assert {pair.closed_by for pair in pairs} == {"end"}
     assert {(pair.verdict, pair.judge) for pair in pairs} == {("relevant", "none")}
@@ -180,7 +180,7 @@ BROWSECOMP = {
 
 def test_case_01_browsecomp_plus(tmp_path):
     path = written(tmp_path, BROWSECOMP)
-    [pair] = mine_paths([path], "auto", Settings())
+    [pair] = pairs_of([path], "auto", Settings())
     assert (pair.query, pair.positive, pair.negatives) == (
         "harbour lamp first lit year",
         "d2",

@@ -3,10 +3,9 @@
 import pytest
 
 from schemas.documents import Document
-from streams.importing.documents import Documents, url_key
+from streams.importing.hits import Documents, url_key
 from streams.importing.normalise import parts
-from streams.importing.report import Counts
-from streams.importing.steps import (
+from streams.importing.readers import (
     Answered,
     Asked,
     Call,
@@ -16,6 +15,7 @@ from streams.importing.steps import (
     Trajectory,
     Unknown,
 )
+from streams.importing.report import Counts
 from streams.importing.tools import ToolMap
 from tests.streams.importing.logs import shape
 

@@ -1,4 +1,4 @@
-"""What is said of an import."""
+"""Counts, warnings and exit status of an import."""
 
 import pytest
 
@@ -26,9 +26,9 @@ def report(**fields):
 def test_unlikely_figures_are_warnings_with_an_example_and_what_to_read(fields, warning):
     examples = {"search": "'lamp' gave ''", "open": "open of 'x'", "step": "dance"}
     found = report(**fields, examples=examples)
-    [said] = found.warnings()
-    assert said.startswith(f"lrat: {warning}")
-    assert "docs/import.md" in said
+    [given] = found.warnings()
+    assert given.startswith(f"lrat: {warning}")
+    assert "docs/import.md" in given
     assert found.exit_status == 3
     found.bad("x.json", "broken")
     assert found.exit_status == 3

@@ -38,7 +38,7 @@ def test_a_file_s_entries_come_first_and_inherit_what_they_leave_out(tmp_path):
     assert isinstance(kb, SearchTool)
     assert isinstance(search, SearchTool)
     assert (kb.query, kb.id) == (("needle",), search.id)
-    assert next(kb.expressions()).findall("#7\n#8") == ["7", "8"]
+    assert kb.expressions()[0].findall("#7\n#8") == ["7", "8"]
     assert tools.find("open") is kb
     assert isinstance(tools.find("kb_read"), OpenTool)
     assert isinstance(tools.find("visit"), OtherTool)
@@ -51,7 +51,7 @@ def test_a_file_s_entries_come_first_and_inherit_what_they_leave_out(tmp_path):
         ("[[search]\n", "cannot be read"),
         ("[[serach]]\nnames = []\n", "serach: Extra inputs are not permitted"),
         ('[[search]]\nquery = ["q"]\n', "search.0.names: Field required"),
-        ("[[search]]\nnames = []\npatterns = ['(']\n", "is no regular expression"),
+        ("[[search]]\nnames = []\npatterns = ['(']\n", "is not a regular expression"),
         ("[[search]]\nnames = []\npatterns = ['x']\n", "has no group"),
     ],
 )

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from streams.importing.results import answers
-from streams.importing.steps import Call
+from streams.importing.hits import answers
+from streams.importing.readers import Call
 from streams.importing.tools import SearchTool, ToolMap
 
 SEARCH = ToolMap.load().find("search")

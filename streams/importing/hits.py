@@ -1,22 +1,26 @@
-"""Hits in the result of a search: in JSON or in text, of one query or of several."""
+"""Hits in the result of a search (JSON or text, one query or several), and their documents."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any
+from urllib.parse import urlsplit
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.documents import Document, content_hash
 from streams.importing.files import loads
-from streams.importing.steps import Call
+from streams.importing.readers import Call
 from streams.importing.tools import SearchTool, at, first, texts
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True, gc=False):
     """A hit as the search wrote it.
 
     Attributes:
-        doc_id: its id; empty if only its text may name it.
-        others: what also may be its id in ``documents``, or name it when it is opened.
+        doc_id: its id; empty if the hit has only a text.
+        others: other ids and names of it, in ``documents`` or in calls that open it.
         text: of the document, or of a part of it.
     """
 
@@ -32,10 +36,10 @@ Answer = tuple[str, list[Found]]
 
 
 def answers(queries: list[str], call: Call, tool: SearchTool) -> tuple[list[Answer], bool]:
-    """One query with its hits for each query that the result answers; and whether it is ambiguous.
+    """Each query that the result answers, with its hits; and whether the result is ambiguous.
 
-    It is if there are several queries, and nothing in the result says whose hits they are: then
-    all are hits of the first query.
+    A result is ambiguous if nothing in it assigns the hits to one of several queries: then all are
+    hits of the first query.
     """
     if call.failed:
         return [(queries[0], [])], False
@@ -58,7 +62,7 @@ def answers(queries: list[str], call: Call, tool: SearchTool) -> tuple[list[Answ
 
 
 def _beside(doc_ids: tuple[str, ...], hits: list[Found]) -> list[Found]:
-    """Ids that stand beside the result; what the result calls its hits are other names of them."""
+    """Hits with the ids that stand beside the result; the ids in the result are other names."""
     if len(hits) != len(doc_ids):
         return [Found(doc_id) for doc_id in doc_ids]
     return [
@@ -113,31 +117,31 @@ def _hit(item: Any, tool: SearchTool) -> Found | None:
 
 
 def _in_text(text: str, tool: SearchTool) -> list[Found]:
-    return [hit for _, hit in _matches(text, tool)]
+    return [_named(match) for match in _matches(text, tool)]
 
 
-def _matches(text: str, tool: SearchTool) -> list[tuple[int, Found]]:
-    """Place and hit of each match of the first pattern that matches."""
+def _matches(text: str, tool: SearchTool) -> list[re.Match[str]]:
+    """All matches of the first pattern that matches."""
     for pattern in tool.expressions():
-        found = [
-            (match.start(), Found(doc_id, title=(match.groupdict().get("title") or "").strip()))
-            for match in pattern.finditer(text)
-            if (doc_id := match["id"].strip())
-        ]
-        if found:
+        if found := [match for match in pattern.finditer(text) if match["id"].strip()]:
             return found
     return []
 
 
+def _named(match: re.Match[str]) -> Found:
+    title = match["title"] if "title" in match.re.groupindex else None
+    return Found(match["id"].strip(), title=(title or "").strip())
+
+
 def _split_text(queries: list[str], text: str, tool: SearchTool) -> list[Answer]:
-    """Hits by the heading that they stand under; a heading repeats a query."""
+    """Hits by the heading above them; a heading repeats a query."""
     headings = _headings(queries, text)
     if not headings:
         return []
     by_query: dict[str, list[Found]] = {query: [] for _, query in headings}
-    for place, hit in _matches(text, tool):
-        above = [query for start, query in headings if start <= place]
-        by_query[above[-1] if above else headings[0][1]].append(hit)
+    for match in _matches(text, tool):
+        above = [query for start, query in headings if start <= match.start()]
+        by_query[above[-1] if above else headings[0][1]].append(_named(match))
     return list(by_query.items())
 
 
@@ -172,3 +176,59 @@ def _repeats(line: str, query: str) -> bool:
         return False
     quoted = before[-1:] in _QUOTES and after[:1] in _QUOTES and bool(before and after)
     return quoted or (_LABEL.fullmatch(before) is not None and not after.strip(" \t\r:.*_#"))
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Documents:
+    """Ids of the documents, and digests of their texts; about 300 bytes of memory each."""
+
+    def __init__(self, documents: Iterable[Document] = ()) -> None:
+        self._ids: set[str] = set()
+        self._by_content: dict[str, str] = {}
+        for document in documents:
+            self.put(document)
+
+    def put(self, document: Document) -> None:
+        """Add or replace a document."""
+        self._ids.add(document.doc_id)
+        for text in {document.text, document.embedded_text()}:
+            self._by_content[content_hash(text.strip())] = document.doc_id
+
+    def remove(self, doc_id: str) -> None:
+        """Delete a document."""
+        self._ids.discard(doc_id)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def find(self, hit: Found) -> str | None:
+        """The id of a hit's document: by its id, by its other ids, by its whole text."""
+        for name in (hit.doc_id, *hit.others):
+            if name in self._ids:
+                return name
+        same = self._by_content.get(content_hash(hit.text.strip())) if hit.text else None
+        return same if same in self._ids else None
+
+
+def url_key(name: str) -> str | None:
+    """A normalised URL, for comparison; ``None`` if ``name`` is not an HTTP URL.
+
+    The scheme (http or https), the default port, the fragment and a trailing slash are ignored.
+
+    >>> url_key("https://Example.org:443/lamp/#history") == url_key("http://example.org/lamp")
+    True
+    """
+    if "://" not in name:
+        return None
+    try:
+        parts = urlsplit(name)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        return None
+    place = parts.hostname if port in (None, _PORTS[parts.scheme]) else f"{parts.hostname}:{port}"
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{place}{parts.path.rstrip('/')}{query}"
