@@ -18,7 +18,7 @@ from schemas.events import Event
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
-from serving.search.retriever import Hit as FoundHit
+from serving.retriever import Hit as FoundHit
 from simulation import fleet
 from simulation.fleet import Assignment, Progress, SearchMany
 from simulation.scripted import (

@@ -79,7 +79,7 @@ class SearchClient:
     Args:
         url: where it listens.
         token: default ``RETRAIL_SERVE_TOKEN``, else none.
-        agent: name of the agent; default: the server's ``RETRAIL_SERVE_AGENT``.
+        agent: name of the agent; default: ``agent``.
         model: its language model; agents of one model share a verbosity when pairs are weighted.
         tenant: whose trajectories these are.
         timeout: seconds to wait for a connection, and for each part of an answer.
@@ -209,7 +209,7 @@ class ServedTrajectory:
     """An agent's work on one task, which the server publishes; for any number of threads.
 
     Each method has an ``a…`` twin to be awaited. A trajectory that is silent for
-    ``RETRAIL_SERVE_IDLE_SECONDS`` is ended by the server.
+    half of ``RETRAIL_MINE_IDLE_SECONDS`` is ended by the server.
 
     Attributes:
         name: by which requests name it.

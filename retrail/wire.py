@@ -126,7 +126,7 @@ def outcome_report(
     report_id: str,
     at: datetime,
 ) -> Record:
-    """A later outcome as a record of the topic outcomes (``schemas.outcomes``).
+    """A later outcome as a record of the topic outcomes (``schemas.events``).
 
     >>> at = datetime.fromisoformat("2026-11-23T10:00:00+00:00")
     >>> outcome_report("task-17", "correct", source="user", agent="me", report_id="1", at=at).key

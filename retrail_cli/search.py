@@ -38,7 +38,7 @@ def search(
     from dataclasses import asdict
 
     from schemas.settings import load
-    from serving.search.retriever import Retriever
+    from serving.retriever import Retriever
 
     with Retriever(load()) as retriever:
         result = retriever.search(query, k)
@@ -83,7 +83,7 @@ def serve(
       curl -s localhost:8080/v1/search -H 'Content-Type: application/json' \\
            -d '{"query": "how do I open a gzip file", "k": 5}'
     """
-    from serving.api.http_api import create_app
+    from serving.http_api import create_app
 
     _listen(_settings(), host, port, without_token, create_app, "Serving search on {}")
 
@@ -114,12 +114,12 @@ def mcp(
     import logging
     from functools import partial
 
-    from serving.api import mcp_server
+    from serving import mcp_server
 
     settings = _settings()
     logging.getLogger("mcp").setLevel(logging.WARNING)
     if transport == "streamable-http":
-        create_app = partial(mcp_server.create_http_app, host=host)
+        create_app = partial(mcp_server.create_http_app, settings, host=host)
         text = "Serving the tools search and open_document on {}/mcp"
         _listen(settings, host, port, without_token, create_app, text)
     else:
@@ -140,8 +140,8 @@ def _parts(settings: "Settings") -> tuple[Any, Any]:
     """Retriever and publisher, once the broker answers."""
     from retrail_runtime.kafka import require_broker
     from schemas.topics import Topics
-    from serving.api import running
-    from serving.search.retriever import Retriever
+    from serving import running
+    from serving.retriever import Retriever
 
     require_broker(settings, [Topics.of(settings).trajectory_events])
     return Retriever(settings), running.publisher(settings)
@@ -152,14 +152,14 @@ def _listen(
     host: str,
     port: int,
     without_token: bool,
-    create_app: Callable[["Settings", Callable[[], AbstractAsyncContextManager[Any]]], Any],
+    create_app: Callable[[Callable[[], AbstractAsyncContextManager[Any]]], Any],
     text: str,
 ) -> None:
     """Serve an application until a signal ends it."""
-    from serving.api import running
+    from serving import running
 
     with running.listen(host, port, settings, without_token=without_token) as listener:
         parts = _parts(settings)
-        app = create_app(settings, lambda: running.serving(settings, *parts))
+        app = create_app(lambda: running.serving(settings, *parts))
         typer.echo(f"{text.format(running.address(listener))} (Ctrl-C stops).", err=True)
         running.serve(app, listener, settings, host=host)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from retrail_cli.output import counted
-from schemas.choices import JudgeName, ProfileName
+from schemas import JudgeName, ProfileName
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Outgoing

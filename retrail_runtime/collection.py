@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.choices import SearchMode
+from schemas import SearchMode
 
 VECTOR_FIELD = "embedding"
 ID_FIELD = "doc_id"

@@ -13,7 +13,17 @@ import orjson
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from schemas.base import Contract, Count, DocId, Moment, Tenant, TrajectoryId, Version
+from schemas.base import (
+    Change,
+    Contract,
+    Count,
+    DocId,
+    Moment,
+    Tenant,
+    TrajectoryId,
+    Version,
+    decode_change,
+)
 from schemas.base import describe as describe
 from schemas.errors import InvalidRecordError
 
@@ -217,3 +227,32 @@ def count_tokens(text: str) -> int:
     6
     """
     return len(_TOKEN.findall(text))
+
+
+# -- Topic outcomes --------------------------------------------------------------------------------
+
+ReportedOutcome = Literal["correct", "incorrect"]
+
+
+class OutcomeReport(Contract):
+    """An outcome that became known after the trajectory's ``end`` (compacted topic ``outcomes``).
+
+    The last report about a trajectory replaces the outcome of its ``end`` event; an empty value
+    withdraws it. Reports are kept as long as pairs are: a run may replay a pair of any age.
+
+    Attributes:
+        trajectory_id: as in its events; the record's key too.
+        outcome: whether its answer was right.
+        reported_at: when the report was made.
+        source: who reports it, for instance ``user`` or the name of an evaluation.
+    """
+
+    trajectory_id: TrajectoryId
+    outcome: ReportedOutcome
+    reported_at: Moment
+    source: Annotated[str, Field(max_length=128)] = ""
+
+
+def read_outcome(key: bytes | None, value: bytes | None) -> Change[OutcomeReport]:
+    """The change that a record of ``outcomes`` makes; never raises."""
+    return decode_change(OutcomeReport, "trajectory_id", key, value)

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas import base
+from schemas import ProfileName, base
 from schemas.base import Contract, Count, DocId, Offset, Tenant, TrajectoryId, Version, canonical
-from schemas.choices import ProfileName
 from schemas.events import Agent, Outcome
 from schemas.judged import JudgeLabel
 

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.choices import JudgeName, ProfileName, SearchMode
+from schemas import JudgeName, ProfileName, SearchMode
 from schemas.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
@@ -178,12 +178,6 @@ class TrainSettings(BaseModel):
     train_micro_batch_tokens: PositiveInt = Field(
         4096, description="padded tokens that are encoded together; bounds the memory of a pass"
     )
-    train_activation_tokens: int = Field(
-        12_288,
-        ge=0,
-        description="padded tokens of a batch whose activations are kept; texts beyond are encoded "
-        "twice (GradCache), so memory does not grow with the batch",
-    )
     train_lora_rank: int = Field(
         0, ge=0, description="rank of LoRA adapters (retrail-server[lora]); 0 trains all weights"
     )
@@ -255,16 +249,11 @@ class ServeSettings(BaseModel):
     serve_concurrency: PositiveInt = Field(
         64, description="requests at once; more get status 503 with Retry-After: 1"
     )
-    serve_max_body: PositiveInt = Field(1024 * 1024, description="largest request body in bytes")
-    serve_idle_seconds: PositiveFloat = Field(
-        900.0,
-        description="seconds without a call that end a trajectory; below RETRAIL_MINE_IDLE_SECONDS",
+    serve_deadline_seconds: PositiveFloat = Field(
+        10.0, description="seconds to answer a search or an opening; later ones get status 503"
     )
     serve_max_trajectories: PositiveInt = Field(
         10_000, description="open trajectories at once; one more ends the least recently used one"
-    )
-    serve_agent: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        "agent", description="name of agents that do not give one"
     )
 
 

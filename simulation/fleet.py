@@ -7,8 +7,8 @@ from typing import TypeVar
 from retrail import Publisher, PublishError, Timeout, Trajectory
 from schemas.errors import DeliveryError
 from schemas.settings import Settings
-from serving.search.retriever import Hit as FoundHit
-from serving.search.retriever import Retriever
+from serving.retriever import Hit as FoundHit
+from serving.retriever import Retriever
 from simulation.corpus import Need
 from simulation.scripted import (
     AGENT_NAME,

@@ -22,7 +22,7 @@ from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Hit, Retriever
+from serving.retriever import Hit, Retriever
 from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 from trainer.model.encoder import Encoder

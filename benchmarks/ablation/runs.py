@@ -7,7 +7,7 @@ from functools import cached_property
 
 from benchmarks import oracle
 from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from schemas.choices import ProfileName
+from schemas import ProfileName
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from simulation import fleet

@@ -13,10 +13,10 @@ from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
 from retrail_runtime.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
 from schemas.settings import Settings
-from serving.search import target
-from serving.search.async_retriever import AsyncRetriever
-from serving.search.retriever import Retriever
-from serving.search.target import CONSISTENCY
+from serving import target
+from serving.async_retriever import AsyncRetriever
+from serving.retriever import Retriever
+from serving.target import CONSISTENCY
 
 K = 10
 SEARCHES = 1_000

@@ -13,7 +13,7 @@ from benchmarks.index.searching import K, percentile
 from benchmarks.index.world import Figures, World
 from schemas.documents import embedded_text
 from schemas.errors import RetrailError
-from serving.search.retriever import Hit, Retriever, SearchResult
+from serving.retriever import Hit, Retriever, SearchResult
 from trainer.model.encoder import Encoder
 
 CALM_SECONDS = 5.0

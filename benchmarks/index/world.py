@@ -25,7 +25,7 @@ from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search import target
+from serving import target
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 

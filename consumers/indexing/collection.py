@@ -31,7 +31,7 @@ from retrail_runtime.collection import (
     VECTOR_FIELD,
     cut,
 )
-from schemas.choices import SearchMode
+from schemas import SearchMode
 from schemas.documents import embedded_text
 
 INDEXED_FIELDS: dict[SearchMode, tuple[str, ...]] = {

@@ -10,11 +10,11 @@ from typing import ClassVar, NamedTuple
 from consumers.training import metrics
 from retrail_runtime.kafka import Record
 from retrail_runtime.mirror import Row, Table, TopicMirror, rows_of
-from schemas import documents, outcomes, pairs
+from schemas import documents, events, pairs
 from schemas.base import Change
 from schemas.documents import Document
 from schemas.errors import InvalidRecordError
-from schemas.outcomes import ReportedOutcome
+from schemas.events import ReportedOutcome
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
@@ -197,7 +197,7 @@ class OutcomeMirror(TopicMirror):
 
     def decode(self, record: Record) -> Change[Row]:
         """The row of a report."""
-        change = outcomes.read_change(record.key, record.value)
+        change = events.read_outcome(record.key, record.value)
         return Change(change.key, (change.value.outcome,) if change.value else None, change.error)
 
     @contextmanager

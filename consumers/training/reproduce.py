@@ -26,10 +26,10 @@ from consumers.training.mirrors import Mirrors
 from consumers.training.run import frozen_examples, train_child
 from retrail_runtime import data_dir, kafka
 from retrail_runtime.kafka import require_broker
-from schemas import outcomes
+from schemas import events
 from schemas.documents import Document
 from schemas.errors import InputError
-from schemas.outcomes import ReportedOutcome
+from schemas.events import ReportedOutcome
 from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from schemas.settings import Settings
@@ -331,7 +331,7 @@ def _reported(settings: Settings, manifest: RunManifest) -> Mapping[str, Reporte
     for topic in {span.topic for span in manifest.outcome_ranges}:
         ends = lineage.ends_of(manifest.outcome_ranges, topic)
         for record in kafka.read_to_end(settings, topic, end=ends):
-            change = outcomes.read_change(record.key, record.value)
+            change = events.read_outcome(record.key, record.value)
             if change.key is not None and change.value is not None:
                 known[change.key] = change.value.outcome
             elif change.key is not None:

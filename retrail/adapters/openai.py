@@ -66,7 +66,7 @@ contain help. To read a document use open_document with its doc_id.""",
         },
     },
 ]
-"""Name, description and JSON schema of each tool; those of ``serving.trajectories.tools``."""
+"""Name, description and JSON schema of each tool; those of ``serving.tools``."""
 
 _OPERATIONS = {"search": "search", "open_document": "open"}
 _MISTAKES = (404, 413, 422)

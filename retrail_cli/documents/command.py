@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retrail_cli.output import bar, counted
-from schemas.choices import DocumentFormat
+from schemas import DocumentFormat
 
 if TYPE_CHECKING:
     from retrail_cli.documents.chunking import Chunking

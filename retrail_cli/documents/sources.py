@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from retrail_cli.documents import texts
 from retrail_runtime.files import read_json_lines
+from schemas import DocumentFormat
 from schemas.base import describe
-from schemas.choices import DocumentFormat
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
 

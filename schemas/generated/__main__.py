@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas import events, judged
 from schemas.documents import Document
-from schemas.outcomes import OutcomeReport
+from schemas.events import OutcomeReport
 from schemas.pairs import LabelledPair
 from schemas.releases import Live, Release
 from schemas.runs import RunManifest

@@ -17,7 +17,7 @@ from schemas.pairs import LabelledPair
 from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Hit, Retriever
+from serving.retriever import Hit, Retriever
 from simulation import fleet
 from simulation.corpus import Corpus, Need
 from simulation.demo import measure, stages

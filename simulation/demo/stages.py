@@ -15,7 +15,7 @@ from schemas.errors import BrokerUnavailableError, NoIndexError, RetrailError
 from schemas.pairs import LabelledPair, decode
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 
 MINING_PATIENCE = 120.0
 """Seconds without any progress of judge or miner after which the demo gives up."""

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import asdict
 
-from schemas.choices import ProfileName
+from schemas import ProfileName
 from schemas.errors import InvalidRecordError
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id

@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from schemas.choices import ProfileName
+from schemas import ProfileName
 from schemas.events import Verdict
 from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
 

@@ -7,7 +7,7 @@ from benchmarks import oracle
 from benchmarks.in_memory import watch
 from schemas.documents import Document
 from schemas.events import Event, parse
-from serving.search.retriever import Hit
+from serving.retriever import Hit
 from simulation import fleet
 from simulation.corpus import Need
 from tests.streams.judged_log import browse, numbered, search

@@ -13,7 +13,7 @@ from deploy.milvus import MilvusLite
 from retrail_runtime.collection import Build
 from schemas.releases import Model
 from schemas.settings import Settings
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.servers.milvus_standalone import MilvusStandalone
 from tests.servers.milvus_wheel import require_platform

@@ -18,7 +18,7 @@ from retrail_runtime.collection import Build
 from schemas.errors import InputError
 from schemas.releases import Model
 from schemas.settings import Settings
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.started_servers import on_both, standalone_in_faults
 from tests.waiting import eventually

@@ -18,7 +18,7 @@ from schemas.errors import RegistryError
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.consumers.training.world import World, small
 from tests.started_servers import on_s3

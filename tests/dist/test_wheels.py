@@ -28,11 +28,11 @@ CLIENT_EXTRAS = {
 }
 SERVER_EXTRAS = {
     "streams": "streams.judge.judge_worker",
-    "search": "serving.search.retriever",
+    "search": "serving.retriever",
     "s3": "s3fs",
     "train": "trainer.fit.finetune",
     "lora": "peft",
-    "serve": "serving.api.http_api",
+    "serve": "serving.http_api",
     "parquet": "pyarrow",
     "local": "milvus_lite",
 }

@@ -14,7 +14,7 @@ from deploy.stack import ROLES, LocalStack
 from retrail_cli import main
 from schemas.errors import NoIndexError
 from schemas.settings import Settings
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from retrail import wire
 from retrail.errors import InvalidEventError
 from schemas import events, topics
-from schemas.events import parse
-from schemas.outcomes import OutcomeReport
+from schemas.events import OutcomeReport, parse
 
 AT = datetime(2026, 11, 23, 10, 0, 0, 123456, tzinfo=UTC)
 SENDER = wire.Sender("task-17", "my-agent", "qwen3-30b", "acme")

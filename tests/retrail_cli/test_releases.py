@@ -9,7 +9,7 @@ import pytest
 
 import consumers.training.worker
 import simulation.demo.command
-from serving.search.retriever import Hit
+from serving.retriever import Hit
 
 
 def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_search_prints_hits_as_a_table_and_as_json(
             assert (query, k) == ("when was it built", 3)
             return SimpleNamespace(hits=[hit], retriever_version=2)
 
-    monkeypatch.setattr("serving.search.retriever.Retriever", Retriever)
+    monkeypatch.setattr("serving.retriever.Retriever", Retriever)
     table = retrail("search", "when was it built", "-k", 3).out
     assert "Bridges Built in 1965." in table
     assert "1 hit from release 2." in table

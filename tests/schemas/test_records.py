@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import documents, outcomes
+from schemas import documents, events
 from schemas.base import Change
 from schemas.documents import Document
-from schemas.outcomes import OutcomeReport
+from schemas.events import OutcomeReport
 
 Read = Callable[[bytes | None, bytes | None], Change]
-READERS: list[Read] = [documents.read_change, outcomes.read_change]
+READERS: list[Read] = [documents.read_change, events.read_outcome]
 
 
 def test_a_document_is_read_as_it_was_written() -> None:
@@ -24,7 +24,7 @@ def test_a_document_is_read_as_it_was_written() -> None:
 
 def test_an_outcome_is_read_as_it_was_written() -> None:
     report = OutcomeReport(trajectory_id="t", outcome="correct", reported_at=datetime.now(UTC))
-    assert outcomes.read_change(b"t", report.to_json()) == Change("t", report)
+    assert events.read_outcome(b"t", report.to_json()) == Change("t", report)
 
 
 @pytest.mark.parametrize("read", READERS)

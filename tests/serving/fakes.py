@@ -8,11 +8,11 @@ from typing import Any
 from retrail import Trajectory
 from schemas.documents import Document
 from schemas.settings import Settings
-from serving.api.http_api import create_app
-from serving.search.async_retriever import AsyncRetriever
-from serving.search.retriever import Hit, SearchResult
-from serving.trajectories.service import SearchService
-from serving.trajectories.sessions import Agent
+from serving.async_retriever import AsyncRetriever
+from serving.http_api import create_app
+from serving.retriever import Hit, SearchResult
+from serving.service import SearchService
+from serving.sessions import Agent
 
 TEXTS = {
     "gzip": "Open a gzip file with gzip.open, in binary or text mode.",
@@ -107,7 +107,7 @@ class World:
     def __init__(self, **changes: object) -> None:
         self.settings = Settings.model_validate(changes)
         self.retriever, self.log = FakeRetriever(), Remembering()
-        self.app = create_app(self.settings, self._running)
+        self.app = create_app(self._running)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[SearchService]:

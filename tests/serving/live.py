@@ -8,7 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from schemas.settings import Settings
-from serving.api.running import address, listen
+from serving.running import address, listen
 from tests.waiting import eventually
 
 

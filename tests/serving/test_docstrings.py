@@ -5,8 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from serving.api import problems
-from serving.trajectories import sessions, tools
+from serving import problems, sessions, tools
 
 MODULES = [problems, sessions, tools]
 

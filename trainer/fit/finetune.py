@@ -42,6 +42,9 @@ WEIGHT_DECAY = 0.01
 
 MAX_GRADIENT_NORM = 1.0
 
+MICRO_BATCHES_KEPT = 3
+"""Micro-batches of a batch whose activations are kept; texts beyond them are encoded twice."""
+
 LORA_SCALE = 2
 """LoRA's alpha over its rank."""
 
@@ -99,7 +102,7 @@ def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
         max_tokens=settings.index_max_tokens,
         seed=settings.train_seed,
         tokens_at_once=settings.train_micro_batch_tokens,
-        tokens_kept=settings.train_activation_tokens,
+        tokens_kept=MICRO_BATCHES_KEPT * settings.train_micro_batch_tokens,
         lora_rank=settings.train_lora_rank,
     )
 

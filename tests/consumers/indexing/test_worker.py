@@ -17,7 +17,7 @@ from schemas.base import DeadLetter
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.started_servers import standalone_in_faults
 from tests.waiting import eventually

@@ -12,7 +12,7 @@ from retrail import Publisher
 from retrail_runtime import kafka
 from schemas import documents
 from schemas.documents import Document
-from schemas.outcomes import OutcomeReport
+from schemas.events import OutcomeReport
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings

@@ -11,7 +11,7 @@ from consumers.training.reproduce import EXPECTED, Kind, Verified, compare, repr
 from consumers.training.worker import train_now
 from schemas.documents import Document
 from schemas.errors import InputError
-from schemas.outcomes import ReportedOutcome
+from schemas.events import ReportedOutcome
 from schemas.pairs import LabelledPair
 from schemas.runs import Range, SelectionRules, TrainingFile
 from schemas.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from retrail.http import SearchClient
-from serving.api.guards import guarded
+from serving.guards import guarded
 from tests.serving.fakes import World
 from tests.serving.live import listening
 

@@ -10,7 +10,7 @@ from retrail import ServeError
 from retrail.adapters.openai import DEFINITIONS, RetrailTools
 from retrail.http import SearchClient
 from schemas.errors import NoIndexError
-from serving.trajectories import tools as contract
+from serving import tools as contract
 from tests.serving.fakes import TEXTS, World
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrail_cli.documents.sources import Fields, documents_of_lines, lines_of, source_of
-from schemas.choices import DocumentFormat
+from schemas import DocumentFormat
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
 

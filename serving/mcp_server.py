@@ -9,8 +9,8 @@ streamable HTTP from 2026-07-28     has no sessions: the model repeats ``traject
                                     result, or the client sends the header ``Retrail-Trajectory``
 ==================================  ================================================================
 
-A session that is silent for ``serve_idle_seconds`` has its trajectory ended; the next call begins
-another one. Agents are named by their client (``clientInfo.name``), or by ``Retrail-Agent``.
+A session without a call for half of ``mine_idle_seconds`` has its trajectory ended; the next call
+begins another one. Agents are named by their client (``clientInfo.name``), or by ``Retrail-Agent``.
 """
 
 import asyncio
@@ -39,17 +39,16 @@ from retrail import Publisher
 from retrail_runtime.signals import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
-from serving.api.guards import MCP_PATH
-from serving.api.problems import failure_of
-from serving.api.running import serving
-from serving.errors import UnknownDocumentError
-from serving.trajectories import tools
-from serving.trajectories.service import SearchService
-from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller
-from serving.trajectories.tools import OpenedDocument, SearchAnswer
+from serving import tools
+from serving.guards import MAX_BODY, MCP_PATH
+from serving.problems import UnknownDocumentError, failure_of
+from serving.running import serving
+from serving.service import SearchService
+from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller
+from serving.tools import OpenedDocument, SearchAnswer
 
 if TYPE_CHECKING:
-    from serving.search.retriever import Retriever
+    from serving.retriever import Retriever
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
@@ -119,7 +118,7 @@ def create_server(
         trajectory_id: _Trajectory = None,
     ) -> SearchAnswer:
         with _tool_errors():
-            caller = _caller(context, settings, trajectory_id)
+            caller = _caller(context, trajectory_id)
             return await _service(context).search(caller, query, k, reasoning)
 
     @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=reads)
@@ -130,7 +129,7 @@ def create_server(
         trajectory_id: _Trajectory = None,
     ) -> OpenedDocument:
         with _tool_errors():
-            caller = _caller(context, settings, trajectory_id)
+            caller = _caller(context, trajectory_id)
             return await _service(context).open(caller, doc_id, reasoning)
 
     return server
@@ -161,7 +160,7 @@ def create_http_app(settings: Settings, running: Running, *, host: str) -> Starl
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         host=host,
-        max_request_body_size=settings.serve_max_body,
+        max_request_body_size=MAX_BODY,
         max_sessions=settings.serve_max_trajectories,
     )
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", show_metrics)):
@@ -218,13 +217,13 @@ def _service(context: _Context) -> SearchService:
     return context.request_context.lifespan_context.service
 
 
-def _caller(context: _Context, settings: Settings, trajectory_id: str | None) -> Caller:
+def _caller(context: _Context, trajectory_id: str | None) -> Caller:
     """Who calls a tool, and in which trajectory: see the table above."""
     headers: Mapping[str, str] = context.headers or {}
     client = context.session.client_params
     name = headers.get("retrail-agent") or (client.client_info.name if client else "")
     agent = Agent(
-        name=(name or settings.serve_agent)[:LONGEST_NAME],
+        name=(name or DEFAULT_AGENT)[:LONGEST_NAME],
         model=headers.get("retrail-model", "")[:LONGEST_NAME],
         tenant=headers.get("retrail-tenant", "")[:LONGEST_NAME],
     )

@@ -21,12 +21,15 @@ from retrail import Trajectory
 from serving import metrics
 
 if TYPE_CHECKING:
-    from serving.search.retriever import SearchResult
+    from serving.retriever import SearchResult
 
 TRAJECTORY_HEADER = "Retrail-Trajectory"
 """Names the trajectory of a request, and of its answer."""
 HANDLE = r"^[A-Za-z0-9._:~-]{1,160}$"
 """What a client may send; every trajectory id that an answer gives is one, too."""
+
+DEFAULT_AGENT = "agent"
+"""Of callers that name none."""
 
 Outcome = Literal["correct", "incorrect", "unknown"]
 EndedBy = Literal["end", "idle", "full", "shutdown"]

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.settings import Settings
-from serving.api import guards
+from serving import guards
 
 TOKEN = "correct horse"
 
@@ -47,9 +47,16 @@ def client(app: ASGIApp, base: str = "http://127.0.0.1:8080") -> httpx.AsyncClie
 
 
 def guarded(
-    echo: Echo, host: str = "127.0.0.1", *, body_seconds: float = 30.0, **settings: Any
+    echo: Echo,
+    host: str = "127.0.0.1",
+    *,
+    max_body: int = guards.MAX_BODY,
+    body_seconds: float = 30.0,
+    **settings: Any,
 ) -> ASGIApp:
-    return guards.guarded(echo, Settings(**settings), host=host, body_seconds=body_seconds)
+    return guards.guarded(
+        echo, Settings(**settings), host=host, max_body=max_body, body_seconds=body_seconds
+    )
 
 
 def problem_of(response: httpx.Response) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def test_a_body_over_the_limit_is_refused_declared_or_not() -> None:
 
     async def go() -> None:
         echo = Echo()
-        async with client(guarded(echo, serve_max_body=100)) as http:
+        async with client(guarded(echo, max_body=100)) as http:
             assert (await http.post("/v1/open", content=b"x" * 100)).text == "100"
             assert (await http.post("/v1/open", content=chunks(10))).text == "100"
             assert echo.reached == 2

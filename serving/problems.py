@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
-from serving.errors import UnknownDocumentError
-from serving.trajectories.sessions import TRAJECTORY_HEADER
+from serving.sessions import TRAJECTORY_HEADER
 
 PROBLEM = "application/problem+json"
 
@@ -38,6 +37,19 @@ def problem(
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail} | more
     content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return Response(content, status, headers, PROBLEM)
+
+
+class UnknownDocumentError(RetrailError):
+    """An agent opened a document that the index does not hold.
+
+    Attributes:
+        doc_id: as the agent gave it.
+        trajectory_id: its trajectory, where the caller may not know it.
+    """
+
+    def __init__(self, doc_id: str, trajectory_id: str = "") -> None:
+        super().__init__("The index holds no document with this id. Use a doc_id of a search hit.")
+        self.doc_id, self.trajectory_id = doc_id, trajectory_id
 
 
 @dataclass(frozen=True, slots=True)

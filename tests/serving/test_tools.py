@@ -1,7 +1,7 @@
 """What an agent sees of hits and documents."""
 
-from serving.search.retriever import Hit, SearchResult
-from serving.trajectories.tools import SNIPPET_CHARS, SearchAnswer, ShownHit
+from serving.retriever import Hit, SearchResult
+from serving.tools import SNIPPET_CHARS, SearchAnswer, ShownHit
 
 
 def test_a_hit_shows_the_beginning_of_its_text() -> None:

@@ -13,10 +13,10 @@ import structlog
 from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
-from serving.errors import UnknownDocumentError
-from serving.search.async_retriever import AsyncRetriever
-from serving.trajectories.sessions import Caller, Session, Sessions, TrajectoryPublisher
-from serving.trajectories.tools import OpenedDocument, SearchAnswer
+from serving.async_retriever import AsyncRetriever
+from serving.problems import UnknownDocumentError
+from serving.sessions import Caller, Session, Sessions, TrajectoryPublisher
+from serving.tools import OpenedDocument, SearchAnswer
 
 SWEEP_SECONDS = 5.0
 """Between two looks for trajectories that have been silent for too long."""
@@ -42,7 +42,7 @@ class SearchService:
         self._was_ready: bool | None = None
         self.sessions = Sessions(
             publisher,
-            idle_seconds=settings.serve_idle_seconds,
+            idle_seconds=settings.mine_idle_seconds / 2,
             most=settings.serve_max_trajectories,
         )
 

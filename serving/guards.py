@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.settings import Settings
 from serving import metrics
-from serving.api.problems import problem
+from serving.problems import problem
 
 UNGUARDED = ("/healthz", "/readyz")
 """What a probe must reach without a token, and while the server is busy."""
@@ -28,13 +28,20 @@ BODY_SECONDS = 30.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 MCP_PATH = "/mcp"
+MAX_BODY = 1024 * 1024
+"""Bytes of a request."""
 
 
 def guarded(
-    app: ASGIApp, settings: Settings, *, host: str, body_seconds: float = BODY_SECONDS
+    app: ASGIApp,
+    settings: Settings,
+    *,
+    host: str,
+    max_body: int = MAX_BODY,
+    body_seconds: float = BODY_SECONDS,
 ) -> ASGIApp:
     """``app`` behind all guards, for a server that listens on ``host``."""
-    app = BodyLimit(app, settings.serve_max_body, body_seconds)
+    app = BodyLimit(app, max_body, body_seconds)
     app = ConcurrencyLimit(app, settings.serve_concurrency)
     if settings.serve_token is not None:
         token = BearerToken(settings.serve_token.get_secret_value())
@@ -133,7 +140,7 @@ class BodyLimit:
             large = problem(
                 413,
                 "Request too large",
-                f"A request has at most {self._most:,} bytes here (RETRAIL_SERVE_MAX_BODY).",
+                f"A request has at most {self._most:,} bytes here.",
                 headers={"Connection": "close"},
             )
             return await large(scope, receive, send)

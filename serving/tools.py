@@ -11,7 +11,7 @@ from schemas.base import DocId, Version
 from schemas.documents import Document
 
 if TYPE_CHECKING:
-    from serving.search.retriever import Hit, SearchResult
+    from serving.retriever import Hit, SearchResult
 
 MAX_K = 100
 MAX_QUERY = 4_000

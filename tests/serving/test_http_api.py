@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from retrail import Trajectory
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
-from serving.api import problems
-from serving.api.guards import guarded
-from serving.api.http_api import TRAJECTORY_HEADER
-from serving.trajectories import service as service_module
+from serving import problems
+from serving import service as service_module
+from serving.guards import guarded
+from serving.http_api import TRAJECTORY_HEADER
 from tests.serving.fakes import TEXTS, Remembering, World
 from tests.waiting import eventually
 
@@ -177,7 +177,7 @@ def test_the_end_of_the_server_ends_trajectories_and_closes_the_retriever(world:
 
 def test_silence_ends_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "SWEEP_SECONDS", 0.02)
-    world = World(serve_idle_seconds=0.1)
+    world = World(mine_idle_seconds=0.2)
     with TestClient(world.app, base_url="http://127.0.0.1") as http:
         http.post("/v1/search", json={"query": "gzip"})
         [events] = world.log.events.values()

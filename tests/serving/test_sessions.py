@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.search.retriever import Hit, SearchResult
-from serving.trajectories.sessions import HANDLE, Agent, Caller, Sessions, new_trajectory_id
+from serving.retriever import Hit, SearchResult
+from serving.sessions import HANDLE, Agent, Caller, Sessions, new_trajectory_id
 from tests.serving.fakes import Remembering
 
 ME, OTHER = Agent("me", "m"), Agent("me", "m", tenant="t")

@@ -17,7 +17,7 @@ from schemas.documents import Document
 from schemas.releases import Model
 from schemas.runs import TrainingConfig
 from schemas.settings import Settings
-from serving.search.retriever import Retriever
+from serving.retriever import Retriever
 from tests.real_models import minilm_with_cls_pooling, mpnet
 from tests.tiny_model import write_tiny_model
 from tests.trainer.labelled import example

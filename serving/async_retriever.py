@@ -1,18 +1,22 @@
 """The retriever for programs with an event loop; concurrent queries share encodings."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 from schemas.documents import Document
+from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving import metrics
-from serving.search.batching import Batcher
 
 if TYPE_CHECKING:
-    from serving.search.retriever import Retriever, SearchResult
+    from serving.retriever import Retriever, SearchResult
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 MAX_BATCH = 64
 """Queries that are encoded and searched together."""
@@ -26,10 +30,10 @@ class _Query(NamedTuple):
 
 
 class AsyncRetriever:
-    """:class:`~serving.search.retriever.Retriever`, awaited; belongs to one event loop.
+    """:class:`~serving.retriever.Retriever`, awaited; belongs to one event loop.
 
     Queries that arrive while others are searched wait for those, then are encoded and searched
-    together: see :class:`~serving.search.batching.Batcher`.
+    together: see :class:`Batcher`.
 
     Example::
 
@@ -52,7 +56,7 @@ class AsyncRetriever:
         Raises:
             MilvusUnavailableError: Milvus does not answer now.
         """
-        from serving.search.retriever import Retriever
+        from serving.retriever import Retriever
 
         return cls(await asyncio.to_thread(Retriever, settings))
 
@@ -120,3 +124,78 @@ class AsyncRetriever:
             replace(result, hits=result.hits[: one.k])
             for one, result in zip(queries, results, strict=True)
         ]
+
+
+class Batcher(Generic[Q, A]):
+    """Answers questions in batches, one batch at a time; belongs to one event loop.
+
+    A question that finds no batch in progress is answered at once, alone: batching adds no delay.
+    Under load batches grow, since all questions that arrived meanwhile are answered together. A
+    question whose caller was cancelled before its batch started is dropped.
+
+    Args:
+        answer: returns the answers of a batch, in its order.
+        largest: maximum number of questions in a batch.
+        common: exceptions that concern a batch as a whole. After any other one its questions are
+            asked one by one, so that only the bad one fails.
+
+    Example::
+
+        batcher = Batcher(encode, largest=64)
+        vector = await batcher.ask("how to parse a date")
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[Q]], Awaitable[Sequence[A]]],
+        *,
+        largest: int = 64,
+        common: tuple[type[Exception], ...] = (RetrailError,),
+    ) -> None:
+        self._answer, self._largest, self._common = answer, largest, common
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def ask(self, question: Q) -> A:
+        """The answer, or what answering raised.
+
+        Raises:
+            RuntimeError: the batcher was closed.
+        """
+        if self._closed:
+            raise RuntimeError("the batcher is closed")
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def close(self) -> None:
+        """Accept no more questions, and answer the waiting ones."""
+        self._closed = True
+        if self._worker is not None:
+            await self._worker
+
+    async def _work(self) -> None:
+        while self._waiting:
+            wanted = [(q, future) for q, future in self._waiting if not future.cancelled()]
+            batch, self._waiting = wanted[: self._largest], wanted[self._largest :]
+            if batch:
+                await self._serve(batch)
+
+    async def _serve(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        try:
+            answers = await self._answer([question for question, _ in batch])
+        except Exception as error:
+            if len(batch) > 1 and not isinstance(error, self._common):
+                for one in batch:
+                    await self._serve([one])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

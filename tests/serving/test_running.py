@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
-from serving.api.running import address, listen
+from serving.running import address, listen
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from starlette.types import ASGIApp
 from retrail import Publisher, Timeout
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
-from serving.api.guards import LOOPBACK, guarded
+from serving.async_retriever import AsyncRetriever
+from serving.guards import LOOPBACK, guarded
 from serving.metrics import EventCounts
-from serving.search.async_retriever import AsyncRetriever
-from serving.trajectories.service import SearchService
+from serving.service import SearchService
+from serving.sessions import DEFAULT_AGENT
 
 if TYPE_CHECKING:
-    from serving.search.retriever import Retriever
+    from serving.retriever import Retriever
 
 STOP_SECONDS = 10
 """How long requests in progress may take when the server stops."""
@@ -35,7 +36,7 @@ def publisher(settings: Settings) -> Publisher:
     counted.
     """
     return Publisher(
-        settings.serve_agent,
+        DEFAULT_AGENT,
         topic_prefix=settings.topic_prefix,
         timeout=Timeout(block=0.0),
         kafka=settings.kafka(client_id="retrail-serving"),

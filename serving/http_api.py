@@ -14,11 +14,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from schemas.errors import RetrailError
-from schemas.settings import Settings
-from serving.api.problems import PROBLEM, Problem, add_handlers, failure_of
-from serving.trajectories.service import SearchService
-from serving.trajectories.sessions import HANDLE, TRAJECTORY_HEADER, Agent, Caller, Outcome
-from serving.trajectories.tools import (
+from serving.problems import PROBLEM, Problem, add_handlers, failure_of
+from serving.service import SearchService
+from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller, Outcome
+from serving.tools import (
     MAX_REASONING,
     OpenedDocument,
     OpenRequest,
@@ -26,7 +25,7 @@ from serving.trajectories.tools import (
     SearchAnswer,
     SearchRequest,
 )
-from serving.trajectories.tools import Request as AgentRequest
+from serving.tools import Request as AgentRequest
 
 DESCRIPTION = f"""\
 Search for agents. Every answered call is published as an event of a *trajectory*, from which the
@@ -75,9 +74,7 @@ class Health(BaseModel):
     retriever_version: int | None = None
 
 
-def create_app(
-    settings: Settings, running: Callable[[], AbstractAsyncContextManager[SearchService]]
-) -> FastAPI:
+def create_app(running: Callable[[], AbstractAsyncContextManager[SearchService]]) -> FastAPI:
     """The API over a service that lives as long as the app does.
 
     Args:
@@ -98,7 +95,6 @@ def create_app(
         docs_url="/docs",
         redoc_url=None,
     )
-    app.state.settings = settings
     app.include_router(_operations)
     app.include_router(_probes)
     add_handlers(app)
@@ -131,14 +127,12 @@ _probes = APIRouter()
 
 
 def _agent(
-    request: Request,
     retrail_agent: _Name = None,
     retrail_model: _Name = None,
     retrail_tenant: _Name = None,
 ) -> Agent:
-    settings: Settings = request.app.state.settings
     return Agent(
-        name=retrail_agent or settings.serve_agent,
+        name=retrail_agent or DEFAULT_AGENT,
         model=retrail_model or "",
         tenant=retrail_tenant or "",
     )

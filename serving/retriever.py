@@ -15,9 +15,8 @@ from retrail_runtime.retry import retrying
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
-from serving import metrics
-from serving.search import target
-from serving.search.target import CALL_TIMEOUT, CONSISTENCY, Target
+from serving import metrics, target
+from serving.target import CALL_TIMEOUT, CONSISTENCY, Target
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder

@@ -14,11 +14,11 @@ from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.milvus import MilvusLite
 from retrail_runtime.collection import Build, collection_name
-from schemas.choices import SearchMode
+from schemas import SearchMode
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
-from serving.search import retriever as module
-from serving.search.retriever import Retriever
+from serving import retriever as module
+from serving.retriever import Retriever
 from tests.waiting import eventually
 
 DIMENSION = 16

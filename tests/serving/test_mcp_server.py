@@ -16,10 +16,10 @@ from pydantic import SecretStr
 
 from schemas.errors import NoIndexError
 from schemas.settings import Settings
-from serving.api.guards import guarded
-from serving.api.mcp_server import create_http_app, create_server
-from serving.search.async_retriever import AsyncRetriever
-from serving.trajectories.service import SearchService
+from serving.async_retriever import AsyncRetriever
+from serving.guards import guarded
+from serving.mcp_server import create_http_app, create_server
+from serving.service import SearchService
 from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
 from tests.serving.live import listening
 from tests.waiting import eventually
