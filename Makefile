@@ -17,8 +17,9 @@ install: $(READY)  ## the virtual environment, with everything in it
 demo: $(READY)  ## the whole loop on this machine: scripted agents, Kafka, training, Milvus
 	$(BIN)/retrail demo $(DEMO_FLAGS)
 
+# The slowest are listed: one that takes more than 60 seconds on a quiet machine is marked faults.
 test: $(READY) s3-server  ## unit and integration tests, and the smoke tests of the other kinds
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 10 --durations-min 30 \
 		-m "smoke or not (browser or deploy or dist or faults)"
 
 test-unit: $(READY)  ## the tests that need no server

@@ -35,18 +35,22 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-SERVERS = frozenset(("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway"))
+SERVERS = frozenset(
+    ("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway", "broker", "breakable")
+)
 """Fixtures that start a server: tests that use them are integration tests."""
 KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark integration tests; every test is of one kind at most, and unit tests have no mark."""
+    """Mark the tests that use a server's fixture; a test has one kind at most."""
     for item in items:
         kinds = {mark.name for mark in item.iter_markers()} & KINDS
         assert len(kinds) <= 1, f"{item.nodeid} is marked {kinds}: it may be of one kind"
-        if not kinds and SERVERS & set(getattr(item, "fixturenames", ())):
+        callspec = getattr(item, "callspec", None)
+        on_s3 = callspec is not None and "s3" in callspec.params.values()
+        if not kinds and (on_s3 or SERVERS & set(getattr(item, "fixturenames", ()))):
             item.add_marker("integration")
 
 

@@ -25,6 +25,7 @@ def test_properties_keep_to_the_loopback_and_one_node() -> None:
     assert factors == {"1"}
 
 
+@pytest.mark.integration
 def test_records_and_port_survive_restart_and_kill(tmp_path: Path) -> None:
     folder = tmp_path / "a folder, of Zoë"
     broker = KafkaBroker(folder, tmp_path / "kafka.log")

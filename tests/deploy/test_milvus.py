@@ -10,6 +10,7 @@ from deploy.errors import MissingToolError
 from deploy.milvus import MilvusLite
 
 
+@pytest.mark.integration
 def test_rows_and_port_survive_restart_and_kill(tmp_path: Path) -> None:
     server = MilvusLite(tmp_path, tmp_path / "milvus.log")
     server.start()

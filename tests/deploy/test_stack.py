@@ -198,6 +198,7 @@ def appeared(file: Path, process: subprocess.Popen[str]) -> dict[str, str | None
     return dotenv_values(file)
 
 
+@pytest.mark.integration
 def test_up_until_ctrl_c(tmp_path: Path) -> None:
     file = tmp_path / "stack.env"
     with retrail_up(tmp_path, "--without-workers", "--env-file", str(file)) as process:
@@ -256,6 +257,7 @@ def test_up_ends_with_its_broker_and_leaves_nothing(tmp_path: Path, milvus: str)
     assert "Traceback" not in output
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties children to their parent")
 def test_up_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None:
     with retrail_up(tmp_path, "--without-workers") as process:
@@ -265,6 +267,7 @@ def test_up_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None:
     assert still_running == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("program", ["kafka.tools.StorageTool", "kafka.Kafka"])
 def test_up_asked_to_stop_at_its_start(tmp_path: Path, program: str) -> None:
     with retrail_up(tmp_path, "--without-workers") as process:

@@ -130,6 +130,7 @@ def test_a_topic_that_does_not_exist_is_reported(kafka: str) -> None:
     publisher.close()
 
 
+@pytest.mark.integration
 def test_an_outage_at_the_start_and_one_later_lose_nothing(
     tmp_path: Path,
 ) -> None:

@@ -254,6 +254,7 @@ def test_a_released_collection_is_loaded(here: Settings) -> None:
         assert retriever.search("a", k=1).hits[0].doc_id == "a"
 
 
+@pytest.mark.integration
 def test_searches_outlive_a_restart_of_milvus(tmp_path: Path) -> None:
     server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
     server.start()
@@ -286,6 +287,7 @@ def test_searches_outlive_a_restart_of_milvus(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.integration
 def test_a_milvus_that_stays_away_is_reported(tmp_path: Path) -> None:
     server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
     server.start()

@@ -111,6 +111,7 @@ def test_the_loop_closes_twice_alike_and_leaves_nothing_on_servers_of_the_users_
     assert not list(tmp_path.glob("*/retrail-demo-*"))
 
 
+@pytest.mark.integration
 def test_ctrl_c_leaves_no_process_and_no_file(corpus: Path, tmp_path: Path) -> None:
     process = start(corpus, tmp_path)
     seen: list[str] = []
