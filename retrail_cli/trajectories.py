@@ -140,9 +140,10 @@ def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
         record = Outgoing(event.trajectory_id.encode(), value, headers)
         if record.size > MAX_EVENT_BYTES:
             problem = (
-                f"event {event.seq} has {record.size:,} bytes; the topic takes {MAX_EVENT_BYTES:,}"
+                f"event {event.event_id} has {record.size:,} bytes; "
+                f"the topic takes {MAX_EVENT_BYTES:,}"
             )
-            importer.bad(f"trajectory {event.trajectory_id}", problem, incomplete=event.seq > 0)
+            importer.bad(f"trajectory {event.trajectory_id}", problem, incomplete=event.seq != 0)
             return
         yield record
 

@@ -1,7 +1,12 @@
 """Trajectory events: what agents publish (topic ``trajectory-events``, key ``trajectory_id``).
 
-A trajectory is one agent's work on one task. Its events are numbered 0, 1, 2, … by ``seq``; the
-client sends seq 0 first. One search event is one query: a tool that runs several publishes several.
+A trajectory is one agent's work on one task. It is numbered or unnumbered as a whole:
+
+- numbered: ``seq`` numbers its events 0, 1, 2, …; the client sends seq 0 first;
+- unnumbered: no event has a ``seq``; it begins with a search, and its order is that of its
+  partition. An event with an ``event_id`` that it has already is a repeat; gaps cannot be seen.
+
+One search event is one query: a tool that runs several publishes several.
 """
 
 import re
@@ -56,7 +61,9 @@ class Envelope(Contract):
 
     event_id: Annotated[str, Field(min_length=1, max_length=256)]
     trajectory_id: TrajectoryId
-    seq: Count
+    seq: Annotated[
+        Count | None, Field(description="0, 1, 2, … in a trajectory; absent in an unnumbered one")
+    ] = None
     occurred_at: Moment
     agent: Agent
     tenant: Tenant = ""
@@ -86,7 +93,11 @@ class Browse(Envelope):
 
 
 class Reasoning(Envelope):
-    """What the agent thought; ``about`` is the document of the browse right before it, if any.
+    """What the agent thought.
+
+    One about the browse right before it says so: ``about`` is the document of that browse.
+    A publisher that does not have it, as of an unnumbered trajectory, writes ``about_previous``
+    (true) instead; then a reasoning without a browse right before it on the log is about none.
 
     ``tokens`` is for an agent that withholds the text or counts by itself; ``verdict`` for one that
     says itself whether the document helped, for instance because its text must not leave it.
@@ -97,6 +108,7 @@ class Reasoning(Envelope):
     tokens: Count | None = None
     verdict: Literal["relevant", "irrelevant"] | None = None
     about: DocId | None = None
+    about_previous: bool | None = None
 
 
 class Answer(Envelope):

@@ -59,10 +59,11 @@ class JudgedBrowse(Source, Judgement, Browse):
 
 
 class JudgedReasoning(Source, Judgement, Envelope):
-    """A reasoning; one ``about`` a browse carries tokens and (but under ``none``) a verdict."""
+    """A reasoning; one about a browse has tokens and, except under judge ``none``, a verdict."""
 
     type: Literal["reasoning"] = "reasoning"
     about: DocId | None = None
+    about_previous: bool | None = None
     tokens: Count | None = None
 
 

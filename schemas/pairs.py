@@ -21,7 +21,8 @@ class LabelledPair(Contract):
 
     Attributes:
         pair_id: see :func:`pair_id`.
-        browse_seq: the browse that the pair is about.
+        browse_seq, browse_event_id: the browse that the pair is about: its number, or its event id
+            in an unnumbered trajectory.
         earlier_queries: the search phase's queries before ``query``, in order, each once. The agent
             was after the same thing and did not find it, so the positive is what they wanted, too
             (a query chain: Radlinski and Joachims, KDD 2005).
@@ -38,7 +39,8 @@ class LabelledPair(Contract):
 
     pair_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     trajectory_id: TrajectoryId
-    browse_seq: Count
+    browse_seq: Count | None = None
+    browse_event_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     revision: str
     profile: ProfileName
     query: str
@@ -64,11 +66,12 @@ class LabelledPair(Contract):
         return self.model_copy(update={"sources": None})
 
 
-def pair_id(revision: str, trajectory_id: str, browse_seq: int, profile: str) -> str:
-    """First 32 hex digits of the SHA-256 of the four values as a JSON array."""
-    return hashlib.sha256(canonical([revision, trajectory_id, browse_seq, profile])).hexdigest()[
-        :32
-    ]
+def pair_id(revision: str, trajectory_id: str, browse: int | str, profile: str) -> str:
+    """First 32 hex digits of the SHA-256 of the four values as a JSON array.
+
+    ``browse`` is the browse's seq, or its event_id in an unnumbered trajectory.
+    """
+    return hashlib.sha256(canonical([revision, trajectory_id, browse, profile])).hexdigest()[:32]
 
 
 def decode(value: bytes | None) -> LabelledPair:

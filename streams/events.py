@@ -57,7 +57,7 @@ class Envelope(
 
     event_id: Annotated[str, Meta(min_length=1, max_length=256)]
     trajectory_id: Id
-    seq: Count
+    seq: Count | None = None
     occurred_at: Raw
     agent: Agent
     tenant: Name = ""
@@ -98,6 +98,12 @@ class Reasoning(Judgement, tag="reasoning", kw_only=True):
     text: Text = UNSET
     tokens: Count | None = None
     about: Id | None = None
+    about_previous: bool | None = None
+
+    @property
+    def is_about_browse(self) -> bool:
+        """Whether it is about a browse, named or not."""
+        return self.about is not None or self.about_previous is True
 
 
 class Answer(Envelope, tag="answer", kw_only=True):

@@ -118,7 +118,8 @@ TICKS = Counter("retrail_judge_ticks_total", "Ticks written because there was no
 # -- miner ----------------------------------------------------------------------------------
 MINED_EVENTS = Counter(
     "retrail_mine_events_total",
-    "Judged events by what became of them (accepted, repeated, held, late, rejudged, refused, …).",
+    "Judged events by what became of them (accepted, repeated, held, late, oversize, rejudged, "
+    "refused, …).",
     ["result"],
 )
 BROWSES = Counter(

@@ -13,7 +13,7 @@ from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from streams.importing.normalise import Part
 from streams.judge.judgement import Judge, judge_named, judged, located, question
-from streams.mine.fold import Fold, Limits
+from streams.mine.fold import Fold
 
 _AT_ONCE = 256
 """Events whose reasonings are judged concurrently; the judge bounds its own requests."""
@@ -26,19 +26,14 @@ def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
         parts: whole trajectories, and events of others in the order of their log.
         settings: judge, profile, revision and limits.
     """
-    limits, offsets = Limits.of(settings), itertools.count()
-
-    def new_fold() -> Fold:
-        return Fold(revision=settings.revision, profile=settings.profile, limits=limits)
-
-    log = new_fold()
+    log, offsets = Fold.of(settings), itertools.count()
     with asyncio.Runner() as runner:
         judge = judge_named(settings)
         try:
             for chunk in _chunks(parts):
                 verdicts = iter(runner.run(_verdicts(chunk, judge)) if judge is not None else ())
                 for part in chunk:
-                    fold = new_fold() if part.whole else log
+                    fold = Fold.of(settings) if part.whole else log
                     for event in part.events:
                         offset = next(offsets)
                         verdict = next(verdicts) if judge is not None else None

@@ -65,7 +65,7 @@ def judge_named(settings: Settings) -> Judge | None:
 
 def question(event: Event) -> str | None:
     """The text on which a verdict is needed; ``None`` if the verdict follows without one."""
-    if not isinstance(event, Reasoning) or event.about is None or event.verdict:
+    if not isinstance(event, Reasoning) or not event.is_about_browse or event.verdict:
         return None
     return event.text if event.text and not event.text.isspace() else None
 
@@ -116,7 +116,7 @@ def judged(event: Event, judge: Judge | None, answer: Verdict | None = None) -> 
 
 
 def _judge_reasoning(event: Reasoning, judge: Judge | None, answer: Verdict | None) -> None:
-    if event.about is None:
+    if not event.is_about_browse:
         event.verdict = UNSET
     elif event.verdict:
         event.judge, event.judge_version = AGENT, event.agent.model
@@ -129,7 +129,7 @@ def _judge_reasoning(event: Reasoning, judge: Judge | None, answer: Verdict | No
 
 def _tokens(event: Reasoning) -> int | None:
     """Length of a reasoning about a browse: as the event says, else as counted here."""
-    if event.about is None:
+    if not event.is_about_browse:
         return None
     if event.tokens is not None or not isinstance(event.text, str):
         return event.tokens

@@ -10,7 +10,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import asdict
@@ -20,74 +20,48 @@ from schemas.errors import InvalidRecordError
 from schemas.events import Agent
 from schemas.pairs import ClosedBy, LabelledPair, pair_id
 from schemas.settings import Settings
-from streams.events import ABSENT, Event, Skipped, Tick, read_judged
-from streams.mine.closed import Closed, ClosedTrajectories, Start
+from streams.events import ABSENT, Event, Search, Skipped, Tick, read_judged
 from streams.mine.mining import MinedPair, mine
-from streams.mine.sequencing import OpenTrajectory
 from streams.mine.sources import Source, Sources
 from streams.mine.steps import unpack
+from streams.mine.trajectories import (
+    Closed,
+    ClosedTrajectories,
+    Key,
+    Limits,
+    OpenTrajectory,
+    Start,
+    UnnumberedTrajectory,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a gap is passed, a trajectory closed and forgotten; times in ms of log time.
-
-    Other limits close trajectories at other records, so they need another ``RETRAIL_REVISION``:
-    a fold that resumes would skip pairs which nobody wrote (``docs/operations.md``).
-
-    A closed trajectory is forgotten ``gap_ms``, or ``remembered_records`` offsets, after its last
-    event: the latter bounds memory, and what is read again, where many events come at once.
-    """
-
-    gap_ms: int = 30_000
-    idle_ms: int = 1_800_000
-    age_ms: int = 6 * 3_600_000
-    events: int = 2_000
-    remembered_records: int = 100_000
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Limits":
-        """The limits that the settings ask for."""
-        return cls(
-            gap_ms=int(settings.mine_gap_seconds * 1000),
-            idle_ms=int(settings.mine_idle_seconds * 1000),
-            age_ms=int(settings.mine_max_age_seconds * 1000),
-            events=settings.mine_max_events,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(NamedTuple):
     """Where and how a new owner of the partition continues; a commit's offset and metadata.
 
     Attributes:
-        offset: fold again from here; the committed offset.
+        start: fold again from here; its offset is the committed one.
         acknowledged: the pairs of records below this offset are on the topic: fold silently.
-        sources: how far they had come before ``offset``.
-        clock: log time before ``offset``, in milliseconds.
     """
 
-    offset: int
+    start: Start
     acknowledged: int
-    sources: tuple[Source, ...] = ()
-    clock: int = 0
 
     def metadata(self) -> str:
         """The commit's metadata."""
-        fields = (self.acknowledged, self.clock, self.sources)
+        fields = (self.acknowledged, self.start.clock, self.start.sources)
         return msgspec.json.encode(fields).decode()
 
     @classmethod
     def parse(cls, offset: int, metadata: str | None) -> "Resume":
-        """Read a commit; without our metadata nothing is known but the offset.
+        """Read a commit; without our metadata only the offset is known.
 
         Then nothing is silent: pairs may be repeated, which readers expect, and none is lost.
         """
         try:
             acknowledged, clock, sources = _METADATA.decode(metadata or "")
         except msgspec.MsgspecError:
-            return cls(offset, offset)
-        return cls(offset, acknowledged, sources, clock)
+            return cls(Start(offset), offset)
+        return cls(Start(offset, sources, clock), acknowledged)
 
 
 _METADATA = msgspec.json.Decoder(tuple[int, int, tuple[Source, ...]])
@@ -99,9 +73,9 @@ class Refusal:
 
     Attributes:
         offset: of its record on judged-events.
-        topic_id, partition: its source,
-        wanted: the offset of the source that it, or what it names as skipped, had to begin with,
-        got: and with which it begins.
+        topic_id, partition: its source.
+        wanted: the source's next offset, with which it, or what it names as skipped, has to begin.
+        got: the offset with which it begins.
     """
 
     offset: int
@@ -121,7 +95,7 @@ class Fold:
     """State of one partition of judged-events.
 
     Attributes:
-        counts: what became of records, browses and trajectories since somebody cleared it; keys are
+        counts: of records, browses and trajectories since the caller cleared it; keys are
             ``("events", result)``, ``("browses", result)``, ``("rank", verdict, rank)``,
             ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
             for that reason never came (at most ``limits.events`` a trajectory). Silent records are
@@ -136,20 +110,25 @@ class Fold:
         revision: str = "",
         profile: ProfileName = "reference",
         limits: Limits | None = None,
-        sources: tuple[Source, ...] = (),
-        clock: int = 0,
+        start: Start | None = None,
     ) -> None:
+        _, sources, self.clock = start or Start(0)
         self.counts: Counter[tuple[str, ...]] = Counter()
-        self.clock = clock
+        self.refusal: Refusal | None = None
         self._revision = revision
         self._profile: ProfileName = profile
         self._limits = limits or Limits()
-        self.refusal: Refusal | None = None
         self._sources = Sources(sources)
-        self._open: dict[str, OpenTrajectory] = {}
+        self._open: dict[Key, OpenTrajectory] = {}
         self._offset = 0
-        self._deadlines: list[tuple[int, int, str]] = []
+        self._deadlines: list[tuple[int, int, Key]] = []
         self._closed = ClosedTrajectories(self._limits.gap_ms, self._limits.remembered_records)
+
+    @classmethod
+    def of(cls, settings: Settings, start: Start | None = None) -> "Fold":
+        """A fold by the revision, profile and limits of the settings."""
+        limits = Limits.of(settings)
+        return cls(revision=settings.revision, profile=settings.profile, limits=limits, start=start)
 
     @property
     def open_trajectories(self) -> int:
@@ -187,33 +166,32 @@ class Fold:
             as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
             return self.advance(as_of, silent=silent)
         # Only an opening needs it, and 1 event in 20 is one.
-        opens = not isinstance(event, Skipped) and event.seq == 0
-        start = Start(offset, self._sources.known, self.clock) if opens else None
+        start = Start(offset, self._sources.known, self.clock) if _opens(event) else None
         if not self._continues(offset, event, silent) or isinstance(event, Skipped):
             return []
         pairs = self.advance(min(event.source_time, timestamp), silent=silent)
-        trajectory = self._open.get(event.trajectory_id)
-        if trajectory is not None and self._overflows(trajectory, event):
+        key = (event.trajectory_id, event.seq is None)
+        trajectory = self._open.get(key)
+        if trajectory is not None and trajectory.overflows(event, self._limits):
             pairs += self._close(trajectory, "size", silent)
             trajectory = None
         if trajectory is None:
             if start is None:
                 self._count("late", silent)
                 return pairs
-            if self._closed.repeats(event.trajectory_id, offset, self.clock):
+            if self._closed.repeats(key, offset, self.clock):
                 self._count("repeated", silent)
                 return pairs
-            trajectory = self._open_trajectory(event, start)
-        elif event.seq == 0:
+            trajectory = self._open_trajectory(key, event, start)
+        elif start is not None:
             trajectory.last_opening = offset
-        arrival = trajectory.arrive(event, self.clock)
+        arrival = trajectory.arrive(event, offset, self.clock, self._limits)
         self._count(arrival, silent)
-        if arrival in ("accepted", "held"):
-            trajectory.last_offset, trajectory.touched = offset, self.clock
         if trajectory.outcome is not None:
             pairs += self._close(trajectory, "end", silent)
-        elif arrival == "held":
-            self._watch_gap(trajectory)
+        elif arrival == "held" and trajectory.held is not None and len(trajectory.held) == 1:
+            # A gap that just opened is due before what is watched already; a later one is not.
+            self._watch(trajectory)
         return pairs
 
     def hole(self) -> None:
@@ -241,11 +219,11 @@ class Fold:
         self.clock = max(self.clock, now)
         pairs: list[LabelledPair] = []
         while self._deadlines and self._deadlines[0][0] <= self.clock:
-            _, first_offset, trajectory_id = heapq.heappop(self._deadlines)
-            trajectory = self._open.get(trajectory_id)
+            _, first_offset, key = heapq.heappop(self._deadlines)
+            trajectory = self._open.get(key)
             if trajectory is None or trajectory.start.offset != first_offset:
                 continue
-            deadline, reason = self._deadline(trajectory)
+            deadline, reason = trajectory.deadline(self._limits)
             if deadline > self.clock:
                 self._watch(trajectory)
             elif reason == "gap":
@@ -260,7 +238,8 @@ class Fold:
 
     def close_all(self) -> list[LabelledPair]:
         """Let all the time pass that can: what is open ends as it would on a log gone quiet."""
-        return self.advance(self.clock + self._limits.gap_ms + self._limits.age_ms)
+        limits = self._limits
+        return self.advance(self.clock + limits.gap_ms + max(limits.age_ms, limits.idle_ms))
 
     def resume(self, next_offset: int, acknowledged: int) -> Resume:
         """What to commit when everything below ``next_offset`` was folded.
@@ -272,51 +251,32 @@ class Fold:
         oldest = next(iter(self._open.values()), None)
         now = Start(next_offset, self._sources.known, self.clock)
         wanted = now if oldest is None else oldest.start
-        start = self._closed.start(wanted, next_offset, self.clock)
-        return Resume(start.offset, acknowledged, start.sources, start.clock)
+        return Resume(self._closed.start(wanted, next_offset, self.clock), acknowledged)
 
-    def _open_trajectory(self, event: Event, start: Start) -> OpenTrajectory:
-        trajectory = OpenTrajectory(
-            trajectory_id=event.trajectory_id,
+    def _open_trajectory(self, key: Key, event: Event, start: Start) -> OpenTrajectory:
+        kind = OpenTrajectory if event.seq is not None else UnnumberedTrajectory
+        trajectory = kind(
+            key=key,
             agent=_agent(event.agent.name, event.agent.model),
             tenant=event.tenant,
             start=start,
-            last_offset=start.offset,
             opened=self.clock,
             touched=self.clock,
             last_opening=start.offset,
+            last_offset=start.offset,
         )
-        self._open[event.trajectory_id] = trajectory
+        self._open[key] = trajectory
         self._watch(trajectory)
         return trajectory
 
-    def _overflows(self, trajectory: OpenTrajectory, event: Event) -> bool:
-        return trajectory.events >= self._limits.events and event.seq >= trajectory.next_seq
-
-    def _deadline(self, trajectory: OpenTrajectory) -> tuple[int, ClosedBy | Literal["gap"]]:
-        limits, gap_since = self._limits, trajectory.gap_since()
-        deadlines: list[tuple[int, ClosedBy | Literal["gap"]]] = [
-            (trajectory.opened + limits.age_ms, "age"),
-            (trajectory.touched + limits.idle_ms, "idle"),
-        ]
-        if gap_since is not None:
-            deadlines.append((gap_since + limits.gap_ms, "gap"))
-        return min(deadlines, key=lambda deadline: deadline[0])
-
-    def _watch_gap(self, trajectory: OpenTrajectory) -> None:
-        """A gap that just opened is due before what is watched already; a later one is not."""
-        if trajectory.held is not None and len(trajectory.held) == 1:
-            self._watch(trajectory)
-
     def _watch(self, trajectory: OpenTrajectory) -> None:
-        """See to it that the heap holds an entry at or before the next deadline.
+        """Keep an entry of the heap at or before the next deadline.
 
         Entries are not moved when a deadline does (each event moves the idle one); one that comes
         up too early is replaced then.
         """
-        deadline, _ = self._deadline(trajectory)
-        entry = (deadline, trajectory.start.offset, trajectory.trajectory_id)
-        heapq.heappush(self._deadlines, entry)
+        deadline, _ = trajectory.deadline(self._limits)
+        heapq.heappush(self._deadlines, (deadline, trajectory.start.offset, trajectory.key))
 
     def _close(
         self, trajectory: OpenTrajectory, reason: ClosedBy, silent: bool
@@ -324,17 +284,21 @@ class Fold:
         """Take a trajectory out of the state; its pairs, unless they are known to be there."""
         while trajectory.held and trajectory.outcome is None:
             trajectory.pass_gap()
-        del self._open[trajectory.trajectory_id]
-        closed = Closed(
-            trajectory.start, trajectory.last_opening, trajectory.last_offset, trajectory.touched
-        )
-        self._closed.add(trajectory.trajectory_id, closed, self._offset, self.clock)
+        del self._open[trajectory.key]
+        if not isinstance(trajectory, UnnumberedTrajectory):
+            closed = Closed(
+                trajectory.start,
+                trajectory.last_opening,
+                trajectory.last_offset,
+                trajectory.touched,
+            )
+            self._closed.add(trajectory.key, closed, self._offset, self.clock)
         if silent:
             return []
         closed_by: ClosedBy = "end" if trajectory.outcome is not None else reason
         self.counts["closed", closed_by] += 1
         if trajectory.missing:
-            # A seq is any number: one broken client must not drown the others.
+            # A seq is any number: one broken client must not hide the others.
             missing = min(trajectory.missing, self._limits.events)
             self.counts["gaps", closed_by] += missing
         mined = mine(unpack(trajectory.steps), self._profile, self.counts)
@@ -343,13 +307,15 @@ class Fold:
     def _pair(
         self, trajectory: OpenTrajectory, closed_by: ClosedBy, mined: MinedPair
     ) -> LabelledPair:
+        trajectory_id, unnumbered = trajectory.key
+        fields = asdict(mined)
+        browse = fields.pop("browse")
         return LabelledPair.model_validate(
-            asdict(mined)
+            fields
             | {
-                "pair_id": pair_id(
-                    self._revision, trajectory.trajectory_id, mined.browse_seq, self._profile
-                ),
-                "trajectory_id": trajectory.trajectory_id,
+                "pair_id": pair_id(self._revision, trajectory_id, browse, self._profile),
+                "trajectory_id": trajectory_id,
+                "browse_event_id" if unnumbered else "browse_seq": browse,
                 "revision": self._revision,
                 "profile": self._profile,
                 "outcome": trajectory.outcome or "unknown",
@@ -364,3 +330,10 @@ class Fold:
     def _count(self, result: str, silent: bool) -> None:
         if not silent:
             self.counts["events", result] += 1
+
+
+def _opens(event: Event | Skipped) -> bool:
+    """Whether it opens a trajectory that is not open."""
+    if isinstance(event, Skipped):
+        return False
+    return event.seq == 0 or (event.seq is None and isinstance(event, Search))

@@ -19,9 +19,12 @@ from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
 
 
 class MinedPair(Struct, frozen=True, gc=False):
-    """What a browse teaches; :class:`schemas.pairs.LabelledPair` adds the trajectory around it."""
+    """The pair of a browse; :class:`schemas.pairs.LabelledPair` adds fields of its trajectory.
 
-    browse_seq: int
+    ``browse`` is the event's seq, or its event_id in an unnumbered trajectory.
+    """
+
+    browse: int | str
     query: str
     earlier_queries: tuple[str, ...]
     positive: str
@@ -78,8 +81,8 @@ def mine(
     """All pairs of one trajectory, in the order of its browses.
 
     Args:
-        steps: in the order of their seq; a gap in it is a :class:`~streams.mine.steps.BreakStep`.
-        profile: which hits count as negatives.
+        steps: in order; a gap is a :class:`~streams.mine.steps.BreakStep`.
+        profile: decides the query and the negatives.
         counts: browses are counted here as ``("browses", verdict)``, those that give no pair as
             ``("browses", reason)``; and where their documents stood as ``("rank", verdict, rank)``.
     """
@@ -104,7 +107,9 @@ def mine(
 
 
 def _is_about_last(step: ReasoningStep, run: list[_Browsed]) -> bool:
-    return bool(run) and run[-1].reasoning is None and run[-1].browse.doc_id == step.about
+    if not run or run[-1].reasoning is not None:
+        return False
+    return step.about is None or step.about == run[-1].browse.doc_id
 
 
 def _end_run(
@@ -155,7 +160,7 @@ def _pair(
     negatives = [d for d in dict.fromkeys(candidates) if d != positive and d not in barred]
     all_rejected = {*rejected, *phase.rejected}
     return MinedPair(
-        browse_seq=browsed.browse.seq,
+        browse=browsed.browse.name,
         query=phase.searches[-1].query,
         earlier_queries=phase.earlier_queries(),
         positive=positive,

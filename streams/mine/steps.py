@@ -15,22 +15,25 @@ from streams.events import Browse, Event, Judgement, Reasoning, Search
 class SearchStep(msgspec.Struct, array_like=True, tag="s", gc=False, frozen=True):
     """A query and its hits in rank order; ``ranks`` only where they are not 1, 2, 3, …"""
 
-    seq: int
     query: str
     doc_ids: list[str]
     ranks: list[int] | None = None
     retriever_version: int | None = None
 
     def rank_of(self, doc_id: str) -> int:
-        """Rank of a hit; raises ``ValueError`` for a document that is none."""
+        """Rank of a hit; raises ``ValueError`` if the document is no hit."""
         position = self.doc_ids.index(doc_id)
         return self.ranks[position] if self.ranks else position + 1
 
 
 class BrowseStep(msgspec.Struct, array_like=True, tag="b", gc=False, frozen=True):
-    """A document was opened; under judge ``none`` the verdict is here."""
+    """A document was opened.
 
-    seq: int
+    ``name`` is the event's seq, or its event_id in an unnumbered trajectory. A verdict is here
+    under judge ``none`` only.
+    """
+
+    name: int | str
     doc_id: str
     verdict: Verdict | None = None
     judge: str = ""
@@ -38,10 +41,9 @@ class BrowseStep(msgspec.Struct, array_like=True, tag="b", gc=False, frozen=True
 
 
 class ReasoningStep(msgspec.Struct, array_like=True, tag="r", gc=False, frozen=True):
-    """The reasoning about the document browsed right before."""
+    """A reasoning about the browse right before it; ``about`` is that document if it was named."""
 
-    seq: int
-    about: str
+    about: str | None
     tokens: int | None = None
     verdict: Verdict | None = None
     judge: str = ""
@@ -49,9 +51,7 @@ class ReasoningStep(msgspec.Struct, array_like=True, tag="r", gc=False, frozen=T
 
 
 class BreakStep(msgspec.Struct, array_like=True, tag="x", gc=False, frozen=True):
-    """Anything else that ends a run of browses: another step, a thought about nothing, a gap."""
-
-    seq: int
+    """Any other step, a reasoning about no browse, or a gap: it ends a run of browses."""
 
 
 Step = SearchStep | BrowseStep | ReasoningStep | BreakStep
@@ -71,23 +71,20 @@ def step_of(event: Event) -> Step:
             in_order = ranks == list(range(1, len(hits) + 1))
             if not in_order:
                 hits = sorted(hits, key=lambda hit: hit.rank)
-            return SearchStep(
-                event.seq,
-                event.query,
-                [hit.doc_id for hit in hits],
-                None if in_order else sorted(ranks),
-                event.retriever_version,
-            )
+            doc_ids = [hit.doc_id for hit in hits]
+            version = event.retriever_version
+            return SearchStep(event.query, doc_ids, None if in_order else sorted(ranks), version)
         case Browse():
-            return BrowseStep(event.seq, event.doc_id, *_verdict(event))
-        case Reasoning(about=str(about)):
-            return ReasoningStep(event.seq, about, event.tokens, *_verdict(event))
+            name = event.event_id if event.seq is None else event.seq
+            return BrowseStep(name, event.doc_id, *_verdict(event))
+        case Reasoning() if event.is_about_browse:
+            return ReasoningStep(event.about, event.tokens, *_verdict(event))
         case _:
-            return BreakStep(event.seq)
+            return BreakStep()
 
 
 def _verdict(event: Judgement) -> tuple[Verdict | None, str, str]:
-    """Verdict, judge and its version, where absent fields are like empty ones."""
+    """Verdict, judge and its version; absent fields are empty."""
     verdict = None if isinstance(event.verdict, UnsetType) else event.verdict
     return verdict, event.judge or "", event.judge_version or ""
 
@@ -96,7 +93,7 @@ def pack(chunks: list[bytes], step: Step) -> None:
     """Append one step to a trajectory's packed steps.
 
     Each chunk is a MessagePack array of one step, or of :data:`_CHUNK` of them: so many small
-    objects become one, and none grows in place, which would leave holes in the heap.
+    objects become one, and none grows in place, which would fragment the heap.
     """
     chunks.append(_encoder.encode([step]))
     if len(chunks) >= _CHUNK and chunks[-_CHUNK].startswith(_ARRAY_OF_ONE):

@@ -24,7 +24,7 @@ from streams.loop.checkpoint import Deadline
 from streams.loop.outbox import Outbox
 from streams.loop.records import Committed, Record
 from streams.loop.tasks import Assignment
-from streams.mine.fold import Fold, Limits, Resume
+from streams.mine.fold import Fold, Resume
 
 log = structlog.get_logger(__name__)
 
@@ -38,15 +38,9 @@ class MineTask:
         """Continues from the checkpoint of ``assignment``."""
         resume = Resume.parse(assignment.start.offset, assignment.start.metadata)
         self._partition = assignment.partition
-        self._next = resume.offset
+        self._next = resume.start.offset
         self._acknowledged = resume.acknowledged
-        self._fold = Fold(
-            revision=settings.revision,
-            profile=settings.profile,
-            limits=Limits.of(settings),
-            sources=resume.sources,
-            clock=resume.clock,
-        )
+        self._fold = Fold.of(settings, resume.start)
         self._outbox = Outbox(assignment.channel(topics.labelled_pairs), assignment.fail)
 
     @property
@@ -92,7 +86,7 @@ class MineTask:
         """The low watermark, when the pairs of all records so far are acknowledged."""
         point = self._fold.resume(self._next, max(self._next, self._acknowledged))
         await self._outbox.acknowledged()
-        return Committed(point.offset, point.metadata())
+        return Committed(point.start.offset, point.metadata())
 
     def caught_up(self, as_of: int) -> None:
         """Nothing to do: time passes on the log, by the judge's ticks."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
-from streams.mine.fold import Fold, Limits
+from streams.mine.fold import Fold
+from streams.mine.trajectories import Limits
 from tests.streams.fakes import LOG
 
 LIMITS = Limits(gap_ms=1_000, idle_ms=60_000, age_ms=600_000, events=200)
@@ -70,6 +71,19 @@ def numbered(trajectory_id: str, steps: Iterable[dict[str, Any]]) -> list[dict[s
         }
         for seq, step in enumerate(steps)
     ]
+
+
+def unnumbered(
+    events: Iterable[dict[str, Any]], trajectory_id: str | None = None
+) -> list[dict[str, Any]]:
+    """The same steps without numbers; no reasoning names the document that it is about."""
+    found = []
+    for event in events:
+        one = {name: value for name, value in event.items() if name not in ("seq", "about")}
+        if event.get("about"):
+            one["about_previous"] = True
+        found.append(one | ({"trajectory_id": trajectory_id} if trajectory_id else {}))
+    return found
 
 
 def written(events: Iterable[dict[str, Any]], step_ms: int = 1) -> list[LogRecord]:
@@ -168,13 +182,15 @@ def interleaved(events: list[list[dict[str, Any]]], rng: random.Random) -> list[
 def disturbed(log: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
     """Events moved, and repeated later: by a few places or far, also beyond their end.
 
-    No event is moved before its trajectory's first.
+    No event is moved before the first one of a numbered trajectory.
     """
     spread = rng.choice([0, 4, 30, len(log)])
     placed = [index + rng.uniform(0, spread) for index in range(len(log))]
-    opened = {e["trajectory_id"]: at for at, e in zip(placed, log, strict=True) if e["seq"] == 0}
+    opened = {
+        e["trajectory_id"]: at for at, e in zip(placed, log, strict=True) if e.get("seq") == 0
+    }
     moved = [
-        (max(at, opened[event["trajectory_id"]]), index, event)
+        (max(at, opened.get(event["trajectory_id"], 0)), index, event)
         for index, (at, event) in enumerate(zip(placed, log, strict=True))
     ]
     repeated = [

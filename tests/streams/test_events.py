@@ -44,11 +44,13 @@ PUBLISHED = [
         {"type": "browse", "doc_id": "d"},
         {"type": "reasoning", "text": "It helps.", "tokens": 4, "verdict": "relevant"},
         {"type": "reasoning", "about": "d"},
+        {"type": "reasoning", "text": "It helps.", "about_previous": True},
         {"type": "answer", "text": "1907"},
         {"type": "end", "outcome": "correct"},
         {"type": "other", "name": "calculator"},
     )
 ]
+PUBLISHED.append({name: item for name, item in PUBLISHED[0].items() if name != "seq"})
 JUDGED = [
     *(
         ENVELOPE | SOURCE | fields
@@ -63,6 +65,10 @@ JUDGED = [
         )
     ),
     ENVELOPE | SOURCE | {"type": "answer", "skipped_from": 40},
+    ENVELOPE | SOURCE | {"type": "reasoning", "about_previous": True, "tokens": 4} | JUDGEMENT,
+    {name: item for name, item in ENVELOPE.items() if name != "seq"}
+    | SOURCE
+    | {"type": "browse", "doc_id": "d"},
     {"type": "tick", "as_of": 7},
     SKIPPED,
 ]
@@ -132,7 +138,8 @@ _names = st.sampled_from(
         *ENVELOPE,
         *SOURCE,
         *JUDGEMENT,
-        *("type", "query", "hits", "doc_id", "text", "tokens", "about", "outcome", "name"),
+        *("type", "query", "hits", "doc_id", "text", "tokens", "about", "about_previous"),
+        *("outcome", "name"),
         *("as_of", "mood"),
     ]
 )

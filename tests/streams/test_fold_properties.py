@@ -7,7 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.judged import Skipped, Tick
-from streams.mine.fold import Fold, Limits, Resume
+from streams.mine.fold import Fold, Resume
+from streams.mine.trajectories import Limits, Start
 from tests.effort import examples
 from tests.streams.judged_log import (
     LIMITS,
@@ -22,6 +23,7 @@ from tests.streams.judged_log import (
     numbered,
     trajectories,
     trajectory_steps,
+    unnumbered,
     written,
 )
 
@@ -81,6 +83,7 @@ class TroubledLog:
         self.events = []
         self.offset = self.source = self.now = self.topics = 0
         self.skipped = 0
+        self.pace = rng.choice([[0, 0, 1, 5, 20, 40, 110], [0, 5, 10, 20, 30]])
 
     def put(self, value, time):
         self.records.append(LogRecord(self.offset, time, value))
@@ -95,7 +98,7 @@ class TroubledLog:
 
     def event(self, event):
         rng = self.rng
-        self.now += rng.choice([0, 0, 1, 5, 20, 40, 110])
+        self.now += rng.choice(self.pace)
         self.events.append(event)
         time = max(0, self.now - rng.choice([0, 0, 0, 35]))
         self.judged(event, time)
@@ -155,15 +158,25 @@ def _troubled(events, rng):
 
 
 def _some_again(last, log, rng):
-    """The opening of an event's trajectory and up to three more events of it, in order."""
-    others = {
-        event["seq"]: event for event in log if event["trajectory_id"] == last["trajectory_id"]
-    }
+    """Up to four events of an event's trajectory, in order; of a numbered one also its opening."""
+    same = [event for event in log if event["trajectory_id"] == last["trajectory_id"]]
+    if "seq" not in last:
+        places = rng.sample(range(len(same)), rng.randrange(min(4, len(same)) + 1))
+        return [same[place] for place in sorted(places)]
+    others = {event["seq"]: event for event in same if "seq" in event}
     opening = others.pop(0, None)
     if opening is None:
         return []
     more = rng.sample(sorted(others), rng.randrange(min(3, len(others)) + 1))
     return [opening, *(others[seq] for seq in sorted(more))]
+
+
+def _of_both_kinds(trajectories, rng):
+    """Some of them without numbers, and some of those with the id of another trajectory."""
+    return [
+        unnumbered(one, rng.choice([None, None, "t0", "t1"])) if rng.random() < 0.5 else one
+        for one in trajectories
+    ]
 
 
 class Miner:
@@ -172,13 +185,13 @@ class Miner:
     def __init__(self, log):
         self.log = log
         self.pairs = {}
-        self.resume_from(Resume(0, 0))
+        self.resume_from(Resume(Start(0), 0))
 
     def resume_from(self, point):
-        point = Resume.parse(point.offset, point.metadata())
-        self.fold = Fold(limits=TIGHT, sources=point.sources, clock=point.clock)
-        self.next, self.acknowledged = point.offset, point.acknowledged
-        self.place = bisect_left(self.log, point.offset, key=lambda record: record.offset)
+        point = Resume.parse(point.start.offset, point.metadata())
+        self.fold = Fold(limits=TIGHT, start=point.start)
+        self.next, self.acknowledged = point.start.offset, point.acknowledged
+        self.place = bisect_left(self.log, point.start.offset, key=lambda record: record.offset)
 
     def work(self, until):
         """Fold up to a place of the log; between offsets that are missing is a hole."""
@@ -203,10 +216,11 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
     """Also from a checkpoint before the newest, as after a crash between acknowledgement and
     commit; also while it still folds again what was done before.
     """
-    log = _troubled(interleaved(fruitful(rng, rng.randrange(2, 7)), rng), rng)
+    events = _of_both_kinds(fruitful(rng, rng.randrange(2, 7)), rng)
+    log = _troubled(interleaved(events, rng), rng)
     whole, miner = Miner(log), Miner(log)
     whole.work(len(log))
-    checkpoints = [Resume(0, 0)]
+    checkpoints = [Resume(Start(0), 0)]
     for _ in range(rng.randrange(1, 5)):
         for cut in sorted(rng.choices(range(miner.place, len(log) + 1), k=rng.randrange(1, 4))):
             miner.work(cut)
@@ -220,14 +234,52 @@ def test_a_fold_cut_anywhere_and_resumed_gives_the_same_pairs(rng):
     assert miner.fold.close_all() == whole.fold.close_all()
 
 
+_NAMES = {"pair_id", "browse_seq", "browse_event_id"}
+
+
+@given(trajectories, seeds)
+@settings(max_examples=examples(200), deadline=None)
+def test_unnumbered_trajectories_give_the_pairs_of_numbered_ones(events, rng):
+    """In any interleaving, with events repeated before the end of their trajectory.
+
+    What stands before the first search is dropped, as it opens nothing.
+    """
+    opened = [_from_first_search(one) for one in events]
+    numbers = {event["event_id"]: event["seq"] for one in opened for event in one}
+    log = interleaved([unnumbered(one) for one in events], rng)
+    for place in sorted(rng.sample(range(len(log)), rng.randrange(len(log))), reverse=True):
+        event = log[place]
+        if event["event_id"] in numbers and event["type"] != "end":
+            name = event["trajectory_id"]
+            last = max(at for at, one in enumerate(log) if one["trajectory_id"] == name)
+            log.insert(rng.randrange(place + 1, last + 1), event)
+    found = folded(written(log))
+    assert len({pair.pair_id for pair in found}) == len(found)
+    wanted = folded(written([event for one in opened for event in one]))
+    assert {
+        (pair.trajectory_id, numbers[pair.browse_event_id]): _without_names(pair) for pair in found
+    } == {(pair.trajectory_id, pair.browse_seq): _without_names(pair) for pair in wanted}
+
+
+def _from_first_search(events):
+    """A numbered trajectory without what stands before its first search."""
+    places = [event["seq"] for event in events if event["type"] == "search"]
+    first = min(places, default=len(events))
+    return [event | {"seq": event["seq"] - first} for event in events[first:]]
+
+
+def _without_names(pair):
+    return pair.content().model_dump(exclude=_NAMES)
+
+
 @given(trajectories, seeds)
 @settings(max_examples=examples(200), deadline=None)
 def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(events, rng):
-    log = _troubled(interleaved(events, rng), rng)
+    log = _troubled(interleaved(_of_both_kinds(events, rng), rng), rng)
     miner, earlier = Miner(log), 0
     while miner.place < len(log):
         miner.work(miner.place + 1)
-        low = miner.checkpoint().offset
+        low = miner.checkpoint().start.offset
         assert earlier <= low <= miner.next
         assert all(low <= one.start.offset for one in miner.fold._open.values())
         earlier = low

@@ -9,7 +9,8 @@ from schemas.topics import Topics
 from streams.judge.worker import JudgeTask
 from streams.loop.checkpoint import Deadline
 from streams.loop.worker import Worker
-from streams.mine.fold import Fold, Limits
+from streams.mine.fold import Fold
+from streams.mine.trajectories import Limits
 from tests.streams.fakes import Source, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
 
@@ -36,7 +37,7 @@ def test_a_tick_that_was_held_up_closes_no_trajectory_that_goes_on():
         fold.apply(event["seq"], 0, judged_record(0, event, source=event["seq"], time=0).value)
     fold.apply(2, 600_000, Tick(as_of=10_000).to_json())
     assert fold.open_trajectories == 1
-    assert fold.resume(3, 3).offset == 0
+    assert fold.resume(3, 3).start.offset == 0
 
 
 def test_a_tick_of_a_clock_that_is_ahead_counts_from_its_append():

@@ -13,7 +13,8 @@ from schemas.judged import Judged, adapter
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.mine.fold import Fold, Limits, Resume
+from streams.mine.fold import Fold, Resume
+from streams.mine.trajectories import Limits
 
 
 def publish(

@@ -9,7 +9,7 @@ from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from streams.events import Event, encode, read_published
 from streams.judge.judgement import Judge, judge_named, judged, located, question
-from streams.mine.fold import Fold, Limits
+from streams.mine.fold import Fold
 
 REASONINGS = (
     "Great, the document says that it was founded in 1907. So we have the year.",
@@ -88,9 +88,7 @@ def mined_offline(events: Iterable[Envelope], settings: Settings) -> dict[str, L
 
     async def mine() -> list[LabelledPair]:
         judge = judge_named(settings)
-        fold = Fold(
-            revision=settings.revision, profile=settings.profile, limits=Limits.of(settings)
-        )
+        fold = Fold.of(settings)
         pairs = []
         for offset, event in enumerate(events):
             published, _ = read_published(event.to_json())

@@ -3,8 +3,9 @@
 import pytest
 
 from schemas.judged import Skipped
-from streams.mine.fold import Fold, Limits, Resume
+from streams.mine.fold import Fold, Resume
 from streams.mine.sources import Source
+from streams.mine.trajectories import Limits, Start
 from tests.streams.fakes import LOG
 from tests.streams.judged_log import (
     TICK,
@@ -15,6 +16,7 @@ from tests.streams.judged_log import (
     numbered,
     reasoning,
     search,
+    unnumbered,
 )
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=1_800_000, age_ms=21_600_000, events=2_000)
@@ -121,13 +123,13 @@ def test_how_long_a_closed_trajectory_is_remembered_is_bounded_in_records_too():
     log = Log(Fold(limits=Limits(remembered_records=10)))
     for event in (*numbered("t", TWO_NEEDS), *numbered("u", TWO_NEEDS)[:3]):
         log.put(event)
-    assert log.fold.resume(log.offset, log.offset).offset == 0
+    assert log.fold.resume(log.offset, log.offset).start.offset == 0
     for event in numbered("u", TWO_NEEDS)[3:]:
         log.put(event)
-    assert log.fold.resume(log.offset, log.offset).offset == 0
+    assert log.fold.resume(log.offset, log.offset).start.offset == 0
     for _ in range(3):
         log.tick(0)
-    assert log.fold.resume(log.offset, log.offset).offset == 7
+    assert log.fold.resume(log.offset, log.offset).start.offset == 7
 
 
 def test_events_ahead_of_a_gap_are_held_until_it_is_filled(log):
@@ -212,8 +214,8 @@ def test_what_a_restarted_judge_repeats_is_dropped_also_by_a_new_owner(log):
         log.put(event)
     log.tick(30_000)
     point = log.fold.resume(log.offset, log.offset)
-    assert (point.offset, point.sources) == (6, (Source(LOG, 0, 5),))
-    owner = Fold(limits=LIMITS, sources=point.sources, clock=point.clock)
+    assert point.start == Start(6, (Source(LOG, 0, 5),))
+    owner = Fold(limits=LIMITS, start=point.start)
     repeated = judged_value(first[0], source=1, time=0)
     owner.apply(7, 0, repeated)
     assert owner.open_trajectories == 0
@@ -233,20 +235,20 @@ def test_the_low_watermark_is_the_opening_of_the_oldest_open_trajectory(log):
     for event in (first[0], second[0], *first[1:]):
         log.put(event)
     log.tick(30_000)
-    assert log.fold.resume(log.offset, 3) == Resume(1, 3, (Source(LOG, 0, 0),), clock=0)
+    assert log.fold.resume(log.offset, 3) == Resume(Start(1, (Source(LOG, 0, 0),)), 3)
     for event in second[1:]:
         log.put(event, at=30_000)
     log.tick(60_000)
-    assert log.fold.resume(log.offset, 9).offset == log.offset
+    assert log.fold.resume(log.offset, 9).start.offset == log.offset
 
 
 def test_the_low_watermark_stays_before_a_closed_trajectory_for_the_gap_window(log):
     for event in numbered("t", STEPS):
         log.put(event, at=500)
     log.tick(30_499)
-    assert log.fold.resume(log.offset, log.offset).offset == 0
+    assert log.fold.resume(log.offset, log.offset).start.offset == 0
     log.tick(30_500)
-    assert log.fold.resume(log.offset, log.offset).offset == log.offset
+    assert log.fold.resume(log.offset, log.offset).start.offset == log.offset
 
 
 @pytest.mark.parametrize("repeated", ["while open", "after the close"])
@@ -256,11 +258,11 @@ def test_the_watermark_stays_before_a_trajectory_whose_opening_was_repeated(log,
     for event in (first[0], second[0], *rest):
         log.put(event)
     log.tick(30_000)
-    assert log.fold.resume(log.offset, log.offset).offset == 0
+    assert log.fold.resume(log.offset, log.offset).start.offset == 0
     for event in second[1:]:
         log.put(event, at=30_000)
     log.tick(60_000)
-    assert log.fold.resume(log.offset, log.offset).offset == log.offset
+    assert log.fold.resume(log.offset, log.offset).start.offset == log.offset
 
 
 @pytest.mark.parametrize(
@@ -268,11 +270,12 @@ def test_the_watermark_stays_before_a_trajectory_whose_opening_was_repeated(log,
     [None, "", "0;", "3;1;1", "[1]", "[1,2,[[]]]", '[1,2,[["a",0]]]', '["1",2,[]]', "[1,2,[]]x"],
 )
 def test_a_commit_without_our_metadata_makes_nothing_silent(metadata):
-    assert Resume.parse(7, metadata) == Resume(7, 7)
+    assert Resume.parse(7, metadata) == Resume(Start(7), 7)
 
 
 def test_a_commit_is_read_as_it_was_written():
-    point = Resume(3, 9, (Source('a;, "é', 0, 7), Source("b", 1, 2**63 - 1)), clock=12)
+    sources = (Source('a;, "é', 0, 7), Source("b", 1, 2**63 - 1))
+    point = Resume(Start(3, sources, clock=12), 9)
     assert Resume.parse(3, point.metadata()) == point
 
 
@@ -359,3 +362,90 @@ def test_a_forged_time_lets_no_more_time_pass_than_its_append(log):
     log.raw(forged, at=1_000)
     assert log.fold.clock == 1_000
     assert [pair.closed_by for event in rest for pair in log.put(event, at=1_000)] == ["end"]
+
+
+TASK = unnumbered(numbered("t", STEPS))
+
+
+def test_an_unnumbered_trajectory_is_in_the_order_of_its_log(log):
+    pairs = [pair for event in TASK for pair in log.put(event)]
+    assert [(pair.query, pair.positive, pair.negatives) for pair in pairs] == [("q", "b", ("a",))]
+    assert (pairs[0].browse_event_id, pairs[0].browse_seq) == ("t-1", None)
+    assert (pairs[0].verdict, pairs[0].reasoning_tokens, pairs[0].closed_by) == (
+        "relevant",
+        7,
+        "end",
+    )
+
+
+def test_only_a_search_opens_an_unnumbered_trajectory(log):
+    for event in TASK[1:]:
+        log.put(event)
+    assert log.fold.open_trajectories == 0
+    assert log.fold.counts["events", "late"] == 4
+
+
+def test_an_event_whose_id_an_unnumbered_trajectory_has_is_a_repeat(log):
+    second = search("r", "c") | {"query": "other"}
+    order = [*TASK[:3], TASK[1], TASK[0], TASK[0] | second, *TASK[3:]]
+    pairs = [pair for event in order for pair in log.put(event)]
+    assert [(pair.query, pair.verdict) for pair in pairs] == [("q", "relevant")]
+    assert log.fold.counts["events", "repeated"] == 3
+
+
+def test_a_search_with_a_closed_id_opens_a_trajectory_with_pairs_of_its_own(log):
+    again = [event | {"event_id": f"again-{event['event_id']}"} for event in TASK]
+    first, second = (
+        [pair for event in events for pair in log.put(event)] for events in (TASK, again)
+    )
+    assert [pair.positive for pair in first + second] == ["b", "b"]
+    assert first[0].pair_id != second[0].pair_id
+    assert log.fold.counts["closed", "end"] == 2
+
+
+def test_only_silence_closes_an_unnumbered_trajectory_that_does_not_end(log):
+    for at in range(0, 30_000_000, 1_700_000):
+        assert log.put(TASK[0] | {"event_id": str(at)}, at) == []
+    for event in TASK[1:3]:
+        assert log.put(event, at) == []
+    assert log.tick(at + 1_799_999) == []
+    assert [pair.closed_by for pair in log.tick(at + 1_800_000)] == ["idle"]
+
+
+def test_every_event_keeps_an_unnumbered_trajectory_from_being_idle():
+    """Also a repeat and one too many: a fold that starts behind its opening knows neither."""
+    log = Log(Fold(limits=Limits(events=3)))
+    for event in TASK[:3]:
+        log.put(event)
+    log.put(TASK[1], at=1_000_000)
+    log.put(TASK[3], at=2_000_000)
+    assert log.fold.counts["events", "repeated"] == log.fold.counts["events", "oversize"] == 1
+    assert log.tick(3_799_999) == []
+    assert [pair.closed_by for pair in log.tick(3_800_000)] == ["idle"]
+
+
+def test_an_unnumbered_trajectory_over_its_size_drops_events_until_its_end():
+    log = Log(Fold(limits=Limits(events=3)))
+    more = [search("r", "c"), browse("c"), reasoning("c", "relevant")]
+    extra = unnumbered(numbered("t", [*STEPS[:3], *more]))[3:]
+    pairs = [pair for event in (*TASK[:3], *extra, TASK[-1]) for pair in log.put(event)]
+    assert [(pair.positive, pair.closed_by, pair.outcome) for pair in pairs] == [
+        ("b", "end", "correct")
+    ]
+    assert log.fold.counts["events", "oversize"] == 3
+
+
+def test_a_numbered_and_an_unnumbered_trajectory_of_one_id_are_two(log):
+    events = [event for both in zip(numbered("t", STEPS), TASK, strict=True) for event in both]
+    pairs = [pair for event in events for pair in log.put(event)]
+    assert [(pair.browse_seq, pair.browse_event_id) for pair in pairs] == [(1, None), (None, "t-1")]
+
+
+def test_the_low_watermark_is_the_search_that_opened_an_unnumbered_trajectory(log):
+    log.put(numbered("u", STEPS)[1])
+    log.put(TASK[0])
+    for event in TASK[1:-1]:
+        log.put(event)
+    assert log.fold.resume(log.offset, log.offset).start.offset == 1
+    log.put(TASK[-1])
+    assert log.fold.resume(log.offset, log.offset).start.offset == log.offset

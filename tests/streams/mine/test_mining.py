@@ -1,4 +1,4 @@
-"""The mining rules, one by one (DESIGN, "Mining")."""
+"""The mining rules, one by one."""
 
 from collections import Counter
 
@@ -10,19 +10,22 @@ from streams.mine.steps import BreakStep, BrowseStep, ReasoningStep, SearchStep
 
 def steps(*parts):
     """Steps in short hand: ``("q", "ab")`` a search, ``"+a"`` ``"-a"`` ``"?a"`` a browse with its
-    verdict in a reasoning, ``"a"`` a browse without a reasoning, ``"."`` something else."""
+    verdict in a reasoning, ``"a"`` a browse without a reasoning, ``"!"`` a reasoning (relevant)
+    about the browse right before it, ``"."`` something else."""
     found = []
     for part in parts:
         seq = len(found)
         if isinstance(part, tuple):
-            found.append(SearchStep(seq, part[0], list(part[1])))
+            found.append(SearchStep(part[0], list(part[1])))
         elif part == ".":
-            found.append(BreakStep(seq))
+            found.append(BreakStep())
+        elif part == "!":
+            found.append(ReasoningStep(None, 10, "relevant", "local", "1"))
         else:
             found.append(BrowseStep(seq, part[-1]))
             if len(part) == 2:
                 verdict = {"+": "relevant", "-": "irrelevant", "?": "unknown"}[part[0]]
-                found.append(ReasoningStep(seq + 1, part[1], 10, verdict, "local", "1"))
+                found.append(ReasoningStep(part[1], 10, verdict, "local", "1"))
     return found
 
 
@@ -42,6 +45,12 @@ def short(*parts, profile="reference"):
         pytest.param(
             [("q", "abc"), ("r", "bde"), "+b"], ["r+b deac 0"], id="latest search first, no doubles"
         ),
+        pytest.param(
+            [("q", "abc"), "a", "b", "!", "!", "c"],
+            ["q+b c 0"],
+            id="an unnamed reasoning is about the browse right before it",
+        ),
+        pytest.param([("q", "ab"), "!", "a", ".", "!"], [], id="or about none"),
         pytest.param([("q", "abc"), "-a", "+b"], ["q-a c 0", "q+b ac 1"], id="rejected come first"),
         pytest.param(
             [("q", "abcd"), "-a", "-b", "+c"],
@@ -101,12 +110,12 @@ def test_paper(trajectory, pairs):
 
 def test_a_reasoning_about_nothing_ends_a_run():
     trajectory = [
-        SearchStep(0, "q", ["a", "b", "c"]),
+        SearchStep("q", ["a", "b", "c"]),
         BrowseStep(1, "a"),
-        ReasoningStep(2, "a", 3, "irrelevant", "local", "1"),
-        BreakStep(3),
+        ReasoningStep("a", 3, "irrelevant", "local", "1"),
+        BreakStep(),
         BrowseStep(4, "b"),
-        ReasoningStep(5, "b", 4, "relevant", "local", "1"),
+        ReasoningStep("b", 4, "relevant", "local", "1"),
     ]
     first, second = mine(trajectory, "reference")
     assert first.negatives == ("b", "c")
@@ -115,9 +124,9 @@ def test_a_reasoning_about_nothing_ends_a_run():
 
 def test_a_reasoning_about_another_document_is_not_its_verdict():
     trajectory = [
-        SearchStep(0, "q", ["a", "b"]),
+        SearchStep("q", ["a", "b"]),
         BrowseStep(1, "a"),
-        ReasoningStep(2, "b", 3, "relevant", "local", "1"),
+        ReasoningStep("b", 3, "relevant", "local", "1"),
     ]
     counts = Counter()
     assert mine(trajectory, "reference", counts) == []
@@ -146,9 +155,9 @@ def test_a_pair_names_the_queries_of_its_phase_that_led_to_its_own():
 
 def test_under_judge_none_the_verdict_is_on_the_browse_and_the_length_on_the_reasoning():
     trajectory = [
-        SearchStep(0, "q", ["a", "b"]),
+        SearchStep("q", ["a", "b"]),
         BrowseStep(1, "b", "relevant", "none", "1"),
-        ReasoningStep(2, "b", 40),
+        ReasoningStep("b", 40),
     ]
     (pair,) = mine(trajectory, "reference")
     assert (pair.verdict, pair.judge, pair.reasoning_tokens, pair.rank) == (
@@ -161,8 +170,8 @@ def test_under_judge_none_the_verdict_is_on_the_browse_and_the_length_on_the_rea
 
 def test_rank_is_that_of_the_latest_search_that_holds_the_document():
     trajectory = [
-        SearchStep(0, "q", ["a", "b"]),
-        SearchStep(1, "r", ["c", "b"], [11, 12], retriever_version=3),
+        SearchStep("q", ["a", "b"]),
+        SearchStep("r", ["c", "b"], [11, 12], retriever_version=3),
         BrowseStep(2, "b", "relevant", "none", "1"),
     ]
     (pair,) = mine(trajectory, "reference")

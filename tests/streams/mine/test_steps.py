@@ -29,7 +29,7 @@ ENVELOPE = {
     [
         (
             JudgedSearch(**ENVELOPE, query="q", hits=(Hit(doc_id="a", rank=1, score=0.5),)),
-            steps.SearchStep(3, "q", ["a"]),
+            steps.SearchStep("q", ["a"]),
         ),
         (
             JudgedSearch(
@@ -38,7 +38,7 @@ ENVELOPE = {
                 hits=(Hit(doc_id="a", rank=12), Hit(doc_id="b", rank=11)),
                 retriever_version=2,
             ),
-            steps.SearchStep(3, "q", ["b", "a"], [11, 12], 2),
+            steps.SearchStep("q", ["b", "a"], [11, 12], 2),
         ),
         (
             JudgedBrowse(**ENVELOPE, doc_id="a", verdict="relevant", judge="none"),
@@ -48,9 +48,18 @@ ENVELOPE = {
             JudgedReasoning(
                 **ENVELOPE, about="a", tokens=4, verdict="unknown", judge="l", judge_version="2"
             ),
-            steps.ReasoningStep(3, "a", 4, "unknown", "l", "2"),
+            steps.ReasoningStep("a", 4, "unknown", "l", "2"),
         ),
-        (JudgedReasoning(**ENVELOPE), steps.BreakStep(3)),
+        (
+            JudgedReasoning(**ENVELOPE, about_previous=True, verdict="relevant"),
+            steps.ReasoningStep(None, None, "relevant"),
+        ),
+        (
+            JudgedBrowse(**ENVELOPE | {"seq": None}, doc_id="a"),
+            steps.BrowseStep("e", "a"),
+        ),
+        (JudgedReasoning(**ENVELOPE, about_previous=False), steps.BreakStep()),
+        (JudgedReasoning(**ENVELOPE), steps.BreakStep()),
     ],
 )
 def test_a_judged_event_becomes_the_step_that_mining_reads(event, step):
@@ -62,10 +71,10 @@ def test_a_judged_event_becomes_the_step_that_mining_reads(event, step):
 @given(
     st.lists(
         st.one_of(
-            st.builds(steps.SearchStep, st.integers(0, 99), st.text(), st.lists(st.text())),
-            st.builds(steps.BrowseStep, st.integers(0, 99), st.text()),
-            st.builds(steps.ReasoningStep, st.integers(0, 99), st.text(), st.integers(0, 99)),
-            st.builds(steps.BreakStep, st.integers(0, 99)),
+            st.builds(steps.SearchStep, st.text(), st.lists(st.text())),
+            st.builds(steps.BrowseStep, st.integers(0, 99) | st.text(), st.text()),
+            st.builds(steps.ReasoningStep, st.none() | st.text(), st.integers(0, 99)),
+            st.builds(steps.BreakStep),
         )
     )
 )

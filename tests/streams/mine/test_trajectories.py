@@ -1,6 +1,6 @@
-"""What a new fold needs of trajectories that closed."""
+"""Where a fold starts again, after trajectories closed."""
 
-from streams.mine.closed import Closed, ClosedTrajectories, Start
+from streams.mine.trajectories import Closed, ClosedTrajectories, Start
 
 
 def closed(start: int, last_opening: int) -> Closed:
@@ -12,8 +12,8 @@ def test_a_start_that_goes_back_for_one_goes_back_for_all_whose_repeats_it_then_
     reads the repeat at 5 of what opened at 0.
     """
     known = ClosedTrajectories(window_ms=30, records=25)
-    known.add("a", closed(0, 5), offset=8, clock=156)
-    known.add("b", closed(3, 22), offset=24, clock=300)
+    known.add(("a", False), closed(0, 5), offset=8, clock=156)
+    known.add(("b", False), closed(3, 22), offset=24, clock=300)
 
     assert known.start(Start(12, 11, 216), next_offset=33, clock=338).offset == 0
     assert known.start(Start(23, 22, 300), next_offset=33, clock=338).offset == 23
