@@ -16,7 +16,8 @@ from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from simulation import stdlib_corpus
 from simulation.corpus import load_beir
-from streams.importing.offline import mine_paths
+from streams.importing.importer import Importer
+from streams.importing.offline import mine
 
 
 def differences(
@@ -39,7 +40,7 @@ def differences(
 
 def _of_files(files: Sequence[Path]) -> Counter[tuple[str, str]]:
     reference, paper = (
-        list(mine_paths(files, "auto", Settings(profile=profile)))
+        list(mine(Importer(strict=True).read(files), Settings(profile=profile)))
         for profile in ("reference", "paper")
     )
     return differences(reference, paper)
