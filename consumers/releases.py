@@ -18,9 +18,20 @@ from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data.lineage import History
-from trainer.data.releases import Releases, promoted, rolled_back
+from trainer.data.releases import Releases, promoted, refusal, rolled_back
 
 log = structlog.get_logger(__name__)
+
+_REMEDIES = {
+    "releases": "find the program that wrote it. To remove a record with the key live, run "
+    "`retrail promote VERSION` with the release that should serve; to remove another one, write a "
+    "record with its key and an empty value (docs/gate.md)",
+    "runs": "find the program that wrote it. It can stay: a single record of this topic cannot be "
+    "removed",
+}
+
+_reported: set[tuple[str, int]] = set()
+"""Topic and offset of the refused records that this process has reported."""
 
 State = Literal["live", "lineage", "quarantined", "waiting", "other"]
 """``lineage``: an ancestor of the live release. ``quarantined``: a rollback quarantined its run.
@@ -45,16 +56,39 @@ def read(settings: Settings, known: Releases | None = None) -> Releases:
 
 
 def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:
-    """``known`` and then ``records``; an invalid record is counted, logged and changes nothing."""
+    """``known`` and then ``records``.
+
+    A record that is invalid, or refused by :func:`trainer.data.releases.refusal`, is counted,
+    logged and changes nothing.
+    """
     for record in records:
+        found: Release | Live | None = None
         try:
-            found: Release | Live | None = releases.decode(record.key, record.value)
+            found = releases.decode(record.key, record.value)
+            problem = refusal(known, found)
         except InvalidRecordError as error:
-            INVALID_RECORDS.labels(stage="releases").inc()
-            log.warning("invalid release", offset=record.offset, error=str(error))
-            found = None
+            # An empty value removes a record that was refused.
+            problem = str(error) if record.value else ""
+        if problem:
+            report_refused("releases", record.topic, record.offset, record.key, problem)
         known = known.with_record(found, record.offset)
     return known
+
+
+def report_refused(stage: str, topic: str, offset: int, key: bytes | None, why: str) -> None:
+    """Count and log a record that does not count, once a process for each offset."""
+    if (topic, offset) in _reported:
+        return
+    _reported.add((topic, offset))
+    INVALID_RECORDS.labels(stage=stage).inc()
+    log.error(
+        "record refused: it has no effect",
+        topic=topic,
+        offset=offset,
+        key=(key or b"").decode(errors="replace"),
+        reason=why,
+        remedy=_REMEDIES[stage],
+    )
 
 
 def write_release(producer: Producer, settings: Settings, release: Release) -> int:

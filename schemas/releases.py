@@ -85,13 +85,18 @@ class Release(GateDecision):
 
 
 class Live(Contract):
-    """Which version should serve, which one before, why, and the runs that are quarantined."""
+    """Which version should serve, which one before, why, and the runs that are quarantined.
+
+    Attributes:
+        by: who decided; only an operator can make a release live that the gate did not ship.
+    """
 
     version: Version
     previous: Version | None = None
     why: str
     changed_at: Moment
     quarantined: tuple[RunId, ...] = ()
+    by: Literal["retrail", "operator"] = "retrail"
 
 
 def decode(key: bytes | None, value: bytes | None) -> Release | Live:

@@ -16,7 +16,7 @@ from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredEr
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from trainer.data.releases import Releases
+from trainer.data.releases import FIRST, Releases
 from trainer.model import presets
 from trainer.model.encoder import Encoder
 from trainer.model.loading import locate
@@ -24,8 +24,6 @@ from trainer.registry.card import first_card
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
-
-FIRST = 1
 
 
 class ReleaseWatch:

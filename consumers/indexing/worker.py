@@ -141,7 +141,7 @@ class IndexWorker:
            drop the builds that are over.
         """
         if releases.live is None:
-            if self._leads:
+            if self._leads and releases.lacks_first():
                 register_first(self._settings)
             return
         facts = Facts(
@@ -187,10 +187,7 @@ class IndexWorker:
     def _create(self, decided: Plan, releases: Releases, facts: Facts) -> None:
         if decided.create is None:
             return
-        release = releases.by_version.get(decided.create)
-        if release is None:
-            log.error("live names a release that does not exist", version=decided.create)
-            return
+        release = releases.by_version[decided.create]
         successor = decided.target.successor if decided.target else ""
         build = Build(
             collection=collection_name(self._settings.retriever, release.version, successor),

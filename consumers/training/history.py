@@ -2,22 +2,21 @@
 
 from dataclasses import replace
 
-import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
 from consumers.errors import StoppedError
 from consumers.training import metrics
 from retrail_runtime import kafka
-from retrail_runtime.metrics import INVALID_RECORDS
 from schemas import runs
 from schemas.errors import InvalidRecordError
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data import lineage
 from trainer.data.lineage import History
-
-log = structlog.get_logger(__name__)
+from trainer.data.releases import Releases
+from trainer.registry.registry import Registry
 
 
 class RunHistory:
@@ -27,6 +26,7 @@ class RunHistory:
         self._settings = settings
         self._topic = Topics.of(settings).training_runs
         self._next = 0
+        self._releases = Releases()
         self.history = History()
 
     def refresh(self) -> History:
@@ -34,19 +34,54 @@ class RunHistory:
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
+            RegistryError: see :meth:`_without_foreign_live`.
         """
-        history = self.history
-        for record in kafka.read_to_end(self._settings, self._topic, {0: self._next}):
+        records = list(kafka.read_to_end(self._settings, self._topic, {0: self._next}))
+        # After the manifests: the parent of each was released before it.
+        self._releases = releases.read(self._settings, self._releases)
+        history = replace(self.history, releases=self._releases)
+        for record in records:
             self._next = record.offset + 1
             try:
-                history = history.announced(runs.decode(record.value))
+                manifest = runs.decode(record.value)
+                problem = history.refusal(manifest)
+                history = history.announced(manifest)
             except InvalidRecordError as error:
-                INVALID_RECORDS.labels(stage="runs").inc()
-                log.warning("invalid manifest", offset=record.offset, error=str(error))
-        known = releases.read(self._settings, history.releases)
-        self.history = replace(history, releases=known)
-        metrics.LIVE_VERSION.set(known.live.version if known.live else 0)
+                problem = str(error)
+            if problem:
+                releases.report_refused("runs", self._topic, record.offset, record.key, problem)
+        self.history = self._without_foreign_live(history)
+        live = self.history.releases.live
+        metrics.LIVE_VERSION.set(live.version if live else 0)
         return self.history
+
+    def _without_foreign_live(self, history: History) -> History:
+        """``history``, its ``live`` the last one that names a release of this installation.
+
+        A release whose run was never announced, and whose model is not in the registry, comes from
+        another program. Where the model is there, the topic of the runs was recreated.
+
+        Raises:
+            RegistryError: the registry does not answer.
+        """
+        known = history.releases
+        if known.live is None:
+            return history
+        for live, offset in reversed([*known.earlier, (known.live, known.live_offset)]):
+            unknown = [
+                release
+                for release in lineage.without_run(history, live.version)
+                if not Registry.of(self._settings).holds(release.model)
+            ]
+            if not unknown:
+                return replace(history, releases=replace(known, live=live, live_offset=offset))
+            why = (
+                f"live names release {live.version}, but the run of release {unknown[0].version} "
+                "was never announced and its model is not in the registry"
+            )
+            topic = Topics.of(self._settings).retriever_releases
+            releases.report_refused("releases", topic, offset, b"live", why)
+        return replace(history, releases=replace(known, live=None, live_offset=-1))
 
     def announce(self, producer: Producer, manifest: RunManifest) -> None:
         """Put a manifest on the topic.

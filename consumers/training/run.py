@@ -92,10 +92,12 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
     history = context.history.refresh()
     live = history.releases.live
     assert live is not None, "a trainer waits for the first release"
-    if lost := lineage.lost_runs(history, live.version):
+    if lost := lineage.without_run(history, live.version):
         raise TopicMismatchError(
-            f"training-runs has no manifest of run {lost[0]}, which release {live.version} comes "
-            "of: the topic was recreated. Start anew with another RETRAIL_TOPIC_PREFIX."
+            f"training-runs has no manifest of run {lost[0].run_id}, which made release "
+            f"{lost[0].version}, an ancestor of the live one or that one itself: the topic was "
+            f"recreated. `retrail promote {lineage.first_of(history, live.version)}` begins a new "
+            "lineage, which trains on all pairs again."
         )
     ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
     if not ranges or history.run(run_id(live.version, ranges)) is not None:

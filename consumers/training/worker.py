@@ -6,7 +6,7 @@ topics while a run trains in a thread of its own (:mod:`consumers.training.run`)
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -201,6 +201,7 @@ class Trainer:
             "working": self._work,
         }
         self._fruitless: dict[int, int] = {}
+        self._ends: Mapping[int, int] = {}
         self._lag_shown_at = 0.0
         self._not_before = 0.0
 
@@ -259,6 +260,7 @@ class Trainer:
 
     def _decide(self) -> Phase:
         history = self._history.refresh()
+        self._ends = self._mirrors.ends().pairs
         if history.releases.live is None:
             log.info("waiting for the first release, which the index worker registers")
             return "waiting"
@@ -274,7 +276,7 @@ class Trainer:
         return "waiting" if self._history.refresh().releases.live is None else "deciding"
 
     def _watch(self) -> Phase:
-        seen = lineage.seen_ends(self._history.history, self._mirrors.pairs.topic)
+        seen = lineage.seen_ends(self._history.history, self._mirrors.pairs.topic, self._ends)
         for partition, end in self._fruitless.items():
             seen[partition] = max(end, seen.get(partition, 0))
         pending = self._mirrors.pairs.pending(seen)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from trainer.data import releases
-from trainer.data.releases import Releases
+from trainer.data.releases import MAX_STEP, Releases
 
 Trigger = Literal["count", "age"]
 
@@ -24,15 +25,29 @@ class History:
     releases: Releases = field(default_factory=Releases)
 
     def announced(self, manifest: RunManifest) -> "History":
-        """After a manifest was read.
+        """After a manifest was read; one that is refused changes nothing.
 
-        The first of a run and the first of a version count. Another one can only come of a trainer
-        that was taken for dead; it is void.
+        The first of a run and the first of a version count. Another one comes of a trainer whose
+        lease had expired; it is void.
         """
         taken = any(
             run.run_id == manifest.run_id or run.version == manifest.version for run in self.runs
         )
-        return self if taken else replace(self, runs=(*self.runs, manifest))
+        if taken or self.refusal(manifest):
+            return self
+        return replace(self, runs=(*self.runs, manifest))
+
+    def refusal(self, manifest: RunManifest) -> str:
+        """Why a manifest of another program does not count, or an empty string."""
+        if manifest.parent not in self.releases.by_version:
+            return f"its parent, release {manifest.parent}, does not exist"
+        highest = self.next_version() - 1
+        if manifest.version > highest + MAX_STEP:
+            return (
+                f"version {manifest.version:,} is more than {MAX_STEP} above the highest, "
+                f"{highest:,}"
+            )
+        return ""
 
     def next_version(self) -> int:
         """Of the next run: one above the highest."""
@@ -63,11 +78,17 @@ def trained(history: History, version: int) -> list[Range]:
     return [span for run in runs if run is not None for span in run.ranges]
 
 
-def lost_runs(history: History, version: int) -> list[str]:
-    """Runs of the lineage of ``version`` whose manifests are no longer on the topic."""
+def without_run(history: History, version: int) -> list[Release]:
+    """Releases of the lineage of ``version`` whose run has no manifest on the topic."""
     known = history.releases
-    ids = (known.run_of(ancestor) for ancestor in known.lineage(version))
-    return [run_id for run_id in ids if run_id is not None and history.run(run_id) is None]
+    found = (known.by_version[ancestor] for ancestor in known.lineage(version))
+    return [one for one in found if one.run_id is not None and history.run(one.run_id) is None]
+
+
+def first_of(history: History, version: int) -> int:
+    """The newest release of the lineage of ``version`` that descends from known runs alone."""
+    ancestors = history.releases.lineage(version)
+    return next((v for v in ancestors if not without_run(history, v)), ancestors[-1])
 
 
 def quarantined(history: History) -> list[Range]:
@@ -110,9 +131,15 @@ def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[R
     return tuple(found)
 
 
-def seen_ends(history: History, topic: str) -> dict[int, int]:
-    """Where triggers start to count: what no run of any outcome has taken yet."""
-    return ends_of((span for run in history.runs for span in run.ranges), topic)
+def seen_ends(history: History, topic: str, ends: Mapping[int, int]) -> dict[int, int]:
+    """Where triggers start to count: what no run of any outcome has taken yet.
+
+    Args:
+        ends: of the topic's partitions. A range beyond them is no run's of this topic: it would
+            keep triggers from counting for good.
+    """
+    spans = (span for run in history.runs for span in run.ranges)
+    return ends_of((s for s in spans if s.end <= ends.get(s.partition, 0)), topic)
 
 
 def ends_of(ranges: Iterable[Range], topic: str) -> dict[int, int]:

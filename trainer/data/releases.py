@@ -1,7 +1,8 @@
 """All releases and what serves: the state of ``retriever-releases``, and who may change it how.
 
 ``live`` is the truth about what serves; the Milvus alias follows it. A release is written once and
-never changed; ``live`` is the one record that is replaced.
+never changed; ``live`` is the one record that is replaced. Records of other programs that do not
+fit are refused (:func:`refusal`), in the same way by every reader.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,12 @@ from datetime import datetime
 from schemas.errors import InputError
 from schemas.releases import Live, Release
 
+FIRST = 1
+"""Version of the first, untrained release."""
+
+MAX_STEP = 100
+"""A new version is at most this far above the highest one, so that no record uses them all up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Releases:
@@ -18,10 +25,11 @@ class Releases:
 
     Attributes:
         by_version: every release.
-        offsets: where each release lies on the topic.
+        offsets: offset of each release on the topic.
         live: what should serve; ``None`` before the first release.
-        live_offset: where ``live`` lies on the topic, -1 without one.
+        live_offset: offset of ``live`` on the topic, -1 without one.
         next_offset: of the first record not read yet.
+        earlier: ``live`` records before ``live`` and their offsets, as far as the topic has them.
     """
 
     by_version: Mapping[int, Release] = field(default_factory=dict)
@@ -29,19 +37,31 @@ class Releases:
     live: Live | None = None
     live_offset: int = -1
     next_offset: int = 0
+    earlier: tuple[tuple[Live, int], ...] = ()
 
     def with_record(self, record: Release | Live | None, offset: int) -> "Releases":
-        """After the record at ``offset``; ``None`` for an invalid one."""
+        """After the record at ``offset``; an invalid (``None``) or refused one changes nothing."""
+        known = replace(self, next_offset=offset + 1)
+        if record is None or refusal(self, record):
+            return known
         if isinstance(record, Live):
-            return replace(self, live=record, live_offset=offset, next_offset=offset + 1)
-        if record is None:
-            return replace(self, next_offset=offset + 1)
+            before = ((self.live, self.live_offset),) if self.live else ()
+            return replace(known, live=record, live_offset=offset, earlier=(*self.earlier, *before))
+        if record.version in self.by_version:
+            return known
         return replace(
-            self,
+            known,
             by_version={**self.by_version, record.version: record},
             offsets={**self.offsets, record.version: offset},
-            next_offset=offset + 1,
         )
+
+    def lacks_first(self) -> bool:
+        """Whether the first release is still to be registered, or to be made live.
+
+        With a later release and no ``live``, the ``live`` of then was overwritten by a record that
+        is refused, and compacted away: only an operator knows what should serve.
+        """
+        return self.live is None and all(version == FIRST for version in self.by_version)
 
     def lineage(self, version: int) -> tuple[int, ...]:
         """``version``, its parent, its parent's parent, … to the first release."""
@@ -56,6 +76,41 @@ class Releases:
         """The run that made a version; ``None`` for the first release."""
         release = self.by_version.get(version)
         return release.run_id if release else None
+
+
+def refusal(known: Releases, record: Release | Live) -> str:
+    """Why a record does not count, or an empty string.
+
+    Only Retrail writes this topic; a record of another program, or of another installation with
+    the same topic prefix, must neither stop training nor decide what serves. A release that is
+    written again is no error: the first one counts.
+    """
+    if isinstance(record, Live):
+        release = known.by_version.get(record.version)
+        if release is None:
+            return f"live names release {record.version}, which does not exist"
+        if release.decision not in ("first", "ship") and record.by != "operator":
+            return (
+                f"live names release {record.version}, which the gate did not ship "
+                f"({release.decision}); only `retrail promote {record.version}` makes it live"
+            )
+        return ""
+    version, parent = record.version, record.parent
+    if version in known.by_version:
+        written = known.by_version[version]
+        if (written.parent, written.run_id, written.model) == (parent, record.run_id, record.model):
+            return ""
+        return f"release {version} exists (offset {known.offsets[version]}) and never changes"
+    if version == FIRST:
+        return "" if parent is None else f"release {FIRST} has no parent, this one names {parent}"
+    if parent is None:
+        return f"it has no parent, which only release {FIRST} lacks"
+    if parent not in known.by_version:
+        return f"its parent, release {parent}, does not exist"
+    highest = max(known.by_version)
+    if version > highest + MAX_STEP:
+        return f"version {version:,} is more than {MAX_STEP} above the highest, {highest:,}"
+    return ""
 
 
 def promoted(known: Releases, version: int, now: datetime) -> Live:
@@ -77,6 +132,7 @@ def promoted(known: Releases, version: int, now: datetime) -> Live:
         version=version,
         previous=live.version if live else None,
         why="promoted by an operator",
+        by="operator",
         changed_at=now,
         quarantined=tuple(run for run in (live.quarantined if live else ()) if run not in own_runs),
     )
@@ -113,6 +169,7 @@ def rolled_back(known: Releases, now: datetime) -> Live:
         version=target,
         previous=live.version,
         why=f"rolled back from release {live.version}",
+        by="operator",
         changed_at=now,
         quarantined=tuple(quarantined),
     )

@@ -141,6 +141,18 @@ class Registry:
         manifest = self._manifest(location)
         return Model(location=location, digest=manifest.digest) if manifest else None
 
+    def holds(self, model: Model) -> bool:
+        """Whether a model is published as a record names it; its files are not read.
+
+        Raises:
+            ModelError: its manifest is damaged.
+        """
+        try:
+            manifest = self._manifest(inside(model.location))
+        except ValueError:
+            return False
+        return manifest is not None and manifest.digest == model.digest
+
     def versions(self, retriever: str) -> list[int]:
         """Versions that are published, ascending."""
         found = (_MANIFEST.fullmatch(name) for name in self._storage.list(retriever))

@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pymilvus import MilvusClient
+from structlog.testing import capture_logs
 
+from consumers import releases
 from consumers.indexing import worker as module
 from consumers.indexing.collection import Row
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
@@ -15,6 +17,7 @@ from consumers.indexing.plan import group
 from retrail_runtime import kafka
 from schemas.base import DeadLetter
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
+from schemas.releases import Live
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Retriever
@@ -72,6 +75,29 @@ def test_invalid_records_are_dead_lettered_once_and_blocks_nothing(
     letter = next(letter for letter in letters if letter.key == b"bad")
     assert ("x", b"y") in letter.headers
     assert DeadLetter.read(letter.headers).stage == "index"
+
+
+def test_a_live_record_of_another_program_changes_nothing_until_an_operator_decides(
+    small: Settings,
+) -> None:
+    harness.publish(small, harness.documents(10))
+    producer, foreign = kafka.producer(small), []
+    with capture_logs() as logged, harness.working(small):
+        harness.serves(small, 1)
+        shipped = harness.release(small, 2, 2, small.data_dir)
+        held = shipped.model_copy(update={"version": 3, "decision": "hold"})
+        releases.write_release(producer, small, held)
+        for version in (9, 3):
+            live = Live(version=version, why="", changed_at=shipped.created_at)
+            foreign.append(releases.write_live(producer, small, live))
+        harness.make_live(small, 2)
+        harness.serves(small, 2)
+        assert {build.version for build in Milvus(small).builds()} == {1, 2}
+        releases.promote(small, 3)
+        harness.serves(small, 3)
+    refused = [entry for entry in logged if entry["event"].startswith("record refused")]
+    assert [entry["offset"] for entry in refused] == foreign, "one line a record, not one a tick"
+    assert all("retrail promote VERSION" in entry["remedy"] for entry in refused)
 
 
 def test_texts_are_not_encoded_again_after_a_restart(small: Settings) -> None:

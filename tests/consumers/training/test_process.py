@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from consumers import releases
+from retrail_runtime import kafka
+from schemas import runs
+from schemas.releases import Live
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, small
+from tests.trained import NOW, a_manifest, a_release
 from tests.waiting import eventually
 
 WORKER = """
@@ -121,3 +126,36 @@ def test_a_broker_that_is_down_ends_the_worker_with_what_to_do(
     process = worker(kafka_bootstrap="127.0.0.1:1")
     assert process.wait(timeout=120) == 1
     assert "Kafka does not answer at 127.0.0.1:1" in (tmp_path / "worker-0.log").read_text()
+
+
+def test_records_of_another_program_do_not_stop_a_trainer(
+    world: World, worker: Callable[..., Process], tmp_path: Path
+) -> None:
+    """Case: {release 2} or {release 3, decision reject} and ``live`` by another program."""
+    producer, topics = world.producer, world.topics
+    foreign = []
+    for made in (a_release(2, 1, "ship"), a_release(3, 1, "reject")):
+        releases.write_release(producer, world.settings, made)
+        live = Live(version=made.version, why="", changed_at=NOW)
+        foreign.append(releases.write_live(producer, world.settings, live))
+    foreign += [
+        kafka.publish_and_wait(producer, topics.retriever_releases, key=b"live", value=value)
+        for value in (b"{", Live(version=9, why="", changed_at=NOW).to_json())
+    ]
+    manifests = [a_manifest(2, parent=7), a_manifest(2**31 - 1, parent=1)]
+    for manifest in manifests:
+        key, value = runs.encode(manifest)
+        kafka.publish_and_wait(producer, topics.training_runs, key=key, value=value)
+    world.pairs(30)
+    process = worker(train_epochs=1)
+    eventually(lambda: world.live() == 4, timeout=120, interval=0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    assert world.releases().by_version[4].parent == 1
+    lines = (tmp_path / "worker-0.log").read_text().splitlines()
+    log = [json.loads(line) for line in lines if line.startswith("{")]
+    refused = [entry for entry in log if entry["event"].startswith("record refused")]
+    found = sorted(e["offset"] for e in refused if e["topic"] == topics.retriever_releases)
+    assert found == foreign
+    assert [e["offset"] for e in refused if e["topic"] == topics.training_runs] == [0, 1]
+    assert all(entry["reason"] and entry["remedy"] for entry in refused)

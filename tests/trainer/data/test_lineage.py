@@ -14,12 +14,13 @@ from trainer.data.lineage import (
     History,
     due,
     ends_of,
-    lost_runs,
+    first_of,
     new_ranges,
     quarantined,
     seen_ends,
     trained,
     unfinished,
+    without_run,
 )
 from trainer.data.releases import Releases, promoted, rolled_back, shipped
 
@@ -257,10 +258,40 @@ def test_a_run_without_its_manifest_is_named() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("ship")
-    run = world.runs[0].run_id
-    assert lost_runs(world.history, 2) == []
-    assert lost_runs(History((), world.releases), 2) == [run]
-    assert lost_runs(History((), world.releases), 1) == []
+    assert without_run(world.history, 2) == []
+    assert without_run(History((), world.releases), 2) == [world.releases.by_version[2]]
+    assert without_run(History((), world.releases), 1) == []
+    assert first_of(world.history, 2) == 2
+    assert first_of(History((), world.releases), 2) == 1
+
+
+@pytest.mark.parametrize(
+    ("parent", "version", "why"),
+    [
+        (7, 2, "its parent, release 7, does not exist"),
+        (1, 2**31 - 1, "more than 100 above the highest"),
+        (1, 102, "more than 100 above the highest, 1"),
+    ],
+)
+def test_a_manifest_of_another_program_is_refused(parent: int, version: int, why: str) -> None:
+    world = World()
+    foreign = manifest(parent, (), version)
+
+    assert why in world.history.refusal(foreign)
+    world.announce(foreign)
+
+    assert world.runs == ()
+    assert world.history.next_version() == 2
+
+
+def test_a_range_beyond_the_end_of_its_partition_does_not_stop_the_triggers() -> None:
+    world = World()
+    world.ends = {0: 10, 1: 4}
+    world.train("hold")
+    beyond = Range(topic=TOPIC, partition=0, start=0, end=2**62)
+    world.announce(manifest(1, (beyond,), 3))
+
+    assert seen_ends(world.history, TOPIC, world.ends) == {0: 10, 1: 4}
 
 
 @pytest.mark.parametrize(
@@ -315,7 +346,7 @@ def test_no_pair_is_new_twice_in_a_lineage_and_none_is_lost(script: list[tuple[s
         assert not set(learned) & set(new), "new again"
         assert not aside & set(new), "out of quarantine by itself"
         assert set(learned) | aside | set(new) == everything, "lost"
-        seen = seen_ends(world.history, TOPIC)
+        seen = seen_ends(world.history, TOPIC, world.ends)
         assert all(
             seen.get(p, 0) >= end
             for p, end in ends_of(trained(world.history, world.live.version), TOPIC).items()

@@ -1,0 +1,111 @@
+"""Which records of ``retriever-releases`` count, whoever wrote them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.releases import Live, Release
+from tests.trained import NOW, a_release, run_of
+from trainer.data.releases import MAX_STEP, Releases, promoted, refusal, rolled_back
+
+
+def live(version: int, **changes: Any) -> Live:
+    return Live(**({"version": version, "why": "", "changed_at": NOW} | changes))
+
+
+def known(*records: Release | Live) -> Releases:
+    found = Releases()
+    for offset, record in enumerate(records):
+        found = found.with_record(record, offset)
+    return found
+
+
+ONE, TWO = a_release(1, None, "first"), a_release(2, 1, "ship")
+START = (ONE, live(1), TWO, live(2))
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (
+            a_release(2, 1, "ship", run_id=run_of(9)),
+            "release 2 exists (offset 2)",
+        ),
+        (a_release(1, None, "first", retriever="r", model=TWO.model), "release 1 exists"),
+        (a_release(3, None, "first"), "it has no parent"),
+        (a_release(3, 7, "ship"), "its parent, release 7, does not exist"),
+        (a_release(3 + MAX_STEP, 2, "ship"), "more than 100 above the highest, 2"),
+        (a_release(2**31 - 1, 2, "ship"), "more than 100 above the highest, 2"),
+        (live(9), "live names release 9, which does not exist"),
+        (live(9, by="operator"), "live names release 9, which does not exist"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused_and_changes_nothing(
+    record: Release | Live, why: str
+) -> None:
+    before = known(*START)
+
+    assert why in refusal(before, record)
+    after = before.with_record(record, 4)
+
+    assert (after.by_version, after.live) == (before.by_version, before.live)
+    assert after.next_offset == 5
+
+
+@pytest.mark.parametrize("decision", ["hold", "reject", "pending"])
+def test_what_the_gate_did_not_ship_goes_live_by_an_operator_alone(decision: str) -> None:
+    before = known(*START, a_release(3, 2, decision))
+
+    assert f"did not ship ({decision})" in refusal(before, live(3))
+    assert before.with_record(live(3), 5).live == live(2)
+    by_operator = promoted(before, 3, NOW)
+    assert by_operator.by == "operator"
+    after = before.with_record(by_operator, 5)
+    assert after.live == by_operator
+    back = rolled_back(after, NOW)
+    assert (back.by, back.version) == ("operator", 2)
+    assert after.with_record(back, 6).live == back
+
+
+def test_a_release_that_is_written_again_is_no_error_and_the_first_one_counts() -> None:
+    before = known(*START)
+    again = TWO.model_copy(update={"reason": "decided again"})
+
+    assert refusal(before, again) == ""
+    after = before.with_record(again, 4)
+
+    assert (after.by_version, after.offsets) == (before.by_version, before.offsets)
+
+
+def test_the_first_release_is_registered_only_where_there_is_no_later_one() -> None:
+    assert known().lacks_first()
+    assert known(ONE).lacks_first()
+    assert not known(ONE, live(1)).lacks_first()
+    # What should serve was overwritten by a record that is refused, and compacted away.
+    assert not known(ONE, TWO, live(9)).lacks_first()
+
+
+VERSIONS = st.integers(1, 6) | st.just(2**31 - 1)
+RECORDS = st.builds(
+    a_release,
+    VERSIONS,
+    st.none() | VERSIONS,
+    st.sampled_from(["first", "ship", "hold", "reject", "pending"]),
+) | st.builds(lambda v, by: live(v, by=by), VERSIONS, st.sampled_from(["retrail", "operator"]))
+
+
+@given(st.lists(RECORDS, max_size=20))
+def test_whatever_is_written_live_names_a_release_that_may_serve(
+    records: list[Release | Live],
+) -> None:
+    found = known(*records)
+
+    assert found.next_offset == len(records)
+    for version, release in found.by_version.items():
+        assert found.lineage(version)[-1] == 1
+        assert release.version == version
+    if found.live is not None:
+        decision = found.by_version[found.live.version].decision
+        assert found.live.by == "operator" or decision in ("first", "ship")
