@@ -21,7 +21,7 @@ import torch
 from benchmarks import kept
 from benchmarks.adversary import PUSHED, trajectory
 from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from retrail_runtime import logging
+from retrail_runtime import process
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(arguments)
-    logging.configure("WARNING")
+    process.configure("WARNING")
     if options.threads:
         torch.set_num_threads(options.threads)
     done = {(run["seed"], run["way"]) for run in kept.read(options.runs)}

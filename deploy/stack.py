@@ -17,7 +17,7 @@ from deploy.kafka import KafkaBroker
 from deploy.milvus import MilvusLite
 from deploy.processes import Child, Server
 from deploy.supervisor import Supervisor, Worker
-from retrail_runtime import data_dir
+from retrail_runtime import files
 from retrail_runtime import milvus as milvus_client
 from retrail_runtime.files import atomic_write
 from retrail_runtime.kafka import require_broker
@@ -260,7 +260,7 @@ class LocalStack:
 def _locked(folder: Path) -> FileLock:
     """The lock of a data directory, which ends with this process."""
     owner = folder / "stack.pid"
-    lock = data_dir.try_lock(folder / "stack.lock")
+    lock = files.try_lock(folder / "stack.lock")
     if lock is None:
         pid = owner.read_text() if owner.exists() else "unknown"
         raise StackError(

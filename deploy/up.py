@@ -11,7 +11,7 @@ from rich.table import Table
 from deploy import environment
 from deploy.errors import StackError
 from deploy.stack import LocalStack, Part
-from retrail_runtime.signals import StopSignals, interrupt
+from retrail_runtime.process import StopSignals, interrupt
 from schemas.errors import EXIT_INTERRUPTED
 
 INTERVAL = 0.25

@@ -50,7 +50,7 @@ def begin(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    from retrail_runtime.logging import configure
+    from retrail_runtime.process import configure
 
     configure("INFO" if verbose else "WARNING")
 

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -159,13 +160,13 @@ def skip(
     partition: Annotated[int, typer.Argument(min=0, help="Of that topic.")],
     offset: Annotated[int, typer.Argument(min=0, help="First offset that cannot be decoded.")],
 ) -> None:
-    """Pass over a batch that judge or miner cannot decode, and put that on record.
+    """Pass over a batch that cannot be decoded, and put that on record.
 
-    A worker stops where a batch has a wrong checksum or an unknown format, and names its place.
-    Restore the partition from a replica or a copy if you can. Else this command writes a dead
-    letter with reason "skipped", and every worker that cannot decode the batch at that offset goes
-    on behind it, at its next start. The records of the batch are lost. A record that can be decoded
-    is never passed over.
+    A worker or command stops at a batch with a wrong checksum or an unknown format; its error names
+    topic, partition and offset. Restore the partition from a replica or a copy if you can.
+    Otherwise this command writes a dead letter with reason "skipped", and whatever cannot decode
+    the batch at that offset passes over it when it is started again. The records of the batch are
+    lost. A record that can be decoded is never passed over.
 
     \b
     Example:
@@ -179,8 +180,8 @@ def skip(
 
     settings = load()
     topics = Topics.of(settings)
-    if topic not in (topics.trajectory_events, topics.judged_events):
-        raise InputError(f"Name {topics.trajectory_events} or {topics.judged_events}.")
+    if topic not in (names := astuple(topics)):
+        raise InputError(f"There is no topic {topic}. Topics: {', '.join(names)}.")
     count = require_broker(settings, [topic, topics.trajectory_events_dlq])[topic]
     if partition >= count:
         raise InputError(f"{topic} has partitions 0 to {count - 1}.")

@@ -127,7 +127,7 @@ def mcp(
 
 
 def _settings() -> "Settings":
-    from retrail_runtime.logging import configure
+    from retrail_runtime.process import configure
     from schemas.settings import load
 
     settings = load()

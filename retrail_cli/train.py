@@ -152,7 +152,7 @@ def _verify(run: str) -> None:
 def _progress() -> "Iterator[OnStep]":
     """A bar of steps, loss and speed, below the log."""
     from retrail_cli.output import bar
-    from retrail_runtime.logging import configure
+    from retrail_runtime.process import configure
 
     with bar("training") as advance:
         # Inside, so that its lines appear above the bar.

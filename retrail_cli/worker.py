@@ -64,7 +64,7 @@ def index() -> None:
 def _run(role: str) -> None:
     from importlib import import_module
 
-    from retrail_runtime.logging import configure
+    from retrail_runtime.process import configure
     from schemas.settings import load
 
     settings = load()

@@ -1,19 +1,25 @@
-"""Files: written whole or not at all, read line by line."""
+"""Files: written whole or not at all, read line by line; locks on folders of the data directory."""
 
+import errno
+import itertools
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+from filelock import FileLock, Timeout
 
-from schemas.errors import InputError, InvalidRecordError
+from schemas.errors import ConfigurationError, InputError, InvalidRecordError
+from schemas.settings import Settings
 
 
 def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
-    """Replace a file by ``data`` (text as UTF-8); see :func:`atomic_file`.
+    """Replace a file with ``data`` (text as UTF-8); see :func:`atomic_file`.
 
     Raises:
         OSError: it cannot be written; an earlier file is unchanged.
@@ -24,17 +30,18 @@ def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the block ends, if it does not raise.
+    """A file to write, which replaces ``path`` when the block ends without an error.
 
-    It is written beside ``path`` and synced to the disk, so a reader, or a machine that restarts
-    after a power cut, finds the old content or the new one.
+    It is written beside ``path`` and synced to the disk, so readers find the old content or the new
+    one, also after a power cut.
 
     Args:
         path: replaced if it exists; its folder must exist.
         mode: permissions, less the process's umask.
 
     Raises:
-        OSError: it cannot be written; an earlier file is unchanged.
+        OSError: it cannot be written; an earlier file is unchanged. On a full disk its ``strerror``
+            has the free space.
     """
     part = path.absolute().with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -44,6 +51,11 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
         sync(part.parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = f"{error.strerror} ({free_space(path)})"
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -61,8 +73,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def free_space(path: Path) -> str:
+    """Folder and free space of the disk of a file or folder, which need not exist: for errors."""
+    absolute = path.absolute()
+    folder = next(one for one in (absolute, *absolute.parents) if one.is_dir())
+    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}"
+
+
 def user_cache() -> Path:
-    """Where what is fetched once is kept: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
+    """Folder for downloads: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
 
 
@@ -82,7 +101,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidRecordError]]:
-    """Place (``file:line``) and JSON object of each line that is not blank, or why it is none.
+    """Place (``file:line``) and JSON object of each line that is not blank, or its error.
 
     Raises:
         InputError: the file cannot be read.
@@ -98,3 +117,49 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidR
         else:
             problem = f"a JSON object is expected, not {type(found).__name__}"
             yield place, InvalidRecordError(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A locked folder; the lock ends with the process, also after a crash."""
+
+    path: Path
+    lock: FileLock
+
+
+def claim(settings: Settings, role: str) -> Claim:
+    """Lock the first free of ``<data_dir>/<role>``, ``<role>-2``, ``<role>-3``, ….
+
+    A restarted worker gets its old folder back, so its local copies survive.
+
+    Raises:
+        ConfigurationError: the data directory cannot be written.
+    """
+    for number in itertools.count(1):
+        path = settings.data_dir / (role if number == 1 else f"{role}-{number}")
+        lock = try_lock(path / "lock")
+        if lock is not None:
+            return Claim(path, lock)
+    raise AssertionError("unreachable")
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """Lock a file, and create it with its folder if needed; ``None``: another process holds it.
+
+    The lock ends when it is released or garbage-collected, or with the process.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    lock = FileLock(path, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot write {path.parent}: {error.strerror}. Set RETRAIL_DATA_DIR to a folder that "
+            "this user can write."
+        ) from error
+    return lock

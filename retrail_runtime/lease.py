@@ -1,13 +1,13 @@
 """Leader election through a Kafka consumer group: one lease for each topic and group.
 
-All candidates are members of one group that is subscribed to a topic with one partition, and the
+All candidates are members of one group that subscribes to a topic with one partition, and the
 partition's owner holds the lease. The oldest member owns it: Kafka's range assignor gives the only
 partition to the member whose id sorts first, and a member id begins with the client id. So a second
 candidate stands by and never interrupts the first. A candidate with a lower ``rank`` sorts before
 all others: it takes the lease at once, and returns it when it leaves.
 
-A lease is no fence: a process that stops polling may believe for a moment that it still holds it.
-What a holder writes must therefore do no harm when two write it.
+A lease is no fence: for a moment two processes may hold it. What a holder writes must therefore be
+idempotent.
 """
 
 import secrets
@@ -23,7 +23,7 @@ from schemas.settings import Settings
 log = structlog.get_logger(__name__)
 
 MAX_POLL_SECONDS = 300.0
-"""A holder that does not poll for so long loses the lease."""
+"""A holder loses the lease after this time without a poll."""
 
 
 class Lease:
@@ -58,7 +58,7 @@ class Lease:
         )
 
     def poll(self, timeout: float = 0.0) -> bool:
-        """Take part in the group for ``timeout`` seconds; returns whether the lease is held.
+        """Poll the group for ``timeout`` seconds; returns whether the lease is held.
 
         Raises:
             RestartRequiredError: the group or its topic failed.
@@ -68,7 +68,7 @@ class Lease:
         except KafkaException as error:
             raise RestartRequiredError(f"Consumer group {self._group} failed: {error}.") from error
         failure = message.error() if message is not None else None
-        # After too long a pause the lease is lost, and the member joins again.
+        # Polled too late: the lease is lost, and the member rejoins.
         if failure is not None and failure.code() != KafkaError._MAX_POLL_EXCEEDED:
             raise RestartRequiredError(f"Consumer group {self._group} failed: {failure.str()}.")
         return self.held
@@ -80,7 +80,7 @@ class Lease:
 
     def _assigned(self, member: Consumer, partitions: list[TopicPartition]) -> None:
         member.assign(partitions)
-        # Only the ownership counts: the records are read elsewhere.
+        # Only the ownership matters: the records are read elsewhere.
         member.pause(partitions)
         self.joined = True
         self._set(bool(partitions))
@@ -95,8 +95,8 @@ class Lease:
 
 
 def has_members(settings: Settings, group: str) -> bool:
-    """Whether a group has members; ``False`` too if the broker does not answer that."""
-    # Keep a reference to the client: a pending request ends with it.
+    """Whether a group has members; ``False`` also if the broker does not answer."""
+    # The request ends with its client, so keep a reference.
     admin = kafka.admin(settings)
     try:
         answer = admin.describe_consumer_groups([group], request_timeout=10)

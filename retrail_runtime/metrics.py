@@ -4,7 +4,7 @@
 
     path       200                                        503
     /metrics   always
-    /healthz   it works, or waits for what will come      only a restart helps
+    /healthz   it works or waits                          a restart is the remedy
     /readyz    it does its share of the work              not yet, or not any more
 """
 
@@ -49,10 +49,7 @@ Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """State of a worker; ``detail`` is for a person.
-
-    The default is that of a worker without a health check of its own.
-    """
+    """State of a worker; ``detail`` describes it. The default: no health check."""
 
     alive: bool = True
     ready: bool = True
@@ -60,17 +57,15 @@ class Health:
 
 
 def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = Health) -> int:
-    """Serve the page in a thread; returns the port, and writes it where `retrail up` looks.
+    """Serve the page in a thread; returns the port.
 
-    The port is logged and written to ``<data_dir>/run/<role>-<pid>.metrics``.
+    The port is logged, and written to ``<data_dir>/run/<role>-<pid>.metrics`` for `retrail up`.
 
     Args:
-        settings: of the installation.
-        role: names the file.
-        health: asked at each request, from another thread.
+        health: called at each request, from another thread.
 
     Raises:
-        ConfigurationError: the port is taken.
+        ConfigurationError: the port is in use, or the data directory cannot be written.
     """
     try:
         server = make_server(
@@ -88,35 +83,32 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = 
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     port = int(server.server_port)
     run = settings.data_dir / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
+    except OSError as error:
+        raise ConfigurationError(f"Cannot write {run}: {error.strerror}.") from error
     log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
     return port
 
 
 def application(health: Callable[[], Health] = Health) -> Application:
-    """The page as a WSGI application over the default registry."""
+    """The pages as a WSGI application over the default registry."""
     metrics: Application = make_wsgi_app()
 
     def page(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        match environ["PATH_INFO"]:
-            case "/metrics":
-                return metrics(environ, start_response)
-            case "/healthz":
-                found = health()
-                return _status(start_response, found.alive, found.detail)
-            case "/readyz":
-                found = health()
-                return _status(start_response, found.alive and found.ready, found.detail)
-        pages = "/metrics, /healthz and /readyz"
-        return _answer(start_response, HTTPStatus.NOT_FOUND, f"Here are {pages}.")
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return metrics(environ, start_response)
+        if path not in ("/healthz", "/readyz"):
+            pages = "The pages are /metrics, /healthz and /readyz."
+            return _answer(start_response, HTTPStatus.NOT_FOUND, pages)
+        found = health()
+        good = found.alive and (found.ready or path == "/healthz")
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        return _answer(start_response, status, found.detail)
 
     return page
-
-
-def _status(start_response: StartResponse, good: bool, detail: str) -> list[bytes]:
-    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-    return _answer(start_response, status, detail)
 
 
 def _answer(start_response: StartResponse, status: HTTPStatus, text: str) -> list[bytes]:

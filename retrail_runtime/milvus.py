@@ -1,12 +1,16 @@
-"""The Milvus client: connection, classification of errors, escaping of filters.
+"""The Milvus client, and the names of a release's collection, its fields and its properties.
+
+A collection is a function of (documents, model, search mode). A release has one build, and a second
+one beside it during `retrail index rebuild`. The alias has the retriever's name and follows the
+``live`` release.
 
 What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (observed) and Milvus 2.x (documented):
 
-- A call on a collection that is gone raises code 100 (2.x: also 4); an alias that is gone 100
-  (2.x: 1600); one on a collection that is not loaded 101. A server that is down raises code 2 at
-  once, and a client made before it went down works again after it is back.
-- ``ids=`` of ``get`` and ``delete`` and the query iterator put ids into the filter as they are, so
-  an id with a quote or a backslash breaks the call: filters are made by :func:`ids_filter`.
+- A call on a missing collection raises code 100 (2.x: also 4); on a missing alias 100 (2.x: 1600);
+  on a collection that is not loaded 101. A server that is down raises code 2 at once, and a client
+  made before works again when the server is back.
+- ``ids=`` of ``get`` and ``delete`` and the query iterator put ids into the filter unescaped, so an
+  id with a quote or a backslash breaks the call: :func:`ids_filter` escapes them.
 - Its loggers write every failed call with a traceback to standard error, also expected ones: they
   are silenced here, the exceptions carry the same.
 - Client certificates are ignored unless all three files are given.
@@ -14,7 +18,8 @@ What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (observed) and Milvus 2.x (do
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,9 +27,29 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
-from retrail_runtime.collection import ID_FIELD
+from schemas import SearchMode
 from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
+
+VECTOR_FIELD = "embedding"
+ID_FIELD = "doc_id"
+TEXT_FIELD = "text"
+TITLE_FIELD = "title"
+HASH_FIELD = "content_hash"
+BM25_FIELD = "bm25"
+"""Sparse vectors of hybrid builds, which Milvus computes."""
+
+METRIC = "COSINE"
+"""Milvus reports it as a similarity: the higher, the nearer, at most 1."""
+BM25_METRIC = "BM25"
+
+VERSION_PROPERTY = "retrail.model_version"
+BUILD_PROPERTY = "retrail.build_id"
+LOCATION_PROPERTY = "retrail.model_location"
+DIGEST_PROPERTY = "retrail.model_digest"
+SERVED_PROPERTY = "retrail.served"
+SEARCH_PROPERTY = "retrail.search"
+SUCCESSOR_PROPERTY = "retrail.successor"
 
 FAILURES = (MilvusException, grpc.RpcError)
 """What a call raises. Deadlines, refused tokens and oversized messages are gRPC's own errors."""
@@ -33,8 +58,8 @@ CALL_TIMEOUT = 30.0
 """Seconds for one call; without it pymilvus repeats an unanswered one for minutes."""
 
 HYBRID_SINCE = (2, 5)
-"""The first Milvus that computes BM25. Milvus Lite has version numbers of its own; 3.2, the oldest
-that is installed, does."""
+"""The first Milvus that computes BM25. Milvus Lite has its own version numbers; 3.2, the oldest
+that is installed, computes it."""
 
 _TLS_ADVICE = (
     " A failed TLS handshake looks the same: RETRAIL_MILVUS_TLS_CAFILE must have signed the "
@@ -46,6 +71,67 @@ _MISSING = (4, 100, 1600)
 _NOT_LOADED = (101, 103, 106)
 _DOWN = (2, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+def collection_name(retriever: str, version: int, rebuild: str = "") -> str:
+    """``<retriever>_v<version>``, and ``<retriever>_v<version>_<build id>`` of a rebuild."""
+    return f"{retriever}_v{version}" + (f"_{rebuild}" if rebuild else "")
+
+
+def version_of(retriever: str, collection: str) -> int | None:
+    """The version in a collection's name; ``None`` for a collection of another retriever."""
+    found = re.fullmatch(rf"{re.escape(retriever)}_v(\d+)(_[0-9a-f]{{8}})?", collection, re.ASCII)
+    return int(found[1]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build of a release, as the properties of its collection describe it.
+
+    Attributes:
+        build_id: random; a collection that was lost and created again has another one.
+        location, digest: of the model in the registry whose vectors it holds.
+        served: whether the alias ever pointed here; then it is kept for a while after its
+            replacement.
+        search: the mode in which it is searched.
+        successor: id of the build that will replace this one; empty if none was requested.
+    """
+
+    collection: str
+    version: int
+    build_id: str
+    location: str
+    digest: str
+    served: bool = False
+    search: SearchMode = "dense"
+    successor: str = ""
+
+    @classmethod
+    def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":
+        """The build of a collection; ``None``: Retrail did not create it."""
+        try:
+            return cls(
+                collection=collection,
+                version=int(properties[VERSION_PROPERTY]),
+                build_id=properties[BUILD_PROPERTY],
+                location=properties[LOCATION_PROPERTY],
+                digest=properties[DIGEST_PROPERTY],
+                served=properties.get(SERVED_PROPERTY) == "true",
+                search="hybrid" if properties[SEARCH_PROPERTY] == "hybrid" else "dense",
+                successor=properties.get(SUCCESSOR_PROPERTY, ""),
+            )
+        except (KeyError, ValueError):
+            return None
+
+    def properties(self) -> dict[str, str]:
+        """The properties of a new collection."""
+        return {
+            VERSION_PROPERTY: str(self.version),
+            BUILD_PROPERTY: self.build_id,
+            LOCATION_PROPERTY: self.location,
+            DIGEST_PROPERTY: self.digest,
+            SEARCH_PROPERTY: self.search,
+        }
 
 
 def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
@@ -64,8 +150,8 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             token=token,
             timeout=timeout,
             grpc_options=_grpc_options(settings.milvus_uri),
-            # Else it reuses any connection of this process to the same address with the same
-            # token, closed ones too, whatever its certificates.
+            # Otherwise it reuses any connection of this process to the same address with the same
+            # token, also closed ones, whatever its certificates.
             dedicated=bool(tls),
             **tls,
         )
@@ -78,7 +164,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         raise MilvusUnavailableError(
             f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a "
             "local stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, "
-            f"if it asks for one) to a Milvus that runs.{_TLS_ADVICE if tls else ''}"
+            f"if it requires one) to a running Milvus.{_TLS_ADVICE if tls else ''}"
         ) from error
     return client
 
@@ -89,7 +175,7 @@ def require_search(settings: Settings, server_version: str) -> None:
     A version without numbers (a server built from a commit) is accepted.
 
     Raises:
-        ConfigurationError: hybrid search is asked for, and the server is too old for it.
+        ConfigurationError: hybrid search is set, and the server is too old for it.
     """
     found = re.search(r"(\d+)\.(\d+)", server_version)
     if settings.index_search != "hybrid" or found is None:
@@ -151,17 +237,16 @@ def _tls(settings: Settings) -> dict[str, Any]:
     Raises:
         ConfigurationError: the settings contradict each other.
     """
-    files = (
+    authority, certificate, key = files = (
         settings.milvus_tls_cafile,
         settings.milvus_tls_certfile,
         settings.milvus_tls_keyfile,
     )
-    authority, certificate, key = files
     if urlsplit(settings.milvus_uri).scheme != "https":
         if any(files):
             raise ConfigurationError(
                 f"RETRAIL_MILVUS_TLS_… is set, but {settings.milvus_uri} is reached without TLS. "
-                "Let RETRAIL_MILVUS_URI begin with https://."
+                "RETRAIL_MILVUS_URI must begin with https://."
             )
         return {}
     options: dict[str, Any] = {"secure": True, "server_name": settings.milvus_tls_server_name}

@@ -18,17 +18,18 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from retrail_runtime import kafka, metrics
+from retrail_runtime.files import free_space
 from schemas.base import Change
-from schemas.errors import BrokerUnavailableError, RestartRequiredError
+from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 5.0
-"""Timeout of a question about end offsets: the process has other work to do."""
+"""Timeout of a request for end offsets: the process has other work to do."""
 
 MAX_ABSENCE_SECONDS = 6 * 24 * 3600.0
-"""A copy of a compacted topic that is older may have missed deletions, which the topic keeps for
+"""An older copy of a compacted topic may have missed deletions, which the topic keeps for
 ``delete.retention.ms`` (7 days)."""
 
 KEYS_AT_ONCE = 500
@@ -46,12 +47,6 @@ CREATE TABLE IF NOT EXISTS repeats (
 );
 """
 
-_TOPIC_GONE = (
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -60,8 +55,8 @@ class Table:
     Attributes:
         columns: SQL definitions; the first column is the key.
         indices: columns of each index.
-        compacted: of several records with one key the last one counts, as on a compacted topic.
-            Otherwise the first one does, and the places of the others are kept in ``repeats``.
+        compacted: the last record of a key counts, as on a compacted topic. Otherwise the first
+            one counts, and the places of the others are kept in ``repeats``.
     """
 
     name: str
@@ -75,7 +70,7 @@ class Table:
         return self.columns[0].split()[0]
 
     def sql(self) -> str:
-        """Creates the table if it is not there."""
+        """Statements that create the table if it does not exist."""
         first, *others = self.columns
         columns = ", ".join((f"{first} PRIMARY KEY", *others))
         indices = (
@@ -88,9 +83,9 @@ class Table:
 class TopicMirror(ABC):
     """Follows one topic into ``<folder>/<topic>.sqlite`` (WAL: readers never wait).
 
-    One thread polls; any thread reads. A copy is rebuilt if the topic was recreated or truncated,
-    if the file is corrupted or has another table, and if a copy of a compacted topic is older than
-    :data:`MAX_ABSENCE_SECONDS`.
+    One thread polls; any thread reads. A copy is rebuilt at the start if the topic was recreated or
+    truncated, if the file is corrupted or has another table, or if a copy of a compacted topic is
+    older than :data:`MAX_ABSENCE_SECONDS`.
 
     Attributes:
         next: by partition the offset of the next record to read.
@@ -102,6 +97,7 @@ class TopicMirror(ABC):
     table: ClassVar[Table]
 
     def __init__(self, settings: Settings, topic: str, folder: Path) -> None:
+        self._settings = settings
         self.topic = topic
         self.path = folder / f"{topic}.sqlite"
         self._gone: KafkaError | None = None
@@ -112,13 +108,14 @@ class TopicMirror(ABC):
             enable_partition_eof=True,
             topic_metadata_propagation_max_ms=5000,
         )
-        # The other client is busy: it waits for records, half a second at a time.
-        self._asker = kafka.consumer(settings)
-        marks = kafka.offsets(self._asker, topic)
+        # A second client: the first one blocks while it waits for records.
+        self._offsets = kafka.consumer(settings)
+        marks = kafka.offsets(self._offsets, topic)
         self._admin = kafka.admin(settings)
         self._topic_id = kafka.topic_id(self._admin, topic)
-        self._db = self._open(self._topic_id, marks)
-        stored = dict(self._db.execute("SELECT partition, next FROM position"))
+        with self._failures_named():
+            self._db = self._open(self._topic_id, marks)
+            stored = dict(self._db.execute("SELECT partition, next FROM position"))
         self.next: dict[int, int] = {
             partition: max(low, stored.get(partition, low)) for partition, (low, _) in marks.items()
         }
@@ -126,10 +123,10 @@ class TopicMirror(ABC):
 
     @abstractmethod
     def decode(self, record: kafka.Record) -> Change[Row]:
-        """What a record makes of the row of its key: the columns behind the key."""
+        """The change that a record makes to the row of its key: the columns after the key."""
 
     def on_stored(self, row: Row, *, repeated: bool) -> None:  # noqa: B027
-        """Called for every value that was read, to count it."""
+        """Called for every value that was read."""
 
     def poll(self, timeout: float) -> int:
         """Store what has arrived, waiting ``timeout`` seconds at most; returns how many records.
@@ -139,11 +136,13 @@ class TopicMirror(ABC):
                 the file cannot be written.
         """
         try:
-            messages = kafka.ready(self._consumer, timeout)
+            messages = kafka.ready(self._settings, self._consumer, timeout)
             if self._gone is not None:
-                raise RestartRequiredError(f"Topic {self.topic} is gone: {self._gone.str()}.")
+                raise RestartRequiredError(
+                    f"Topic {self.topic} is gone: {self._gone.str()}.", topic=self.topic
+                )
             places = [kafka.place(message) for message in messages]
-        except (BrokerUnavailableError, KafkaException) as error:
+        except (BrokerUnavailableError, TopicMismatchError, KafkaException) as error:
             raise RestartRequiredError(f"Following {self.topic} failed: {error}") from error
         if not messages:
             return 0
@@ -166,7 +165,7 @@ class TopicMirror(ABC):
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
-            RestartRequiredError: the topic was created again; the next start reads it anew.
+            RestartRequiredError: the topic was created again; the next start rebuilds the copy.
         """
         if kafka.topic_id(self._admin, self.topic, ANSWER_SECONDS) != self._topic_id:
             raise RestartRequiredError(
@@ -174,7 +173,7 @@ class TopicMirror(ABC):
                 "the next start.",
                 topic=self.topic,
             )
-        marks = kafka.offsets(self._asker, self.topic, timeout=ANSWER_SECONDS)
+        marks = kafka.offsets(self._offsets, self.topic, timeout=ANSWER_SECONDS)
         added = {p: low for p, (low, _) in marks.items() if p not in self.next}
         if added:
             log.info("following new partitions", topic=self.topic, partitions=sorted(added))
@@ -206,8 +205,9 @@ class TopicMirror(ABC):
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > kafka.STALL_SECONDS:
                 raise BrokerUnavailableError(
-                    f"Kafka sent nothing of {self.topic} for {kafka.STALL_SECONDS:.0f} s. Is the "
-                    "broker running?"
+                    f"Kafka sent nothing of {self.topic} for {kafka.STALL_SECONDS:.0f} s. Check "
+                    "that the broker is up.",
+                    topic=self.topic,
                 )
 
     @contextmanager
@@ -228,7 +228,7 @@ class TopicMirror(ABC):
     def close(self) -> None:
         """Stop following; what was read stays for the next start."""
         self._consumer.close()
-        self._asker.close()
+        self._offsets.close()
         with self._failures_named(), self._db:
             self._note_time()
         self._db.close()
@@ -264,7 +264,7 @@ class TopicMirror(ABC):
 
     def _on_error(self, error: KafkaError) -> None:
         kafka.report(error)
-        if error.code() in _TOPIC_GONE:
+        if error.code() in kafka.TOPIC_GONE:
             self._gone = error
 
     def _note_time(self) -> None:
@@ -272,19 +272,19 @@ class TopicMirror(ABC):
 
     @contextmanager
     def _failures_named(self) -> Iterator[None]:
-        """Turn errors of SQLite into what a worker can act on; a corrupted file is removed."""
+        """Turn errors of SQLite into one with a remedy; a corrupted file is removed."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (OSError, sqlite3.DatabaseError) as error:
             if _is_corruption(error):
                 self._remove()
                 remedy = "It is rebuilt at the next start."
-            elif isinstance(error, sqlite3.OperationalError):
-                remedy = "Free disk space and check the permissions."
+            elif isinstance(error, OSError | sqlite3.OperationalError):
+                remedy = f"Free disk space ({free_space(self.path)}) and check the permissions."
             else:
                 raise
             raise RestartRequiredError(
-                f"The local copy {self.path} failed: {error}. {remedy}"
+                f"The local copy {self.path} failed: {error}. {remedy}", path=self.path
             ) from error
 
     def _open(self, topic_id: str, marks: Mapping[int, tuple[int, int]]) -> sqlite3.Connection:
@@ -313,7 +313,7 @@ class TopicMirror(ABC):
         wanted: Mapping[str, str],
         marks: Mapping[int, tuple[int, int]],
     ) -> str | None:
-        """Why the copy of an earlier start cannot be used; ``None`` if it can, or is new."""
+        """Why an existing copy cannot be used; ``None`` if it can, or is new."""
         try:
             db.executescript(_BOOKKEEPING)
             state = dict(db.execute("SELECT name, value FROM state"))
@@ -334,18 +334,18 @@ class TopicMirror(ABC):
         return None
 
 
-def _is_corruption(error: sqlite3.DatabaseError) -> bool:
-    """SQLite's own errors of a malformed file have no class below DatabaseError."""
+def _is_corruption(error: Exception) -> bool:
+    """sqlite3 raises DatabaseError itself, not a subclass, for a malformed file."""
     return type(error) is sqlite3.DatabaseError
 
 
 def rows_of(
     db: sqlite3.Connection, select: str, keys: Iterable[str | bytes]
 ) -> Iterator[tuple[Any, ...]]:
-    """The rows whose key is one of ``keys``; each key is asked for once.
+    """The rows whose key is one of ``keys``, each once.
 
     Args:
-        select: a statement up to the column of the key.
+        select: a statement that ends with the column of the key.
 
     Example::
 

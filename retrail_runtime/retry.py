@@ -1,4 +1,4 @@
-"""Repeats a call that failed, with exponential backoff and within a time limit (tenacity)."""
+"""Bounded retries with exponential backoff (tenacity)."""
 
 import threading
 from collections.abc import Callable
@@ -24,17 +24,15 @@ def retrying(
     stop: threading.Event | None = None,
     before_sleep: Callable[[RetryCallState], None] | None = None,
 ) -> Retrying:
-    """Calls a function until it succeeds; then, or when time is up, raises its last exception.
+    """Calls a function until it succeeds; when time is up, its last exception is raised.
 
     Args:
-        on: the exceptions after which the call is repeated, or a predicate of them; others are
-            raised at once.
-        seconds: after this time no further call is made.
-        first: seconds before the first repetition; doubled up to
+        on: the exceptions to retry after, or a predicate of them; others are raised at once.
+        seconds: no retry starts later than this.
+        first: seconds before the first retry; doubled each time, up to
         longest: seconds between two calls.
-        stop: ends the waiting early.
-        before_sleep: called after each failure that is followed by another call; the exception is
-            ``state.outcome.exception()``.
+        stop: ends the wait early when set.
+        before_sleep: called before each wait; the exception is ``state.outcome.exception()``.
 
     Example:
         >>> retrying(OSError, seconds=30.0)(int, "7")

@@ -36,7 +36,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrail import Publisher
-from retrail_runtime.signals import StopSignals
+from retrail_runtime.process import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving import tools

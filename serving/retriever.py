@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import structlog
 
 from retrail_runtime import milvus
-from retrail_runtime.collection import TEXT_FIELD, TITLE_FIELD, Build
+from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, Build
 from retrail_runtime.retry import retrying
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError

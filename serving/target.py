@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 
 from retrail_runtime import milvus
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     BM25_FIELD,
     BM25_METRIC,
     ID_FIELD,

@@ -31,7 +31,7 @@ import torch
 from benchmarks import campaign, kept
 from benchmarks.ablation import chart, tables
 from benchmarks.ablation.runs import VARIANTS, Run, World, runs
-from retrail_runtime import logging
+from retrail_runtime import process
 
 ROWS = ("parent", "reweight", "oracle", "filter", "naive")
 
@@ -39,7 +39,7 @@ ROWS = ("parent", "reweight", "oracle", "filter", "naive")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then print the table of everything in the file."""
     options = _parser().parse_args(arguments)
-    logging.configure("WARNING")
+    process.configure("WARNING")
     if options.threads:
         torch.set_num_threads(options.threads)
     if not options.table_only:

@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2))
 
 from benchmarks.index import refresh, searching, swapping
 from benchmarks.index.world import Figures, World, world
-from retrail_runtime import logging
+from retrail_runtime import process
 
 SECTIONS: dict[str, Callable[[World], Figures]] = {
     "refresh": refresh.refresh,
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--documents", nargs="+", type=int, default=[10_000, 100_000])
     parser.add_argument("--output", type=Path, help="write the figures here, too, as JSON")
     options = parser.parse_args()
-    logging.configure("WARNING")
+    process.configure("WARNING")
     figures: dict[str, dict[str, Figures]] = {}
     for count in options.documents:
         sized = figures[str(count)] = {}

@@ -10,15 +10,15 @@ import time
 
 from benchmarks.index import corpus
 from consumers.indexing.milvus import Milvus
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
     TEXT_FIELD,
     TITLE_FIELD,
     VECTOR_FIELD,
     Build,
+    connect,
 )
-from retrail_runtime.milvus import connect
 from schemas.documents import content_hash
 from schemas.settings import Settings
 from trainer.model.encoder import Encoder

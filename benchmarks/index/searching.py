@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
-from retrail_runtime.collection import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
+from retrail_runtime.milvus import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
 from schemas.settings import Settings
 from serving import target
 from serving.async_retriever import AsyncRetriever

@@ -14,13 +14,13 @@ from pymilvus import MilvusClient
 
 from benchmarks.index import corpus
 from consumers import releases
-from consumers.indexing.plan import group
+from consumers.indexing.plan import Assignment, group
 from deploy import topics as topics_module
 from deploy.kafka import KafkaBroker
 from deploy.milvus import MilvusLite
 from deploy.processes import Child
 from retrail_runtime import kafka, milvus
-from retrail_runtime.collection import Build, collection_name
+from retrail_runtime.milvus import Build, collection_name
 from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
@@ -137,7 +137,8 @@ class World:
             build = Build.read(name, client.describe_collection(name)["properties"])
         assert build is not None
         topic = Topics.of(self.settings).documents
-        members = group(self.settings.group("index"), build)
+        topic_id = kafka.topic_id(kafka.admin(self.settings), topic)
+        members = group(self.settings.group("index"), Assignment(build, topic_id))
         with closing(kafka.consumer(self.settings, members)) as reader:
             partitions = [TopicPartition(topic, p) for p in kafka.offsets(reader, topic)]
             yield lambda: sum(max(0, p.offset) for p in reader.committed(partitions, timeout=30))

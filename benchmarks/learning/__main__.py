@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from benchmarks import campaign, kept
 from benchmarks.learning import chart, tables
 from benchmarks.learning.runs import Run, Turn, alike, run
-from retrail_runtime import logging
+from retrail_runtime import process
 from schemas.errors import RetrailError
 from simulation.corpus import require_fitting
 from simulation.demo.flywheel import Plan
@@ -34,7 +34,7 @@ from simulation.demo.flywheel import Plan
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then print the table of everything in the file."""
     options = _parser().parse_args(arguments)
-    logging.configure("WARNING")
+    process.configure("WARNING")
     if not options.table_only:
         try:
             _run(options)

@@ -1,14 +1,11 @@
 """The collection of a build: fields, the BM25 function, indexes, rows and batches of rows.
 
-BM25 has a field of its own, the text that the encoder reads, so that words of the title count and
-both halves of a hybrid search read the same.
+BM25 has its own field with the text that the encoder reads, title included.
 
 Milvus Lite 3.2.2: ``drop_index`` of one field drops the indexes of all; ``create_index`` with
-several raises for all if one is there. So missing indexes are created, and existing ones dropped,
-one at a time.
+several raises for all if one exists. So indexes are created and dropped one at a time.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,37 +13,52 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     BM25_FIELD,
     BM25_METRIC,
     HASH_FIELD,
     ID_FIELD,
-    LEXICAL_FIELD,
-    MAX_HASH_BYTES,
-    MAX_ID_BYTES,
-    MAX_TEXT_BYTES,
     METRIC,
     TEXT_FIELD,
     TITLE_FIELD,
     VECTOR_FIELD,
-    cut,
 )
 from schemas import SearchMode
 from schemas.documents import embedded_text
+
+LEXICAL_FIELD = "lexical"
+"""The text that the encoder reads; of hybrid builds."""
+
+MAX_ID_BYTES = 2048
+"""VARCHAR counts bytes: 512 characters of a document id are at most this in UTF-8."""
+MAX_TEXT_BYTES = 65_535
+"""Milvus' largest VARCHAR. The collection holds the beginning of a longer text, the topic all."""
+MAX_HASH_BYTES = 32
 
 INDEXED_FIELDS: dict[SearchMode, tuple[str, ...]] = {
     "dense": (VECTOR_FIELD,),
     "hybrid": (VECTOR_FIELD, BM25_FIELD),
 }
 
-BATCH_BYTES = 32 * 1024 * 1024
-"""Milvus accepts messages of up to 64 MiB."""
-BATCH_ROWS = 1000
+BATCH_ROWS = 256
+"""Rows in one call: the largest ones together are below Milvus' limit of 64 MiB for a message."""
+
+
+def cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """The longest beginning of ``text`` that has at most ``limit`` bytes in UTF-8.
+
+    >>> cut("née", 2)
+    'n'
+    """
+    if len(text) * 4 <= limit:
+        return text
+    encoded = text.encode()
+    return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A document as a collection holds it; ``vector`` is L2-normalised."""
+    """A document in a collection; ``vector`` is L2-normalised."""
 
     doc_id: str
     title: str
@@ -66,30 +78,6 @@ class Row:
         if search == "hybrid":
             fields[LEXICAL_FIELD] = cut(embedded_text(self.title, self.text))
         return fields
-
-    def size(self, search: SearchMode = "dense") -> int:
-        """Upper bound of its bytes in a message."""
-        texts = (len(self.title) + len(self.text)) * (2 if search == "hybrid" else 1)
-        return 4 * (len(self.doc_id) + texts) + self.vector.nbytes + 200
-
-
-def batches(
-    rows: Sequence[Row],
-    max_rows: int = BATCH_ROWS,
-    max_bytes: int = BATCH_BYTES,
-    search: SearchMode = "dense",
-) -> Iterable[list[Row]]:
-    """Split rows into batches within both limits; a row above them is a batch of its own."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        if batch and (len(batch) >= max_rows or size + row.size(search) > max_bytes):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row.size(search)
-    if batch:
-        yield batch
 
 
 def schema(search: SearchMode, dimension: int) -> Any:

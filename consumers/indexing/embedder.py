@@ -1,8 +1,7 @@
 """From documents to rows: each text is encoded once per model, its vector is kept on disk.
 
-The vectors of all models and of all workers over a data directory are in one SQLite file. All of
-them can be computed again: whatever is wrong with the file, the worker logs it and continues
-without.
+The vectors of all models and of all workers of a data directory are in one SQLite file. It is a
+cache: if it fails, the worker logs that and goes on without it.
 """
 
 import hashlib
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from consumers.indexing import metrics
 from consumers.indexing.collection import Row
+from retrail_runtime.files import free_space
 from retrail_runtime.mirror import rows_of
 from schemas.documents import Document, content_hash
 from schemas.settings import Settings
@@ -69,7 +69,7 @@ class VectorStore:
     def get(
         self, model: str, dimension: int, hashes: Iterable[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """(dimension,) float32 by content hash, of each text that is there.
+        """(dimension,) float32 by content hash, of the stored ones.
 
         Args:
             model: the model's digest.
@@ -88,7 +88,7 @@ class VectorStore:
         return vectors
 
     def put(self, model: str, vectors: Vectors) -> None:
-        """Keep vectors, in one transaction; evicts the oldest if there is no room."""
+        """Store vectors in one transaction; evicts the oldest above the size limit."""
         rows = [(_name(model, found), v.astype("<f4").tobytes()) for found, v in vectors.items()]
         with self._lock:
             if self._connection is None:
@@ -103,7 +103,7 @@ class VectorStore:
                 self._give_up(error)
 
     def close(self) -> None:
-        """Close the file; afterwards nothing is found or kept."""
+        """Close the file; afterwards nothing is found or stored."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -120,7 +120,12 @@ class VectorStore:
                 return
 
     def _give_up(self, error: Exception) -> None:
-        log.warning("continuing without stored vectors", file=str(self._path), error=str(error))
+        log.warning(
+            "continuing without stored vectors",
+            file=str(self._path),
+            error=str(error),
+            disk=free_space(self._path),
+        )
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,33 +1,40 @@
-"""One build follows ``documents``: encode, upsert, then commit.
+"""One build follows ``documents``: encode, upsert, dead-letter what is invalid, then commit.
 
-Offsets are committed once Milvus has acknowledged the rows, so a worker that is killed at any point
-repeats at most one chunk, and rows are upserts, so a repetition changes nothing.
+Offsets are committed once Milvus has acknowledged the rows, so a killed worker repeats at most one
+chunk, and rows are upserts, so a repetition changes nothing.
 """
 
+import hashlib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics
-from consumers.indexing.dead_letters import DeadLetters
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.collection import Build
-from schemas.base import Change
+from retrail_runtime.milvus import Build
+from schemas.base import Change, DeadLetter
 from schemas.documents import Document, read_change
+from schemas.errors import InvalidRecordError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
 log = structlog.get_logger(__name__)
 
-CHUNK = 256
+FIRST_CHUNK, LARGEST_CHUNK = 16, 256
 """Records between two commits."""
+CHUNK_SECONDS = 10.0
+"""Longest time that a chunk should take; ``max.poll.interval.ms`` is 30 times that."""
 POLL_SECONDS = 0.1
+METADATA_SECONDS = 5.0
+"""New partitions are found after this time at most."""
 
 _REASSIGNED = (
     KafkaError.ILLEGAL_GENERATION,
@@ -36,6 +43,90 @@ _REASSIGNED = (
     KafkaError._ASSIGNMENT_LOST,
 )
 """The partitions were reassigned: their new owner reads the chunk again."""
+
+
+def next_chunk(size: int, seconds: float, wanted: float = CHUNK_SECONDS) -> int:
+    """Size of the next chunk, after one of ``size`` records took ``seconds``.
+
+    A slow encoder gets small chunks, so that the worker polls before the group removes it.
+
+    Args:
+        wanted: longest time that a chunk should take.
+    """
+    if seconds > wanted:
+        return max(1, size // 2)
+    return min(LARGEST_CHUNK, size * 2) if seconds < wanted / 4 else size
+
+
+class DeadLetters:
+    """Sends invalid records of ``documents`` to ``documents.dlq``; safe to share between threads.
+
+    Every build reads the topic from its start and meets the same records. A record is sent again
+    only if the queue does not hold it any more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._queue = Topics.of(settings).documents_dlq
+        self._lock = threading.Lock()
+        self._next: dict[int, int] = {}
+        self._sent: set[bytes] = set()
+
+    @cached_property
+    def _producer(self) -> Producer:
+        return kafka.producer(self._settings)
+
+    def send(self, invalid: Sequence[tuple[kafka.Record, str]]) -> None:
+        """Send the records that the queue does not hold; returns once all are acknowledged.
+
+        Args:
+            invalid: records and their errors.
+
+        Raises:
+            DeliveryError: Kafka did not acknowledge one.
+            BrokerUnavailableError, TopicMismatchError: the queue cannot be read.
+        """
+        if not invalid:
+            return
+        with self._lock:
+            for found in kafka.read_to_end(self._settings, self._queue, self._next):
+                self._next[found.partition] = found.offset + 1
+                letter = DeadLetter.read(found.headers)
+                self._sent.add(_digest(letter.partition, letter.offset, found))
+            fresh = [
+                (record, error)
+                for record, error in invalid
+                if _digest(record.partition, record.offset, record) not in self._sent
+            ]
+            kafka.send_all(self._producer, self._queue, (_letter(*one) for one in fresh))
+        metrics.DEAD_LETTERS.inc(len(fresh))
+        for record, error in fresh:
+            log.warning(
+                "document dead-lettered",
+                topic=self._queue,
+                partition=record.partition,
+                offset=record.offset,
+                error=error,
+            )
+
+
+def _digest(partition: int, offset: int, record: kafka.Record) -> bytes:
+    """Identifies a record by place and content: offsets start again when a topic is recreated."""
+    content = record.key or b"", record.value or b""
+    return hashlib.sha256(repr((partition, offset, *content)).encode()).digest()[:16]
+
+
+def _letter(record: kafka.Record, error: str) -> kafka.Outgoing:
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        stage="index",
+        reason="invalid_document",
+        exception=InvalidRecordError.__name__,
+        message=error,
+    )
+    return kafka.Outgoing(record.key, record.value, letter.headers(record.headers))
 
 
 class Ingest:
@@ -48,57 +139,69 @@ class Ingest:
         group: str,
         embedder: Callable[[], Embedder],
         milvus: Milvus,
+        letters: DeadLetters,
+        *,
+        chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         self._settings = settings
+        self._chunk_seconds = chunk_seconds
         self._build = build
         self._group = group
         self._embedder = embedder
         self._milvus = milvus
+        self._letters = letters
         self._topic = Topics.of(settings).documents
         self._positions: dict[int, int] = {}
         self._stopping = threading.Event()
 
     def run(self, stopping: threading.Event) -> None:
-        """Follow until stopped, which takes a batch of the encoder, or the collection is lost.
+        """Follow until stopped (within one batch of the encoder), or collection or topic are lost.
 
         Raises:
             BrokerUnavailableError, DeliveryError, KafkaException: Kafka failed.
             ModelError: the model cannot be loaded.
-            RestartRequiredError: Milvus was lost for too long.
+            RestartRequiredError: Milvus was lost for too long, or a batch cannot be decoded.
         """
         self._stopping = stopping
-        reader = kafka.consumer(
-            self._settings, self._group, enable_partition_eof=True, heartbeat_interval_ms=500
-        )
-        with closing(reader), closing(DeadLetters(self._settings)) as letters:
-            try:
-                embedder = self._embedder()
-                reader.subscribe(
-                    [self._topic],
-                    on_assign=self._on_assign,
-                    on_revoke=self._on_revoke,
-                    on_lost=self._on_revoke,
-                )
-                while not stopping.is_set():
-                    messages = kafka.ready(reader, POLL_SECONDS, CHUNK)
-                    if messages:
-                        self._process(reader, messages, embedder, letters)
-            except StoppedError:
-                pass
-            except CollectionLostError:
-                log.warning("collection lost", collection=self._build.collection)
+        try:
+            embedder = self._embedder()
+            reader = kafka.consumer(
+                self._settings,
+                self._group,
+                enable_partition_eof=True,
+                heartbeat_interval_ms=500,
+                max_poll_interval_ms=int(30_000 * self._chunk_seconds),
+                topic_metadata_refresh_interval_ms=int(1000 * METADATA_SECONDS),
+            )
+            with closing(reader):
+                self._follow(reader, embedder)
+        except StoppedError:
+            pass
+        except CollectionLostError:
+            log.warning("collection lost", collection=self._build.collection)
+        except TopicMismatchError as error:
+            log.warning("topic lost", collection=self._build.collection, error=str(error))
 
-    def _process(
-        self,
-        reader: Consumer,
-        messages: Sequence[Message],
-        embedder: Embedder,
-        letters: DeadLetters,
-    ) -> None:
+    def _follow(self, reader: Consumer, embedder: Embedder) -> None:
+        reader.subscribe(
+            [self._topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+        size = FIRST_CHUNK
+        while not self._stopping.is_set():
+            messages = kafka.ready(self._settings, reader, POLL_SECONDS, size)
+            if messages:
+                started = time.monotonic()
+                self._process(reader, messages, embedder)
+                size = next_chunk(size, time.monotonic() - started, self._chunk_seconds)
+
+    def _process(self, reader: Consumer, messages: Sequence[Message], embedder: Embedder) -> None:
         """Bring the collection to the state after ``messages``, then commit.
 
-        1. Read each record; of several with one id the last counts.
-        2. Encode and upsert what exists, delete what does not.
+        1. Read each record; the last one of an id counts.
+        2. Encode and upsert existing documents, delete the others.
         3. Dead-letter invalid records.
         4. Commit.
         """
@@ -106,8 +209,11 @@ class Ingest:
         changes: dict[str, Change[Document]] = {}
         invalid: list[tuple[kafka.Record, str]] = []
         for message in messages:
+            if (error := message.error()) and error.code() == KafkaError._MAX_POLL_EXCEEDED:
+                log.warning("chunk took too long, rejoining", collection=self._build.collection)
+                continue
             partition, offset = kafka.place(message)
-            if message.error() is not None:
+            if error is not None:
                 ahead[partition] = offset
                 continue
             ahead[partition] = offset + 1
@@ -118,7 +224,7 @@ class Ingest:
             if change.key is not None:
                 changes[change.key] = change
         self._apply(changes, embedder)
-        letters.send(invalid)
+        self._letters.send(invalid)
         self._commit(reader, ahead)
 
     def _apply(self, changes: Mapping[str, Change[Document]], embedder: Embedder) -> None:
@@ -133,7 +239,7 @@ class Ingest:
             deleted = self._milvus.delete(self._build, gone)
             metrics.ROWS_DELETED.labels(version).inc(deleted)
 
-    def _commit(self, reader: Consumer, ahead: dict[int, int]) -> None:
+    def _commit(self, reader: Consumer, ahead: Mapping[int, int]) -> None:
         moved = {p: offset for p, offset in ahead.items() if self._positions.get(p) != offset}
         if not moved:
             return

@@ -2,11 +2,11 @@
 
 What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtime.milvus` has more):
 
-- Properties given at creation come back from ``describe_collection``, also after a kill -9 of the
-  server; so do rows that were acknowledged, and aliases.
-- VARCHAR limits are not enforced there, but by real Milvus (in bytes), so texts are cut here.
+- ``describe_collection`` returns the properties given at creation, also after a kill -9 of the
+  server; acknowledged rows and aliases survive it too.
+- VARCHAR limits are enforced by real Milvus only (in bytes), so texts are cut here.
 - After a restart every collection is "released" until ``load_collection``; upserts and deletes
-  work all the same. ``load_collection`` and ``flush`` may be repeated.
+  work. ``load_collection`` and ``flush`` may be repeated.
 - ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
   code 6. Building one takes 0.5 s at least: pymilvus asks twice a second.
 - ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
@@ -16,7 +16,7 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from consumers.errors import CollectionLostError
 from consumers.indexing import collection
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
     METRIC,
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 RETRY_SECONDS = 30.0
-"""How long a call is repeated while Milvus does not answer."""
+"""How long a failed call is retried."""
 LONG_CALL = 3600.0
 """Seconds for building an index or loading a collection."""
 PAGE = 10_000
@@ -57,7 +57,7 @@ SWAP_ATTEMPTS = 50
 class Milvus:
     """Milvus for one process; safe to share between its threads.
 
-    Every method repeats a call that failed, for up to ``retry_seconds``.
+    Every method retries failed calls for up to ``retry_seconds``.
 
     Raises:
         RestartRequiredError: the call failed for all that time.
@@ -76,9 +76,8 @@ class Milvus:
         """Connect.
 
         Args:
-            stop: ends the repetition of calls early.
-            vector_index: index type of the vectors in collections that are created; tests use the
-                exact FLAT.
+            stop: ends retries early when set.
+            vector_index: index type of the vectors in new collections; tests use the exact FLAT.
 
         Raises:
             MilvusUnavailableError: Milvus does not answer now.
@@ -126,7 +125,7 @@ class Milvus:
         return found is not None and found.build_id == build.build_id
 
     def succeed(self, build: Build, successor: str) -> None:
-        """Ask for another build in place of this one, with that build id."""
+        """Request another build in place of this one, with that build id."""
         self._set_property(build, SUCCESSOR_PROPERTY, successor)
 
     def create(self, build: Build, dimension: int) -> None:
@@ -151,20 +150,18 @@ class Milvus:
 
     def upsert(self, build: Build, rows: Iterable[Row]) -> int:
         """Write rows, the last of each id, in batches; returns how many once acknowledged."""
-        distinct = list({row.doc_id: row for row in rows}.values())
-        for batch in collection.batches(distinct, search=build.search):
+        distinct = {row.doc_id: row for row in rows}
+        for batch in _batches(distinct.values()):
             fields = [row.fields(build.search) for row in batch]
             self._call(self._client.upsert, build.collection, fields)
         return len(distinct)
 
     def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
-        """Delete rows; ids that are not there do no harm. Returns how many ids were given."""
-        remaining = iter(dict.fromkeys(doc_ids))
-        count = 0
-        while some := list(islice(remaining, BATCH_ROWS)):
-            self._call(self._client.delete, build.collection, filter=milvus.ids_filter(some))
-            count += len(some)
-        return count
+        """Delete the rows that exist; returns the number of ids."""
+        distinct = dict.fromkeys(doc_ids)
+        for batch in _batches(distinct):
+            self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
+        return len(distinct)
 
     def count(self, build: Build) -> int:
         """Number of rows, all acknowledged writes included."""
@@ -181,8 +178,8 @@ class Milvus:
                 expression,
                 output_fields=[ID_FIELD, HASH_FIELD],
                 limit=PAGE,
-                # In the order of ids, as pymilvus' own iterator asks; that one breaks on quotes.
-                # pymilvus then leaves the consistency to the collection, which is Strong.
+                # In the order of ids, like pymilvus' own iterator, which breaks on quotes.
+                # The consistency is then that of the collection: Strong.
                 iterator="True",
             )
             found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
@@ -193,23 +190,20 @@ class Milvus:
     # -- Index ------------------------------------------------------------------------------
 
     def make_searchable(self, build: Build) -> None:
-        """Write everything to disk, build the indexes that are not there, and load."""
+        """Flush, build missing indexes, and load."""
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
         self._ensure_indexes(build)
         if not self._is_loaded(build):
             self._load(build)
 
     def load(self, build: Build) -> None:
-        """Load the collection, unless it is loaded; with an index, without which none loads.
-
-        An index that cannot be read is built again.
-        """
+        """Load the collection unless it is loaded; builds missing and unreadable indexes."""
         if not self._is_loaded(build):
             self._ensure_indexes(build)
             self._load(build)
 
     def probe(self, build: Build) -> bool:
-        """Whether a search for a stored vector finds something; so it does in an empty collection.
+        """Whether a search for a stored vector finds something; true for an empty collection.
 
         All acknowledged writes are included.
         """
@@ -249,7 +243,7 @@ class Milvus:
             if self.aliased() is None:
                 self._attempt(self._client.create_alias, build.collection, alias)
             if self.aliased() != build.collection:
-                # Milvus 2.3 keeps the alias of a dropped collection, although it does not find it.
+                # Milvus 2.3 keeps the alias of a dropped collection, but does not describe it.
                 self._attempt(self._client.alter_alias, build.collection, alias)
             if self.aliased() == build.collection:
                 return
@@ -270,7 +264,7 @@ class Milvus:
         self._call(alter, build.collection, properties={name: value})
 
     def _query(self, build: Build, expression: str, **options: Any) -> Any:
-        """Query a collection; one that a restart of the server has released is loaded first."""
+        """Query a collection; loads it first if a restart of the server has released it."""
         options |= {"filter": expression, "consistency_level": "Strong"}
         query = self._client.query
         try:
@@ -320,7 +314,7 @@ class Milvus:
         return self._call(self._client.list_indexes, build.collection, field)
 
     def _call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Call Milvus; repeats also a call that it refuses, for instance over a quota."""
+        """Call Milvus; retries refused calls too, for instance above a quota."""
         try:
             return self._retrying(function, *arguments, **options)
         except milvus.FAILURES as error:
@@ -366,3 +360,9 @@ class Milvus:
             f"{self._retry_seconds:.0f} s: {message}. Check that the server is up and has free "
             "disk space."
         )
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, BATCH_ROWS)):
+        yield batch

@@ -1,14 +1,14 @@
-"""What to do with the builds of a retriever: decisions as functions of plain values.
+"""Which builds of a retriever to create, follow and drop: functions of plain values.
 
-All state is in Milvus and on the topic ``retriever-releases``, so every worker comes to the same
-decisions, also after a restart.
+All state is in Milvus and on the topic ``retriever-releases``, so all workers decide alike, also
+after a restart.
 """
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from retrail_runtime.collection import Build
+from retrail_runtime.milvus import Build
 
 Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
 
@@ -26,8 +26,8 @@ ROLES: dict[tuple[bool, bool, bool], Role] = {
 """The role of a build, by whether the alias should point at its collection (:func:`target`),
 whether it does, and whether it ever did.
 
-- serving: the alias is where it should be.
-- next: to be completed and swapped in; after a rollback this is a build that served before.
+- serving: the alias points here, as it should.
+- next: to be completed and swapped in; after a rollback a build that served before.
 - outgoing: serves until the next one is complete.
 - retired: kept for the grace time, for searches in progress and for a rollback.
 - abandoned: superseded before it was complete.
@@ -41,7 +41,7 @@ class Facts:
     Attributes:
         live: the version that should serve; ``None`` if there is no ``live`` record yet.
         aliased: the collection that the alias points at.
-        retired: since when builds are known to be retired, by build id, in seconds.
+        retired: when each retired build was first seen retired, by build id, in seconds.
         now: on the same clock as ``retired``.
         grace: seconds that a retired build is kept.
     """
@@ -56,12 +56,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What follows from the facts.
+    """What to do, given the facts.
 
     Attributes:
         target: the build that should serve, once it is complete.
-        create: version whose collection is missing, or is to be built again (the id of that build
-            is the target's ``successor``).
+        create: version whose collection is missing or is to be built again (with the target's
+            ``successor`` as build id).
         follow: builds that consume ``documents``.
         drop: builds whose collection is dropped.
     """
@@ -73,11 +73,11 @@ class Plan:
 
 
 def target(builds: Iterable[Build], live: int | None) -> Build | None:
-    """The build that the alias should point at: the live version's that no other one succeeds.
+    """The build that the alias should point at: that of the live version without a successor.
 
-    It does not depend on settings, so workers with different settings agree. After two requests
-    for a rebuild at the same moment there may be two such builds: one of them is chosen, the same
-    by all workers, and no further one is created.
+    It does not depend on settings, so workers with different settings agree. Two simultaneous
+    requests for a rebuild may leave two such builds: all workers choose the same one, and no
+    further one is created.
     """
     own = {build.build_id: build for build in builds if build.version == live}
     last = [build for build in own.values() if build.successor not in own]
@@ -90,9 +90,9 @@ def role(build: Build, target: Build | None, aliased: str | None) -> Role:
 
 
 def retired_since(facts: Facts) -> dict[str, float]:
-    """The ``retired`` of the next facts: a build newly found retired is so from now on.
+    """``retired`` of the next facts: builds that are newly retired get the current time.
 
-    After a restart the grace time begins again: it is a minimum.
+    The grace time is a minimum: it begins again after a restart.
     """
     wanted = target(facts.builds, facts.live)
     return {
@@ -117,7 +117,6 @@ def plan(facts: Facts) -> Plan:
 def _is_over(build: Build, wanted: Build | None, facts: Facts) -> bool:
     match role(build, wanted, facts.aliased):
         case "abandoned":
-            # Without a live release nothing supersedes anything.
             return facts.live is not None
         case "retired":
             since = facts.retired.get(build.build_id, facts.now)
@@ -130,8 +129,8 @@ def has_passed(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]
     """Whether a group has read every partition up to its end.
 
     Args:
-        committed: the group's offset by partition; a partition it never committed is absent.
-        ends: first and end offset by partition; equal ones hold nothing to read.
+        committed: the group's offsets; without those of partitions that it never committed.
+        ends: first and end offset by partition; a partition with equal ones is empty.
     """
     return all(
         low == end or committed.get(partition, -1) >= end for partition, (low, end) in ends.items()
@@ -139,7 +138,7 @@ def has_passed(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]
 
 
 def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> int:
-    """Offsets that a group has not read yet; compacted ones count too."""
+    """Number of offsets that a group has not read, compacted ones included."""
     return sum(
         max(0, end - max(low, committed.get(partition, low)))
         for partition, (low, end) in ends.items()
@@ -166,7 +165,7 @@ def compare(
     Args:
         expected: of the documents on the topic.
         rows: of the collection.
-        ignoring: documents that changed while the rows were read: either state of them is right.
+        ignoring: documents that changed while the rows were read: either state is valid.
     """
     return Difference(
         upserts=frozenset(
@@ -178,13 +177,31 @@ def compare(
     )
 
 
-def group(index_group: str, build: Build) -> str:
-    """Consumer group of a build.
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A build, and the topic that it is built from.
 
-    When the build is dropped its group is empty, and Kafka removes it after
+    Attributes:
+        topic_id: of ``documents``; another one after the topic was deleted and created again.
+    """
+
+    build: Build
+    topic_id: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for the same build and topic; properties of the build may change."""
+        return self.build.build_id, self.topic_id
+
+
+def group(index_group: str, followed: Assignment) -> str:
+    """Consumer group of a build; a topic that is created again is read from its start.
+
+    Without members (its build was dropped, or its topic is gone) Kafka removes it after
     ``offsets.retention.minutes``.
 
     Args:
         index_group: group of all index workers (``settings.group("index")``).
     """
-    return f"{index_group}-{build.collection}-{build.build_id}"
+    build = followed.build
+    return f"{index_group}-{build.collection}-{build.build_id}-{followed.topic_id}"

@@ -1,4 +1,4 @@
-"""The releases as the index worker uses them: followed, begun with the first one, rebuilt."""
+"""Releases in the index worker: follow them, register the first one, request a rebuild."""
 
 import secrets
 from contextlib import closing
@@ -11,8 +11,13 @@ from consumers import releases
 from consumers.indexing import plan
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.collection import collection_name
-from schemas.errors import BrokerUnavailableError, InputError, RestartRequiredError
+from retrail_runtime.milvus import collection_name
+from schemas.errors import (
+    BrokerUnavailableError,
+    InputError,
+    RestartRequiredError,
+    TopicMismatchError,
+)
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -35,20 +40,22 @@ class ReleaseWatch:
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
+        self._settings = settings
         self._known = releases.read(settings)
         self._reader = kafka.consumer(settings)
         topic = Topics.of(settings).retriever_releases
         self._reader.assign([TopicPartition(topic, 0, self._known.next_offset)])
 
     def now(self) -> Releases:
-        """All releases and ``live``, as far as they have arrived.
+        """All releases and ``live`` that have arrived.
 
         Raises:
             RestartRequiredError: reading failed.
         """
         try:
-            records = [kafka.record(message) for message in kafka.ready(self._reader, 0)]
-        except (BrokerUnavailableError, KafkaException) as error:
+            messages = kafka.ready(self._settings, self._reader, 0)
+            records = [kafka.record(message) for message in messages]
+        except (BrokerUnavailableError, TopicMismatchError, KafkaException) as error:
             raise RestartRequiredError(f"Following the releases failed: {error}") from error
         if records:
             self._known = releases.follow(self._known, records)
@@ -60,12 +67,12 @@ class ReleaseWatch:
 
 
 def register_first(settings: Settings) -> Release:
-    """Make ``RETRAIL_MODEL``, untrained, version 1 and live, so that there is something to search.
+    """Make ``RETRAIL_MODEL``, untrained, version 1 and live.
 
-    1. The model is published into the registry, and its card written. *A crash here*: again, with
-       the same files.
-    2. The release is acknowledged. *A crash here*: it is found, and only 3 is done.
-    3. ``live`` is acknowledged.
+    1. Publish the model into the registry and write its card. *After a crash*: again, with the same
+       files.
+    2. Write the release. *After a crash*: the release is found, and only 3 is done.
+    3. Write ``live``.
 
     For the leading index worker; two at once write the same records.
 
@@ -73,7 +80,7 @@ def register_first(settings: Settings) -> Release:
         The first release.
 
     Raises:
-        ModelError: there is no such model, or another one is version 1 in the registry.
+        ModelError: there is no such model, or version 1 in the registry is another model.
         BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     known = releases.read(settings)
@@ -90,7 +97,7 @@ def register_first(settings: Settings) -> Release:
 
 
 def load_model(settings: Settings) -> Encoder:
-    """``RETRAIL_MODEL`` with the preset and prefixes of the settings, as the first release has it.
+    """``RETRAIL_MODEL`` with the preset and prefixes of the settings, as in the first release.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -129,13 +136,14 @@ def _first(settings: Settings) -> Release:
 
 
 def request_rebuild(settings: Settings) -> str:
-    """Ask the leading index worker to build the live release again: ``retrail index rebuild``.
+    """Request another build of the live release: ``retrail index rebuild``.
 
-    The request is a property of the live release's collection: the id of the build that succeeds
-    it. The worker creates that build with its own settings, and swaps it in when it is complete.
+    The request is a property of the live release's collection: the id of the next build. The
+    leading index worker creates that build with its own settings, and swaps it in when it is
+    complete.
 
     Returns:
-        The name of the collection to come.
+        The name of the new collection.
 
     Raises:
         InputError: there is no collection of the live release yet.
@@ -149,8 +157,8 @@ def request_rebuild(settings: Settings) -> str:
         wanted = plan.target(milvus.builds(), live.version if live else None)
         if wanted is None:
             raise InputError(
-                "The live release has no collection yet, so there is none to build again. The "
-                "index worker (`retrail worker index`) builds it with its settings of then."
+                "The live release has no collection yet. The index worker (`retrail worker "
+                "index`) builds it with its current settings."
             )
         successor = secrets.token_hex(4)
         milvus.succeed(wanted, successor)

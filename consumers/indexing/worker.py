@@ -1,6 +1,6 @@
 """The index worker: every release that goes live gets a collection, and the alias follows.
 
-Any number of workers share the work. Each follows ``documents`` for every build that is kept, as a
+Any number of workers share the work. Each follows ``documents`` for every current build, as a
 member of that build's consumer group. One of them leads (:mod:`retrail_runtime.lease`): it
 registers the first release, creates collections, completes the build that should serve, swaps the
 alias and drops collections.
@@ -19,21 +19,21 @@ from confluent_kafka import KafkaException
 from consumers.indexing import metrics
 from consumers.indexing.coordinator import Coordinator
 from consumers.indexing.embedder import Embedder, VectorStore
-from consumers.indexing.ingest import Ingest
+from consumers.indexing.ingest import DeadLetters, Ingest
 from consumers.indexing.milvus import Milvus
-from consumers.indexing.plan import Facts, Plan, group, plan, retired_since, role
+from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
 from retrail_runtime import kafka
-from retrail_runtime.collection import Build, collection_name
 from retrail_runtime.lease import Lease
-from retrail_runtime.logging import RateLimit
 from retrail_runtime.metrics import serve_metrics
-from retrail_runtime.signals import stop_event
+from retrail_runtime.milvus import Build, collection_name
+from retrail_runtime.process import RateLimit, stop_event
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,
     ModelError,
     RestartRequiredError,
+    TopicMismatchError,
 )
 from schemas.releases import Model
 from schemas.settings import Settings
@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 TICK = 0.2
 ERROR_LOG_SECONDS = 10.0
+TOPIC_ID_SECONDS = 5.0
+"""Between two looks at the topics' ids."""
 
 
 def run(settings: Settings) -> None:
@@ -64,6 +66,65 @@ def run(settings: Settings) -> None:
         milvus.require_search()
         serve_metrics(settings, "index")
         IndexWorker(settings, milvus, stop).run()
+
+
+class TopicIds:
+    """The ids of the worker's topics, checked every :data:`TOPIC_ID_SECONDS`; for one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read them.
+
+        Raises:
+            BrokerUnavailableError, TopicMismatchError: from Kafka.
+        """
+        topics = Topics.of(settings)
+        self._admin = kafka.admin(settings)
+        self._documents, self._releases = topics.documents, topics.retriever_releases
+        self._releases_id = kafka.topic_id(self._admin, self._releases)
+        self._documents_id: str | None = kafka.topic_id(self._admin, self._documents)
+        self._checked_at = time.monotonic()
+
+    def documents(self) -> str | None:
+        """The id of ``documents``; ``None`` while there is no such topic.
+
+        While the broker does not answer these are the last known ids.
+
+        Raises:
+            RestartRequiredError: ``retriever-releases`` was deleted or created again.
+        """
+        if time.monotonic() >= self._checked_at + TOPIC_ID_SECONDS:
+            self.check()
+        return self._documents_id
+
+    def check(self) -> None:
+        """Read the ids now.
+
+        Raises:
+            RestartRequiredError: as :meth:`documents`.
+        """
+        self._checked_at = time.monotonic()
+        try:
+            releases_id = self._now(self._releases)
+            found = self._now(self._documents)
+        except BrokerUnavailableError as error:
+            log.debug("cannot read topic ids", error=str(error))
+            return
+        if releases_id != self._releases_id:
+            raise RestartRequiredError(
+                f"Topic {self._releases} was deleted or created again. It is read from its start "
+                "after a restart.",
+                topic=self._releases,
+            )
+        if found != self._documents_id:
+            event = "topic missing" if found is None else "topic was created again"
+            log.error(event, topic=self._documents, topic_id=found, before=self._documents_id)
+        self._documents_id = found
+
+    def _now(self, topic: str) -> str | None:
+        try:
+            return kafka.topic_id(self._admin, topic, TOPIC_ID_SECONDS)
+        except TopicMismatchError:
+            return None
 
 
 class Task(threading.Thread):
@@ -87,7 +148,7 @@ class Task(threading.Thread):
             self.error = error
 
     def stop(self) -> None:
-        """Ask it to end; ``join`` waits for that."""
+        """Signal it to end; ``join`` waits for the end."""
         self._stopping.set()
 
 
@@ -100,15 +161,15 @@ class IndexWorker:
         self._stop = stop
         self._index_group = settings.group("index")
         self._retired: dict[str, float] = {}
-        self._ingests: dict[str, Task] = {}
+        self._ingests: dict[tuple[str, str], Task] = {}
         self._ending: list[Task] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
         self._vectors = VectorStore.of(settings)
-        self._target: Build | None = None
-        self._leads = False
+        self._letters = DeadLetters(settings)
+        self._assignment: Assignment | None = None
         self._model_errors = RateLimit(ERROR_LOG_SECONDS)
-        coordinator = Coordinator(settings, milvus, self._assigned, self._embedder)
+        coordinator = Coordinator(settings, milvus, lambda: self._assignment, self._embedder)
         self._coordinator = Task("index-coordinator", coordinator.run)
 
     def run(self) -> None:
@@ -118,6 +179,7 @@ class IndexWorker:
             As :func:`run`, in whatever thread it happened.
         """
         topic = Topics.of(self._settings).retriever_releases
+        ids = TopicIds(self._settings)
         with (
             closing(ReleaseWatch(self._settings)) as watch,
             closing(Lease(self._settings, topic, self._index_group)) as lease,
@@ -125,23 +187,24 @@ class IndexWorker:
             self._coordinator.start()
             try:
                 while not self._stop.is_set():
-                    self._leads = lease.poll(TICK)
-                    self._step(watch.now())
-                    self._raise_errors()
+                    leads = lease.poll(TICK)
+                    self._step(watch.now(), ids.documents(), leads)
+                    if self._forget_ended():
+                        ids.check()
             finally:
                 self._close()
 
-    def _step(self, releases: Releases) -> None:
-        """Look at the facts once, and do what follows from them.
+    def _step(self, releases: Releases, topic_id: str | None, leads: bool) -> None:
+        """Read the facts once, and act on them.
 
         1. Leader: register the first release, if nothing is live.
-        2. Look at Milvus: builds and alias.
-        3. Follow the builds that are kept.
+        2. Read the builds and the alias from Milvus.
+        3. Follow the current builds; leader: coordinate the one that should serve.
         4. Leader: create the live release's collection if it is missing or to be built again, and
            drop the builds that are over.
         """
         if releases.live is None:
-            if self._leads and releases.lacks_first():
+            if leads and releases.lacks_first():
                 register_first(self._settings)
             return
         facts = Facts(
@@ -154,32 +217,35 @@ class IndexWorker:
         )
         self._retired = retired_since(facts)
         decided = plan(facts)
-        self._target = decided.target
-        self._follow(decided.follow)
-        if self._leads:
+        self._follow(decided.follow, topic_id)
+        self._assignment = None
+        if leads and decided.target is not None and topic_id is not None:
+            self._assignment = Assignment(decided.target, topic_id)
+        if leads:
             self._create(decided, releases, facts)
             self._drop(decided, facts)
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.LIVE_VERSION.set(serving)
 
-    def _follow(self, builds: tuple[Build, ...]) -> None:
-        """Start and end threads, so that there is one for each build that is kept."""
-        kept = {build.build_id: build for build in builds}
-        for build_id in self._ingests.keys() - kept.keys():
-            task = self._ingests.pop(build_id)
+    def _follow(self, builds: tuple[Build, ...], topic_id: str | None) -> None:
+        """Start and stop threads, so that one follows ``documents`` for each build."""
+        wanted = [Assignment(build, topic_id) for build in builds if topic_id is not None]
+        for key in self._ingests.keys() - {one.key for one in wanted}:
+            task = self._ingests.pop(key)
             task.stop()
             self._ending.append(task)
-        for build_id, build in kept.items():
-            if build_id not in self._ingests:
+        for one in wanted:
+            if one.key not in self._ingests:
                 ingest = Ingest(
                     self._settings,
-                    build,
-                    group(self._index_group, build),
-                    partial(self._embedder, build),
+                    one.build,
+                    group(self._index_group, one),
+                    partial(self._embedder, one.build),
                     self._milvus,
+                    self._letters,
                 )
-                self._ingests[build_id] = Task(f"ingest-{build.collection}", ingest.run)
-                self._ingests[build_id].start()
+                self._ingests[one.key] = Task(f"ingest-{one.build.collection}", ingest.run)
+                self._ingests[one.key].start()
         for digest in set(self._embedders) - {build.digest for build in builds}:
             self._embedders.pop(digest, None)
         metrics.BUILDS.set(len(self._ingests))
@@ -200,7 +266,7 @@ class IndexWorker:
         try:
             dimension = self._embedder(build).dimension
         except ModelError as error:
-            # Fatal, unless another build serves meanwhile.
+            # Fatal, unless another build serves.
             if facts.aliased is None:
                 raise
             if self._model_errors.allows():
@@ -226,10 +292,6 @@ class IndexWorker:
             metrics.DROPPED.labels(found).inc()
             log.info("build dropped", collection=build.collection, role=found)
 
-    def _assigned(self) -> Build | None:
-        """The build to coordinate, if this worker leads."""
-        return self._target if self._leads else None
-
     def _embedder(self, build: Build) -> Embedder:
         """The embedder of a build's model, loaded once."""
         with self._loading:
@@ -241,15 +303,22 @@ class IndexWorker:
                 self._embedders[build.digest] = found
             return found
 
-    def _raise_errors(self) -> None:
-        """Raise the error of a task that failed; forget tasks that ended as they should."""
+    def _forget_ended(self) -> bool:
+        """Forget tasks that have ended; returns whether one ended that should have gone on.
+
+        Raises:
+            As :func:`run`, if a task failed.
+        """
         for task in (self._coordinator, *self._ingests.values()):
             if isinstance(task.error, BrokerUnavailableError | DeliveryError | KafkaException):
                 raise RestartRequiredError(f"Kafka was lost: {task.error}") from task.error
             if task.error is not None:
                 raise task.error
-        self._ingests = {name: task for name, task in self._ingests.items() if task.is_alive()}
+        alive = {key: task for key, task in self._ingests.items() if task.is_alive()}
+        ended = len(alive) < len(self._ingests)
+        self._ingests = alive
         self._ending = [task for task in self._ending if task.is_alive()]
+        return ended
 
     def _close(self) -> None:
         tasks = [self._coordinator, *self._ingests.values(), *self._ending]

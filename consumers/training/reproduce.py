@@ -24,7 +24,7 @@ from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep, reporting
 from consumers.training.mirrors import Mirrors
 from consumers.training.run import frozen_examples, train_child
-from retrail_runtime import data_dir, kafka
+from retrail_runtime import files, kafka
 from retrail_runtime.kafka import require_broker
 from schemas import events
 from schemas.documents import Document
@@ -221,7 +221,7 @@ def verify(
     frozen = frozen_examples(Registry.of(settings), manifest)
     earlier = lineage.trained(history, manifest.parent)
     reported = _reported(settings, manifest)
-    claim = data_dir.claim(settings, "train")
+    claim = files.claim(settings, "train")
     try:
         with closing(Mirrors(settings, claim.path, manifest.ranges[0].topic)) as mirrors:
             mirrors.catch_up(progress)

@@ -20,11 +20,11 @@ from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
 from consumers.training.mirrors import Ends, Mirrors
 from consumers.training.run import RunContext, finish, train_new
-from retrail_runtime import data_dir, kafka
+from retrail_runtime import files, kafka
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.lease import Lease, has_members
 from retrail_runtime.metrics import serve_metrics
-from retrail_runtime.signals import stop_event
+from retrail_runtime.process import stop_event
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,
@@ -184,7 +184,7 @@ class Trainer:
         self._settings = settings
         self._role: Role = role
         self._on_step = on_step
-        self._claim = data_dir.claim(settings, "train")
+        self._claim = files.claim(settings, "train")
         self._mirrors = Mirrors(settings, self._claim.path)
         self._history = RunHistory(settings)
         self._producer = kafka.producer(settings)

@@ -1,30 +1,49 @@
-"""Consumers, producers and admin clients, and whether the brokers answer."""
+"""Consumers, producers and admin clients; sending with acknowledgement; required topics."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicCollection,
 )
 from confluent_kafka.admin import AdminClient
 
-from retrail_runtime.logging import RateLimit
-from schemas.errors import BrokerUnavailableError, TopicMismatchError
+from retrail_runtime.process import RateLimit
+from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, specs
 
 log = structlog.get_logger(__name__)
 
 STALL_SECONDS = 30.0
-"""Silence of the brokers after which a bounded read or write gives up."""
+"""A bounded read or write fails after this time without an answer of the brokers."""
 
 _REPORTS = RateLimit(seconds=10.0)
+
+_BATCH_OVERHEAD = 1024
+"""Upper bound of the bytes of a record batch around its records."""
+
+Headers = Iterable[tuple[str, bytes]]
+
+
+class Outgoing(NamedTuple):
+    """A record to send."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """Upper bound of its bytes, as a topic's ``max.message.bytes`` counts them."""
+        return record_size(self.key, self.value, self.headers)
 
 
 def consumer(
@@ -57,7 +76,7 @@ def consumer(
 
 
 def admin(settings: Settings) -> AdminClient:
-    """A client for questions about topics and groups."""
+    """A client that describes topics and groups."""
     return AdminClient(_connection(settings))
 
 
@@ -80,7 +99,7 @@ def partition_counts(settings: Settings, timeout: float = 10.0) -> dict[str, int
     Raises:
         BrokerUnavailableError: nothing answers at the bootstrap address within ``timeout`` seconds.
     """
-    # What librdkafka would log is in the exception.
+    # The exception has what librdkafka would log.
     quiet = logging.getLogger(f"{__name__}.librdkafka")
     quiet.setLevel(logging.CRITICAL)
     try:
@@ -89,13 +108,13 @@ def partition_counts(settings: Settings, timeout: float = 10.0) -> dict[str, int
         raise BrokerUnavailableError(
             f"Kafka does not answer at {settings.kafka_bootstrap} ({error_message(error)}). Start "
             "a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
-            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a cluster that runs."
+            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a running cluster."
         ) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
 
 
 def topic_id(admin: AdminClient, topic: str, timeout: float = 10.0) -> str:
-    """The id that a topic got at its creation: another one of the same name has another id.
+    """The id of a topic; a topic that is deleted and created again gets another id.
 
     Raises:
         BrokerUnavailableError: the broker does not answer within ``timeout`` seconds.
@@ -122,9 +141,8 @@ def require_broker(
     """Fail fast if Kafka does not answer, or lacks topics.
 
     Args:
-        topics: those that the caller needs; by default all of the installation.
-        keyed_alike: they must have the same number of partitions, because the caller writes to the
-            partition that it reads.
+        topics: the topics that the caller needs; by default all of the installation.
+        keyed_alike: require the same number of partitions of all of them.
         timeout: seconds to wait for an answer.
 
     Returns:
@@ -138,8 +156,8 @@ def require_broker(
     found = partition_counts(settings, timeout)
     if missing := [name for name in wanted if name not in found]:
         raise TopicMismatchError(
-            f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create what "
-            "is missing with `retrail topics create`.",
+            f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create it "
+            "with `retrail topics create`.",
             topic=missing[0],
         )
     counts = {name: found[name] for name in wanted}
@@ -153,7 +171,7 @@ def require_broker(
 
 
 def _connection(settings: Settings) -> dict[str, Any]:
-    # Below "critical" its log repeats what the callback gets, and goes to stderr.
+    # Lower levels of its log repeat what the callback gets.
     return settings.kafka() | {"error_cb": report, "log_level": 2}
 
 
@@ -162,15 +180,106 @@ def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(error: KafkaError) -> None:
-    """Log an error of the connection, from which librdkafka recovers by itself.
-
-    In an outage it reports hundreds: each kind is logged once in a while.
-    """
+    """Log an error of the connection, from which librdkafka recovers; rate-limited by kind."""
     if error.fatal() or _REPORTS.allows(error.code()):
-        log.warning("kafka reports", error=error.str(), fatal=error.fatal())
+        log.warning("kafka client error", error=error.str(), fatal=error.fatal())
 
 
 def error_message(error: KafkaException) -> str:
     """The text of the ``KafkaError`` in an exception."""
     cause = error.args[0] if error.args else error
     return cause.str() if isinstance(cause, KafkaError) else str(cause)
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
+    """Upper bound of the bytes of a batch that holds this record alone."""
+    named = sum(len(name) + len(content or b"") + 10 for name, content in headers)
+    return len(key or b"") + len(value or b"") + named + _BATCH_OVERHEAD
+
+
+def publish_and_wait(
+    producer: Producer,
+    topic: str,
+    *,
+    value: bytes | None,
+    key: bytes | None = None,
+    headers: Headers = (),
+) -> int:
+    """Send one record; returns its offset once all replicas have it.
+
+    Raises:
+        DeliveryError: as :func:`send_all`.
+    """
+    offsets: list[int] = []
+    send_all(producer, topic, [Outgoing(key, value, headers)], on_delivery=offsets.append)
+    return offsets[0]
+
+
+def send_all(
+    producer: Producer,
+    topic: str,
+    records: Iterable[Outgoing | tuple[bytes | None, bytes | None]],
+    *,
+    on_delivery: Callable[[int], object] = lambda offset: None,
+) -> int:
+    """Send records in their order; returns how many, once all replicas have every one.
+
+    Args:
+        records: taken one by one while the producer's queue has capacity.
+        on_delivery: called with the offset of each acknowledged record.
+
+    Raises:
+        DeliveryError: the brokers refused a record, or did not answer in time. Nothing more is
+            taken from ``records``; those sent before it may be on the topic.
+    """
+    sent = acknowledged = 0
+    reason = ""
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        nonlocal acknowledged, reason
+        if error is not None:
+            reason = reason or error.str()
+        else:
+            acknowledged += 1
+            on_delivery(message.offset() or 0)
+
+    for record in records:
+        _produce(producer, topic, Outgoing(*record), delivered)
+        sent += 1
+        if reason:
+            break
+    producer.flush(STALL_SECONDS + 5)
+    if acknowledged < sent:
+        raise DeliveryError(
+            f"Kafka did not acknowledge {sent - acknowledged:,} records for {topic}: "
+            f"{reason or 'no answer in time'}. Sending them again is safe.",
+            topic=topic,
+        )
+    return sent
+
+
+def _produce(
+    producer: Producer,
+    topic: str,
+    record: Outgoing,
+    delivered: Callable[[KafkaError | None, Message], None],
+) -> None:
+    """Enqueue a record; wait while the producer's queue is full."""
+    while True:
+        try:
+            producer.produce(
+                topic,
+                value=record.value,
+                key=record.key,
+                headers=list(record.headers),
+                on_delivery=delivered,
+            )
+        except BufferError:
+            producer.poll(0.1)
+        except KafkaException as error:
+            raise DeliveryError(
+                f"Kafka refused a record for {topic}: {error_message(error)}", topic=topic
+            ) from error
+        else:
+            producer.poll(0)
+            return

@@ -1,10 +1,13 @@
 """Read a topic to its end, or record by record."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from retrail_runtime.kafka.clients import STALL_SECONDS, consumer, error_message
@@ -14,6 +17,8 @@ from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMi
 from schemas.settings import Settings
 from schemas.topics import Topics
 
+log = structlog.get_logger(__name__)
+
 BATCH = 1000
 
 _ELECTING = (
@@ -22,6 +27,14 @@ _ELECTING = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 
+
+TOPIC_GONE = (
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+)
+"""Errors of a consumer whose topic was deleted."""
 
 _UNDECODABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)
 
@@ -68,7 +81,8 @@ def offsets(
         }
     except KafkaException as error:
         raise BrokerUnavailableError(
-            f"Kafka stopped answering about {topic}: {error_message(error)}. Is the broker up?",
+            f"Kafka returned no offsets of {topic}: {error_message(error)}. Check that the broker "
+            "is up.",
             topic=topic,
         ) from error
 
@@ -95,19 +109,18 @@ def read_to_end(
 ) -> Iterator[Record]:
     """Every record up to the end offsets at the call, each partition in order, then stop.
 
-    Holes (compaction, aborted transactions) and records that arrive meanwhile do no harm.
+    Offsets without a record (compaction, transactions) and later records are passed over.
 
     Args:
-        start: first offset wanted of a partition; by default the earliest that is kept.
-        end: offset behind the last one wanted of a partition, of which no other is read; by
-            default all are, to their ends.
+        start: first offset of a partition; by default the earliest that is kept.
+        end: end offsets of the partitions to read; by default of all partitions, as of now.
 
     Raises:
         BrokerUnavailableError: the brokers do not answer.
         TopicMismatchError: there is no such topic.
+        RestartRequiredError: a batch cannot be decoded.
     """
-    reader = consumer(settings, enable_partition_eof=True)
-    try:
+    with closing(consumer(settings, enable_partition_eof=True)) as reader:
         ends: dict[int, int] = {}
         assignment = []
         for partition, (low, high) in offsets(reader, topic).items():
@@ -118,13 +131,11 @@ def read_to_end(
                 assignment.append(TopicPartition(topic, partition, first))
         if ends:
             reader.assign(assignment)
-            yield from _until(reader, topic, ends)
-    finally:
-        reader.close()
+            yield from _until(settings, reader, topic, ends)
 
 
 def skipped(settings: Settings, topic: str, partition: int) -> set[int]:
-    """Offsets that `retrail dlq skip` put on record, for batches that cannot be decoded.
+    """Offsets that `retrail dlq skip` put on record for batches that cannot be decoded.
 
     Raises:
         BrokerUnavailableError, TopicMismatchError: as :func:`read_to_end`.
@@ -138,14 +149,17 @@ def skipped(settings: Settings, topic: str, partition: int) -> set[int]:
     }
 
 
-def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Record]:
-    """Records below ``ends`` of an assigned reader; ``ends`` loses each partition that is done."""
+def _until(
+    settings: Settings, reader: Consumer, topic: str, ends: dict[int, int]
+) -> Iterator[Record]:
+    """Records below ``ends`` of an assigned reader; removes finished partitions from ``ends``."""
     heard_at = time.monotonic()
     while ends:
-        messages = ready(reader, 0.5)
+        messages = ready(settings, reader, 0.5)
         if not messages and time.monotonic() - heard_at > STALL_SECONDS:
             raise BrokerUnavailableError(
-                f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Is the broker running?",
+                f"Kafka sent nothing of {topic} for {STALL_SECONDS:.0f} s. Check that the broker "
+                "is up.",
                 topic=topic,
             )
         for message in messages:
@@ -161,30 +175,87 @@ def _until(reader: Consumer, topic: str, ends: dict[int, int]) -> Iterator[Recor
             heard_at = time.monotonic()
 
 
-def ready(reader: Consumer, timeout: float, most: int = BATCH) -> list[Message]:
-    """What has arrived, after waiting ``timeout`` seconds at most for the first message.
+def ready(settings: Settings, reader: Consumer, timeout: float, most: int = BATCH) -> list[Message]:
+    """Messages that have arrived, after waiting up to ``timeout`` seconds for the first one.
 
-    (``Consumer.consume`` alone waits for a full batch.)
+    (``Consumer.consume`` alone waits for a full batch.) A batch that cannot be decoded is passed
+    over if `retrail dlq skip` put it on record.
+
+    Raises:
+        RestartRequiredError: a batch cannot be decoded.
+        BrokerUnavailableError: the brokers do not answer.
     """
     first = reader.poll(timeout)
-    return [] if first is None else [first, *reader.consume(most - 1, timeout=0)]
+    arrived = [] if first is None else [first, *reader.consume(most - 1, timeout=0)]
+    messages: list[Message] = []
+    passed = set()
+    for message in arrived:
+        error = message.error()
+        # librdkafka delivers only errors and earlier records behind such a batch.
+        if message.partition() in passed:
+            continue
+        if error is None or error.code() not in _UNDECODABLE:
+            messages.append(message)
+            continue
+        topic, partition, offset = _where(message)
+        passed.add(partition)
+        # Records before the batch come first; then it arrives once more.
+        before = any(one.partition() == partition for one in messages)
+        behind = offset if before else _behind(settings, topic, partition, offset, error)
+        reader.seek(TopicPartition(topic, partition, behind))
+    return messages
+
+
+def _behind(settings: Settings, topic: str, partition: int, offset: int, error: KafkaError) -> int:
+    """First offset behind a batch that cannot be decoded and may be passed over.
+
+    Raises:
+        RestartRequiredError: it may not.
+    """
+    # Skips are on record on the queue, so its own batches need none.
+    is_queue = topic == Topics.of(settings).trajectory_events_dlq
+    if not is_queue and offset not in skipped(settings, topic, partition):
+        raise RestartRequiredError(
+            f"{topic}/{partition} cannot be decoded from offset {offset} on: {error.str()}. "
+            "Restore the partition's log from another replica or a copy, or pass over these "
+            f"records with `retrail dlq skip {topic} {partition} {offset}`.",
+            topic=topic,
+            partition=partition,
+        )
+    with closing(consumer(settings, enable_partition_eof=True)) as probe:
+
+        def outside(at: int) -> bool:
+            probe.assign([TopicPartition(topic, partition, at)])
+            found = probe.poll(STALL_SECONDS)
+            if found is None:
+                raise BrokerUnavailableError(f"Kafka sent nothing of {topic}.", topic=topic)
+            again = found.error()
+            undecodable = again is not None and again.code() in _UNDECODABLE
+            return not (undecodable and found.offset() == offset)
+
+        later = range(offset + 1, offsets(probe, topic)[partition][1])
+        behind = offset + 1 + bisect_left(later, True, key=outside)
+    log.error(
+        "undecodable batch passed over",
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        behind=behind,
+    )
+    return behind
 
 
 def place(message: Message) -> tuple[int, int]:
     """Partition and offset of a message, or of the end of a partition.
 
     Raises:
-        RestartRequiredError: a batch cannot be decoded.
+        TopicMismatchError: the topic was deleted.
         BrokerUnavailableError: the message carries any other error.
     """
     error = message.error()
-    if error is not None and error.code() in _UNDECODABLE:
-        raise RestartRequiredError(
-            f"{message.topic()}/{message.partition()} cannot be decoded from offset "
-            f"{message.offset()} on: {error.str()}. Restore the partition's log from another "
-            "replica or a copy.",
-            topic=message.topic(),
-            partition=message.partition(),
+    if error is not None and error.code() in TOPIC_GONE:
+        raise TopicMismatchError(
+            f"Kafka has no topic {message.topic()} any more: {error.str()}.", topic=message.topic()
         )
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
         raise BrokerUnavailableError(
@@ -192,15 +263,21 @@ def place(message: Message) -> tuple[int, int]:
             topic=message.topic(),
             partition=message.partition(),
         )
-    partition, offset = message.partition(), message.offset()
+    return _where(message)[1:]
+
+
+def _where(message: Message) -> tuple[str, int, int]:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
     assert partition is not None
     assert offset is not None
-    return partition, offset
+    return topic, partition, offset
 
 
 def record(message: Message) -> Record:
     """The record that a message without error carries."""
     partition, offset = place(message)
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     return Record(
         topic=message.topic() or "",
         partition=partition,
@@ -208,10 +285,5 @@ def record(message: Message) -> Record:
         timestamp=message.timestamp()[1],
         key=message.key(),
         value=message.value(),
-        headers=tuple((name, value or b"") for name, value in _header_pairs(message)),
+        headers=tuple((name, value or b"") for name, value in headers),
     )
-
-
-def _header_pairs(message: Message) -> Iterable[tuple[str, Any]]:
-    found = message.headers() or []
-    return found.items() if isinstance(found, dict) else found

@@ -17,8 +17,8 @@ from deploy import topics
 from deploy.errors import StackError
 from deploy.stack import LocalStack
 from retrail_runtime import milvus
-from retrail_runtime.collection import version_of
-from retrail_runtime.signals import StopSignals, interrupt
+from retrail_runtime.milvus import version_of
+from retrail_runtime.process import StopSignals, interrupt
 from schemas.errors import EXIT_INTERRUPTED, BrokerUnavailableError, MilvusUnavailableError
 from schemas.settings import Settings, load
 from simulation import stdlib_corpus

@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime import data_dir
+from retrail_runtime import files
 from retrail_runtime.metrics import serve_metrics
-from retrail_runtime.signals import StopSignals
+from retrail_runtime.process import StopSignals
 from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
@@ -52,7 +52,7 @@ def run(
         RestartRequiredError: a send failed for good, or Kafka or Faust failed.
         ConfigurationError: a setting is unusable.
     """
-    claimed = data_dir.claim(settings, role)
+    claimed = files.claim(settings, role)
     tune_gc()
     guard = ExitGuard()
 

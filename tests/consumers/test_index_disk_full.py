@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from consumers.indexing.collection import Row
+from consumers.indexing.collection import MAX_TEXT_BYTES, Row
 from consumers.indexing.milvus import Milvus
 from deploy.milvus import MilvusLite
-from retrail_runtime.collection import MAX_TEXT_BYTES, Build
+from retrail_runtime.milvus import Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 from consumers.indexing.milvus import Milvus
 from deploy.errors import MissingToolError
 from deploy.milvus import MilvusLite
-from retrail_runtime.collection import Build
+from retrail_runtime.milvus import Build
 from schemas.releases import Model
 from schemas.settings import Settings
 from serving.retriever import Retriever

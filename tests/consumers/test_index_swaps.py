@@ -14,7 +14,7 @@ from consumers.indexing.collection import Row
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.releases import request_rebuild
-from retrail_runtime.collection import Build
+from retrail_runtime.milvus import Build
 from schemas.errors import InputError
 from schemas.releases import Model
 from schemas.settings import Settings

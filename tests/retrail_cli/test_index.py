@@ -10,7 +10,7 @@ import pytest
 from consumers import releases
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.collection import Build, collection_name
+from retrail_runtime.milvus import Build, collection_name
 from schemas.releases import Live
 from schemas.settings import Settings
 from schemas.topics import Topics

@@ -1,13 +1,34 @@
-"""Files are replaced whole or not at all, and read line by line."""
+"""Files are replaced whole or not at all, and read line by line; one process locks a folder."""
 
+import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from retrail_runtime.files import atomic_file, atomic_write, read_json_lines, read_lines
-from schemas.errors import InputError, InvalidRecordError
+from retrail_runtime.files import (
+    atomic_file,
+    atomic_write,
+    claim,
+    read_json_lines,
+    read_lines,
+    try_lock,
+)
+from schemas.errors import ConfigurationError, InputError, InvalidRecordError
+from schemas.settings import Settings
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from retrail_runtime.files import claim
+from schemas.settings import Settings
+claimed = claim(Settings(data_dir=Path(sys.argv[1])), "mine")
+print(claimed.path.name, flush=True)
+time.sleep(60)
+"""
 
 
 def test_text_and_bytes_replace_a_file(tmp_path: Path) -> None:
@@ -88,3 +109,52 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent cannot be read: No such file") as caught:
         list(read_lines(tmp_path / "absent"))
     assert caught.value.path == tmp_path / "absent"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_is_named_with_its_free_space(tmp_path: Path, number: int) -> None:
+    with (
+        pytest.raises(OSError, match=rf"\(\d[\d,]* MiB free in {tmp_path}\)") as caught,
+        atomic_file(tmp_path / "f"),
+    ):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.errno == number
+    assert os.strerror(number) in str(caught.value.strerror)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_process_gets_a_folder_and_gets_it_back_after_a_kill(tmp_path: Path) -> None:
+    def start() -> tuple["subprocess.Popen[str]", str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    first, name = start()
+    try:
+        assert name == "mine"
+        mine = claim(Settings(data_dir=tmp_path), "mine")
+        assert mine.path == tmp_path / "mine-2"
+        assert claim(Settings(data_dir=tmp_path), "train").path == tmp_path / "train"
+    finally:
+        first.kill()
+        first.communicate()
+    second, name = start()
+    second.kill()
+    second.communicate()
+    assert name == "mine"
+
+
+def test_a_lock_is_held_once_and_released(tmp_path: Path) -> None:
+    lock = try_lock(tmp_path / "new" / "lock")
+    assert lock is not None
+    assert try_lock(tmp_path / "new" / "lock") is None
+    lock.release()
+    assert try_lock(tmp_path / "new" / "lock") is not None
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="RETRAIL_DATA_DIR"):
+        claim(Settings(data_dir=tmp_path / "file"), "mine")

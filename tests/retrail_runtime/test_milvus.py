@@ -32,7 +32,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_certificates_need_an_https_uri(tmp_path: Path) -> None:
     settings = Settings(milvus_uri="http://127.0.0.1:1", milvus_tls_cafile=tmp_path / "ca.pem")
-    with pytest.raises(ConfigurationError, match="RETRAIL_MILVUS_URI begin with https"):
+    with pytest.raises(ConfigurationError, match="RETRAIL_MILVUS_URI must begin with https"):
         connect(settings)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     SERVED_PROPERTY,
     SUCCESSOR_PROPERTY,
     VERSION_PROPERTY,

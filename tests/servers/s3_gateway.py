@@ -15,7 +15,7 @@ from deploy import processes as ports
 from deploy.errors import MissingToolError, StackError
 from deploy.processes import Child, Server
 from retrail_runtime.files import user_cache
-from retrail_runtime.logging import configure
+from retrail_runtime.process import configure
 from schemas.errors import RetrailError
 
 log = structlog.get_logger(__name__)

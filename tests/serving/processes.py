@@ -14,7 +14,7 @@ from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.environment import variables
 from retrail_runtime import kafka
-from retrail_runtime.collection import Build
+from retrail_runtime.milvus import Build
 from schemas.events import parse
 from schemas.settings import Settings
 from schemas.topics import Topics

@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from consumers.indexing.embedder import Embedder, VectorStore
 from consumers.indexing.milvus import Milvus
-from retrail_runtime.collection import Build, collection_name
+from retrail_runtime.milvus import Build, collection_name
 from schemas.documents import Document
 from schemas.releases import Model
 from schemas.runs import TrainingConfig

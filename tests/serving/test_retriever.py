@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.milvus import MilvusLite
-from retrail_runtime.collection import Build, collection_name
+from retrail_runtime.milvus import Build, collection_name
 from schemas import SearchMode
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings

@@ -23,7 +23,7 @@ from tests.waiting import eventually
 START = """
 import sys
 from schemas.errors import RetrailError
-from retrail_runtime.logging import configure
+from retrail_runtime.process import configure
 from schemas.settings import load
 from streams.{role} import worker
 configure()

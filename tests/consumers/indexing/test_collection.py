@@ -2,18 +2,25 @@
 
 import numpy as np
 
-from consumers.indexing.collection import Row, batches
-from retrail_runtime.collection import cut
+from consumers.indexing.collection import (
+    BATCH_ROWS,
+    MAX_HASH_BYTES,
+    MAX_ID_BYTES,
+    MAX_TEXT_BYTES,
+    Row,
+    cut,
+)
 
 
-def test_batches_keep_to_both_limits() -> None:
-    rows = [Row(str(n), "title", "x" * 100, "hash", np.zeros(8, np.float32)) for n in range(10)]
-    assert [len(b) for b in batches(rows, max_rows=4)] == [4, 4, 2]
-    assert [len(b) for b in batches(rows, max_bytes=2 * rows[0].size())] == [2] * 5
-    assert [len(b) for b in batches(rows, max_bytes=1)] == [1] * 10
-    limit = 2 * rows[0].size("hybrid")
-    assert [len(b) for b in batches(rows, max_bytes=limit, search="hybrid")] == [2] * 5
-    assert rows[0].size("hybrid") > rows[0].size()
+def test_the_largest_rows_of_a_batch_are_below_the_limit_of_a_message() -> None:
+    text = "x" * MAX_TEXT_BYTES
+    vector = np.zeros(4096, np.float32)
+    fields = Row("x" * MAX_ID_BYTES, text, text, "x" * MAX_HASH_BYTES, vector).fields("hybrid")
+    size = sum(
+        value.nbytes if isinstance(value, np.ndarray) else len(value.encode()) + 10
+        for value in fields.values()
+    )
+    assert BATCH_ROWS * size < 64 * 2**20
 
 
 def test_cutting_keeps_whole_characters() -> None:

@@ -12,12 +12,11 @@ from pymilvus.exceptions import MilvusException
 
 from consumers.errors import CollectionLostError
 from consumers.indexing import collection
-from consumers.indexing.collection import Row
+from consumers.indexing.collection import MAX_TEXT_BYTES, Row
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import milvus as basics
-from retrail_runtime.collection import (
+from retrail_runtime.milvus import (
     BM25_FIELD,
-    MAX_TEXT_BYTES,
     VECTOR_FIELD,
     Build,
     collection_name,

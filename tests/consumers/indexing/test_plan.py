@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.indexing import plan as planning
-from consumers.indexing.plan import ROLES, Difference, Facts
-from retrail_runtime.collection import Build
+from consumers.indexing.plan import ROLES, Assignment, Difference, Facts
+from retrail_runtime.milvus import Build
 
 GRACE = 60.0
 
@@ -160,11 +160,16 @@ def test_a_group_has_passed_when_every_partition_with_records_has() -> None:
     assert planning.remaining({0: 4}, ends) == 1 + 7
 
 
-def test_each_build_has_a_group_of_its_own() -> None:
+def test_each_build_and_topic_has_its_own_group() -> None:
     builds = [build(1), build(1, build_id="ffffffff"), build(2), rebuilt(1, "aaaa0001")]
-    groups = {planning.group("p_retrail-index", one) for one in builds}
-    assert len(groups) == len(builds)
-    assert planning.group("p_retrail-index", build(2)) == "p_retrail-index-r_v2-00000002"
+    groups = {
+        planning.group("p_retrail-index", Assignment(one, topic_id))
+        for one in builds
+        for topic_id in ("id-1", "id-2")
+    }
+    assert len(groups) == 2 * len(builds)
+    one = Assignment(build(2), "id-1")
+    assert planning.group("p_retrail-index", one) == "p_retrail-index-r_v2-00000002-id-1"
 
 
 hashes = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"))

@@ -13,7 +13,7 @@ from consumers.indexing import worker as module
 from consumers.indexing.collection import Row
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
-from consumers.indexing.plan import group
+from consumers.indexing.plan import Assignment, group
 from retrail_runtime import kafka
 from schemas.base import DeadLetter
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
@@ -50,7 +50,7 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
 
 
 @standalone_in_faults
-def test_invalid_records_are_dead_lettered_once_and_blocks_nothing(
+def test_invalid_records_are_dead_lettered_once_and_block_nothing(
     small: Settings, topics: Topics
 ) -> None:
     harness.publish(small, {"a": "first text", "b": "second text"})
@@ -176,8 +176,9 @@ def test_two_workers_share_a_build(small: Settings) -> None:
     harness.publish(small, {"only": "one document"})
     with harness.working(small), harness.working(small):
         harness.serves(small, 1)
-        members = group(small.group("index"), Milvus(small).builds()[0])
         admin = kafka.admin(small)
+        topic_id = kafka.topic_id(admin, Topics.of(small).documents)
+        members = group(small.group("index"), Assignment(Milvus(small).builds()[0], topic_id))
 
         def partitions() -> list[int]:
             answer = admin.describe_consumer_groups([members])[members].result()

@@ -9,7 +9,7 @@ import torch
 from consumers import releases
 from consumers.training import run, worker
 from consumers.training.history import RunHistory
-from retrail_runtime.logging import configure
+from retrail_runtime.process import configure
 from schemas.settings import Settings
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.indexing.documents import DocumentHashes
+from consumers.indexing.coordinator import DocumentHashes
 from consumers.training.mirrors import DocumentMirror, OutcomeMirror, PairMirror, Pending
 from retrail import Publisher
 from retrail_runtime import kafka

@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 WORKER = """
 from consumers.training.worker import run
-from retrail_runtime.logging import configure
+from retrail_runtime.process import configure
 from schemas.settings import load
 configure()
 run(load())

@@ -1,6 +1,6 @@
 """The documents that exist, as a fold over the topic."""
 
-from consumers.indexing.documents import DocumentHashes, apply
+from consumers.indexing.coordinator import DocumentHashes, apply
 from retrail_runtime import kafka
 from retrail_runtime.kafka import Record
 from schemas.documents import Document, content_hash

@@ -1,5 +1,7 @@
-"""What SIGINT, SIGTERM and SIGHUP do to a process, each in a process of its own."""
+"""Logging is set up as often as needed; stop signals, each in a process of its own."""
 
+import json
+import logging
 import signal
 import subprocess
 import sys
@@ -8,12 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from retrail_runtime.signals import STOP_SIGNALS, stop_event
+from retrail_runtime.process import (
+    QUIET_LOGGERS,
+    STOP_SIGNALS,
+    RateLimit,
+    configure,
+    stop_event,
+)
 
 STOPPABLE = """
 import sys
-from retrail_runtime.signals import stop_event
+from retrail_runtime.process import stop_event
 with stop_event() as stop:
     print("ready", flush=True)
     stop.wait(60)
@@ -23,7 +33,7 @@ with stop_event() as stop:
 """
 ASYNCIO = """
 import asyncio
-from retrail_runtime.signals import StopSignals
+from retrail_runtime.process import StopSignals
 async def main():
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     with StopSignals(lambda: loop.call_soon_threadsafe(stop.set)):
@@ -34,7 +44,7 @@ asyncio.run(main())
 """
 INTERRUPTED = """
 import sys, time
-from retrail_runtime.signals import StopSignals, interrupt
+from retrail_runtime.process import StopSignals, interrupt
 signals = StopSignals(interrupt, again=lambda: print("killed", flush=True))
 with signals:
     try:
@@ -119,3 +129,46 @@ def test_handlers_are_restored_and_other_threads_set_none() -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+@pytest.mark.usefixtures("logging_restored")
+def test_an_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(json=True)
+
+    structlog.get_logger("retrail.test").warning("pool is small", pool=3)
+
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["pool"], line["level"]) == ("pool is small", 3, "warning")
+    assert line["logger"] == "retrail.test"
+
+
+@pytest.mark.usefixtures("logging_restored")
+def test_libraries_log_only_from_warnings_on() -> None:
+    configure("DEBUG")
+
+    assert {logging.getLogger(name).level for name in QUIET_LOGGERS} == {logging.WARNING}
+
+
+@pytest.mark.usefixtures("logging_restored")
+def test_a_logger_that_has_logged_follows_a_new_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+    log = structlog.get_logger("retrail.test")
+    configure(json=True)
+    log.warning("first")
+
+    configure("ERROR", json=True)
+    log.warning("second")
+    with capture_logs() as logged:
+        log.error("third")
+
+    assert "second" not in capsys.readouterr().err
+    assert [entry["event"] for entry in logged] == ["third"]
+
+
+def test_one_line_of_a_kind_at_a_time() -> None:
+    now = 1000.3
+    limit = RateLimit(10.0, now=lambda: now)
+    assert [limit.allows("a"), limit.allows("a"), limit.allows("b")] == [True, False, True]
+    now += 9.9
+    assert not limit.allows("a")
+    now += 0.2
+    assert [limit.allows("a"), limit.allows("b"), limit.allows("a")] == [True, True, False]
