@@ -1,7 +1,7 @@
 """Fits the weights of the local judge: ``python -m benchmarks.train_judge [--cross-validate]``.
 
 scikit-learn's logistic regression with an L2 penalty, on the features of
-``streams/judge/features.py``. Deterministic; writes ``streams/judge/local.json``.
+``streams/judge/local.py``. Deterministic; writes ``streams/judge/local.json``.
 The cross-validation leaves out one file at a time, and writes nothing.
 """
 
@@ -14,8 +14,14 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.labelled import Labelled, composed, labelled
-from streams.judge.features import features, plain_text, read
-from streams.judge.local import WEIGHTS_FILE, score, weights_of
+from streams.judge.local import (
+    WEIGHTS_FILE,
+    ZONES,
+    plain_text,
+    read,
+    score,
+    weights_of,
+)
 
 PARTS = (
     *("tuning", "voices", "scripted", "held-out-1", "agents"),
@@ -37,6 +43,15 @@ SMALLEST = 0.01
 """Weights below this are left out of the file."""
 
 Named = dict[str, float]
+
+
+def features(text: str) -> set[str]:
+    """The features by name: the prefix of the zone, then a word, a class, or two with a space."""
+    return {
+        zone + (feature if isinstance(feature, str) else " ".join(feature))
+        for zone, found in zip(ZONES, read(plain_text(text)), strict=True)
+        for feature in found
+    }
 
 
 def fit(written: Sequence[Labelled]) -> Named:

@@ -1,7 +1,7 @@
-"""What the stream workers count; served on ``/metrics`` by both.
+"""The metrics of the stream workers; both serve all of them on ``/metrics``.
 
-Nothing vanishes uncounted: every record that a worker reads ends under one ``result``. Their lag in
-events is :data:`retrail_runtime.metrics.LAG_RECORDS`. ``docs/metrics.md`` lists all, with queries.
+Every record that a worker reads is counted under one ``result``. Their lag in records is
+:data:`retrail_runtime.metrics.LAG_RECORDS`. ``docs/metrics.md`` lists all metrics, with queries.
 """
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -12,9 +12,9 @@ MAX_LABEL_VALUES = 50
 
 
 class BoundedLabel:
-    """A label whose values come from outside: each one is a series that Prometheus keeps.
+    """A label whose values come from outside, bounded because each one is a time series.
 
-    The first values pass, all later ones become :data:`OTHER`.
+    The first values are kept, all later ones become :data:`OTHER`.
     """
 
     def __init__(self, most: int = MAX_LABEL_VALUES) -> None:
@@ -28,13 +28,9 @@ class BoundedLabel:
         >>> label.of("qwen"), label.of("llama"), label.of("qwen"), label.of("")
         ('qwen', 'other', 'qwen', 'none')
         """
-        if not value:
-            return NAMELESS
-        if value not in self._known:
-            if len(self._known) >= self._most:
-                return OTHER
+        if value and len(self._known) < self._most:
             self._known.add(value)
-        return value
+        return (value if value in self._known else OTHER) if value else NAMELESS
 
 
 _SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -50,8 +46,8 @@ LAG_SECONDS = Gauge(
 )
 OPEN_TRANSACTION = Gauge(
     "retrail_consumer_open_transaction_seconds",
-    "Time for which an open transaction has held back what stands behind it (the last stable "
-    "offset is below the high watermark); else 0.",
+    "How long the last stable offset has been held below the high watermark by an open "
+    "transaction; else 0.",
     ["topic", "partition"],
 )
 ASSIGNED = Gauge(
@@ -59,14 +55,14 @@ ASSIGNED = Gauge(
 )
 CHECKPOINTS = Counter(
     "retrail_checkpoints_total",
-    "Attempts to commit offsets, by result (committed, lost: no longer ours, waiting).",
+    "Attempts to commit offsets, by result (committed, lost: partitions were revoked, waiting).",
     ["result"],
 )
 DISCONTINUITIES = Counter(
     "retrail_offset_discontinuities_total",
-    "Records whose offset was not the next one: refetched (the worker went back once), gap "
-    "(accepted: the records are gone), reset (the log starts again), skipped (an operator passed "
-    "over what cannot be decoded), recreated (another topic of the same name).",
+    "Offsets that were not the next ones: refetched (the worker sought back once), gap (accepted: "
+    "the records are gone), reset (the log starts again), skipped (an operator skipped undecodable "
+    "records), recreated (another topic of the same name).",
     ["topic", "kind"],
 )
 
@@ -74,30 +70,28 @@ DISCONTINUITIES = Counter(
 EVENTS = Counter(
     "retrail_judge_events_total", "Trajectory events read by the judge.", ["type", "result"]
 )
-UNKNOWN_FIELDS = Counter(
-    "retrail_judge_unknown_fields_total", "Fields of a newer minor version that were left out."
-)
+UNKNOWN_FIELDS = Counter("retrail_judge_unknown_fields_total", "Ignored fields of newer versions.")
 DEAD_LETTERS = Counter(
-    "retrail_judge_dead_letters_total", "Records that went to the dead letter queue.", ["reason"]
+    "retrail_judge_dead_letters_total", "Records sent to the dead letter queue.", ["reason"]
 )
 VERDICTS = Counter(
     "retrail_judge_verdicts_total", "Verdicts on browsed documents.", ["verdict", "judge"]
 )
 UNKNOWN = Counter(
     "retrail_judge_unknown_total",
-    "Verdicts that are unknown, by reason: empty (no text), language (one that the local judge "
-    "does not know), unusable (no usable answer of a judging server).",
+    "Unknown verdicts, by reason: empty (no text), language (not English; judge local only), "
+    "unusable (no usable answer of a judging server).",
     ["reason"],
 )
 JUDGE_SECONDS = Histogram(
     "retrail_judge_duration_seconds",
-    "From the question to the verdict.",
+    "Time of a judge for one verdict.",
     ["judge"],
     buckets=_SECONDS,
 )
 JUDGE_REQUESTS = Counter(
     "retrail_judge_requests_total",
-    "Questions to a judging server, by result (answered, cached, shared: with a running one, "
+    "Requests to a judging server, by result (answered, cached, shared: with a running one, "
     "unusable, retried).",
     ["result"],
 )
@@ -113,22 +107,19 @@ REASONING_TOKENS = Histogram(
     ["agent_model"],
     buckets=_TOKENS,
 )
-TICKS = Counter("retrail_judge_ticks_total", "Ticks written because there was nothing to read.")
+TICKS = Counter("retrail_judge_ticks_total", "Ticks written while there was nothing to read.")
 
 # -- miner ----------------------------------------------------------------------------------
 MINED_EVENTS = Counter(
     "retrail_mine_events_total",
-    "Judged events by what became of them (accepted, repeated, held, late, oversize, rejudged, "
-    "refused, …).",
+    "Judged events by result (accepted, repeated, held, late, oversize, rejudged, refused, …).",
     ["result"],
 )
 BROWSES = Counter(
-    "retrail_mine_browses_total", "Browses of closed trajectories by what they gave.", ["result"]
+    "retrail_mine_browses_total", "Browses of closed trajectories by result.", ["result"]
 )
 CLOSED = Counter("retrail_mine_trajectories_closed_total", "Trajectories closed.", ["reason"])
-OPEN = Gauge(
-    "retrail_mine_open_trajectories", "Trajectories that wait for their end.", ["partition"]
-)
+OPEN = Gauge("retrail_mine_open_trajectories", "Trajectories that are not closed.", ["partition"])
 PAIRS = Counter("retrail_mine_pairs_total", "Labelled pairs written.", ["verdict"])
 OVERSIZED_PAIRS = Counter(
     "retrail_mine_oversized_pairs_total", "Labelled pairs that were too large for their topic."
@@ -142,6 +133,4 @@ BROWSED_RANK = Histogram(
 NEGATIVES = Histogram(
     "retrail_mine_pair_negatives", "Negatives of a pair.", ["verdict"], buckets=_COUNTS
 )
-GAPS = Counter(
-    "retrail_mine_missing_events_total", "Events of closed trajectories that never came."
-)
+GAPS = Counter("retrail_mine_missing_events_total", "Events missing from closed trajectories.")

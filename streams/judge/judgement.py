@@ -1,7 +1,7 @@
-"""From a published event to a judged one: who judges, what is asked, what is written.
+"""From a published event to a judged one: the judge, its question, and the judged event.
 
-The one thing that is no pure function of the log is a judge's answer. :func:`question` is the text
-that needs one, :func:`judged` writes it into the event, :func:`located` its source.
+A judge's answer is the one thing that is not a pure function of the log. :func:`question` is the
+text that needs an answer, :func:`judged` writes it into the event, :func:`located` its source.
 """
 
 from typing import Protocol
@@ -13,18 +13,18 @@ from schemas.settings import Settings
 from streams.events import ABSENT, Answer, Browse, Event, Reasoning
 
 AGENT = "agent"
-"""Judge of a verdict that the event carries itself; its version is the agent's model."""
+"""Judge of a verdict that the agent gave; its version is the agent's model."""
 
 NO_JUDGE, NO_JUDGE_VERSION = "none", "1"
-"""Judge of a browse where nobody is asked: every browsed document counts as relevant."""
+"""Judge of a browse without a judge: every browsed document counts as relevant."""
 
 
 class Judge(Protocol):
-    """Decides from a reasoning whether the document that it is about helped."""
+    """Decides from a reasoning whether its document helped."""
 
     @property
     def name(self) -> str:
-        """Written beside each verdict."""
+        """Written with each verdict."""
 
     @property
     def version(self) -> str:
@@ -36,11 +36,11 @@ class Judge(Protocol):
     async def judge(self, text: str) -> Verdict:
         """The verdict on a text with more than white space.
 
-        Waits while its server is down; raises only what a restart or a person must settle.
+        Waits while its server is down; raises only what needs a restart or an operator.
         """
 
     async def aclose(self) -> None:
-        """Release connections; nothing may be asked afterwards."""
+        """Release connections; no call may follow."""
 
 
 def judge_named(settings: Settings) -> Judge | None:
@@ -49,7 +49,7 @@ def judge_named(settings: Settings) -> Judge | None:
     Raises:
         ConfigurationError: ``llm`` without ``RETRAIL_JUDGE_URL`` or ``RETRAIL_JUDGE_MODEL``.
     """
-    # Each judge brings what the other does without: a table of weights, or an HTTP client.
+    # Imported here: each one loads what the other does not need (weights, an HTTP client).
     match settings.judge:
         case "none":
             return None
@@ -60,11 +60,11 @@ def judge_named(settings: Settings) -> Judge | None:
         case "llm":
             from streams.judge.llm import LlmJudge
 
-            return LlmJudge.of(settings)
+            return LlmJudge(settings)
 
 
 def question(event: Event) -> str | None:
-    """The text on which a verdict is needed; ``None`` if the verdict follows without one."""
+    """The text that needs a verdict; ``None`` if the verdict follows without a judge."""
     if not isinstance(event, Reasoning) or not event.is_about_browse or event.verdict:
         return None
     return event.text if event.text and not event.text.isspace() else None
@@ -95,12 +95,12 @@ def located(
 
 
 def judged(event: Event, judge: Judge | None, answer: Verdict | None = None) -> Event:
-    """The event as it goes on: without texts, with its verdict.
+    """The event as it is written: without texts, with its verdict.
 
     Args:
         event: a published event; it is changed, and returned.
-        judge: ``None`` under judge none.
-        answer: of the judge to :func:`question`; without one the verdict is ``unknown``.
+        judge: ``None`` for the judge ``none``.
+        answer: of the judge to :func:`question`; without an answer the verdict is ``unknown``.
     """
     match event:
         case Reasoning():
@@ -128,7 +128,7 @@ def _judge_reasoning(event: Reasoning, judge: Judge | None, answer: Verdict | No
 
 
 def _tokens(event: Reasoning) -> int | None:
-    """Length of a reasoning about a browse: as the event says, else as counted here."""
+    """Length of a reasoning about a browse: the event's own, else counted here."""
     if not event.is_about_browse:
         return None
     if event.tokens is not None or not isinstance(event.text, str):

@@ -1,12 +1,11 @@
 """The judge that asks an OpenAI-compatible chat-completions server for one word.
 
-The text that it asks about was written by whoever runs the agent, and may address the judge. Each
-request has a code of its own, which no text can contain: the text stands between two lines with
-that code, and only an answer with that code counts. A text that persuades the model all the same
-gets its way; no delimiter can prevent that.
+The text to judge is written by an agent, and may address the judge. Each request has a random code
+that the text does not contain: the text is between two lines with that code, and only an answer
+with that code counts. No delimiter prevents that a text persuades the model.
 
-While the server is down, overloaded or silent the question waits, so the worker lags and no verdict
-is lost: it is ``unknown`` only if the server answers and its answers stay unusable.
+While the server is down, overloaded or silent the request is retried, so the worker lags and no
+verdict is lost: a verdict is ``unknown`` only if the server answers and its answers stay unusable.
 """
 
 import asyncio
@@ -32,20 +31,19 @@ from schemas.errors import ConfigurationError
 from schemas.events import Verdict
 from schemas.settings import Settings
 from streams import metrics
-from streams.errors import JudgeUnavailableError
 
 log = structlog.get_logger(__name__)
 
 TEMPERATURES = (0.0, 0.5, 0.5)
-"""One attempt each; after as many unusable answers a text counts as unknown.
+"""One attempt each; a text with only unusable answers is unknown.
 
-No answer in time counts as unusable if other questions were answered meanwhile.
+A timeout counts as an unusable answer if other requests were answered meanwhile.
 """
 
 CACHE_SIZE = 20_000
 MAX_TEXT = 20_000
 MAX_ANSWER_TOKENS = 2_048
-"""Enough for a model that thinks aloud first; one that does not stops after the word."""
+"""Enough for a model that reasons before it answers."""
 
 SYSTEM_PROMPT = (
     "A search agent opened a document and then wrote down its reasoning. Decide from the reasoning "
@@ -65,7 +63,7 @@ QUESTION = (
     "That was the data. Did the document help the agent? Answer with exactly one line, either\n"
     "{code} RELEVANT\nor\n{code} NOT_RELEVANT"
 )
-"""What is asked about one text, after :data:`SYSTEM_PROMPT`."""
+"""The user message for one text, after :data:`SYSTEM_PROMPT`."""
 
 CODE_BYTES = 4
 
@@ -84,42 +82,43 @@ _BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_R
 
 
 class LlmJudge:
-    """Asks about each text once, also if it comes twice at once; see the module's docstring."""
+    """Sends one request for each text, also if it is judged twice at once; see the module."""
 
     name = "llm"
 
     def __init__(
-        self,
-        url: str,
-        model: str,
-        api_key: str | None = None,
-        *,
-        timeout: float = 30.0,
-        concurrency: int = 16,
-        first_pause: float = 0.5,
-        longest_pause: float = 30.0,
+        self, settings: Settings, *, first_pause: float = 0.5, longest_pause: float = 30.0
     ) -> None:
-        """Nothing is asked before the first text.
+        """Sends nothing before the first text.
 
         Args:
-            url: base URL, with or without ``/chat/completions``.
-            model: name of the model on that server.
-            api_key: sent as a bearer token.
-            timeout: seconds for one answer.
-            concurrency: maximum of concurrent questions.
-            first_pause: seconds before the first retry, doubled up to
-            longest_pause: the longest one.
+            settings: ``RETRAIL_JUDGE_URL`` with or without ``/chat/completions``.
+            first_pause: seconds before the first retry; doubled up to
+            longest_pause: seconds between two attempts.
+
+        Raises:
+            ConfigurationError: the server's URL or the model is missing or unusable.
         """
+        url, model, key = settings.judge_url, settings.judge_model, settings.judge_api_key
+        if not url or not model:
+            raise ConfigurationError(
+                "The judge llm needs RETRAIL_JUDGE_URL (base URL of an OpenAI-compatible server, "
+                "for instance http://127.0.0.1:8000/v1) and RETRAIL_JUDGE_MODEL (a model on it)."
+            )
+        if not re.match(r"https?://[\w\[]", url):
+            raise ConfigurationError(
+                f"RETRAIL_JUDGE_URL {url} is not an address like http://127.0.0.1:8000/v1."
+            )
         digest = hashlib.sha256((SYSTEM_PROMPT + QUESTION).encode()).hexdigest()[:8]
         self.version = f"{model[:100]}/{digest}"
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._model = model
         self._backoff = wait_exponential(first_pause, longest_pause) + wait_random(0, first_pause)
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(settings.judge_concurrency)
         self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=concurrency),
+            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+            timeout=settings.judge_timeout,
+            limits=httpx.Limits(max_connections=settings.judge_concurrency),
         )
         self._verdicts: dict[bytes, Verdict] = {}
         self._asking = SharedCalls()
@@ -127,31 +126,6 @@ class LlmJudge:
         self._up = asyncio.Event()
         self._up.set()
         metrics.JUDGE_AVAILABLE.set(1)
-
-    @classmethod
-    def of(cls, settings: Settings) -> "LlmJudge":
-        """The judge that the settings describe.
-
-        Raises:
-            ConfigurationError: no server or no model is named.
-        """
-        if not settings.judge_url or not settings.judge_model:
-            raise ConfigurationError(
-                "The judge llm needs RETRAIL_JUDGE_URL (base URL of an OpenAI-compatible server, "
-                "for instance http://127.0.0.1:8000/v1) and RETRAIL_JUDGE_MODEL (a model on it)."
-            )
-        if not _is_http(settings.judge_url):
-            raise ConfigurationError(
-                f"RETRAIL_JUDGE_URL {settings.judge_url} is not an address like http://127.0.0.1:8000/v1."
-            )
-        key = settings.judge_api_key
-        return cls(
-            settings.judge_url,
-            settings.judge_model,
-            key.get_secret_value() if key else None,
-            timeout=settings.judge_timeout,
-            concurrency=settings.judge_concurrency,
-        )
 
     def verdict(self, text: str) -> Verdict | None:
         """The verdict on a text that was judged before."""
@@ -161,7 +135,7 @@ class LlmJudge:
         return known
 
     async def judge(self, text: str) -> Verdict:
-        """The server's verdict; waits while it is down.
+        """The server's verdict; waits while the server is down.
 
         Raises:
             ConfigurationError: the server rejects the key, the path or the model.
@@ -169,8 +143,6 @@ class LlmJudge:
         known, digest = self.verdict(text), _digest(text)
         if known is not None:
             return known
-        if digest in self._asking:
-            metrics.JUDGE_REQUESTS.labels("shared").inc()
         return await self._asking.join(digest, lambda: self._ask(digest, text))
 
     async def aclose(self) -> None:
@@ -185,20 +157,17 @@ class LlmJudge:
                 verdict = await self._attempt(text, temperature)
                 if verdict is not None:
                     metrics.JUDGE_REQUESTS.labels("answered").inc()
-                    self._keep(digest, verdict)
+                    self._verdicts[digest] = verdict
+                    if len(self._verdicts) > CACHE_SIZE:
+                        del self._verdicts[next(iter(self._verdicts))]
                     return verdict
         metrics.JUDGE_REQUESTS.labels("unusable").inc()
         metrics.UNKNOWN.labels("unusable").inc()
         log.warning("no usable verdict", attempts=len(TEMPERATURES))
         return "unknown"
 
-    def _keep(self, digest: bytes, verdict: Verdict) -> None:
-        self._verdicts[digest] = verdict
-        if len(self._verdicts) > CACHE_SIZE:
-            del self._verdicts[next(iter(self._verdicts))]
-
     async def _attempt(self, text: str, temperature: float) -> Verdict | None:
-        """One answer; ``None`` if it is unusable, or comes too late while others are answered."""
+        """One answer; ``None`` if it is unusable, or times out while others are answered."""
         text = text[:MAX_TEXT].translate(_NO_MARKS)
         code = code_for(text)
         body = {
@@ -210,44 +179,43 @@ class LlmJudge:
             "temperature": temperature,
             "max_tokens": MAX_ANSWER_TOKENS,
         }
-        silent = AsyncRetrying(
-            retry=retry_if_exception_type(httpx.TimeoutException), wait=self._backoff
-        )
-        async for attempt in silent:
-            with attempt:
-                answered = self._answered
-                try:
-                    response = await self._post(body)
-                except httpx.TimeoutException:
-                    if self._answered > answered:
-                        return None
-                    metrics.JUDGE_REQUESTS.labels("retried").inc()
-                    raise
-        verdict = self._read(response, code)
+        response = await self._post(body)
+        verdict = self._read(response, code) if response else None
         self._answered += verdict is not None
         return verdict
 
-    async def _post(self, body: dict[str, Any]) -> httpx.Response:
-        """One response; while the server is down, one caller retries and the others wait for it.
+    async def _post(self, body: dict[str, Any]) -> httpx.Response | None:
+        """One response; ``None`` if there is none in time while others are answered.
+
+        While the server is down, one caller retries and the others wait.
 
         Raises:
-            httpx.TimeoutException: connected, but no answer in time.
             ConfigurationError: see :meth:`judge`.
         """
         retries = False
-        down = AsyncRetrying(retry=retry_if_exception_type(JudgeUnavailableError), wait=self._pause)
+        attempts = AsyncRetrying(retry=retry_if_exception_type(httpx.HTTPError), wait=self._pause)
         try:
-            async for attempt in down:
+            async for attempt in attempts:
                 with attempt:
                     if not retries:
                         await self._up.wait()
+                    answered = self._answered
                     try:
                         response = await self._post_once(body)
-                    except JudgeUnavailableError as error:
+                    except (httpx.ReadTimeout, httpx.WriteTimeout):
+                        if retries:
+                            # The server takes requests, so the others may send theirs.
+                            self._up.set()
+                            retries = False
+                        if self._answered > answered:
+                            return None
+                        metrics.JUDGE_REQUESTS.labels("retried").inc()
+                        raise
+                    except httpx.HTTPError as error:
                         retries = retries or self._went_down(error)
                         raise
         finally:
-            # Also where this caller is cancelled: the others go on, and one of them retries.
+            # Also if this caller is cancelled: then one of the others retries.
             if retries:
                 self._up.set()
         metrics.JUDGE_AVAILABLE.set(1)
@@ -255,28 +223,23 @@ class LlmJudge:
             log.info("judging server is up again", url=self._url)
         return response
 
-    def _went_down(self, error: JudgeUnavailableError) -> bool:
+    def _went_down(self, error: httpx.HTTPError) -> bool:
         """Whether the caller is the first to notice."""
         if not self._up.is_set():
             return False
         self._up.clear()
         metrics.JUDGE_AVAILABLE.set(0)
-        log.warning("judging server is down; waiting for it", url=self._url, error=str(error))
+        log.warning("judging server is down; waiting for it", url=self._url, error=repr(error))
         return True
 
     def _pause(self, state: RetryCallState) -> float:
-        """Exponential backoff, but at least what the server asks for."""
+        """Exponential backoff, but at least the server's ``Retry-After``."""
         error = state.outcome and state.outcome.exception()
-        asked_for = error.retry_after if isinstance(error, JudgeUnavailableError) else 0.0
-        return max(asked_for, self._backoff(state))
+        least = _retry_after(error.response) if isinstance(error, httpx.HTTPStatusError) else 0.0
+        return max(least, self._backoff(state))
 
     async def _post_once(self, body: dict[str, Any]) -> httpx.Response:
-        try:
-            response = await self._client.post(self._url, json=body)
-        except (httpx.ReadTimeout, httpx.WriteTimeout):
-            raise
-        except httpx.TransportError as error:
-            raise JudgeUnavailableError(repr(error)) from error
+        response = await self._client.post(self._url, json=body)
         status = response.status_code
         if status in _MISCONFIGURED:
             raise ConfigurationError(
@@ -284,11 +247,11 @@ class LlmJudge:
                 f"{response.text[:300]}"
             )
         if status in _BUSY or response.is_server_error:
-            raise JudgeUnavailableError(f"status {status}", _retry_after(response))
+            response.raise_for_status()
         return response
 
     def _read(self, response: httpx.Response, code: str) -> Verdict | None:
-        """The verdict in a response to the question with this code; None if there is none."""
+        """The verdict in the response to the request with this code; None if there is none."""
         if response.is_error:
             return None
         try:
@@ -312,7 +275,7 @@ def code_for(text: str) -> str:
 
 
 def read_answer(answer: str, code: str) -> Verdict | None:
-    """The one word behind the code, read tolerantly; None if there is none, or both are there.
+    """The word after the code, read tolerantly; None if it is missing, or both words are there.
 
     >>> read_answer("<think>Is it RELEVANT?</think> 7f3a: not relevant.", "7f3a")
     'irrelevant'
@@ -327,16 +290,8 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _is_http(address: str) -> bool:
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL:
-        return False
-    return url.scheme in ("http", "https") and bool(url.host)
-
-
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds that a busy server asks for; at most a minute."""
+    """Seconds in a response's ``Retry-After``; at most a minute."""
     try:
         return min(60.0, max(0.0, float(response.headers.get("Retry-After", 0))))
     except ValueError:
@@ -344,22 +299,21 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 class SharedCalls:
-    """Calls that are running, each made once for all who wait for its result.
+    """Running calls, each made once for all callers that wait for its result.
 
-    What a call raises is raised for all of them. One who is cancelled leaves the others the result;
-    when all are, so is the call.
+    An exception of the call is raised for all of them. A call is cancelled when all its callers
+    are.
     """
 
     def __init__(self) -> None:
         self._running: dict[bytes, asyncio.Task[Verdict]] = {}
         self._waiting: Counter[bytes] = Counter()
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._running
-
     async def join(self, key: bytes, call: Callable[[], Coroutine[Any, Any, Verdict]]) -> Verdict:
-        """The result of the running call with this key, else that of ``call``."""
-        if key not in self._running:
+        """The result of the running call with this key, or of ``call`` if there is none."""
+        if key in self._running:
+            metrics.JUDGE_REQUESTS.labels("shared").inc()
+        else:
             self._running[key] = asyncio.create_task(call())
         self._waiting[key] += 1
         task = self._running[key]

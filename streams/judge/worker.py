@@ -1,17 +1,18 @@
 """The worker ``judge``: trajectory-events → judged-events, and invalid records → the DLQ.
 
-Stateless. A partition's order is kept, while all its reasonings are judged at once: each record
-becomes an output, or a task that makes one, in a queue that is sent in order. Offsets without an
-event (dead letters, records that are gone, control markers) are named on the next event, or in a
-record of their own where none follows in the batch, so that the miner knows a hole. The commit
-point is the oldest offset whose output is not acknowledged. While a judging server is down its
-tasks wait, the queue fills up, and the partition lags.
+Stateless. Reasonings of one partition are judged concurrently, and outputs keep its order: each
+record becomes an output, or a task that makes one, in a queue that is sent in order. The next event
+lists the offsets before it that have none (dead letters, lost records, control markers); if none
+follows in the batch, a record of its own does, so that the miner can detect missing records. The
+commit point is the oldest offset whose output is not acknowledged. While a judging server is down
+its tasks wait, the queue fills up, and the partition lags.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 
@@ -34,10 +35,8 @@ from streams.events import (
 )
 from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.loop import process
-from streams.loop.checkpoint import Deadline
-from streams.loop.outbox import Outbox
-from streams.loop.records import Committed, Record
-from streams.loop.tasks import Assignment
+from streams.loop.checkpoint import Committed, Deadline, Outbox
+from streams.loop.partition import Assignment, PartitionTask, Record
 
 log = structlog.get_logger(__name__)
 
@@ -50,16 +49,16 @@ MAX_MESSAGE = 2_000
 _agent_models = metrics.BoundedLabel()
 
 
-class JudgeTask:
+class JudgeTask(PartitionTask):
     """Judges one partition of trajectory-events."""
 
     def __init__(self, assignment: Assignment, topics: Topics, judge: Judge | None) -> None:
-        """All partitions of a worker share the judge; ``None`` under judge none."""
+        """All partitions of a worker share the judge; it is ``None`` for the judge ``none``."""
         self._judge = judge
         self._topic, self._partition = topics.trajectory_events, assignment.partition
         self._log_id = assignment.log_id
         self._next = assignment.start.offset
-        # What stands before an offset that no judge committed, nobody knows.
+        # Before an offset that no judge committed there may be any records.
         self._covered = self._next if assignment.start.log_id == self._log_id else 0
         self._accepted: Counter[str] = Counter()
         self._judged = Outbox(
@@ -71,21 +70,11 @@ class JudgeTask:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether not too much waits for the judge or for acknowledgement."""
+        """Whether both outboxes have capacity."""
         return self._judged.has_capacity and self._dead.has_capacity
 
-    @property
-    def recovered(self) -> bool:
-        """There is no state to read again."""
-        return True
-
-    @property
-    def refusing(self) -> bool:
-        """What it refuses is dead-lettered."""
-        return False
-
     def process(self, records: Sequence[Record], end: int) -> None:
-        """Judge the records, or begin to."""
+        """Judge the records, or start to."""
         for record in records:
             weight = len(record.value or b"")
             try:
@@ -100,16 +89,13 @@ class JudgeTask:
         self._accepted.clear()
 
     def _name_skipped(self) -> None:
-        """Write a record of its own for offsets behind the last event that was judged."""
+        """Write a record of its own for the offsets after the last judged event."""
         if self._covered < self._next:
             last = self._next - 1
             skipped = Skipped(self._log_id, self._partition, last, self._covered)
             output = Outgoing(None, encode(skipped))
             self._judged.put(self._covered, output, output.size)
             self._covered = self._next
-
-    def hole(self) -> None:
-        """Nothing to do: the next output names the offsets before it."""
 
     def _output(self, record: Record) -> Outgoing | asyncio.Future[Outgoing]:
         event, unknown_fields = self._read(record)
@@ -132,7 +118,7 @@ class JudgeTask:
         return output
 
     def _read(self, record: Record) -> tuple[Event, int]:
-        """The record's event, whose key must be the trajectory's id, or its order is lost."""
+        """The record's event; its key must be the trajectory's id, which keeps the order."""
         if record.value is None:
             raise InvalidRecordError("the record has no value", reason="malformed_json")
         event, unknown_fields = read_published(record.value)
@@ -143,9 +129,8 @@ class JudgeTask:
         return event, unknown_fields
 
     async def _ask(self, judge: Judge, event: Event, text: str, record: Record) -> Outgoing:
-        began = time.perf_counter()
-        answer = await judge.judge(text)
-        metrics.JUDGE_SECONDS.labels(judge.name).observe(time.perf_counter() - began)
+        with metrics.JUDGE_SECONDS.labels(judge.name).time():
+            answer = await judge.judge(text)
         return self._write(event, answer, record)
 
     def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
@@ -160,24 +145,16 @@ class JudgeTask:
         return Outgoing(record.key, encode(event))
 
     def _dead_letter(self, record: Record, error: InvalidRecordError) -> Outgoing:
-        """The record as it came, and why it is there.
+        """The record unchanged, with the reason in its headers.
 
-        One that is too large even for the DLQ goes without its value; the headers name its place.
+        The value of one that is too large for the DLQ is left out; the headers have its offset.
         """
         metrics.EVENTS.labels("invalid", "dead_lettered").inc()
         metrics.DEAD_LETTERS.labels(error.reason).inc()
-        log.warning(
-            "record dead-lettered",
-            reason=error.reason,
-            message=str(error)[:200],
-            topic=self._topic,
-            partition=self._partition,
-            offset=record.offset,
-        )
+        place: Any = {"topic": self._topic, "partition": self._partition, "offset": record.offset}
+        log.warning("record dead-lettered", reason=error.reason, message=str(error)[:200], **place)
         letter = DeadLetter(
-            topic=self._topic,
-            partition=self._partition,
-            offset=record.offset,
+            **place,
             stage=ROLE,
             reason=error.reason,
             exception=type(error.__cause__ or error).__name__,
@@ -199,20 +176,20 @@ class JudgeTask:
         return [position for position in oldest if position is not None]
 
     def caught_up(self, as_of: int) -> None:
-        """All is read; if all is acknowledged too, let time pass on the log."""
+        """Write a tick if everything is acknowledged too, so that time passes on the log."""
         if not self._unacknowledged():
             tick = encode(Tick(as_of=as_of))
             self._judged.put(self._next, Outgoing(None, tick), len(tick))
             metrics.TICKS.inc()
 
     async def finish(self, deadline: Deadline) -> Committed | None:
-        """Stop; what is not judged yet is left to the next owner."""
+        """Stop; the next owner judges what is not judged yet."""
         await asyncio.gather(self._judged.close(deadline), self._dead.close(deadline))
         return await self.commit_point()
 
 
 def _verdict(judge: Judge, text: str) -> Verdict | None:
-    """What a judge that needs no server answers at once."""
+    """The verdict that a judge gives without waiting; ``None`` if it has to be awaited."""
     began = time.perf_counter()
     answer = judge.verdict(text)
     if answer is not None:
@@ -230,11 +207,12 @@ def run(settings: Settings) -> None:
         RestartRequiredError: only a restart helps.
     """
     topics, judge = Topics.of(settings), judge_named(settings)
-    source = topics.trajectory_events
     written = [topics.judged_events, topics.trajectory_events_dlq]
-    require_broker(settings, [source, *written], keyed_alike=True)
+    require_broker(settings, [topics.trajectory_events, *written], keyed_alike=True)
 
     def make_task(assignment: Assignment) -> JudgeTask:
         return JudgeTask(assignment, topics, judge)
 
-    process.run(settings, ROLE, source, make_task, judge.aclose if judge else None)
+    process.run(
+        settings, ROLE, topics.trajectory_events, make_task, judge.aclose if judge else None
+    )

@@ -1,9 +1,9 @@
 """A Faust app that delivers its source topic to a worker in whole batches.
 
-Faust does membership, assignment, rebalancing and the producer. One of its agents handles 4,500
-events a second, because each event is a task switch; the records that its consumer fetches are
-whole batches, and these are delivered instead (:mod:`streams.loop.faust_private`, the one file with
-private names of Faust). ``docs/decisions/`` has the measurements.
+Faust does membership, assignment, rebalancing and the producer. A Faust agent handles 4,500 events
+a second, because each event is a task switch; here the batches that its consumer fetches are
+delivered whole (:mod:`streams.loop.faust_private` has all private names of Faust).
+``docs/decisions/`` has the measurements.
 """
 
 import asyncio
@@ -20,20 +20,21 @@ from retrail_runtime import kafka
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
+from streams.loop.checkpoint import Committed
 from streams.loop.faust_private import (
     KafkaChannel,
     TransportApp,
     require_codecs,
-    require_private_names,
+    require_versions,
 )
-from streams.loop.records import Committed, End, Handler
+from streams.loop.partition import End, Handler
 
 MAX_BATCH_BYTES = 256 * 1024
 FETCH_BYTES = 1024 * 1024
 REQUEST_SECONDS = 30.0
 METADATA_MS = 5_000
 
-# Faust's services log under the module that their class is in: ours, here.
+# Faust's services log under the module of their class, which is this one.
 logging.getLogger(__name__).setLevel(logging.WARNING)
 # Thousands of lines while a topic is missing, which the worker logs once.
 logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
@@ -46,7 +47,7 @@ class BatchApp(TransportApp):
         self, settings: Settings, group: str, data_dir: str, source: str, handler: Handler
     ):
         """Must be created within the running loop that it is to run on."""
-        require_private_names()
+        require_versions()
         require_codecs()
         self._settings = settings
         self._admin = kafka.admin(settings)
@@ -61,11 +62,11 @@ class BatchApp(TransportApp):
             broker_heartbeat_interval=min(3.0, session / 3),
             broker_request_timeout=max(REQUEST_SECONDS, session + 1),
             broker_rebalance_timeout=max(10.0, session),
-            # The worker watches its own offsets, and may rightly wait for hours, for instance for a
-            # judging server.
+            # The worker watches its own offsets, and may wait for hours, for example for a judging
+            # server.
             broker_max_poll_interval=7 * 24 * 3600.0,
             consumer_auto_offset_reset="earliest",
-            # A topic that is created again must not wait for its partitions for five minutes.
+            # So that the partitions of a recreated topic are found within seconds.
             consumer_metadata_max_age_ms=METADATA_MS,
             consumer_max_fetch_size=FETCH_BYTES,
             producer_linger=0.0,
@@ -88,7 +89,7 @@ class BatchApp(TransportApp):
         await self.handler.revoked()
 
     async def _on_assigned(self, *_: object, **__: object) -> None:
-        """Awaited right before Faust reopens the partitions, which is too early."""
+        """Awaited right before Faust resumes the partitions, which is too early."""
         self.consumer.stop_flow()
         self.flow_control.suspend()
         ours = {tp.partition for tp in self.consumer.assignment() if tp.topic == self.source}
@@ -99,7 +100,7 @@ class BatchApp(TransportApp):
         await self.consumer_thread.seek_all({TopicPartition(self.source, partition): offset})
 
     async def committed(self, partitions: frozenset[int]) -> dict[int, Committed]:
-        """What the group committed; waits while the broker is away."""
+        """Offsets that the group committed; waits while the broker does not answer."""
         commits = dict.fromkeys(partitions, Committed(-1))
         found = await self.consumer_thread.committed(self._places(partitions))
         for place, at in found.items():
@@ -126,11 +127,11 @@ class BatchApp(TransportApp):
         return True
 
     async def beginnings(self, partitions: frozenset[int]) -> dict[int, int]:
-        """First offset that each partition still has."""
+        """First available offset of each partition."""
         return await self._offsets(lambda consumer: consumer.beginning_offsets, partitions)
 
     async def ends(self, partitions: frozenset[int]) -> dict[int, End]:
-        """Where what can be read of each partition ends, and where the partition does."""
+        """Last stable offset and high watermark of each partition."""
         stable = await self._offsets(lambda consumer: consumer.end_offsets, partitions)
         high = await self.consumer_thread.high_watermarks(self._places(partitions))
         return {
@@ -148,7 +149,7 @@ class BatchApp(TransportApp):
         return await asyncio.to_thread(kafka.topic_id, self._admin, self.source)
 
     async def skipped(self, partition: int) -> set[int]:
-        """Offsets at which an operator passes over what cannot be decoded."""
+        """Offsets at which an operator skips what cannot be decoded."""
         return await asyncio.to_thread(kafka.skipped, self._settings, self.source, partition)
 
     async def consumer_answers(self) -> None:
@@ -175,7 +176,7 @@ class BatchApp(TransportApp):
 
 
 async def _never(stream: Any) -> None:
-    """An agent keeps the subscription; batches never become events."""
+    """An agent, which Faust needs for a subscription; it never gets an event."""
     async for event in stream:
         raise AssertionError(f"an event reached the agent: {event!r}")
 

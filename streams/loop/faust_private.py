@@ -1,18 +1,17 @@
-"""Every private name of Faust and aiokafka that we need, and what we change by them.
+"""Every private name of Faust and aiokafka that the workers use, and what they change.
 
-- Whole batches go from the consumer to a :class:`streams.loop.records.Handler`; no event is made of
-  them.
-- The position of a partition is the handler's, not what Faust committed, and the flow is held until
-  it has been set (Faust reopens partitions too early, which loses records).
-- Positions are set in the consumer's own thread: Faust sets them from ours, between two statements
-  of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
-- Committed offsets are read back with their metadata.
+- The consumer delivers whole batches to a :class:`streams.loop.partition.Handler`, no events.
+- The position of a partition is the handler's, not the offset that Faust committed, and the flow
+  is stopped until the position is set (Faust resumes partitions too early, which loses records).
+- Positions are set in the consumer's own thread: Faust sets them from another one, between two
+  statements of aiokafka's fetcher, which then ends with a KeyError (robinhood/aiokafka issue 19).
+- Committed offsets are read with their metadata.
 - Only committed records are read (Faust derives that from its processing guarantee). aiokafka drops
   control markers, aborted records and what it cannot decode: here they are delivered as
-  :class:`streams.loop.records.Hole`, lest they look like records that were skipped.
+  :class:`streams.loop.partition.Hole`, so that their offsets are not missing.
 - The producer is idempotent, and sends whole batches of one partition.
 
-The names are checked at start, see :func:`require_private_names`; ``docs/decisions/`` has the
+The exact versions are checked at start, see :func:`require_versions`; ``docs/decisions/`` has the
 reasons.
 """
 
@@ -22,11 +21,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
-import aiokafka
 import faust
 from aiokafka import codec
 from aiokafka.consumer import fetcher
-from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -34,46 +31,36 @@ from mode.threads import WorkerThread
 
 from retrail_runtime.kafka import Outgoing
 from schemas.errors import ConfigurationError, RestartRequiredError
-from streams.loop.records import Handler, Hole
+from streams.loop.partition import Handler, Hole
 
 SUPPORTED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 MAGIC = 2
-"""Version of the format of batches that aiokafka knows; it takes a higher one for this one."""
+"""The version of the batch format that aiokafka reads; it takes higher ones for this one."""
 
 FETCH_WAIT_MS = 50
-"""Faust's 1,500 ms hold the next fetch of a broker behind its idle partitions."""
+"""With Faust's 1,500 ms, idle partitions delay the next fetch from their broker."""
 
-# Faust's services log under the module that their class is in: ours, here.
+# Faust's services log under the module of their class, which is this one.
 logging.getLogger(__name__).setLevel(logging.WARNING)
 
 T = TypeVar("T")
 
-_PRIVATE_NAMES: dict[Any, tuple[str, ...]] = {
-    driver.Consumer: ("_getmany", "_new_consumer_thread", "perform_seek", "verify_event_path"),
-    driver.AIOKafkaConsumerThread: ("_create_worker_consumer", "_ensure_consumer", "Worker"),
-    driver.Producer: ("_settings_extra", "_ensure_producer"),
-    faust.App: ("_new_transport", "_new_producer_transport"),
-    GroupCoordinator: ("fetch_committed_offsets",),
-    fetcher.PartitionRecords: ("_unpack_records",),
-    aiokafka.AIOKafkaProducer: ("create_batch", "send_batch"),
-}
 
-
-def require_private_names() -> None:
-    """Fail before anything starts if Faust or aiokafka is not as this file expects.
+def require_versions() -> None:
+    """Fail before anything starts with other versions of Faust or aiokafka than these.
 
     Raises:
-        ConfigurationError: naming what is missing and the versions that have it.
+        ConfigurationError: naming the versions found and those to install.
     """
-    missing = [
-        f"{owner.__module__}.{owner.__name__}.{name}"
-        for owner, names in _PRIVATE_NAMES.items()
-        for name in names
-        if not hasattr(owner, name)
-    ]
-    if missing:
-        raise _unsupported(missing)
+    found = {package: version(package) for package in SUPPORTED}
+    if found != SUPPORTED:
+        raise ConfigurationError(
+            "The stream workers use private names of "
+            + " and ".join(f"{package}=={number}" for package, number in SUPPORTED.items())
+            + f"; installed are {', '.join(found.values())}. Install the supported versions: "
+            "pip install " + " ".join(f"{name}=={number}" for name, number in SUPPORTED.items())
+        )
 
 
 def require_codecs() -> None:
@@ -101,17 +88,8 @@ def _reads(name: str) -> bool:
         return False
 
 
-def _unsupported(missing: Sequence[str]) -> ConfigurationError:
-    found = ", ".join(f"{package} {version(package)}" for package in SUPPORTED)
-    wanted = " ".join(f"{package}=={number}" for package, number in SUPPORTED.items())
-    return ConfigurationError(
-        f"The stream workers need {', '.join(missing)}, which the installed {found} do not have. "
-        f"Install the supported versions: pip install {wanted}"
-    )
-
-
 class FetchedPartition(fetcher.PartitionRecords):  # type: ignore[misc]
-    """What was fetched of a partition: its records, and holes where offsets give none."""
+    """What was fetched of a partition: its records, and holes for offsets without one."""
 
     _records: Any
     next_fetch_offset: int
@@ -136,7 +114,7 @@ class FetchedPartition(fetcher.PartitionRecords):  # type: ignore[misc]
                 yield Hole(start, self.next_fetch_offset)
 
     def _fault(self, error: Exception, batch: Any, fetched: Any) -> Hole:
-        """The rest of a batch that cannot be decoded, as far as the next one says where it ends."""
+        """The rest of a batch that cannot be decoded; it ends where the next one begins."""
         start = max(self.next_fetch_offset, getattr(batch, "base_offset", 0))
         following = fetched.next_batch() if batch is not None and fetched.has_next() else None
         end = getattr(following, "base_offset", getattr(batch, "next_offset", 0))
@@ -159,7 +137,7 @@ class _OneBatch:
 
 
 class _DaemonThread(WorkerThread):
-    """A consumer thread that hangs at its end does not keep the process alive."""
+    """A consumer thread that does not keep the process alive if it hangs at its end."""
 
     def __init__(self, service: Any, **kwargs: Any) -> None:
         super().__init__(service, **kwargs)
@@ -167,22 +145,19 @@ class _DaemonThread(WorkerThread):
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):
-    """The thread in which aiokafka's consumer lives."""
+    """The thread of aiokafka's consumer."""
 
     Worker = _DaemonThread
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        for name in ("_fetch_max_wait_ms", "_isolation_level", "_coordinator"):
-            if not hasattr(consumer, name):
-                raise _unsupported([f"aiokafka.AIOKafkaConsumer.{name}"])
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
         fetcher.PartitionRecords = FetchedPartition
         return consumer
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """Do something with aiokafka's consumer, in its own thread.
+        """Await ``work`` on aiokafka's consumer, in its own thread.
 
         Raises:
             RestartRequiredError: the thread has ended.
@@ -199,17 +174,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def committed(
         self, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata]:
-        """What the group committed, with metadata; only where it has."""
+        """Offsets that the group committed, with metadata, of the partitions that have one."""
 
-        async def fetch(consumer: Any) -> dict[TopicPartition, OffsetAndMetadata]:
-            found: dict[TopicPartition, OffsetAndMetadata]
-            found = await consumer._coordinator.fetch_committed_offsets(partitions)
-            return found
-
-        return await self.run(fetch)
+        found: dict[TopicPartition, OffsetAndMetadata]
+        found = await self.run(lambda one: one._coordinator.fetch_committed_offsets(partitions))
+        return found
 
     async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[int, int]:
-        """As of the last fetch, of the partitions that are assigned and were fetched."""
+        """High watermarks of the last fetch, of the assigned partitions."""
 
         async def ask(consumer: Any) -> dict[int, int]:
             ours = [place for place in partitions if place in consumer.assignment()]
@@ -218,7 +190,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         return await self.run(ask)
 
     async def seek_all(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Deliver these offsets next, of the partitions that are still assigned."""
+        """Deliver these offsets next, for the partitions that are still assigned."""
 
         async def go(consumer: Any) -> None:
             for partition, offset in offsets.items():
@@ -239,7 +211,7 @@ class _BatchConsumer(driver.Consumer):
         active_partitions: set[TP] | None,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
     ) -> dict[TP, Any]:
-        """Fetch where there is capacity, and deliver the source's records in whole batches."""
+        """Fetch partitions with capacity, and deliver the source's records in whole batches."""
         handler, source = self.app.handler, self.app.source
         wanted = {TP(source, partition) for partition in handler.with_capacity()}
         if active_partitions is not None:
@@ -262,7 +234,7 @@ class _BatchConsumer(driver.Consumer):
         )
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust looks for stalled agents here; the worker watches its offsets itself."""
+        """Faust detects stalled agents here; the worker watches its offsets itself."""
 
 
 class _IdempotentProducer(driver.Producer):
@@ -300,7 +272,7 @@ class TransportApp(faust.App):
 
 
 class KafkaChannel:
-    """A :class:`streams.loop.outbox.Channel` over Faust's producer."""
+    """A :class:`streams.loop.checkpoint.Channel` over Faust's producer."""
 
     def __init__(self, app: TransportApp, topic: str, partition: int) -> None:
         self._app = app

@@ -1,8 +1,8 @@
-"""Whether a stream worker lives and is ready: a table over what was last observed of it.
+"""Liveness and readiness of a stream worker: a table over its last observation.
 
-A worker of Faust can die silently, so what counts is whether offsets move while the log has more
-(``docs/decisions/``, 0003). A worker may wait: for the broker, for a judging server (the task has
-no capacity then), for partitions.
+A Faust worker can die silently, so liveness is offset progress while there are more records
+(``docs/decisions/``, 0003). A worker may wait for the broker, for a judging server (the task has no
+capacity then), and for partitions.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ from enum import Enum
 from retrail_runtime.metrics import Health
 
 STALL_SECONDS = 60.0
-"""Without a record while the log has more, or without a look at it: only a restart helps."""
+"""Without progress while there are more records, or without an observation; then only a restart
+helps."""
 
 
 class State(Enum):
-    """A state of a worker: whether it is alive, whether it is ready, and what that means."""
+    """A state of a worker: alive, ready, and its meaning for a person."""
 
     TOPIC_MISSING = Health(True, False, "its topic does not exist")
     UNASSIGNED = Health(True, False, "waiting for partitions: it owns none")
@@ -24,7 +25,7 @@ class State(Enum):
     REFUSING = Health(True, False, "judged events are refused: some before them are missing")
     WORKING = Health(True, True, "working")
     SHUTTING_DOWN = Health(False, False, "shutting down after a failure")
-    STALLED = Health(False, False, "no record comes although there are more")
+    STALLED = Health(False, False, "no record is read although there are more")
     CONSUMER_UNRESPONSIVE = Health(False, False, "the consumer's thread does not answer")
     EVENT_LOOP_BLOCKED = Health(False, False, "the event loop has been blocked for too long")
 
@@ -34,10 +35,10 @@ class PartitionState:
     """One partition that a worker owns.
 
     Attributes:
-        lag: records that it has not read; ``None`` before the first look at the log's end.
-        unmoved: seconds for which there was more to read, and capacity for it, and nothing came.
-        recovered: whether it has read again what was done before it came to this worker.
-        refusing: whether its last records do not continue what came before them.
+        lag: records that are not read yet; ``None`` before the log's end was read once.
+        unmoved: seconds without a record while there were more, and capacity for them.
+        recovered: whether the task has read again what a former owner processed.
+        refusing: whether the task refuses records because others before them are missing.
     """
 
     lag: int | None
@@ -48,14 +49,14 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a worker last saw of itself.
+    """The last observation of a worker.
 
     Attributes:
-        at: when, on the monotonic clock, in seconds.
-        partitions: empty until some were assigned.
-        topic_missing: whether the broker does not know the source topic now.
-        consumer_silent: seconds for which the consumer's thread has not answered, not even that the
-            broker does not.
+        at: time on the monotonic clock, in seconds.
+        partitions: empty until some are assigned.
+        topic_missing: whether the source topic does not exist now.
+        consumer_silent: seconds since the consumer's thread last answered, with or without the
+            broker.
         shutting_down: whether it has failed.
     """
 
@@ -88,7 +89,7 @@ def state_of(observation: Observation, now: float) -> State:
 
 
 def stalled(observation: Observation) -> dict[int, PartitionState]:
-    """The partitions of which no record comes although there are more."""
+    """The partitions of which no record is read although there are more."""
     return {
         partition: state
         for partition, state in observation.partitions.items()

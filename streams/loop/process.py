@@ -1,4 +1,4 @@
-"""The process of a worker: how it starts, ends, and exits where it cannot end by itself."""
+"""The process of a worker: start, stop, and exit if it does not stop by itself."""
 
 import asyncio
 import gc
@@ -17,19 +17,20 @@ from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams.loop import health
 from streams.loop.faust_app import BatchApp
-from streams.loop.tasks import MakeTask
+from streams.loop.partition import MakeTask
 from streams.loop.worker import ANSWER_SECONDS, Worker
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
-"""Between two looks of the watchdog."""
+"""Between two checks of the watchdog."""
 
 LEAVE_SECONDS = 5.0
 """After the last checkpoint, for Faust to leave the group."""
 
 GC_THRESHOLDS = (10_000, 20, 10)
-"""Objects made before a collection of the young, and how many of those before one of the older."""
+"""Allocations before a collection of the youngest generation, and collections of each generation
+before one of the next."""
 
 
 def run(
@@ -45,7 +46,7 @@ def run(
         settings: of the installation.
         role: names the consumer group, the data directory and the metrics file.
         source: topic to read.
-        make_task: makes the worker's own part for a partition.
+        make_task: makes the task of a partition.
         at_end: awaited after the last checkpoint.
 
     Raises:
@@ -67,10 +68,10 @@ def run(
         def stop_soon() -> None:
             loop.call_soon_threadsafe(stop.set)
 
-        # A second signal changes nothing: the guard bounds the time that the end takes.
+        # A second signal changes nothing: the guard limits the time of the shutdown.
         with StopSignals(stop_soon, again=stop_soon):
             failure = _as_retrail_error(await _live(app, worker, stop), role)
-            # All that matters is committed by now, or cannot be.
+            # The last checkpoint is done, or failed.
             guard.exit_if_hanging(failure.exit_status if failure else 0)
             if at_end is not None:
                 await at_end()
@@ -87,10 +88,10 @@ def run(
 
 
 def tune_gc() -> None:
-    """Keep what start-up made out of garbage collections, and make these rarer.
+    """Exclude the objects made at start from garbage collection, and collect less often.
 
-    Records and outputs are many and short-lived; by the defaults they set off collections that walk
-    through all of Faust and pydantic, while no record moves.
+    Records and outputs are many and short-lived; with the default thresholds they cause collections
+    of all of Faust and pydantic, during which no record is processed.
     """
     gc.collect()
     gc.freeze()
@@ -136,7 +137,7 @@ async def _started(app: BatchApp, topic: str) -> None:
 
 
 async def _crash_of(app: BatchApp, worker: Worker) -> None:
-    """Fails the worker when Faust has crashed, which has no event to wait for."""
+    """Fail the worker when Faust has crashed; there is no event to await."""
     while not app.crashed:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
     worker.fail(app.crash_reason or RuntimeError("Faust stopped without a reason"))
@@ -153,7 +154,7 @@ def _as_retrail_error(failure: BaseException | None, role: str) -> RetrailError 
 class ExitGuard:
     """Exits a process whose event loop is blocked, or whose libraries hang at their end.
 
-    Threads of its own do this, until :meth:`close`: what lives on after that is left alone.
+    It runs in threads of its own, until :meth:`close`.
     """
 
     def __init__(self, leave: Callable[[int], None] = os._exit) -> None:
@@ -162,13 +163,13 @@ class ExitGuard:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Do nothing more."""
+        """Stop watching."""
         self._closed.set()
 
     def exit_if_blocked(self, observed_at: Callable[[], float]) -> threading.Thread:
         """Exit with 75 if ``observed_at()`` is the same for :data:`health.STALL_SECONDS`.
 
-        It counts its own turns, so that a process that was stopped and woken up is given time.
+        It counts its own checks, so that a process is not ended for the time that it was suspended.
         """
 
         def watch() -> None:

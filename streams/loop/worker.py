@@ -1,9 +1,9 @@
 """The loop that judge and miner share: consume, process, acknowledge, commit.
 
 A worker is a Faust app over one topic (:mod:`streams.loop.faust_app`) and a task for each partition
-that it owns. The task is the worker's own part (:class:`streams.loop.tasks.PartitionTask`);
-:class:`streams.loop.checkpoint.Checkpoint` has the steps of a commit, and what a crash between them
-means.
+that it owns (:class:`streams.loop.partition.PartitionTask`), which judge and miner implement.
+:class:`streams.loop.checkpoint.Checkpoint` documents the steps of a commit, and what a crash
+between them means.
 """
 
 import asyncio
@@ -19,45 +19,54 @@ from retrail_runtime.metrics import LAG_RECORDS, Health
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams import metrics
 from streams.loop import health
-from streams.loop.checkpoint import Checkpoint, Deadline
+from streams.loop.checkpoint import Checkpoint, Committed, Deadline
 from streams.loop.faust_app import BatchApp
 from streams.loop.health import Observation, PartitionState, State
-from streams.loop.records import Chunk, Committed, Continuity, End, Hole, Record, chunks
-from streams.loop.tasks import Assignment, MakeTask, Slot
+from streams.loop.partition import (
+    Assignment,
+    Chunk,
+    Continuity,
+    End,
+    Hole,
+    MakeTask,
+    Record,
+    Slot,
+    chunks,
+)
 
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 1.0
-"""Between two looks at the ends of the partitions."""
+"""Between two readings of the partitions' ends."""
 
 CHUNK = 500
-"""Records between two turns of the event loop, so that acknowledgements get through."""
+"""Records between two turns of the event loop, in which acknowledgements are handled."""
 
 IDENTIFY_SECONDS = 5.0
-"""Between two questions for the topic's id."""
+"""Between two requests for the topic's id."""
 
 CUT = "."
-"""Between a topic's id and the suffix of a log that was cut: no id of Kafka's has one."""
+"""Separates a topic's id from the suffix of a log that was cut; Kafka's ids never contain it."""
 
 ANSWER_SECONDS = 10.0
 """After which the worker logs that it waits for the broker."""
 
 HAND_OVER_SECONDS = 8.0
-"""For acknowledgements and the last commit, below Faust's rebalance timeout of at least 10 s."""
+"""For acknowledgements and the last commit; below Faust's rebalance timeout of at least 10 s."""
 
 COMMIT_SECONDS = 2.0
-"""Of these, what is left to the commit."""
+"""The part of :data:`HAND_OVER_SECONDS` that is reserved for the commit."""
 
 
 class Worker:
-    """Runs partition tasks over one source topic; a :class:`streams.loop.records.Handler`."""
+    """Runs partition tasks over one source topic; a :class:`streams.loop.partition.Handler`."""
 
     def __init__(self, source: str, make_task: MakeTask) -> None:
         """Must be created within the running loop.
 
         Args:
             source: topic to read.
-            make_task: makes the worker's own part for a partition.
+            make_task: makes the task of a partition.
         """
         self.source = source
         self.app: BatchApp
@@ -72,21 +81,21 @@ class Worker:
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def fail(self, failure: BaseException) -> None:
-        """End the worker with exit status 75, after a last checkpoint of what is certain."""
+        """End the worker with exit status 75, after a last checkpoint."""
         if not self.failure.done():
             self.failure.set_result(failure)
             self._observation = replace(self._observation, shutting_down=True)
 
     def health(self) -> Health:
-        """Whether it lives and is ready; may be asked from any thread."""
+        """Liveness and readiness; may be called from any thread."""
         return health.state_of(self._observation, time.monotonic()).value
 
     @property
     def observed_at(self) -> float:
-        """When it last looked at itself, on the monotonic clock; may be asked from any thread."""
+        """Time of the last observation, on the monotonic clock; may be read from any thread."""
         return self._observation.at
 
-    # -- what Faust asks -----------------------------------------------------------------------
+    # -- called by Faust -----------------------------------------------------------------------
 
     def positions(self) -> Mapping[int, int]:
         """Partition → offset of the record to deliver next."""
@@ -115,24 +124,22 @@ class Worker:
         fresh = frozenset(
             partition
             for partition, found in committed.items()
-            if found.offset < 0 or (found.log_id and not self._is_ours(found.log_id))
+            # With a suffix after the topic's id if the log was cut.
+            if found.offset < 0 or found.log_id.partition(CUT)[0] not in ("", self._topic_id)
         )
         beginnings = await self.app.beginnings(fresh) if fresh else {}
         return {**committed, **{p: Committed(offset) for p, offset in beginnings.items()}}
 
-    def _is_ours(self, log_id: str) -> bool:
-        return log_id.partition(CUT)[0] == self._topic_id
-
     async def revoked(self) -> None:
         """Drop all state, after a last checkpoint; one deadline bounds all of its waits."""
         deadline = Deadline(HAND_OVER_SECONDS)
+        outputs = Deadline(HAND_OVER_SECONDS - COMMIT_SECONDS)
         self._epoch += 1
         slots, self._slots = self._slots, {}
         self._observe()
         metrics.ASSIGNED.labels(self.source).set(0)
         if not slots:
             return
-        outputs = deadline.earlier(COMMIT_SECONDS)
         points = await asyncio.gather(*(slot.task.finish(outputs) for slot in slots.values()))
         for partition, point in zip(slots, points, strict=True):
             if point is not None:
@@ -140,12 +147,11 @@ class Worker:
         await self.checkpoint.commit(deadline)
         self.checkpoint.clear()
         for partition in slots:
-            LAG_RECORDS.labels(self.source, partition).set(0)
-            metrics.LAG_SECONDS.labels(self.source, partition).set(0)
-            metrics.OPEN_TRANSACTION.labels(self.source, partition).set(0)
+            for gauge in (LAG_RECORDS, metrics.LAG_SECONDS, metrics.OPEN_TRANSACTION):
+                gauge.labels(self.source, partition).set(0)
 
     async def deliver(self, partition: int, fetched: Sequence[Record | Hole]) -> None:
-        """Give what was fetched to its task, in chunks, as far as its offsets are continuous."""
+        """Pass what was fetched to its task, in chunks, as long as the offsets are continuous."""
         slot = self._slots.get(partition)
         for chunk in chunks(fetched, CHUNK):
             if slot is None or not await self._accepts(partition, slot, chunk):
@@ -160,7 +166,7 @@ class Worker:
                 return
 
     async def _accepts(self, partition: int, slot: Slot, chunk: Chunk) -> bool:
-        """Whether reading continues with this chunk; else it goes back, or ends."""
+        """Whether the chunk is next; if not, seek, or end the worker."""
         wanted, finding = slot.guard.next, slot.guard.check(chunk.start)
         place = {"topic": self.source, "partition": partition}
         if finding != "continuous":
@@ -175,7 +181,7 @@ class Worker:
             if self._slots.get(partition) is not slot:
                 return False
             await slot.task.finish(Deadline(HAND_OVER_SECONDS))
-            # Offsets that were judged before come again with other records: another log.
+            # Offsets that were processed before hold other records now: another log.
             cut = f"{self._topic_id}{CUT}{int(time.time())}"
             self._slots[partition] = self._slot(partition, Committed(chunk.start), cut)
         if finding in ("refetched", "reset"):
@@ -186,19 +192,19 @@ class Worker:
         return not chunk.fault
 
     async def _pass_over(self, partition: int, slot: Slot, chunk: Chunk) -> None:
-        """Read on behind what cannot be decoded if an operator wants that; else end."""
+        """Skip what cannot be decoded if an operator asked for that; else end the worker."""
         skipped = await self.app.skipped(partition)
         if not any(chunk.start <= offset < chunk.end for offset in skipped):
             self.fail(_undecodable(self.source, partition, chunk))
             return
-        # A broken header may name an end that is behind the log's.
+        # The end in a broken header may be after the log's.
         ends = await self.app.ends(frozenset([partition]))
         end = max(chunk.start + 1, min(chunk.end, ends[partition].stable))
         if self._slots.get(partition) is not slot:
             return
         metrics.DISCONTINUITIES.labels(self.source, "skipped").inc()
         log.error(
-            "an operator passes over what cannot be decoded",
+            "skipping undecodable records as an operator asked",
             topic=self.source,
             partition=partition,
             offsets=f"{chunk.start}..{end - 1}",
@@ -216,42 +222,29 @@ class Worker:
         task = self._make_task(Assignment(partition, log_id, start, channel, self.fail))
         return Slot(task, Continuity(start.offset), log_id)
 
-    # -- which log is it? ----------------------------------------------------------------------
+    # -- the topic's id ------------------------------------------------------------------------
 
     async def keep_identifying(self) -> None:
-        """Every few seconds: whether the source is still the topic that it was."""
+        """Every few seconds: check that the source is still the same topic."""
         while True:
             await asyncio.sleep(IDENTIFY_SECONDS)
             await self._identify_again()
 
     async def _identify(self, epoch: int) -> None:
-        """Learn the topic's id, however long the broker takes, while the assignment lasts."""
+        """Get the topic's id; retry without a limit while the assignment lasts."""
         while epoch == self._epoch:
-            try:
-                self._topic_id = await self.app.topic_id()
-            except (BrokerUnavailableError, TopicMismatchError) as error:
-                log.warning("waiting for the topic", error=str(error))
-                await asyncio.sleep(WATCH_SECONDS)
-            else:
+            if found := await self._read_topic_id():
+                self._topic_id = found
                 return
+            log.warning("waiting for the topic's id", topic=self.source)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _identify_again(self) -> None:
-        """Start at the beginning of another topic of that name; drop what came of the old one."""
-        epoch = self._epoch
-        try:
-            found = await self.app.topic_id()
-        except BrokerUnavailableError:
-            # The loop that reads the end offsets logs that.
+        """Start at the beginning if the name is another topic's now; drop the old one's tasks."""
+        epoch, found = self._epoch, await self._read_topic_id()
+        if not found or not self._slots or found == self._topic_id or epoch != self._epoch:
             return
-        except TopicMismatchError as error:
-            if not self._topic_missing:
-                log.error("waiting for the topic", error=str(error))
-            self._topic_missing = True
-            return
-        self._topic_missing = False
-        if not self._slots or found == self._topic_id or epoch != self._epoch:
-            return
-        log.error("the topic was created again; reading it from its beginning", topic=self.source)
+        log.error("topic was recreated; reading it from the beginning", topic=self.source)
         metrics.DISCONTINUITIES.labels(self.source, "recreated").inc()
         self._topic_id = found
         slots, self._slots = self._slots, {}
@@ -263,6 +256,21 @@ class Worker:
         self._slots = {partition: self._slot(partition, at) for partition, at in starts.items()}
         for partition, at in starts.items():
             await self.app.seek(partition, at.offset)
+
+    async def _read_topic_id(self) -> str | None:
+        """The id of the source topic; ``None`` if it is missing or the broker does not answer."""
+        try:
+            found = await self.app.topic_id()
+        except BrokerUnavailableError:
+            # keep_watching logs that.
+            return None
+        except TopicMismatchError as error:
+            if not self._topic_missing:
+                log.error("waiting for the topic", error=str(error))
+            self._topic_missing = True
+            return None
+        self._topic_missing = False
+        return found
 
     # -- checkpoints and watching --------------------------------------------------------------
 
@@ -283,50 +291,46 @@ class Worker:
             task.cancel()
         if late:
             metrics.CHECKPOINTS.labels("waiting").inc()
-            log.warning("outputs are not acknowledged yet", seconds=ANSWER_SECONDS)
+            log.warning("outputs are not acknowledged yet; no commit", seconds=ANSWER_SECONDS)
         for partition, task in waiting.items():
             slot = slots[partition]
             if task in done and self._slots.get(partition) is slot:
                 self.checkpoint.store(partition, replace(task.result(), log_id=slot.log_id))
 
     async def keep_watching(self) -> None:
-        """Every second: lag, ticks of tasks that caught up, and whether records still come."""
+        """Every second: lag, ticks of tasks that caught up, and whether records still arrive."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            slots, as_of = dict(self._slots), int(time.time() * 1000)
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    ends = await self._look(frozenset(slots))
-            except (TimeoutError, KafkaError) as error:
-                if await self._consumer_answers():
-                    log.warning("the broker does not answer; waiting", error=repr(error))
-                    for slot in slots.values():
-                        slot.moved_at = time.monotonic()
-            else:
-                self._answered_at = time.monotonic()
-                for partition, slot in slots.items():
-                    if self._slots.get(partition) is slot:
-                        self._watch(partition, slot, ends[partition], as_of)
+            if await self._consumer_answers():
+                await self._look(dict(self._slots), int(time.time() * 1000))
             self._observe()
 
-    async def _look(self, partitions: frozenset[int]) -> Mapping[int, End]:
-        """The ends of the partitions; without any, whether the consumer's thread answers."""
-        if partitions:
-            return await self.app.ends(partitions)
-        if self._joined:
-            await self.app.consumer_answers()
-        return {}
-
     async def _consumer_answers(self) -> bool:
-        """Whether the consumer's thread still works, so that it is the broker who is silent."""
+        """Whether the consumer's thread answers, whether or not the broker does."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self.app.consumer_answers()
+                # Before the first assignment there may be no thread.
+                if self._joined:
+                    await self.app.consumer_answers()
         except TimeoutError:
-            log.warning("the thread that reads from the broker does not answer")
+            log.warning("the consumer thread does not answer")
             return False
         self._answered_at = time.monotonic()
         return True
+
+    async def _look(self, slots: Mapping[int, Slot], as_of: int) -> None:
+        """Read the partitions' ends; what was appended by ``as_of`` is before these."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await self.app.ends(frozenset(slots)) if slots else {}
+        except (TimeoutError, KafkaError) as error:
+            log.warning("broker does not answer; waiting", error=repr(error))
+            for slot in slots.values():
+                slot.moved_at = time.monotonic()
+            return
+        for partition, slot in slots.items():
+            if self._slots.get(partition) is slot:
+                self._watch(partition, slot, ends[partition], as_of)
 
     def _watch(self, partition: int, slot: Slot, end: End, as_of: int) -> None:
         now = time.monotonic()
@@ -343,7 +347,7 @@ class Worker:
             slot.moved_at = now
 
     def _observe(self) -> None:
-        """Note how the partitions are, for :meth:`health`; fail where only a restart helps."""
+        """Record the partitions' state for :meth:`health`; fail where only a restart helps."""
         now = time.monotonic()
         states = {
             partition: PartitionState(
@@ -368,8 +372,8 @@ class Worker:
         for partition, state in health.stalled(self._observation).items():
             self.fail(
                 RestartRequiredError(
-                    f"No record of {self.source}/{partition} came for {state.unmoved:.0f} s, "
-                    f"although {state.lag} are there."
+                    f"No record of {self.source}/{partition} was read for {state.unmoved:.0f} s, "
+                    f"although {state.lag} are available."
                 )
             )
 
@@ -378,7 +382,7 @@ def _undecodable(topic: str, partition: int, chunk: Chunk) -> RestartRequiredErr
     return RestartRequiredError(
         f"{topic}/{partition} cannot be decoded from offset {chunk.start} on: {chunk.fault}. "
         f"Offsets {chunk.start} to {chunk.end - 1} are affected. Restore the partition's log from "
-        "another replica or a copy, or pass over these records with `retrail dlq skip "
+        "another replica or a backup, or skip these records with `retrail dlq skip "
         f"{topic} {partition} {chunk.start}`.",
         topic=topic,
         partition=partition,

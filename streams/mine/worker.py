@@ -20,10 +20,8 @@ from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams import metrics
 from streams.loop import process
-from streams.loop.checkpoint import Deadline
-from streams.loop.outbox import Outbox
-from streams.loop.records import Committed, Record
-from streams.loop.tasks import Assignment
+from streams.loop.checkpoint import Committed, Deadline, Outbox
+from streams.loop.partition import Assignment, PartitionTask, Record
 from streams.mine.fold import Fold, Resume
 
 log = structlog.get_logger(__name__)
@@ -31,7 +29,7 @@ log = structlog.get_logger(__name__)
 ROLE = "mine"
 
 
-class MineTask:
+class MineTask(PartitionTask):
     """Mines one partition of judged-events."""
 
     def __init__(self, assignment: Assignment, topics: Topics, settings: Settings) -> None:
@@ -87,9 +85,6 @@ class MineTask:
         point = self._fold.resume(self._next, max(self._next, self._acknowledged))
         await self._outbox.acknowledged()
         return Committed(point.start.offset, point.metadata())
-
-    def caught_up(self, as_of: int) -> None:
-        """Nothing to do: time passes on the log, by the judge's ticks."""
 
     async def finish(self, deadline: Deadline) -> Committed | None:
         """Stop; a last commit point, if all pairs are acknowledged by the deadline."""

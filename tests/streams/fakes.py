@@ -4,8 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from streams.loop.records import Committed, End
-from streams.loop.tasks import Assignment
+from streams.loop.checkpoint import Committed
+from streams.loop.partition import Assignment, End
 
 LOG = "log-1"
 """The id of the source topic."""
@@ -37,7 +37,7 @@ class Tape:
 
 
 class Source:
-    """A :class:`BatchApp` over a topic with one end for all partitions, told after ``seconds``."""
+    """A :class:`BatchApp` over a topic whose partitions have one end, read in ``seconds``."""
 
     def __init__(self, end=0, seconds=0.0):
         self.end = end
@@ -48,6 +48,8 @@ class Source:
         self.sought = []
         self.has_sought = asyncio.Event()
         self.passed_over = set()
+
+    async def consumer_answers(self): ...
 
     async def ends(self, partitions):
         await asyncio.sleep(self.seconds)

@@ -13,7 +13,10 @@ from tests.waiting import eventually
 
 
 def judge_at(url, **options):
-    return LlmJudge(url, "judge-7b", first_pause=0.02, longest_pause=0.05, **options)
+    """Its options are settings of the judge."""
+    named = {f"judge_{name}": value for name, value in options.items()}
+    settings = Settings(judge_url=url, judge_model="judge-7b", **named)
+    return LlmJudge(settings, first_pause=0.02, longest_pause=0.05)
 
 
 def ask(url, *texts, **options):

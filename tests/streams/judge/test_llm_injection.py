@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
+from schemas.settings import Settings
 from streams.judge.llm import MAX_TEXT, QUESTION, LlmJudge, code_for
 from tests.streams.chat_server import code_of
 
@@ -37,7 +38,8 @@ def judged(serve, reply, text):
     server = serve(reply)
 
     async def scenario():
-        judge = LlmJudge(server.url, "judge-7b", first_pause=0.02, longest_pause=0.05)
+        settings = Settings(judge_url=server.url, judge_model="judge-7b")
+        judge = LlmJudge(settings, first_pause=0.02, longest_pause=0.05)
         try:
             return await judge.judge(text)
         finally:

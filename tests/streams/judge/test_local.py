@@ -13,8 +13,18 @@ from prometheus_client import REGISTRY
 from benchmarks import train_judge
 from benchmarks.judge import HELD_OUT
 from benchmarks.labelled import FOLDER, composed, labelled
-from streams.judge.features import SENTENCES_READ, features, plain_text, read, sentences
-from streams.judge.local import WEIGHTS_FILE, LocalJudge, score, verdict_of, weights
+from benchmarks.train_judge import features
+from streams.judge.local import (
+    SENTENCES_READ,
+    WEIGHTS_FILE,
+    LocalJudge,
+    plain_text,
+    read,
+    score,
+    sentences,
+    verdict_of,
+    weights,
+)
 
 LRAT = Path(__file__).parents[4] / "shared" / "data" / "trajectories" / "lrat"
 

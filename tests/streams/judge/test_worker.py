@@ -8,8 +8,7 @@ from schemas.judged import JudgedSearch, Skipped, adapter
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.judge.worker import JudgeTask
-from streams.loop.checkpoint import Deadline
-from streams.loop.records import Committed
+from streams.loop.checkpoint import Committed, Deadline
 from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.trajectories import trajectory
 

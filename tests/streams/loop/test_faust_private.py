@@ -1,26 +1,23 @@
 """Another Faust or aiokafka is refused before anything starts."""
 
-import faust
 import pytest
 from aiokafka import codec
-from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from schemas.errors import ConfigurationError
-from streams.loop.faust_private import require_codecs, require_private_names
+from streams.loop import faust_private
+from streams.loop.faust_private import require_codecs, require_versions
 
 
-def test_the_installed_versions_have_every_private_name():
-    require_private_names()
+def test_the_installed_versions_are_the_supported_ones():
+    require_versions()
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(faust.App, "_new_transport"), (GroupCoordinator, "fetch_committed_offsets")],
-)
-def test_a_missing_name_is_told_with_the_versions_to_install(monkeypatch, owner, name):
-    monkeypatch.delattr(owner, name)
-    with pytest.raises(ConfigurationError, match=rf"\.{name},.*faust-streaming==.*aiokafka=="):
-        require_private_names()
+@pytest.mark.parametrize("package", ["faust-streaming", "aiokafka"])
+def test_another_version_is_named_with_the_versions_to_install(monkeypatch, package):
+    others = faust_private.SUPPORTED | {package: "9.9.9"}
+    monkeypatch.setattr(faust_private, "version", others.get)
+    with pytest.raises(ConfigurationError, match=r"9\.9\.9.*faust-streaming==.*aiokafka=="):
+        require_versions()
 
 
 def test_every_codec_can_be_read():

@@ -10,7 +10,7 @@ from aiokafka.structs import TopicPartition
 from aiokafka.util import NO_EXTENSIONS
 
 from streams.loop.faust_private import FetchedPartition
-from streams.loop.records import Hole
+from streams.loop.partition import Hole
 
 MAGIC_AT, CRC_AT, ATTRIBUTES_AT, DELTA_AT = 16, 17, 21, 23
 ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"

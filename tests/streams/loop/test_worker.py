@@ -4,8 +4,9 @@ import asyncio
 
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams.loop import worker as module
+from streams.loop.checkpoint import Committed
 from streams.loop.health import State
-from streams.loop.records import Committed, Hole
+from streams.loop.partition import Hole
 from streams.loop.worker import Worker
 from tests.streams.fakes import LOG, FakeRecord, Source
 

@@ -6,8 +6,7 @@ from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.loop.checkpoint import Deadline
-from streams.loop.records import Committed
+from streams.loop.checkpoint import Committed, Deadline
 from streams.mine.worker import MineTask
 from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search

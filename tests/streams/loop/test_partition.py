@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.loop.records import Chunk, Continuity, Hole, chunks
+from streams.loop.partition import Chunk, Continuity, Hole, chunks
 from tests.streams.fakes import FakeRecord
 
 
