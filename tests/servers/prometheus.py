@@ -1,0 +1,60 @@
+"""Prometheus and its promtool: those on the PATH, or Debian's package, unpacked into the cache."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from deploy.errors import MissingToolError, StackError
+from retrail_runtime.files import user_cache
+
+FETCH_TIMEOUT = 300.0
+"""Seconds for 30 MB."""
+
+
+def promtool() -> str:
+    """Path of promtool, version 2.42 or newer.
+
+    Raises:
+        MissingToolError: it is not installed, and there is no apt-get to fetch it.
+        StackError: it could not be fetched.
+    """
+    return program("promtool")
+
+
+def program(name: str) -> str:
+    """Path of ``prometheus`` or ``promtool``; raises like :func:`promtool`."""
+    installed = shutil.which(name)
+    if installed:
+        return installed
+    folder = user_cache() / "prometheus"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            _fetch(folder)
+    return str(folder / "usr" / "bin" / name)
+
+
+def _fetch(folder: Path) -> None:
+    """Download and unpack the package; it needs no rights of an administrator."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise MissingToolError(
+            "prometheus and promtool are not installed, and only Debian's apt-get can fetch them "
+            "here. Install Prometheus 2.42 or newer."
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        for command in (
+            ["apt-get", "-q", "download", "prometheus"],
+            ["sh", "-c", "dpkg-deb --extract prometheus_*.deb unpacked"],
+        ):
+            done = subprocess.run(
+                command, cwd=temporary, capture_output=True, text=True, timeout=FETCH_TIMEOUT
+            )
+            if done.returncode != 0:
+                raise StackError(
+                    f"Prometheus could not be fetched: {done.stderr.strip()}. "
+                    "Run `apt-get update`, or install prometheus."
+                )
+        (Path(temporary) / "unpacked").rename(folder)
