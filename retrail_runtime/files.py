@@ -1,10 +1,14 @@
 """Files: written whole or not at all, read line by line; locks on folders of the data directory."""
 
 import errno
+import gzip
+import io
 import itertools
 import os
 import secrets
 import shutil
+import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +20,13 @@ from filelock import FileLock, Timeout
 
 from schemas.errors import ConfigurationError, InputError, InvalidRecordError
 from schemas.settings import Settings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
 
 
 def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
@@ -85,32 +96,60 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Place (``file:line``) and bytes of each line that is not blank.
+@contextmanager
+def open_input(path: Path) -> Iterator[BinaryIO]:
+    """A file to read: decompressed (gzip, Zstandard), without a byte order mark.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read or decompressed.
     """
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", line
+        with path.open("rb") as raw:
+            start = raw.read(len(_ZSTD))
+            raw.seek(0)
+            packed: Any = raw
+            if start.startswith(_GZIP):
+                packed = gzip.GzipFile(fileobj=raw)
+            elif start == _ZSTD:
+                packed = zstd.ZstdFile(raw)
+            stream = io.BufferedReader(packed)
+            if stream.peek(len(_BOM)).startswith(_BOM):
+                stream.read(len(_BOM))
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError) as error:
+        raise InputError(f"{path} cannot be decompressed: {error}.", path=path) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.", path=path) from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Place (``file:line``) and bytes of each line that is not blank, without its line end.
+
+    Raises:
+        InputError: the file cannot be read or decompressed.
+    """
+    with open_input(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{path}:{number}", line.rstrip(b"\r\n")
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidRecordError]]:
     """Place (``file:line``) and JSON object of each line that is not blank, or its error.
 
+    Equal faults have equal messages, without the column.
+
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read or decompressed.
     """
     for place, line in read_lines(path):
         try:
-            found = orjson.loads(line)
+            found = orjson.loads(line.decode())
+        except UnicodeDecodeError:
+            yield place, InvalidRecordError("not UTF-8")
+            continue
         except orjson.JSONDecodeError as error:
-            yield place, InvalidRecordError(f"not JSON ({error})")
+            yield place, InvalidRecordError(f"not JSON ({error.msg})")
             continue
         if isinstance(found, dict):
             yield place, found

@@ -76,18 +76,25 @@ class TopicMismatchError(RetrailError):
 
 
 class InvalidRecordError(RetrailError):
-    """A record on a topic does not satisfy its contract; ``reason`` is a metric label."""
+    """A record does not satisfy its contract.
+
+    Attributes:
+        reason: the label of metrics.
+        key: the id in the record, where there is one.
+    """
 
     def __init__(
         self,
         message: str,
         *,
         reason: str = "malformed",
+        key: str | None = None,
         topic: str | None = None,
         partition: int | None = None,
     ) -> None:
         super().__init__(message, topic=topic, partition=partition)
         self.reason = reason
+        self.key = key
 
 
 class MilvusUnavailableError(RetrailError):

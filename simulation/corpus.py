@@ -1,31 +1,23 @@
-"""Any corpus in BEIR layout, as a corpus of the simulation.
+"""What a simulation runs on: documents, and the needs that some of them serve.
 
-::
-
-    corpus.jsonl        {"_id", "title"?, "text"} a line
-    queries.jsonl       {"_id", "text"} a line
-    qrels/train.tsv     query-id, corpus-id, score: the needs of the agents that are learned from
-    qrels/test.tsv      the same columns: the needs that are never seen
-
-Source: Thakur et al., "BEIR: A Heterogenous Benchmark for Zero-shot Evaluation of Information
-Retrieval Models", 2021. Documents with a score of 0 do not help; they are
-left out. Needs without a helpful document are left out too. Whatever else is wrong is an error
-that names file and line, because figures over half a corpus would look like figures.
+A folder in BEIR layout is read from corpus.jsonl, queries.jsonl, qrels/train.tsv (the needs of the
+agents that training learns from) and qrels/test.tsv (the needs that are only measured). Documents
+with a score of 0 are not relevant; needs without a relevant document are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from retrail_runtime.files import read_json_lines, read_lines
+from retrail_runtime import corpus_files
+from retrail_runtime.corpus_files import LeftOut
 from retrail_runtime.kafka import record_size
-from schemas.base import describe
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
 from schemas.topics import MAX_EVENT_BYTES
+
+LAYOUT = "corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/test.tsv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +43,14 @@ class Corpus:
         name: for reports.
         training: needs of the agents that are learned from.
         unseen: needs that no trajectory is ever about; all figures are measured on these.
+        notes: what was left out, for people.
     """
 
     name: str
     documents: tuple[Document, ...]
     training: tuple[Need, ...]
     unseen: tuple[Need, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def needs(self) -> int:
@@ -84,96 +78,86 @@ _HEADER = ["query-id", "corpus-id", "score"]
 
 
 def load_beir(folder: Path) -> Corpus:
-    """Read a folder.
+    """Read a folder in BEIR layout; files may be compressed.
+
+    Lines without a usable document, query or judgement are left out, and so are judgements about
+    documents and queries that were left out.
 
     Raises:
-        InputError: a file is missing or unreadable, a line is broken, an id is named twice or is
-            unknown, or a split has no needs; the message names file and line.
+        InputError: a file is missing or unreadable, a judgement is about an unknown id, or a split
+            has no needs; the message names the file.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder. A BEIR corpus is a folder with {LAYOUT}.")
-    documents = _documents(folder / "corpus.jsonl")
-    queries = _queries(folder / "queries.jsonl")
-    training = _needs(folder / "qrels" / "train.tsv", queries, documents)
-    unseen = _needs(folder / "qrels" / "test.tsv", queries, documents)
+    lost_documents, lost_queries, lost_judgements = LeftOut(), LeftOut(), LeftOut()
+    documents = corpus_files.by_id(
+        corpus_files.read_documents(_file(folder, "corpus.jsonl")),
+        attrgetter("doc_id"),
+        lost_documents,
+    )
+    queries = corpus_files.by_id(
+        corpus_files.read_queries(_file(folder, "queries.jsonl")),
+        attrgetter("query_id"),
+        lost_queries,
+    )
+
+    def needs(name: str) -> list[Need]:
+        path = _file(folder, name)
+        relevant: dict[str, dict[str, int]] = {}
+        for place, found in corpus_files.read_judgements(path):
+            if isinstance(found, InvalidRecordError):
+                lost_judgements.add(place, found)
+                continue
+            for key, known, lost, file in (
+                (found.query_id, queries, lost_queries, "queries.jsonl"),
+                (found.doc_id, documents, lost_documents, "corpus.jsonl"),
+            ):
+                if key in known:
+                    continue
+                if key not in lost.keys:
+                    raise InputError(f"{place}: {key!r} is not in {file}.", path=path)
+                lost_judgements.add(
+                    place, InvalidRecordError(f"about a line of {file} that was left out")
+                )
+                break
+            else:
+                if found.grade > 0:
+                    relevant.setdefault(found.query_id, {})[found.doc_id] = found.grade
+        if not relevant:
+            raise InputError(f"{path}: no query has a document with a score above 0.", path=path)
+        return [Need(name, queries[name].text, relevant[name]) for name in sorted(relevant)]
+
+    training, unseen = needs("qrels/train.tsv"), needs("qrels/test.tsv")
     if both := sorted({n.need_id for n in training} & {n.need_id for n in unseen}):
         raise InputError(
             f"Query {both[0]} is in both {folder / 'qrels' / 'train.tsv'} and "
-            f"{folder / 'qrels' / 'test.tsv'} ({len(both)} such queries). The needs in test.tsv "
-            "are those that are never seen: take them out of train.tsv."
+            f"{folder / 'qrels' / 'test.tsv'} ({len(both)} such queries). Remove the queries of "
+            "test.tsv, which are only measured, from train.tsv."
         )
-    return Corpus(folder.resolve().name, tuple(documents.values()), tuple(training), tuple(unseen))
+    notes = [
+        message
+        for lost, what in (
+            (lost_documents, "documents"),
+            (lost_queries, "queries"),
+            (lost_judgements, "judgements"),
+        )
+        if lost.count
+        for message in (f"{lost.count:,} {what} left out:", *lost.messages())
+    ]
+    return Corpus(
+        folder.resolve().name,
+        tuple(documents.values()),
+        tuple(training),
+        tuple(unseen),
+        notes=tuple(notes),
+    )
 
 
-def _documents(path: Path) -> dict[str, Document]:
-    found: dict[str, Document] = {}
-    for place, row in _json_lines(path):
-        doc_id = _string(row, "_id", place)
-        if doc_id in found:
-            raise InputError(f"{place}: document {doc_id!r} was there before.")
-        try:
-            found[doc_id] = Document(
-                doc_id=doc_id, title=row.get("title") or "", text=_string(row, "text", place)
-            )
-        except ValidationError as error:
-            raise InputError(f"{place}: {describe(error.errors(include_url=False))}") from error
-    return found
-
-
-def _queries(path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for place, row in _json_lines(path):
-        query_id = _string(row, "_id", place)
-        if query_id in found:
-            raise InputError(f"{place}: query {query_id!r} was there before.")
-        found[query_id] = _string(row, "text", place)
-    return found
-
-
-def _needs(path: Path, queries: dict[str, str], documents: dict[str, Document]) -> list[Need]:
-    relevant: dict[str, dict[str, int]] = {}
-    for number, (place, line) in enumerate(read_lines(_existing(path))):
-        cells = line.decode("utf-8", "replace").rstrip("\r\n").split("\t")
-        if number == 0 and cells[:2] == _HEADER[:2]:
-            continue
-        if len(cells) != len(_HEADER):
-            raise InputError(
-                f"{place}: {len(cells)} columns, where {' <tab> '.join(_HEADER)} are expected."
-            )
-        query_id, doc_id, score = cells
-        if query_id not in queries:
-            raise InputError(f"{place}: query {query_id!r} is not in queries.jsonl.")
-        if doc_id not in documents:
-            raise InputError(f"{place}: document {doc_id!r} is not in corpus.jsonl.")
-        try:
-            grade = int(score)
-        except ValueError:
-            raise InputError(f"{place}: the score {score!r} is no whole number.") from None
-        if grade > 0:
-            relevant.setdefault(query_id, {})[doc_id] = grade
-    if not relevant:
-        raise InputError(f"{path}: no query has a document with a score above 0.")
-    return [Need(query_id, queries[query_id], relevant[query_id]) for query_id in sorted(relevant)]
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, row in read_json_lines(_existing(path)):
-        if isinstance(row, InvalidRecordError):
-            raise InputError(f"{place}: {row}.", path=path)
-        yield place, row
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise InputError(f"{path} is missing. A BEIR corpus is a folder with {LAYOUT}.", path=path)
+def _file(folder: Path, name: str) -> Path:
+    path = corpus_files.find(folder, name)
+    if path is None:
+        raise InputError(
+            f"{folder / name} is missing. A BEIR corpus is a folder with {LAYOUT}.",
+            path=folder / name,
+        )
     return path
-
-
-def _string(row: dict[str, Any], field: str, place: str) -> str:
-    value = row.get(field)
-    # Some corpora number their documents.
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{place}: {field!r} is missing, empty or no string.")
-    return value

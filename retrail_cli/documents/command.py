@@ -10,8 +10,7 @@ from retrail_cli.output import bar, counted
 from schemas import DocumentFormat
 
 if TYPE_CHECKING:
-    from retrail_cli.documents.chunking import Chunking
-    from retrail_cli.documents.loading import OnTopic
+    from retrail_cli.documents.loading import Chunking, OnTopic
     from retrail_cli.documents.sources import Source
     from retrail_runtime.kafka import Outgoing
     from schemas.settings import Settings
@@ -20,8 +19,6 @@ app = typer.Typer(
     help="The documents that are searched.", no_args_is_help=True, rich_markup_mode=None
 )
 
-SHOWN = 20
-"""Problems that are printed; more are only counted."""
 CHUNK_TOKENS, CHUNK_OVERLAP = 200, 40
 
 
@@ -93,8 +90,9 @@ def load(
       retrail documents load handbook/ --prefix handbook/ --chunk-tokens 150
     """
     from retrail_cli.documents.loading import Load
-    from retrail_cli.documents.sources import Fields, source_of
+    from retrail_cli.documents.sources import source_of
     from retrail_runtime import kafka
+    from retrail_runtime.corpus_files import Fields, LeftOut
     from schemas.errors import InvalidRecordError
     from schemas.settings import load as load_settings
 
@@ -103,7 +101,7 @@ def load(
     sources = [source_of(path, format, fields) for path in paths]
     plan = [(source, _chunking(source, chunk_tokens, chunk_overlap)) for source in sources]
     topic, there = _read_topic(settings)
-    todo, problems = Load(there, prefix, everything), Problems()
+    todo, left_out = Load(there, prefix, everything), LeftOut()
 
     with bar("loading", sum(source.count for source in sources)) as advance:
 
@@ -116,9 +114,13 @@ def load(
                             raise found
                         yield from todo.records(found, chunking)
                     except InvalidRecordError as problem:
-                        problems.add(place, str(problem))
+                        left_out.add(place, problem)
 
-        kafka.send_all(kafka.producer(settings), topic, records())
+        try:
+            kafka.send_all(kafka.producer(settings), topic, records())
+        finally:
+            for message in left_out.messages():
+                typer.echo(message, err=True)
     names = ", ".join(source.name for source in sources)
     are_there = counted(todo.loaded, f"document of {names} is", f"documents of {names} are")
     typer.echo(f"{are_there} on the topic {topic}: {todo}.", err=True)
@@ -129,9 +131,14 @@ def load(
             "apart.",
             err=True,
         )
-    if problems.count:
-        were = counted(problems.count, "document was", "documents were")
+    if left_out.count:
+        were = counted(left_out.count, "document was", "documents were")
         typer.echo(f"{were} left out.", err=True)
+        if not todo.loaded:
+            typer.echo(
+                "Name the fields of your files with --id-field, --title-field and --text-field.",
+                err=True,
+            )
         raise typer.Exit(1)
 
 
@@ -157,37 +164,24 @@ def delete(
 
     settings = load_settings()
     topic, there = _read_topic(settings)
-    problems, found = Problems(), dict[str, None]()
+    unknown, found = 0, dict[str, None]()
     for doc_id in ids:
         parts = there.chunks(doc_id)
         wanted = [doc_id] if doc_id in there else []
         wanted += parts if chunks else []
         found.update(dict.fromkeys(wanted))
-        if not wanted and parts:
-            are = counted(len(parts), "chunk is", "chunks are")
-            problems.add(doc_id, f"is no document, but {are}: use --chunks to delete them")
-        elif not wanted:
-            problems.add(doc_id, "there is no such document")
+        if not wanted:
+            unknown += 1
+            chunks_of = counted(len(parts), "chunk exists", "chunks exist")
+            problem = (
+                f"only its {chunks_of}; add --chunks" if parts else "there is no such document"
+            )
+            typer.echo(f"{doc_id}: {problem}", err=True)
     sent = kafka.send_all(kafka.producer(settings), topic, map(encode_deletion, found))
     are_gone = counted(sent, "document is deleted", "documents are deleted")
     typer.echo(f"{are_gone} from the topic {topic}.", err=True)
-    if problems.count:
+    if unknown:
         raise typer.Exit(1)
-
-
-class Problems:
-    """Prints the first problems and counts all."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, place: str, problem: str) -> None:
-        """Something is left out."""
-        self.count += 1
-        if self.count <= SHOWN:
-            typer.echo(f"{place}: {problem}", err=True)
-        elif self.count == SHOWN + 1:
-            typer.echo("… and more like these.", err=True)
 
 
 def _read_topic(settings: "Settings") -> tuple[str, "OnTopic"]:
@@ -209,7 +203,7 @@ def _read_topic(settings: "Settings") -> tuple[str, "OnTopic"]:
 
 
 def _chunking(source: "Source", tokens: int | None, overlap: int | None) -> "Chunking | None":
-    from retrail_cli.documents.chunking import Chunking
+    from retrail_cli.documents.loading import Chunking
 
     size = (CHUNK_TOKENS if source.whole else 0) if tokens is None else tokens
     if size == 0:

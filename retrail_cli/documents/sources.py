@@ -1,6 +1,7 @@
-"""Documents in files: JSON lines, a BEIR folder, Parquet, or text and Markdown."""
+"""Documents in files: JSON Lines, BEIR folders, Parquet, text and Markdown."""
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,32 +10,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from retrail_cli.documents import texts
-from retrail_runtime.files import read_json_lines
+from retrail_runtime.corpus_files import Fields, Found, document, find, read_documents
+from retrail_runtime.files import open_input
 from schemas import DocumentFormat
 from schemas.base import describe
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
 
+CORPUS = "corpus.jsonl"
 BATCH_ROWS = 1000
+MARKDOWN = (".md", ".markdown")
+TEXT = (".txt", ".text", ".rst")
 
-Found = tuple[str, Document | InvalidRecordError]
-"""Place (``file:line``), and the document or what is wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """Names of the fields of a row; of several the first that is not null in a row."""
-
-    doc_id: tuple[str, ...] = ("doc_id", "_id", "id")
-    title: tuple[str, ...] = ("title",)
-    text: tuple[str, ...] = ("text",)
-
-    @classmethod
-    def of(cls, doc_id: str | None, title: str | None, text: str | None) -> "Fields":
-        """These names, or the default where one is absent."""
-        named = {"doc_id": doc_id, "title": title, "text": text}
-        return cls(**{field: (name,) for field, name in named.items() if name})
+_FRONT_MATTER = re.compile(
+    r"\A---[ \t]*\n(?=\w[\w -]*:|---|\#)(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_NAMED_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"^#[ \t]+(.+?)[ \t]*#*$", re.MULTILINE)
+_FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ class Source:
 
     name: str
     count: int
-    documents: Callable[[], Iterator[Found]]
+    documents: Callable[[], Iterator[Found[Document]]]
     whole: bool = False
 
 
@@ -74,35 +68,35 @@ def source_of(path: Path, format: DocumentFormat = "auto", fields: Fields | None
                 sum(map(rows_of, files)),
                 lambda: (found for file in files for found in documents_of_parquet(file, names)),
             )
-    file = path / "corpus.jsonl" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{path} has no corpus.jsonl, so it is no BEIR folder.", path=path)
-    return Source(str(path), lines_of(file), lambda: documents_of_lines(file, names))
+    file = find(path, CORPUS) if path.is_dir() else path
+    if file is None:
+        raise InputError(f"{path} has no {CORPUS}, so it is not a BEIR folder.", path=path)
+    return Source(str(path), lines_of(file), lambda: read_documents(file, names))
 
 
 def _format_of(path: Path) -> DocumentFormat:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return "parquet"
-        return "text" if texts.is_text(path) else "jsonl"
-    if (path / "corpus.jsonl").is_file():
+        return "text" if is_text(path) else "jsonl"
+    if find(path, CORPUS) is not None:
         return "beir"
     return "text" if next(path.glob("*.parquet"), None) is None else "parquet"
 
 
 def _texts(path: Path) -> Source:
-    files, root = ([path], path.parent) if path.is_file() else (texts.texts_under(path), path)
+    files, root = ([path], path.parent) if path.is_file() else (texts_under(path), path)
     if not files:
-        endings = ", ".join(texts.MARKDOWN + texts.TEXT)
+        endings = ", ".join(MARKDOWN + TEXT)
         raise InputError(
             f"{path} holds neither corpus.jsonl (BEIR), nor .parquet files, nor texts ({endings}).",
             path=path,
         )
 
-    def documents() -> Iterator[Found]:
+    def documents() -> Iterator[Found[Document]]:
         for file in files:
             # The id is the path below the folder, with forward slashes.
-            yield str(file), texts.document_of_text(file, file.relative_to(root).as_posix())
+            yield str(file), document_of_text(file, file.relative_to(root).as_posix())
 
     return Source(str(path), len(files), documents, whole=True)
 
@@ -113,18 +107,8 @@ def lines_of(file: Path) -> int:
     Raises:
         InputError: it cannot be read.
     """
-    with _reading(file), file.open("rb") as bytes_:
-        return sum(block.count(b"\n") for block in iter(lambda: bytes_.read(1 << 20), b""))
-
-
-def documents_of_lines(file: Path, fields: Fields) -> Iterator[Found]:
-    """Place (``file:line``) and document of each line that is not blank: a JSON object.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    for place, row in read_json_lines(file):
-        yield place, row if isinstance(row, InvalidRecordError) else document(row, fields)
+    with open_input(file) as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 def rows_of(file: Path) -> int:
@@ -137,7 +121,7 @@ def rows_of(file: Path) -> int:
         return int(table.metadata.num_rows)
 
 
-def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found]:
+def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found[Document]]:
     """Place (``file:row``) and document of each row.
 
     Raises:
@@ -159,25 +143,6 @@ def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found]:
                 yield f"{file}:{number}", document(row, fields)
 
 
-def document(row: Mapping[str, Any], fields: Fields) -> Document | InvalidRecordError:
-    """The document of a row; one without text, but with a title, has the title as its text."""
-    doc_id = _first(row, fields.doc_id)
-    if isinstance(doc_id, int) and not isinstance(doc_id, bool):
-        doc_id = str(doc_id)
-    title, text = _first(row, fields.title) or "", _first(row, fields.text)
-    if not text and title:
-        title, text = "", title
-    given = {"doc_id": doc_id, "title": title, "text": text}
-    try:
-        return Document(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        return InvalidRecordError(describe(error.errors(include_url=False)))
-
-
-def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
 def _parquet(file: Path) -> Any:
     return import_module("pyarrow.parquet").ParquetFile(file)
 
@@ -193,3 +158,52 @@ def _reading(file: Path) -> Iterator[None]:
         if not type(error).__module__.startswith("pyarrow"):
             raise
         raise InputError(f"{file} cannot be read: {error}.", path=file) from error
+
+
+def texts_under(folder: Path) -> list[Path]:
+    """Text and Markdown files of a folder, also deep in it, sorted; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_text(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file's name ends as those of text and Markdown do."""
+    return path.suffix.lower() in MARKDOWN + TEXT
+
+
+def document_of_text(file: Path, doc_id: str) -> Document | InvalidRecordError:
+    """The document of one file, or what is wrong with it."""
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        return InvalidRecordError(f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        return InvalidRecordError(f"is not UTF-8 (byte {error.start})")
+    title, text = markdown(content) if file.suffix.lower() in MARKDOWN else ("", content.strip())
+    if not text:
+        return InvalidRecordError("holds no text")
+    try:
+        return Document(doc_id=doc_id, title=title or file.stem, text=text)
+    except ValidationError as error:
+        return InvalidRecordError(describe(error.errors(include_url=False)))
+
+
+def markdown(content: str) -> tuple[str, str]:
+    """Title (front matter, else the first heading of level 1, else nothing) and text of a page.
+
+    >>> markdown("---\\ntitle: Gzip\\n---\\nOpen it.")
+    ('Gzip', 'Open it.')
+    """
+    content = content.replace("\r\n", "\n")
+    front = _FRONT_MATTER.match(content)
+    text = content[front.end() :] if front else content
+    named = _NAMED_TITLE.search(front.group(1)) if front else None
+    if named is not None:
+        return named.group(1).strip("\"'"), text.strip()
+    heading = _HEADING.search(_FENCED.sub("", text))
+    return (heading.group(1) if heading else ""), text.strip()

@@ -66,6 +66,8 @@ def run(
             f"agents, {len(found.unseen):,} never seen. {turns} turns of {plan.agents:,} agents, "
             f"seed {seed}."
         )
+        for note in found.notes:
+            view.say(note)
         with installation(seed, view.say) as stack:
             view.say(gate_note(stack.settings))
             result = Flywheel(plan, stack, view).run()

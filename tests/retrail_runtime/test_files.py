@@ -98,7 +98,7 @@ def test_lines_have_a_place_and_blank_ones_are_left_out(tmp_path: Path) -> None:
     first, *others = read_json_lines(file)
     assert first == (f"{file}:1", {"a": 1})
     for (place, error), number, message in zip(
-        others, (3, 4, 5), ("not JSON", "expected, not list", "not JSON"), strict=True
+        others, (3, 4, 5), ("not JSON", "expected, not list", "not UTF-8"), strict=True
     ):
         assert place == f"{file}:{number}"
         assert isinstance(error, InvalidRecordError)

@@ -6,17 +6,16 @@
     queries.jsonl    or {"_id", "text"} a line, as in BEIR
     qrels.txt        query id, iteration, document id, grade: TREC's qrels, by white space
 
-Source of the format: https://trec.nist.gov/data/qrels_eng/. A document is relevant from grade 1 on;
-the documents are those of the corpus.
+A document is relevant from grade 1 on; the documents are those of the corpus. The files may be
+compressed (:mod:`retrail_runtime.corpus_files`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import ir_measures
-import orjson
-
-from schemas.errors import InputError
+from retrail_runtime import corpus_files
+from retrail_runtime.corpus_files import Found, T
+from schemas.errors import InputError, InvalidRecordError
 
 QRELS = "qrels.txt"
 QUERIES = ("queries.tsv", "queries.jsonl")
@@ -39,82 +38,41 @@ def load(folder: Path) -> RegressionSet:
             f"The regression set {folder} (RETRAIL_GATE_REGRESSION) is no folder. It is a folder "
             f"with {_LAYOUT}."
         )
-    found = [folder / name for name in QUERIES if (folder / name).exists()]
+    found = [path for name in QUERIES if (path := corpus_files.find(folder, name))]
     if len(found) != 1:
         what = "both" if found else "neither"
         raise InputError(f"{folder} holds {what} {' nor '.join(QUERIES)}. One of them is needed.")
-    return _judged(folder / QRELS, _queries(found[0]), found[0].name)
+    qrels = corpus_files.find(folder, QRELS)
+    if qrels is None:
+        raise InputError(f"{folder / QRELS} is missing. A regression set is {_LAYOUT}.")
+    return _judged(qrels, _queries(found[0]), found[0].name)
 
 
 def _queries(path: Path) -> dict[str, str]:
-    parse = _json if path.suffix == ".jsonl" else _tabbed
     found: dict[str, str] = {}
-    for place, line in _lines(path):
-        query_id, text = _checked(parse, place, line)
-        if query_id in found:
-            raise InputError(f"{place}: query {query_id!r} was there before.")
-        found[query_id] = text
+    for place, query in _valid(corpus_files.read_queries(path)):
+        if query.query_id in found:
+            raise InputError(f"{place}: query {query.query_id!r} was there before.")
+        found[query.query_id] = query.text
     return found
 
 
 def _judged(path: Path, queries: Mapping[str, str], source: str) -> RegressionSet:
     judged: dict[str, dict[str, int]] = {}
-    for place, line in _lines(path):
-        try:
-            [found] = ir_measures.read_trec_qrels(f"{line}\n")  # type: ignore[no-untyped-call]
-        except ValueError as error:
-            raise InputError(
-                f"{place}: expected query id, iteration, document id and grade, a whole number, "
-                f"separated by white space, not {line!r}."
-            ) from error
+    for place, found in _valid(corpus_files.read_judgements(path)):
         if found.query_id not in queries:
             raise InputError(f"{place}: query {found.query_id!r} is not in {source}.")
         grades = judged.setdefault(queries[found.query_id], {})
         # Some collections mark spam by a grade below 0.
-        grades[found.doc_id] = max(found.relevance, grades.get(found.doc_id, 0))
+        grades[found.doc_id] = max(found.grade, grades.get(found.doc_id, 0))
     useful = {query: grades for query, grades in judged.items() if any(grades.values())}
     if not useful:
         raise InputError(f"{path}: no query has a document of grade 1 or above.")
     return useful
 
 
-def _tabbed(line: str) -> tuple[str, str]:
-    query_id, tab, text = line.partition("\t")
-    if not tab:
-        raise ValueError("expected query id <tab> text")
-    return query_id.strip(), text.strip()
-
-
-def _json(line: str) -> tuple[str, str]:
-    row = orjson.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise ValueError('expected {"_id": …, "text": …}')
-    return str(row.get("_id", "")).strip(), row["text"].strip()
-
-
-def _checked(parse: Callable[[str], tuple[str, str]], place: str, line: str) -> tuple[str, str]:
-    try:
-        query_id, text = parse(line)
-    except ValueError as error:
-        raise InputError(f"{place}: {error}.") from error
-    if not query_id or not text:
-        raise InputError(f"{place}: the {'text' if query_id else 'id'} of the query is empty.")
-    return query_id, text
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not empty, each with file and number for messages."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing. A regression set is {_LAYOUT}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    for number, line in enumerate(content.splitlines(), start=1):
-        place = f"{path}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{place}: it is not UTF-8.") from error
-        if text.strip():
-            yield place, text
+def _valid(found: Iterable[Found[T]]) -> Iterator[tuple[str, T]]:
+    for place, value in found:
+        if isinstance(value, InvalidRecordError):
+            raise InputError(f"{place}: {value}.")
+        yield place, value

@@ -5,10 +5,10 @@ from types import ModuleType
 
 import pytest
 
-from retrail_cli.documents import chunking, loading, texts
+from retrail_cli.documents import loading, sources
 
 
-@pytest.mark.parametrize("module", [chunking, loading, texts], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [loading, sources], ids=lambda module: module.__name__)
 def test_examples(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted

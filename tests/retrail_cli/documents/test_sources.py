@@ -1,12 +1,21 @@
 """Formats are recognised; JSON lines, Parquet and texts are read; errors name file and line."""
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrail_cli.documents.sources import Fields, documents_of_lines, lines_of, source_of
+from retrail_cli.documents.sources import (
+    document_of_text,
+    lines_of,
+    markdown,
+    source_of,
+    texts_under,
+)
+from retrail_runtime.corpus_files import Fields
+from retrail_runtime.files import zstd
 from schemas import DocumentFormat
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
@@ -31,7 +40,7 @@ def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
     assert first == (f"{file}:1", Document(doc_id="1", title="A", text="of a"))
     assert second == (f"{file}:2", Document(doc_id="2", text="of b"))
     assert isinstance(third[1], InvalidRecordError)
-    assert "doc_id: Field required" in str(third[1])
+    assert "has no doc_id or _id or id; it has title, text" in str(third[1])
 
 
 def test_a_folder_of_parquet_is_read_in_order_by_the_named_columns(tmp_path: Path) -> None:
@@ -104,79 +113,62 @@ def test_what_cannot_be_read_says_why(
         source_of(tmp_path / "x", format)
 
 
-def read(tmp_path: Path, *lines: str) -> list[Document | InvalidRecordError]:
-    path = tmp_path / "docs.jsonl"
-    path.write_text("\n".join(lines))
-    found = list(documents_of_lines(path, Fields()))
-    numbers = [number for number, line in enumerate(lines, start=1) if line]
-    assert [place for place, _ in found] == [f"{path}:{number}" for number in numbers]
-    return [document for _, document in found]
+def test_lines_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}\n" * 7))
+    assert lines_of(path) == 7
 
 
-def test_both_names_of_an_id_numbers_and_missing_titles(tmp_path: Path) -> None:
-    assert read(
-        tmp_path,
-        '{"doc_id": "a", "title": "A", "text": "of a", "url": "left out"}',
-        "",
-        '{"_id": "b", "text": "of b", "title": null}',
-        '{"_id": 7, "text": "of seven"}',
-        '{"_id": "t", "title": "only a title", "text": ""}',
-        '{"doc_id": null, "_id": "n", "text": "an empty column beside the id"}',
-    ) == [
-        Document(doc_id="a", title="A", text="of a"),
-        Document(doc_id="b", text="of b"),
-        Document(doc_id="7", text="of seven"),
-        Document(doc_id="t", text="only a title"),
-        Document(doc_id="n", text="an empty column beside the id"),
-    ]
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_folder_of_beir_may_be_compressed(ending: str, tmp_path: Path) -> None:
+    pack = gzip.compress if ending == ".gz" else zstd.compress
+    (tmp_path / f"corpus.jsonl{ending}").write_bytes(pack(b'{"_id": "a", "text": "x"}\n'))
+    source = source_of(tmp_path)
+    assert (source.count, source.whole) == (1, False)
+    assert [found for _, found in source.documents()] == [Document(doc_id="a", text="x")]
+
+
+def test_a_folder_is_searched_deeply_and_hidden_and_other_files_are_left(tmp_path: Path) -> None:
+    for name in ("b.md", "a.TXT", "deep/er/c.rst", ".git/d.md", "deep/.e.md", "f.png", "g"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (tmp_path / "folder.md").mkdir()
+    found = [path.relative_to(tmp_path).as_posix() for path in texts_under(tmp_path)]
+    assert found == ["a.TXT", "b.md", "deep/er/c.rst"]
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("content", "title", "text"),
     [
-        ("{", "not JSON"),
-        ("[1]", "a JSON object is expected, not list"),
-        ('{"text": "no id"}', "doc_id: Field required"),
-        ('{"_id": null, "text": "x"}', "doc_id: Field required"),
-        ('{"_id": "", "text": "x"}', "doc_id: String should have at least 1 character"),
-        ('{"_id": "a"}', "text: Field required"),
-        ('{"_id": "a", "text": ""}', "text: String should have at least 1 character"),
-        ('{"_id": "a", "text": 5}', "text: Input should be a valid string"),
-        ('{"_id": ["a"], "text": "x"}', "doc_id: Input should be a valid string"),
-        ('{"_id": "' + "x" * 513 + '", "text": "x"}', "at most 512"),
-        ('{"_id": "a", "title": 5, "text": "x"}', "title: Input should be a valid string"),
+        ("# Gzip #\n\nOpen it.\n", "Gzip", "# Gzip #\n\nOpen it."),
+        ("Intro\n\n## Second\n# First\nx", "First", "Intro\n\n## Second\n# First\nx"),
+        ("---\ntitle: 'Gzip: how'\ntags: x\n---\n# Other\n", "Gzip: how", "# Other"),
+        ("---\r\ntags: x\r\n---\r\n# Gzip\r\ny", "Gzip", "# Gzip\ny"),
+        ("```sh\n# a comment\n```\n# Real\n", "Real", "```sh\n# a comment\n```\n# Real"),
+        ("no title\n---\nat all", "", "no title\n---\nat all"),
+        ("---\nA text.\n---\nMore.", "", "---\nA text.\n---\nMore."),
     ],
 )
-def test_a_bad_line_is_named_and_the_others_are_read(
-    line: str, complaint: str, tmp_path: Path
-) -> None:
-    first, bad, last = read(
-        tmp_path, '{"_id": "a", "text": "x"}', line, '{"_id": "b", "text": "x"}'
+def test_markdown_has_a_title_where_it_says_one(content: str, title: str, text: str) -> None:
+    assert markdown(content) == (title, text)
+
+
+def test_a_files_name_is_the_title_that_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "leave.txt"
+    file.write_bytes("\ufeff# 30 days\n".encode())
+    assert document_of_text(file, "a/leave.txt") == Document(
+        doc_id="a/leave.txt", title="leave", text="# 30 days"
     )
-    assert isinstance(first, Document)
-    assert isinstance(last, Document)
-    assert isinstance(bad, InvalidRecordError)
-    assert complaint in str(bad)
 
 
-def test_bytes_that_are_no_text_are_a_bad_line(tmp_path: Path) -> None:
-    path = tmp_path / "docs.jsonl"
-    path.write_bytes(b'{"_id": "a", "text": "\xff"}\n')
-    [(_, found)] = documents_of_lines(path, Fields())
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"ab\xff", "is not UTF-8 (byte 2)"), (b" \n", "holds no text"), (b"---\n---\n", "no text")],
+)
+def test_what_holds_no_text_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.md"
+    file.write_bytes(content)
+    found = document_of_text(file, "x.md")
     assert isinstance(found, InvalidRecordError)
-
-
-def test_other_names_of_fields_are_taken_instead(tmp_path: Path) -> None:
-    path = tmp_path / "docs.jsonl"
-    path.write_text('{"pid": "a", "head": "A", "passage": "of a", "text": "not this"}\n')
-    fields = Fields(doc_id=("pid",), title=("head",), text=("passage",))
-    [(_, found)] = documents_of_lines(path, fields)
-    assert found == Document(doc_id="a", title="A", text="of a")
-
-
-def test_lines_are_counted_and_a_missing_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "docs.jsonl"
-    path.write_text("{}\n" * 7)
-    assert lines_of(path) == 7
-    with pytest.raises(InputError, match="absent cannot be read: No such file"):
-        list(documents_of_lines(tmp_path / "absent", Fields()))
+    assert complaint in str(found)

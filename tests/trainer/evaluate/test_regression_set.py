@@ -60,24 +60,24 @@ def test_queries_that_nothing_serves_are_left_out(write: Write) -> None:
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        ({"qrels_txt": "q1 0 d1 1\nq1 d1 1\n"}, r"qrels\.txt, line 2: .*not 'q1 d1 1'"),
-        ({"qrels_txt": "q1 0 d1 high\n"}, r"qrels\.txt, line 1: .*grade, a whole number.*high"),
-        ({"qrels_txt": "q1 0 d1 1.5\n"}, r"qrels\.txt, line 1: .*grade, a whole number.*1\.5"),
-        ({"qrels_txt": "\nq9 0 d1 1\n"}, r"line 2: query 'q9' is not in queries\.tsv"),
+        ({"qrels_txt": "q1 0 d1 1\nq1 d1\n"}, r"qrels\.txt:2: 2 columns; expected query id"),
+        ({"qrels_txt": "q1 0 d1 high\n"}, r"qrels\.txt:1: the grade 'high' is not a whole number"),
+        ({"qrels_txt": "q1 0 d1 1.5\n"}, r"qrels\.txt:1: the grade '1\.5' is not a whole number"),
+        ({"qrels_txt": "\nq9 0 d1 1\n"}, r"qrels\.txt:2: query 'q9' is not in queries\.tsv"),
         ({"qrels_txt": "q1 0 d1 0\n"}, r"qrels\.txt: no query has a document of grade 1"),
         ({"qrels_txt": None}, r"qrels\.txt is missing.*TREC"),
-        ({"queries_tsv": "q1\topen\nq1\tread\n"}, r"queries\.tsv, line 2: query 'q1' was there"),
-        ({"queries_tsv": "q1 open\n"}, r"queries\.tsv, line 1: expected query id <tab> text"),
-        ({"queries_tsv": "q1\t \n"}, r"queries\.tsv, line 1: the text of the query is empty"),
+        ({"queries_tsv": "q1\topen\nq1\tread\n"}, r"queries\.tsv:2: query 'q1' was there"),
+        ({"queries_tsv": "q1 open\n"}, r"queries\.tsv:1: expected query id <tab> text"),
+        ({"queries_tsv": "q1\t \n"}, r"queries\.tsv:1: the text is empty"),
         ({"queries_tsv": None}, r"holds neither queries\.tsv nor queries\.jsonl"),
         ({"queries_jsonl": "{}"}, r"holds both"),
         (
             {"queries_tsv": None, "queries_jsonl": '{"_id": "q1", "text": "a"}\n{"_id'},
-            r"queries\.jsonl, line 2: ",
+            r"queries\.jsonl:2: not JSON",
         ),
         (
             {"queries_tsv": None, "queries_jsonl": '["q1"]'},
-            r'queries\.jsonl, line 1: expected {"_id": …, "text": …}',
+            r"queries\.jsonl:1: a JSON object is expected, not list",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_line_that_is_no_text_is_named(write: Write) -> None:
     folder = write()
     (folder / "queries.tsv").write_bytes(b"q1\topen\nq2\t\xff\n")
 
-    with pytest.raises(InputError, match=r"queries\.tsv, line 2: it is not UTF-8"):
+    with pytest.raises(InputError, match=r"queries\.tsv:2: not UTF-8"):
         regression_set.load(folder)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from retrail_cli.documents.chunking import Chunking, chunk_of, chunks, parts
+from retrail_cli.documents.loading import Chunking, chunk_of, chunks, parts
 from schemas.documents import Document
 from schemas.errors import InputError
 
