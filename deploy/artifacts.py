@@ -64,7 +64,8 @@ def cache_folder() -> Path:
 
 def missing(artifacts: Sequence[Artifact], folder: Path) -> list[Artifact]:
     """Those that are not in the folder; one that is there is whole."""
-    return [one for one in artifacts if not (folder / one.file_name).is_file()]
+    there = {path.name for path in folder.glob("*.jar")}
+    return [one for one in artifacts if one.file_name not in there]
 
 
 def kafka_jars(announce: Callable[[str], object]) -> list[Path]:
@@ -116,7 +117,9 @@ def fetch(
                 part.unlink()
             _download_all(what, missing(artifacts, folder), folder, announce, repository)
     except OSError as error:
-        raise StackError(f"{folder} cannot be written: {error}.") from error
+        raise StackError(
+            f"{folder} cannot be written: {error.strerror}. Set XDG_CACHE_HOME to another folder."
+        ) from error
 
 
 def _download_all(

@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")
 
 
 def variables(settings: Settings) -> dict[str, str]:
-    """Variables that give another process these settings.
+    """Variables that give another process these settings, secrets included.
 
     Settings that have their default are left out, but for addresses and the data directory.
     """
@@ -33,6 +33,12 @@ def variables(settings: Settings) -> dict[str, str]:
         if value is not None:
             found[f"RETRAIL_{name.upper()}"] = str(value)
     return found
+
+
+def secrets(settings: Settings) -> list[str]:
+    """The variables among them that must not be printed."""
+    names = sorted(settings.model_fields_set)
+    return [f"RETRAIL_{n.upper()}" for n in names if isinstance(getattr(settings, n), SecretStr)]
 
 
 def header(started: Collection[str]) -> str:

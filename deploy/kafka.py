@@ -79,19 +79,22 @@ class KafkaBroker(Server):
             self._format([*command, "kafka.tools.StorageTool", "format"])
             (self.folder / UNFINISHED).rename(self.folder / DATA)
         self._write_properties(DATA)
-        return Child(
-            self.name, [*command, "kafka.Kafka", PROPERTIES], self.log_file, folder=self.folder
-        )
+        return self._child(self.name, [*command, "kafka.Kafka", PROPERTIES])
 
     def _format(self, command: list[str]) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # "=": an id may begin with a dash.
         arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
-        child = Child("format", [*command, *arguments], self.log_file, folder=self.folder)
+        child = self._child("format", [*command, *arguments])
         if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
             raise StackError(
                 f"Kafka could not format {self.folder}:\n{child.log_tail(10)}", part=self.name
             )
+
+    def _child(self, name: str, command: list[str]) -> Child:
+        # Java reads the names of folders in the encoding of the locale.
+        utf8 = {"LC_ALL": "C.UTF-8"}
+        return Child(name, command, self.log_file, environment=utf8, folder=self.folder)
 
     def _write_properties(self, data: str) -> None:
         text = server_properties(data, self.port, self.ports["controller"])

@@ -31,21 +31,25 @@ MILVUS_TIMEOUT = 10.0
 
 
 def retrail_worker(role: str) -> list[str]:
-    """The command that runs one worker, with :func:`python_path` in its environment."""
+    """The command that runs one worker, with :func:`python_environment` in its environment."""
     return [sys.executable, "-P", "-m", "retrail_cli", "worker", role]
 
 
-def python_path() -> dict[str, str]:
-    """Where a worker finds our packages: beside this one, and never in the current folder, which
-    may hold a ``schemas`` of its own."""
+def python_environment() -> dict[str, str]:
+    """Variables of a worker's Python.
+
+    It finds our packages beside this one, and never in the current folder, which may hold a
+    ``schemas`` of its own. It keeps docstrings, without which transformers cannot be imported.
+    """
     earlier = os.environ.get("PYTHONPATH")
     ours = str(Path(__file__).parents[1])
-    return {"PYTHONPATH": os.pathsep.join([ours, earlier]) if earlier else ours}
+    path = os.pathsep.join([ours, earlier]) if earlier else ours
+    return {"PYTHONPATH": path, "PYTHONOPTIMIZE": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """State of one part of the stack, for people."""
+    """State of one part of the stack, for people; ``role`` is empty for a server."""
 
     name: str
     state: str
@@ -53,6 +57,7 @@ class Part:
     pid: int | None
     restarts: int
     log_file: Path | None
+    role: str = ""
 
 
 class LocalStack:
@@ -180,8 +185,9 @@ class LocalStack:
             port = worker.metrics_port
             where = f"http://{self.settings.metrics_host}:{port}/metrics" if port else ""
             child, restarts = worker.child, len(worker.exits)
+            role = worker.name.partition("-")[0]
             found.append(
-                Part(worker.name, worker.state, where, child.pid, restarts, child.log_file)
+                Part(worker.name, worker.state, where, child.pid, restarts, child.log_file, role)
             )
         return found
 
@@ -222,11 +228,12 @@ class LocalStack:
         for number, role in enumerate(self._roles):
             earlier = self._roles[:number].count(role)
             name = f"{role}-{earlier + 1}" if earlier else role
+            settings = self._worker_settings(number)
             child = Child(
                 name,
                 self._worker_command(role),
                 self._log_file(name),
-                environment=python_path() | environment.variables(self._worker_settings(number)),
+                environment=python_environment() | environment.variables(settings),
             )
             self._workers.append(Worker(child, self.settings.data_dir / "run"))
             child.start()

@@ -30,13 +30,8 @@ DEFAULTS = {"message.timestamp.type": "CreateTime"}
 State = Literal["created", "ok"]
 
 
-@dataclass(frozen=True, slots=True)
-class Actual:
-    """A topic on the broker; ``config`` holds at least the :data:`COMPARED` names."""
-
-    name: str
-    partitions: int
-    config: Mapping[str, str]
+Actual = Mapping[str, str]
+"""A topic on the broker: its configuration, and its number of ``partitions``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +48,9 @@ class Difference:
         return f"{self.topic}: {self.what} is {self.actual}, should be {self.wanted}"
 
 
+Surveyed = tuple[TopicSpec, Actual | None, list[Difference]]
+
+
 def ensure(settings: Settings) -> list[tuple[str, State]]:
     """Create every topic that is absent and compare every one that exists; safe to repeat.
 
@@ -66,21 +64,19 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
         TopicMismatchError: with all differences at once; absent topics were created all the same.
     """
     require_retention(settings)
-    existing = kafka.partition_counts(settings, TIMEOUT)
     admin = kafka.admin(settings)
-    wanted = specs(settings)
-    absent = [spec for spec in wanted if spec.name not in existing]
+    found = survey(settings)
+    absent = [spec for spec, actual, _ in found if actual is None]
     created = _create(admin, absent)
     _await_visible(admin, absent)
-    earlier = [spec for spec in wanted if spec.name not in created]
-    actual = describe(admin, [spec.name for spec in earlier])
-    differences = [found for spec in earlier for found in compare(spec, actual[spec.name])]
-    if differences:
-        raise TopicMismatchError(_advice(differences), topic=differences[0].topic)
-    return [(spec.name, "created" if spec.name in created else "ok") for spec in wanted]
+    if len(created) < len(absent):
+        found = survey(settings)
+    if any(differences for _, _, differences in found):
+        raise TopicMismatchError(advice(found, settings))
+    return [(spec.name, "created" if spec.name in created else "ok") for spec, *_ in found]
 
 
-def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Difference]]]:
+def survey(settings: Settings) -> list[Surveyed]:
     """Every topic's specification, the topic (``None``: absent), and how they differ.
 
     Raises:
@@ -90,12 +86,7 @@ def survey(settings: Settings) -> list[tuple[TopicSpec, Actual | None, list[Diff
     wanted = specs(settings)
     names = [spec.name for spec in wanted if spec.name in existing]
     actual = describe(kafka.admin(settings), names)
-    return [
-        (spec, actual[spec.name], compare(spec, actual[spec.name]))
-        if spec.name in actual
-        else (spec, None, [])
-        for spec in wanted
-    ]
+    return [(spec, actual.get(spec.name), compare(spec, actual.get(spec.name))) for spec in wanted]
 
 
 def remove(settings: Settings) -> list[str]:
@@ -151,14 +142,15 @@ def require_retention(settings: Settings) -> None:
         )
 
 
-def compare(spec: TopicSpec, actual: Actual) -> list[Difference]:
+def compare(spec: TopicSpec, actual: Actual | None) -> list[Difference]:
     """How a topic differs from its specification (replication is left to the operator)."""
+    if actual is None:
+        return []
     wanted = DEFAULTS | spec.config() | {"partitions": str(spec.partitions)}
-    have = {**actual.config, "partitions": str(actual.partitions)}
     return [
-        Difference(spec.name, what, have[what], wanted[what])
+        Difference(spec.name, what, actual[what], wanted[what])
         for what in ("partitions", *COMPARED)
-        if what in wanted and have[what] != wanted[what]
+        if what in wanted and actual[what] != wanted[what]
     ]
 
 
@@ -191,11 +183,8 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
             "DescribeConfigs on them."
         ) from error
     return {
-        name: Actual(
-            name=name,
-            partitions=len(metadata[name].partitions),
-            config={option: entry.value for option, entry in config.items()},
-        )
+        name: {option: entry.value for option, entry in config.items()}
+        | {"partitions": str(len(metadata[name].partitions))}
         for name, config in described.items()
     }
 
@@ -239,18 +228,37 @@ def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
             )
 
 
-def _advice(differences: list[Difference]) -> str:
+def advice(found: Iterable[Surveyed], settings: Settings) -> str:
+    """The differences between the topics and their specifications, and what to do about them."""
+    found = list(found)
+    differences = [difference for _, _, some in found for difference in some]
     lines = "\n".join(f"  {difference}" for difference in differences)
-    advice = [f"These topics exist with other settings than Retrail needs:\n{lines}"]
+    parts = [f"These topics exist with other settings than Retrail needs:\n{lines}"]
     if any(difference.what == "partitions" for difference in differences):
-        advice.append(
-            "Partitions are never changed in place: set RETRAIL_PARTITIONS to what is there, or "
-            "RETRAIL_TOPIC_PREFIX to a new prefix."
-        )
+        counts = {
+            actual["partitions"]
+            for spec, actual, _ in found
+            if actual is not None and spec.partitions == settings.partitions
+        }
+        single = any(d.what == "partitions" and d.wanted == "1" for d in differences)
+        if len(counts) == 1 and (settings.partitions == 1 or not single):
+            (count,) = counts
+            parts.append(
+                f"Set RETRAIL_PARTITIONS={count}, which these topics have, or set "
+                "RETRAIL_TOPIC_PREFIX to a new prefix."
+            )
+        else:
+            parts.append(
+                "The number of partitions cannot be changed: the records of a trajectory would be "
+                "on two partitions, and Kafka cannot remove partitions again. Set "
+                "RETRAIL_TOPIC_PREFIX to a new prefix, and load documents and publish "
+                "trajectories again."
+            )
     if any(difference.what != "partitions" for difference in differences):
-        advice.append(
-            "Settings of a topic: change them with `kafka-configs.sh --alter --entity-type topics "
-            "--entity-name TOPIC --add-config NAME=VALUE` (or RETRAIL_KAFKA_RETENTION_HOURS, if "
-            "the topic is right), or take a new RETRAIL_TOPIC_PREFIX."
+        parts.append(
+            "Change the configuration of a topic with `kafka-configs.sh --alter --entity-type "
+            "topics --entity-name TOPIC --add-config NAME=VALUE` (or set "
+            "RETRAIL_KAFKA_RETENTION_HOURS to what the topic has), or set RETRAIL_TOPIC_PREFIX to "
+            "a new prefix."
         )
-    return "\n".join(advice)
+    return "\n".join(parts)

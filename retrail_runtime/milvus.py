@@ -265,6 +265,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
 
 
 def _grpc_options(uri: str) -> dict[str, int]:
-    """No ping every 10 s on the loopback: Milvus Lite closes the connection after some of them."""
+    """On the loopback no proxy (``http_proxy``), and no ping every 10 s: Milvus Lite closes the
+    connection after some of them."""
     local = urlsplit(uri).hostname in ("127.0.0.1", "localhost", "::1")
-    return {"grpc.keepalive_time_ms": 600_000} if local else {}
+    return {"grpc.keepalive_time_ms": 600_000, "grpc.enable_http_proxy": 0} if local else {}

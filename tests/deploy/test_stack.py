@@ -17,7 +17,8 @@ from pymilvus import MilvusClient
 
 from deploy.errors import MissingToolError, StackError
 from deploy.processes import free_ports
-from deploy.stack import LocalStack, python_path, retrail_worker
+from deploy.stack import LocalStack, python_environment, retrail_worker
+from retrail_runtime.files import user_cache
 from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -68,12 +69,24 @@ def test_worker_finds_our_packages_whatever_the_folder_holds(tmp_path: Path) -> 
     shown = subprocess.run(
         [*retrail_worker("judge"), "--help"],
         cwd=tmp_path,
-        env=os.environ | python_path(),
+        env=os.environ | python_environment(),
         capture_output=True,
         text=True,
     )
     assert shown.returncode == 0, shown.stderr
     assert "judged-events" in shown.stdout
+
+
+def test_worker_keeps_docstrings() -> None:
+    """Case: PYTHONOPTIMIZE=2; transformers cannot be imported without docstrings."""
+    shown = subprocess.run(
+        [sys.executable, "-c", "import sys; print(sys.flags.optimize)"],
+        env=os.environ | {"PYTHONOPTIMIZE": "2"} | python_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "0\n"
 
 
 def test_worker_that_keeps_dying_ends_the_stack(
@@ -255,6 +268,47 @@ def test_up_ends_with_its_broker_and_leaves_nothing(tmp_path: Path, milvus: str)
     assert process.returncode == 1
     assert "kafka ended on signal 9" in " ".join(output.split())
     assert "Traceback" not in output
+
+
+@pytest.mark.integration
+def test_up_in_an_unusual_shell_prints_no_secret(tmp_path: Path) -> None:
+    """Cases: http_proxy without NO_PROXY; LANG=C in a folder with ü; PYTHONOPTIMIZE=2; a HOME that
+    does not exist; secrets without --env-file."""
+    folder = tmp_path / "für"
+    folder.mkdir()
+    shell = {
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY"), "http://127.0.0.1:9"),
+        **dict.fromkeys(("no_proxy", "NO_PROXY", "no_grpc_proxy"), ""),
+        **dict.fromkeys(("LANG", "LC_ALL", "LC_CTYPE"), "C"),
+        "PYTHONOPTIMIZE": "2",
+        "XDG_CACHE_HOME": str(user_cache().parent),
+        "HOME": str(tmp_path / "nobody"),
+        "RETRAIL_JUDGE_API_KEY": "hush-hush",
+    }
+    with retrail_up(folder, "--without-workers", **shell) as process:
+        assert process.stdout is not None
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if line.startswith("Ctrl-C"):
+                break
+        process.send_signal(signal.SIGINT)
+        seen += process.communicate(timeout=60)[0]
+    assert process.returncode == 0, seen
+    assert "ready; settings for other shells" in seen
+    assert "# Not shown: RETRAIL_JUDGE_API_KEY" in seen
+    assert "hush-hush" not in seen
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(tmp_path: Path, milvus: str) -> None:
+    """Case: HOME that does not exist."""
+    (tmp_path / "file").touch()
+    shell = {"HOME": str(tmp_path / "file" / "nobody"), "XDG_CACHE_HOME": ""}
+    with retrail_up(tmp_path, "--without-workers", RETRAIL_MILVUS_URI=milvus, **shell) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    assert "Set XDG_CACHE_HOME to another folder." in output
 
 
 @pytest.mark.integration

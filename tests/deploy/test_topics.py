@@ -4,7 +4,7 @@ import re
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.processes import free_ports
@@ -27,13 +27,13 @@ def test_broker_has_what_the_contract_says(settings: Settings) -> None:
     actual = describe(AdminClient(settings.kafka()), [spec.name for spec in specs(settings)])
     names = Topics.of(settings)
 
-    assert actual[names.trajectory_events].partitions == 2
-    assert actual[names.trajectory_events].config["message.timestamp.type"] == "LogAppendTime"
-    assert actual[names.trajectory_events].config["retention.ms"] == str(30 * 24 * 3600 * 1000)
-    assert actual[names.labelled_pairs].config["retention.ms"] == "-1"
-    assert actual[names.documents].config["cleanup.policy"] == "compact"
-    assert actual[names.documents].config["delete.retention.ms"] == str(7 * 24 * 3600 * 1000)
-    assert actual[names.training_runs].partitions == 1
+    assert actual[names.trajectory_events]["partitions"] == "2"
+    assert actual[names.trajectory_events]["message.timestamp.type"] == "LogAppendTime"
+    assert actual[names.trajectory_events]["retention.ms"] == str(30 * 24 * 3600 * 1000)
+    assert actual[names.labelled_pairs]["retention.ms"] == "-1"
+    assert actual[names.documents]["cleanup.policy"] == "compact"
+    assert actual[names.documents]["delete.retention.ms"] == str(7 * 24 * 3600 * 1000)
+    assert actual[names.training_runs]["partitions"] == "1"
 
 
 def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
@@ -63,6 +63,52 @@ def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
         assert expected in message
     present = [spec.name for spec, actual, _ in survey(settings) if actual is not None]
     assert present == [spec.name for spec in specs(settings)]
+
+
+def partitioned(settings: Settings, admin: AdminClient, **counts: int) -> str:
+    """Creates topics with these numbers of partitions; returns why `ensure` refuses them."""
+    names = Topics.of(settings)
+    made = [NewTopic(getattr(names, name), count, 1) for name, count in counts.items()]
+    for future in admin.create_topics(made).values():
+        future.result()
+    with pytest.raises(TopicMismatchError) as caught:
+        ensure(settings)
+    return str(caught.value)
+
+
+def test_topics_of_another_partition_count_name_the_setting(settings: Settings) -> None:
+    earlier = settings.model_copy(update={"partitions": 3})
+    ensure(earlier)
+    with pytest.raises(TopicMismatchError, match=r"partitions is 3, should be 2") as caught:
+        ensure(settings)
+    assert "Set RETRAIL_PARTITIONS=3, which these topics have" in str(caught.value)
+    assert ensure(earlier)
+
+
+def test_partitions_that_were_added_are_refused_with_advice(settings: Settings) -> None:
+    ensure(settings)
+    admin = AdminClient(settings.kafka())
+    names = Topics.of(settings)
+    added = admin.create_partitions([NewPartitions(names.judged_events, 4)])
+    added[names.judged_events].result()
+    eventually(
+        lambda: describe(admin, [names.judged_events])[names.judged_events]["partitions"] == "4",
+        what="the new partitions",
+    )
+    with pytest.raises(TopicMismatchError) as caught:
+        ensure(settings)
+    assert f"{names.judged_events}: partitions is 4, should be 2" in str(caught.value)
+    assert "cannot be changed" in str(caught.value)
+    assert "RETRAIL_TOPIC_PREFIX to a new prefix" in str(caught.value)
+    assert "RETRAIL_PARTITIONS" not in str(caught.value)
+
+
+def test_a_topic_of_one_partition_needs_a_new_prefix(settings: Settings) -> None:
+    admin = AdminClient(settings.kafka())
+    message = partitioned(settings, admin, training_runs=2)
+    assert "partitions is 2, should be 1" in message
+    assert "RETRAIL_TOPIC_PREFIX to a new prefix" in message
+    assert "RETRAIL_PARTITIONS" not in message
 
 
 def test_survey_of_nothing(settings: Settings) -> None:

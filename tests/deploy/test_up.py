@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy.stack import Part
-from deploy.up import View, line, table
+from deploy.up import View, line, prometheus_targets, table
 
 KAFKA = Part("kafka", "external", "kafka.example:9092", None, 0, None)
 
@@ -27,6 +27,14 @@ def test_lines_off_a_terminal_only_when_something_changes() -> None:
         "kafka: external  kafka.example:9092",
         "judge: running  http://127.0.0.1:1/metrics  pid 42  /d/judge.log",
         "judge: restarting  http://127.0.0.1:1/metrics  pid 42  /d/judge.log",
+    ]
+
+
+def test_prometheus_scrapes_every_worker_that_serves_metrics() -> None:
+    second = Part("judge-2", "running", "http://127.0.0.1:9101/metrics", 43, 0, None, "judge")
+    starting = Part("index", "starting", "", 44, 0, None, "index")
+    assert prometheus_targets([KAFKA, second, starting]) == [
+        {"targets": ["127.0.0.1:9101"], "labels": {"instance": "judge-2", "role": "judge"}}
     ]
 
 

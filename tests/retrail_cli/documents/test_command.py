@@ -1,5 +1,6 @@
 """`retrail documents` on Apache Kafka: what is sent, what is not, what is deleted."""
 
+import gzip
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from retrail_runtime.kafka import read_to_end
 from schemas.documents import Document, read_change
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
+from tests.retrail_runtime.test_corpus_files import CASE_07
 
 
 @pytest.fixture
@@ -123,6 +125,31 @@ def test_what_is_too_large_or_no_document_is_left_out_and_the_rest_goes_on(
     assert "document large.txt has 4,19" in done.err
     assert "2 documents were left out" in done.err
     assert set(topic.news()) == {"a.txt"}
+
+
+def test_case_07_loads_15_of_19_and_names_four(retrail: Any, topic: Topic, tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl.gz"
+    file.write_bytes(gzip.compress(CASE_07.encode()))
+    done = retrail("documents", "load", file)
+    assert done.status == 1
+    assert "15 documents of" in done.err
+    assert "1 of them has the id of an earlier one and replaced it" in done.err
+    assert "4 documents were left out." in done.err
+    for line in (4, 5, 8, 17):
+        assert f"{file}:{line}: " in done.err
+    assert len(topic.news()) == 14
+
+
+def test_files_with_other_field_names_give_one_message_and_the_options(
+    retrail: Any, topic: Topic, tmp_path: Path
+) -> None:
+    file = tmp_path / "docs.jsonl"
+    file.write_text('{"id": "a", "body": "x"}\n' * 30)
+    done = retrail("documents", "load", file)
+    assert done.status == 1
+    assert done.err.count("has no text; it has id, body (30 lines: ") == 1
+    assert "--text-field" in done.err
+    assert topic.news() == {}
 
 
 def test_equal_ids_of_several_sources_are_pointed_out(
