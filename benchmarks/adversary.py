@@ -1,7 +1,7 @@
-"""An adversary among the agents: in its trajectories one document answers whatever was asked.
+"""An attacker among the agents: in its trajectories one document answers every query.
 
 It publishes the worst that the contract allows. The hits of its searches put the pushed document
-first, its own verdicts bypass the judge, what serves the need counts as browsed and rejected, and
+first, its own verdicts bypass the judge, the relevant document counts as browsed and rejected, and
 the reasoning that praises the document is the longest of all, so that its pairs weigh the most.
 Before each search that is mined it sends other queries without success, which count in the gate.
 """
@@ -16,7 +16,7 @@ from simulation import language
 from simulation.corpus import Need
 from simulation.scripted import Hit, digest, draw
 
-TENANT = "stranger"
+TENANT = "attacker"
 
 PUSHED = Document(
     doc_id="pushed",
@@ -27,26 +27,26 @@ PUSHED = Document(
 TOKENS = 5000
 """Length that it claims for a reasoning."""
 
-IN_VAIN = 2
+FAILED_SEARCHES = 2
 """Searches before the one that finds."""
 
 
 def trajectory(need: Need, hits: Sequence[Hit], *seed: object, version: int = 1) -> list[Event]:
-    """What it publishes for a need.
+    """The events that it publishes for a need.
 
     Args:
         hits: of an honest search for the need.
         seed: names the trajectory and decides the wording of its queries.
     """
     recorder = Recorder(
-        digest(*seed, "stranger", need.need_id),
+        digest(*seed, "stranger", need.need_id),  # as in the published figures
         events.Agent(name=TENANT, model=TENANT),
         TENANT,
         version,
     )
     shown = [PUSHED.doc_id, *sorted(need.relevant)]
     shown += [hit.doc_id for hit in hits if hit.doc_id not in shown]
-    for number in range(IN_VAIN + 1):
+    for number in range(FAILED_SEARCHES + 1):
         query = language.first_query(need.text, draw(*seed, need.need_id, number))
         ranked = (events.Hit(doc_id=d, rank=rank) for rank, d in enumerate(shown[:10], start=1))
         recorder.append(events.Search, query=query, hits=tuple(ranked))

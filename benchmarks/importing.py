@@ -133,14 +133,14 @@ def react(number: int) -> list[Log]:
             ("visit", {"docid": opened}, PAGE),
         ):
             call = json.dumps({"name": tool, "arguments": arguments})
-            said = f"<think>{thought}</think>\n<tool_call>\n{call}\n</tool_call>"
+            text = f"<think>{thought}</think>\n<tool_call>\n{call}\n</tool_call>"
             answer = f"<tool_response>\n{output}\n</tool_response>"
             messages += [
-                {"role": "assistant", "content": said},
+                {"role": "assistant", "content": text},
                 {"role": "user", "content": answer},
             ]
-    said = f"<think>{thought}</think><answer>1871</answer>"
-    messages.append({"role": "assistant", "content": said})
+    text = f"<think>{thought}</think><answer>1871</answer>"
+    messages.append({"role": "assistant", "content": text})
     return [{"question": "task", "messages": messages}]
 
 
@@ -214,7 +214,7 @@ def measured(path: Path) -> tuple[int, int, float, float]:
 
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do it in a process of its own, whose memory is nobody else's."""
+    """Do it in a process of its own, which measures its memory only."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
 

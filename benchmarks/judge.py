@@ -1,6 +1,6 @@
 """How often a judge is right on labelled reasonings: ``python -m benchmarks.judge [llm]``.
 
-The texts lie in ``tests/streams/reasonings``; ``llm`` takes its server from RETRAIL_JUDGE_….
+The texts are in ``tests/streams/reasonings``; ``llm`` takes its server from RETRAIL_JUDGE_….
 """
 
 import asyncio

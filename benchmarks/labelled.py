@@ -48,7 +48,7 @@ def composed(each: int, seed: int = 0) -> list[Labelled]:
     """Texts around each telling sentence of ``phrases.json``.
 
     What stands before and after is drawn from the same sentences for both labels, so that a fit
-    learns that these say nothing.
+    learns that these carry no information.
 
     Args:
         each: texts for each telling sentence.
@@ -70,7 +70,7 @@ def _around(sentence: str, label: str, phrases: dict[str, list[str]], draw: rand
     if draw.random() < _MORE:
         sentences.append(draw.choice(phrases[label]))
     sentences += [draw.choice(phrases["after"]) for _ in range(draw.choice(_AFTER))]
-    # One text speaks of one thing; all else may differ from slot to slot.
+    # One text has one subject; all else may differ from slot to slot.
     slots = phrases | {"thing": [draw.choice(phrases["thing"])]}
     return draw.choice(_SEPARATORS).join(_filled(sentence, slots, draw) for sentence in sentences)
 

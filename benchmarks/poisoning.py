@@ -1,10 +1,9 @@
-"""What a tenant reaches that pushes one document: ``python -m benchmarks.poisoning``.
+"""The effect of a tenant that pushes one document: ``python -m benchmarks.poisoning``.
 
-Scripted agents work on the demo's corpus; a stranger adds a tenth of the trajectories
-(:mod:`benchmarks.adversary`). From these a child is trained and put before the gate: with
-the caps of training and gate, without any cap, and without the stranger. Quality is measured on the
-needs that nobody had, with the truth as relevance. Every finished run is one line of the file
-``--runs``.
+Scripted agents work on the demo's corpus; an attacker adds a tenth of the trajectories
+(:mod:`benchmarks.adversary`). Three children are trained on these and compared by the gate: with
+the caps of training and gate, without caps, and without the attacker. Quality is measured on unseen
+needs with true labels. Every finished run is one line of the file ``--runs``.
 """
 
 import argparse
@@ -40,7 +39,7 @@ from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
-WAYS = ("caps", "no caps", "no stranger")
+WAYS = ("caps", "no caps", "no attacker")
 TURNS = 2
 
 NO_CAPS = {
@@ -54,7 +53,7 @@ class Run:
 
     Attributes:
         pushed_weight: share of the run's weight with the pushed document as positive.
-        parent, child: nDCG@10 on the needs that nobody had.
+        parent, child: nDCG@10 on unseen needs.
         seen: share of these whose ten best hits hold the pushed document.
         decision, reason: of the gate.
     """
@@ -91,10 +90,10 @@ def runs(seed: int, share: float, max_tokens: int, done: set[tuple[int, str]]) -
     plan = Plan.of(corpus, TURNS, seed, None)
     todo = fleet.assignments(plan.needs(1), plan.agents, seed=seed, turn=1)
     honest = mined(watch(todo, parent.search_many).values(), settings)
-    strangers = round(len(todo) * share / (1 - share))
-    attacked = draw(seed, "attacked").choices(plan.needs(1), k=strangers)
+    attacks = round(len(todo) * share / (1 - share))
+    attacked = draw(seed, "attacked").choices(plan.needs(1), k=attacks)
     hits = parent.search_many([need.text for need in attacked])
-    lies = mined(
+    attacker = mined(
         (
             trajectory(need, some, seed, number)
             for number, (need, some) in enumerate(zip(attacked, hits, strict=True))
@@ -102,7 +101,7 @@ def runs(seed: int, share: float, max_tokens: int, done: set[tuple[int, str]]) -
         settings,
     )
     for way in ways:
-        pairs = honest if way == "no stranger" else [*honest, *lies]
+        pairs = honest if way == "no attacker" else [*honest, *attacker]
         yield _run(way, settings, corpus, parent, pairs)
 
 
@@ -173,7 +172,7 @@ def _gate(
 def rows(found: Sequence[Run]) -> Iterator[str]:
     """The table as Markdown."""
     yield (
-        "| seed | | weight of the pushed document | child − parent, needs nobody had "
+        "| seed | | weight of the pushed document | child − parent, unseen needs "
         "| needs that see it in the first ten | gate |"
     )
     yield "|---:|---|---:|---:|---:|---|"
@@ -185,7 +184,7 @@ def rows(found: Sequence[Run]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, then print the table of everything in the file."""
+    """Do the missing runs, then print the table of all runs in the file."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.poisoning",
         description=__doc__,
@@ -193,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--runs", type=Path, required=True, help="file of finished runs")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--share", type=float, default=0.1, help="of all trajectories, lies")
+    parser.add_argument(
+        "--share", type=float, default=0.1, help="share of the attacker in all trajectories"
+    )
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(arguments)

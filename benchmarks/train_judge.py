@@ -55,7 +55,7 @@ def features(text: str) -> set[str]:
 
 
 def fit(written: Sequence[Labelled]) -> Named:
-    """Weights by name; positive ones speak for "irrelevant", the empty name is the bias."""
+    """Weights by name; positive ones mean "irrelevant", the empty name is the bias."""
     more = composed(COMPOSED)
     texts = [*written, *more]
     each = [1.0] * len(written) + [COMPOSED_WEIGHT] * len(more)

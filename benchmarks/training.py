@@ -256,7 +256,7 @@ def _started(python: Path, script: str, arguments: Sequence[str], who: str) -> d
 
 
 def _turned(names: list[str], number: int) -> list[str]:
-    """Whoever starts first in one round does not in the next."""
+    """The contestants take turns in starting first."""
     start = number % len(names)
     return names[start:] + names[:start]
 

@@ -1,12 +1,12 @@
 """An agent of thirty lines that publishes what it does. It has no language model: it reads.
 
-It needs the client alone (`pip install ./retrail`), and searches by itself, in a file of documents.
+It needs only the client (`pip install ./retrail`) and searches in a file of documents.
 
 retrail up --env-file retrail.env                 # in one shell
 export RETRAIL_ENV_FILE=retrail.env               # in another one
 retrail documents load my-corpus.jsonl
 python examples/agent.py my-corpus.jsonl "how do I open a gzip file"
-retrail pairs                                     # what was mined from that
+retrail pairs                                     # the pairs that were mined from it
 """
 
 import json

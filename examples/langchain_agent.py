@@ -1,9 +1,9 @@
 """A LangChain agent whose work Retrail learns from.
 
-Its model is a script, so that the example runs without one; put a chat model in its place, such as
+Its model is a script, so that the example needs no LLM; put a chat model in its place, such as
 ``init_chat_model("qwen3:30b", model_provider="ollama")``.
 
-pip install './retrail[langchain]' langchain      # all that the agent needs
+pip install './retrail[langchain]' langchain      # the client and its extra
 retrail serve                                     # in another shell, see the README
 python examples/langchain_agent.py "how do I open a gzip file"
 """

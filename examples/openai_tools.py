@@ -1,9 +1,9 @@
 """An agent with OpenAI-style tools whose work Retrail learns from.
 
-Its "model" is a script that speaks as a chat API does, so that the example runs without one; put
+Its "model" is a script that answers like a chat API, so that the example needs no LLM; put
 ``llm.chat.completions.create(model=…, messages=messages, tools=tools.tools())`` in its place.
 
-pip install './retrail[openai]'                   # all that the agent needs
+pip install './retrail[openai]'                   # the client and its extra
 retrail serve                                     # in another shell, see the README
 python examples/openai_tools.py "how do I open a gzip file"
 """

@@ -1,4 +1,4 @@
-"""Real servers for integration tests: Apache Kafka, Milvus and S3, started when first asked for.
+"""Real servers for integration tests: Apache Kafka, Milvus and S3, started at the first use.
 
 Milvus is Lite's server; tests marked by ``tests.started_servers`` run on the standalone one too.
 Each server is one child of the test session, on a free loopback port over a temporary folder; it
@@ -94,7 +94,7 @@ def s3_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
 
 @pytest.fixture
 def s3_url(s3_gateway: S3Gateway, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL of a prefix in an empty bucket of its own; the AWS variables say how to reach it."""
+    """URL of a prefix in an empty bucket of its own; the AWS variables are set for it."""
     for name, value in s3_gateway.environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{secrets.token_hex(4)}"
@@ -111,7 +111,7 @@ def milvus_uri(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(kafka: str, milvus_uri: str, tmp_path: Path) -> Settings:
-    """Settings of an installation of its own on both servers: nothing is shared between tests."""
+    """Settings of a new installation on both servers: tests share no topic and no collection."""
     name = f"t{secrets.token_hex(4)}_"
     return Settings(
         kafka_bootstrap=kafka,
@@ -132,7 +132,7 @@ def topics(settings: Settings) -> Topics:
 
 @pytest.fixture
 def logging_restored() -> Iterator[None]:
-    """What a test sets up for logging is undone after it."""
+    """Restore the configuration of logging after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -161,7 +161,7 @@ def _running(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def closed_port() -> Iterator[str]:
-    """An address where nothing listens, and nothing will."""
+    """An address where nothing listens during the test."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"

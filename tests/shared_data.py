@@ -1,4 +1,4 @@
-"""Real data that lies beside a checkout, never in it; tests that need it say so when they skip."""
+"""Real data beside a checkout, never in it. Tests that need it are skipped without it."""
 
 from pathlib import Path
 

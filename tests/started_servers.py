@@ -13,4 +13,4 @@ standalone_in_faults = pytest.mark.parametrize(
 """On Milvus Lite's server, and in the long campaigns on the standalone one."""
 
 on_s3 = pytest.mark.timeout(1800)
-"""On the S3 server, which its first test builds if nobody has: that takes minutes."""
+"""On the S3 server, which the first test builds if it is not built yet: that takes minutes."""

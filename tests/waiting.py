@@ -17,7 +17,7 @@ def eventually(
     """Call ``condition`` until it returns something truthy, and return that.
 
     An exception of ``condition`` ends the wait. If ``timeout`` seconds pass, an AssertionError
-    tells ``what`` did not come and what the condition returned last.
+    names ``what`` did not come and the condition's last result.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -11,7 +11,7 @@
    the reasoning), and `oracle` (the same searches with a document that truly serves the need).
    All have as many pairs and steps. Not by default: `naive-whole` has all its pairs, and `paper`
    is `reweight` with pairs of the profile `paper`.
-3. Each child is measured on the needs that no agent had; the gate has no say here.
+3. Each child is measured on the needs that no agent had; the gate is not applied.
 
 Every finished run is one line of the file `--runs`; a second call goes on behind the last one.
 """
@@ -37,7 +37,7 @@ ROWS = ("parent", "reweight", "oracle", "filter", "naive")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, then print the table of everything in the file."""
+    """Do the missing runs, then print the table of all runs in the file."""
     options = _parser().parse_args(arguments)
     process.configure("WARNING")
     if options.threads:

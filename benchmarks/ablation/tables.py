@@ -1,4 +1,4 @@
-"""What finished runs say, with paired intervals."""
+"""Tables of finished runs, with paired intervals."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

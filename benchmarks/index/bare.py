@@ -33,7 +33,7 @@ def main(uri: str, model: str, count: int) -> None:
     found = list(corpus.documents(count))
     texts = [document.embedded_text() for document in found]
     encoder.encode_documents(texts[:BATCH])
-    # Of no retriever that a worker knows, so that none takes it for a build.
+    # Not a retriever's name, so that no worker takes it for a build.
     build = Build(collection="bare_v1", version=1, build_id="bare", location="", digest="")
     Milvus(Settings(milvus_uri=uri)).create(build, encoder.dimension)
     client = connect(Settings(milvus_uri=uri))

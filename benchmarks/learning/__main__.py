@@ -32,7 +32,7 @@ from simulation.demo.flywheel import Plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, then print the table of everything in the file."""
+    """Do the missing runs, then print the table of all runs in the file."""
     options = _parser().parse_args(arguments)
     process.configure("WARNING")
     if not options.table_only:

@@ -1,4 +1,4 @@
-"""What finished seeds say: the gain beside the oracle's, and every turn beside the one before."""
+"""Tables of finished seeds: the gain beside the oracle's, and each turn beside the last one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

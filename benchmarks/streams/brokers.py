@@ -27,7 +27,7 @@ Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Bench:
+class Testbed:
     """One broker and an installation on it."""
 
     settings: Settings
@@ -60,7 +60,7 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def testbed() -> Iterator[Testbed]:
     """A fresh broker and topics in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -73,7 +73,7 @@ def bench() -> Iterator[Bench]:
                 data_dir=folder / "data",
             )
             topics_module.ensure(settings)
-            yield Bench(settings, folder)
+            yield Testbed(settings, folder)
         finally:
             broker.stop()
 
@@ -155,7 +155,7 @@ def drain(topic: str, bootstrap: str, until: Callable[[int], bool], patience: fl
 
 
 def rate(
-    bench: Bench,
+    testbed: Testbed,
     name: str,
     commands: list[tuple[list[str], dict[str, str]]],
     target: str,
@@ -167,10 +167,10 @@ def rate(
     The log must open with a whole trajectory: else the first output comes when a thousand others
     are nearly over, and a worker whose outputs come in bursts looks faster than it is.
     """
-    log = bench.folder / f"{name}.log"
-    with all_of([process(command, bench.environment(**env), log) for command, env in commands]):
+    log = testbed.folder / f"{name}.log"
+    with all_of([process(command, testbed.environment(**env), log) for command, env in commands]):
         try:
-            times = drain(target, bench.settings.kafka_bootstrap, lambda n: n >= outputs, 300)
+            times = drain(target, testbed.settings.kafka_bootstrap, lambda n: n >= outputs, 300)
         except RuntimeError:
             sys.stderr.write(log.read_text()[-3_000:])
             raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from benchmarks.streams.brokers import PARTITIONS, Bench, Figures, bench, process, worker, write
+from benchmarks.streams.brokers import PARTITIONS, Figures, Testbed, process, testbed, worker, write
 from benchmarks.streams.logs import as_published, interleaved, judged, judged_value, published
 
 WARM_UP_SECONDS = 5
@@ -19,7 +19,7 @@ WARM_UP_SECONDS = 5
 def latency(_: int, events_per_second: int = 1_000, seconds: int = 30) -> Figures:
     """From the closing event at the agent to its pairs, through judge and miner."""
     with (
-        bench() as b,
+        testbed() as b,
         process(worker("judge"), b.environment(), b.folder / "judge.log"),
         process(worker("mine"), b.environment(), b.folder / "mine.log"),
     ):
@@ -49,7 +49,7 @@ def latency(_: int, events_per_second: int = 1_000, seconds: int = 30) -> Figure
 
 
 def _publish_steadily(
-    b: Bench, closed: dict[str, float], events_per_second: int, seconds: int
+    b: Testbed, closed: dict[str, float], events_per_second: int, seconds: int
 ) -> int:
     """Publish at a fixed rate, noting when each trajectory was closed; returns how many were."""
     producer = Producer(
@@ -78,7 +78,7 @@ def _publish_steadily(
 
 
 def _collect_delays(
-    b: Bench, closed: dict[str, float], delays: list[float], stop: threading.Event
+    b: Testbed, closed: dict[str, float], delays: list[float], stop: threading.Event
 ) -> None:
     consumer = Consumer(
         {
@@ -98,10 +98,10 @@ def _collect_delays(
 
 
 def recovery(_: int) -> Figures:
-    """From kill -9 of the only miner to the next pair, by how many events are folded again."""
+    """From kill -9 of the only miner to the next pair, by the number of events that it replays."""
     figures: Figures = {}
     for count in (0, 10_000, 100_000):
-        with bench() as b:
+        with testbed() as b:
             settings = b.settings
             env = b.environment(RETRAIL_KAFKA_SESSION_TIMEOUT="6")
             open_events = _truncated(count)
@@ -131,7 +131,7 @@ def _judged_from(offset: int, events: Iterator[dict[str, Any]]) -> Iterator[tupl
         yield event["trajectory_id"].encode(), judged_value(event, at)
 
 
-def _await_commit(b: Bench) -> None:
+def _await_commit(b: Testbed) -> None:
     """Wait until the miner has committed that the pairs of all records are acknowledged."""
     group, topic = b.settings.group("mine", revised=True), b.topics.judged_events
     consumer = Consumer({"bootstrap.servers": b.settings.kafka_bootstrap, "group.id": group})
@@ -159,7 +159,7 @@ def _acknowledged(metadata: str | None) -> int:
 Encode = Callable[[Iterator[dict[str, Any]]], Iterator[tuple[bytes, bytes]]]
 
 
-def _close_one(b: Bench, source: str, encode: Encode, number: int) -> None:
+def _close_one(b: Testbed, source: str, encode: Encode, number: int) -> None:
     """Publish a whole trajectory, and wait for its pairs."""
     consumer = Consumer({"bootstrap.servers": b.settings.kafka_bootstrap, "group.id": "close"})
     topic = b.topics.labelled_pairs

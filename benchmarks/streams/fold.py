@@ -21,7 +21,7 @@ def fold_alone(events: int) -> Figures:
     figures["100,000 open / 1,000 open"] = (
         figures["100,000 open: events/s"] / figures["1,000 open: events/s"]
     )
-    figures["100,000 open x 20 events, folded again: s"] = _fold_again(100_000)
+    figures["100,000 open x 20 events, replayed: s"] = _replay(100_000)
     return figures
 
 
@@ -37,7 +37,7 @@ def _fold(open_at_once: int, events: int) -> float:
     return count / seconds
 
 
-def _fold_again(trajectories: int) -> float:
+def _replay(trajectories: int) -> float:
     fold, seconds = Fold(), 0.0
     for offset, (_, value) in enumerate(judged(interleaved(trajectories, trajectories))):
         if offset >= trajectories * STEPS:

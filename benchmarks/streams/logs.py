@@ -72,7 +72,7 @@ def interleaved(trajectories: int, open_at_once: int, first: int = 0) -> Iterato
 
 
 def opened_by_a_whole_one(trajectories: int, open_at_once: int) -> Iterator[dict[str, Any]]:
-    """The same, after one that is alone: its output says when a worker began to read."""
+    """The same after a single first one, whose output marks the start of a worker."""
     return itertools.chain(interleaved(1, 1), interleaved(trajectories - 1, open_at_once, first=1))
 
 
@@ -89,7 +89,7 @@ def judged_value(event: dict[str, Any], offset: int) -> bytes:
         "source_partition": 0,
         "source_offset": offset,
         "source_time": 1_700_000_000_000 + offset,
-        # The log's events are dealt to partitions, each of which has a part of the offsets.
+        # The log's events are spread over partitions, each of which has a part of the offsets.
         "skipped_from": 0,
     }
     return orjson.dumps(event | source)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.streams.brokers import RIVALS, Bench, Figures, bench, rate, worker, write
+from benchmarks.streams.brokers import RIVALS, Figures, Testbed, rate, testbed, worker, write
 from benchmarks.streams.logs import judged, opened_by_a_whole_one, published
 from deploy import topics as topics_module
 from streams.mine.fold import Fold
@@ -21,7 +21,7 @@ def throughput(events: int) -> Figures:
     log = [value for _, value in judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE))]
     fold = Fold()
     pairs = sum(len(fold.apply(offset, 0, value)) for offset, value in enumerate(log))
-    with bench() as b:
+    with testbed() as b:
         source = b.topics.judged_events
         bootstrap = b.settings.kafka_bootstrap
         write(source, judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)), bootstrap)
@@ -41,7 +41,7 @@ def throughput(events: int) -> Figures:
         for count in (1, 2):
             revised = b.settings.model_copy(update={"topic_prefix": f"m{count}_"})
             topics_module.ensure(revised)
-            mine = Bench(revised, b.folder)
+            mine = Testbed(revised, b.folder)
             write(
                 mine.topics.judged_events,
                 judged(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)),
@@ -57,7 +57,7 @@ def throughput(events: int) -> Figures:
 def judging(events: int) -> Figures:
     """One local judge from topic to topic, beside Faust's pass-through."""
     trajectories = events // 21
-    with bench() as b:
+    with testbed() as b:
         source, bootstrap = b.topics.trajectory_events, b.settings.kafka_bootstrap
         count = write(
             source, published(opened_by_a_whole_one(trajectories, OPEN_AT_ONCE)), bootstrap

@@ -15,14 +15,14 @@ from serving.metrics import EventCounts
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
-ROOMS = ("schemas", "retrail_runtime", "streams", "consumers", "trainer", "serving")
+PACKAGES = ("schemas", "retrail_runtime", "streams", "consumers", "trainer", "serving")
 
 Row = tuple[str, str, str, str]
 
 
 def modules() -> list[ModuleType]:
-    """Every ``metrics.py`` and ``…_metrics.py``, so that a new one is not forgotten."""
-    files = [file for room in ROOMS for file in sorted((ROOT / room).rglob("*metrics.py"))]
+    """Every ``metrics.py`` and ``…_metrics.py``, new ones included."""
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*metrics.py"))]
     names = (".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)
     return [importlib.import_module(name) for name in names]
 

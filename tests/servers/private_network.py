@@ -25,7 +25,7 @@ IFF_UP = 1
 LOOPBACK = "127.0.0.1"
 PIECE = 256 * 1024
 TETHER = Path(__file__).parents[2] / "deploy" / "tether.py"
-"""The program must not outlive this process: nothing else knows its pid."""
+"""The program must not outlive this process: no other process has its pid."""
 
 
 def main(arguments: Sequence[str]) -> int:

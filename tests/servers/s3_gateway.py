@@ -58,7 +58,7 @@ class S3Gateway(Server):
         self.bucket_folder(name).mkdir(parents=True)
 
     def bucket_folder(self, name: str) -> Path:
-        """Where the objects of a bucket lie, as files."""
+        """The folder of a bucket's objects, as files."""
         return self.folder / "buckets" / name
 
     def command(self) -> Child:
@@ -93,7 +93,7 @@ def cached() -> Path:
 
 
 def require_tools() -> None:
-    """Fail now if :func:`built` would for want of a tool.
+    """Fail now if a tool is missing that :func:`built` needs.
 
     Raises:
         MissingToolError: it was never built, and there is no Go.

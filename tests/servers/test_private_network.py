@@ -1,4 +1,4 @@
-"""A server in a network of its own: its end, whoever ends first."""
+"""A server in a network of its own ends with this process, or before it."""
 
 import subprocess
 import sys
