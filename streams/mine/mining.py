@@ -64,11 +64,11 @@ class _Phase:
     rejected: list[str] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
 
-    def earlier_queries(self) -> tuple[str, ...]:
-        """The queries before the last one, each once."""
-        last = self.searches[-1].query
-        queries = dict.fromkeys(search.query for search in self.searches)
-        return tuple(query for query in queries if query != last)
+    def queries_before(self, search: SearchStep) -> tuple[str, ...]:
+        """The queries of the searches before one of them, each once, without that one's query."""
+        before = takewhile(lambda earlier: earlier is not search, self.searches)
+        queries = dict.fromkeys(earlier.query for earlier in before)
+        return tuple(query for query in queries if query != search.query)
 
     def holding(self, doc_id: str) -> SearchStep | None:
         """The latest search with the document among its hits."""
@@ -153,16 +153,18 @@ def _pair(
 ) -> MinedPair:
     positive, judged = browsed.browse.doc_id, browsed.judged
     if profile == "reference":
+        asked = phase.searches[-1]
         candidates, barred = _reference_negatives(phase, rejected), relevant
     else:
+        asked = holding
         known = set(rejected) | set(phase.rejected) | relevant
         candidates, barred = iter(holding.doc_ids), phase.unknown - known
     negatives = [d for d in dict.fromkeys(candidates) if d != positive and d not in barred]
     all_rejected = {*rejected, *phase.rejected}
     return MinedPair(
         browse=browsed.browse.name,
-        query=phase.searches[-1].query,
-        earlier_queries=phase.earlier_queries(),
+        query=asked.query,
+        earlier_queries=phase.queries_before(asked),
         positive=positive,
         negatives=tuple(negatives),
         verdict="relevant" if browsed.verdict == "relevant" else "irrelevant",

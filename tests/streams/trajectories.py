@@ -20,8 +20,10 @@ REASONINGS = (
 )
 
 
-def trajectory(name: str, needs: int = 3, hits: int = 6) -> list[Envelope]:
-    """A trajectory in which all that mining knows happens, derived from its name."""
+def trajectory(
+    name: str, needs: int = 3, hits: int = 6, *, numbered: bool = True
+) -> list[Envelope]:
+    """A trajectory with every kind of step, derived from its name."""
     draw = sum(name.encode())
     events: list[Envelope] = []
 
@@ -30,7 +32,7 @@ def trajectory(name: str, needs: int = 3, hits: int = 6) -> list[Envelope]:
             kind(
                 event_id=f"{name}-{len(events)}",
                 trajectory_id=name,
-                seq=len(events),
+                seq=len(events) if numbered else None,
                 occurred_at=datetime(2026, 11, 1, tzinfo=UTC),
                 agent=Agent(name="scout", model="model-7b"),
                 **fields,
@@ -48,7 +50,8 @@ def trajectory(name: str, needs: int = 3, hits: int = 6) -> list[Envelope]:
             doc = docs[(draw + turn) % hits]
             add(Browse, doc_id=doc)
             text = REASONINGS[(draw + need + turn) % len(REASONINGS)]
-            add(Reasoning, text=text and f"{text} That was {doc} for {name}.", about=doc)
+            about = {"about": doc} if numbered else {"about_previous": True}
+            add(Reasoning, text=text and f"{text} That was {doc} for {name}.", **about)
         if (draw + need) % 4 == 0:
             add(Other, name="calculator")
     add(Answer, text="1907")
@@ -70,8 +73,10 @@ def interleaved(trajectories: Iterable[Sequence[Envelope]], at_once: int = 10) -
 
 
 def some_events(count: int, name: str = "t") -> list[Envelope]:
-    """The events of ``count`` trajectories, interleaved."""
-    return interleaved(trajectory(f"{name}{number}") for number in range(count))
+    """The events of ``count`` trajectories, interleaved; every third one is unnumbered."""
+    return interleaved(
+        trajectory(f"{name}{number}", numbered=number % 3 > 0) for number in range(count)
+    )
 
 
 async def judge_event(event: Event, judge: Judge | None) -> Event:

@@ -126,6 +126,14 @@ def test_a_reasoning_about_a_browse_is_judged_and_measured(at_once):
     assert (found.tokens, found.about) == (6, "d")
 
 
+def test_a_reasoning_about_the_browse_right_before_it_is_judged_without_its_document():
+    judge = Strict()
+    found = write(reasoning(text="It doesn't help.", about_previous=True), judge)
+    assert judge.asked == ["It doesn't help."]
+    assert (found.verdict, found.tokens) == ("irrelevant", 6)
+    assert (found.about, found.about_previous) == (None, True)
+
+
 def test_a_reasoning_about_nothing_is_not_judged():
     judge = Strict()
     found = write(reasoning(text="Let me search.", tokens=9, verdict="relevant"), judge)

@@ -98,7 +98,7 @@ def test_reference(trajectory, pairs):
     ("trajectory", "pairs"),
     [
         pytest.param(
-            [("q", "abc"), ("r", "bde"), "+a"], ["r+a bc 0"], id="the latest search that holds it"
+            [("q", "abc"), ("r", "bde"), "+a"], ["q+a bc 0"], id="the latest search that holds it"
         ),
         pytest.param([("q", "abc"), "-a", "+b"], ["q-a bc 0", "q+b ac 1"], id="rest of the hits"),
         pytest.param([("q", "abc"), "?a", "+b"], ["q+b c 0"], id="unknown left out"),
@@ -151,6 +151,13 @@ def test_a_pair_names_the_queries_of_its_phase_that_led_to_its_own():
         ("s", ("q", "r")),
         ("t", ()),
     ]
+
+
+def test_the_paper_asks_what_the_latest_search_that_holds_the_document_asked():
+    trajectory = steps(("p", "x"), ("q", "ab"), ("r", "cd"), "+a")
+    [paper], [reference] = (mine(trajectory, profile) for profile in ("paper", "reference"))
+    assert (paper.query, paper.earlier_queries) == ("q", ("p",))
+    assert (reference.query, reference.earlier_queries) == ("r", ("p", "q"))
 
 
 def test_under_judge_none_the_verdict_is_on_the_browse_and_the_length_on_the_reasoning():
