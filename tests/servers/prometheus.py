@@ -3,15 +3,62 @@
 import shutil
 import subprocess
 import tempfile
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from filelock import FileLock
 
 from deploy.errors import MissingToolError, StackError
+from deploy.processes import Child, Server
 from retrail_runtime.files import user_cache
 
 FETCH_TIMEOUT = 300.0
 """Seconds for 30 MB."""
+
+
+CONFIGURATION = """\
+global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+scrape_configs:
+  - job_name: retrail
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+class Prometheus(Server):
+    """A Prometheus that scrapes one target of the job ``retrail`` every second."""
+
+    name = "prometheus"
+    port_names = ("web",)
+    setting = "metrics_port"
+
+    def __init__(self, folder: Path, log_file: Path, *, target: str) -> None:
+        """``target`` is ``host:port``."""
+        super().__init__(folder, log_file)
+        self._target = target
+
+    def command(self) -> Child:
+        """The server; raises like :func:`program`."""
+        configuration = self.folder / "prometheus.yml"
+        configuration.write_text(CONFIGURATION.format(target=self._target))
+        return Child(
+            self.name,
+            [
+                program("prometheus"),
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={self.folder / 'data'}",
+                f"--web.listen-address={self.address}",
+            ],
+            self.log_file,
+        )
+
+    def answers(self) -> bool:
+        """Whether it has loaded its configuration."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
 
 
 def promtool() -> str:

@@ -1,0 +1,154 @@
+"""The dashboards are those of their description, and a real Prometheus answers every query."""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import re
+import sys
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.errors import MissingToolError
+from tests.servers.prometheus import Prometheus
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+METRICS = re.findall(
+    r"^\| `(retrail_\w+)` \| (\w+) \| (.*?) ?\|", (ROOT / "docs" / "metrics.md").read_text(), re.M
+)
+VALUES = {
+    "type": ("search", "browse"),
+    "result": ("accepted", "relevant", "irrelevant", "unsearched", "unknown"),
+    "verdict": ("relevant", "irrelevant"),
+    "operation": ("search",),
+}
+"""Values of the labels that queries choose by; every other label has one value."""
+
+
+def generator() -> ModuleType:
+    """``deploy/grafana/generate.py``, which is no module of a package."""
+    path = ROOT / "deploy" / "grafana" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate_dashboards", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATOR = generator()
+
+
+def exposition(number: int) -> str:
+    """Every documented metric in Prometheus' text format; counters grow with ``number``."""
+    lines = []
+    for name, kind, labels in METRICS:
+        names = [label for label in labels.split(", ") if label]
+        for values in itertools.product(*(VALUES.get(label, ("a",)) for label in names)):
+            pairs = [f'{label}="{value}"' for label, value in zip(names, values, strict=True)]
+            if kind == "histogram":
+                buckets = [[*pairs, f'le="{bound}"'] for bound in ("1.0", "2.0", "+Inf")]
+                lines += [f"{name}_bucket{{{','.join(b)}}} {number}" for b in buckets]
+                lines += [
+                    f"{name}_{part}{{{','.join(pairs)}}} {number}" for part in ("sum", "count")
+                ]
+            else:
+                lines.append(f"{name}{{{','.join(pairs)}}} {number}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[str]:
+    """Address of a process that has every metric, with counters that grow at each scrape."""
+    numbers = itertools.count(1)
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = exposition(next(numbers)).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A real Prometheus that scrapes the target."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    server = Prometheus(folder, folder / "prometheus.log", target=target)
+    try:
+        server.start()
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    yield server
+    server.kill()
+
+
+def answer(server: Prometheus, query: str) -> list[dict[str, Any]]:
+    """The result of an instant query."""
+    url = f"http://{server.address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        result: list[dict[str, Any]] = json.load(response)["data"]["result"]
+        return result
+
+
+@pytest.mark.integration
+def test_prometheus_answers_every_query(prometheus: Prometheus) -> None:
+    def missing() -> list[str]:
+        found = []
+        for name, query in GENERATOR.queries():
+            query = query.replace("$__rate_interval", "10s").replace("offset 1m", "offset 1s")
+            if "annotation: Rollback" in name:  # the test's counters only grow
+                query = query.replace("<", ">")
+            if not answer(prometheus, query):
+                found.append(f"{name}: {query}")
+        return found
+
+    # Rates need two scrapes.
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not missing(), timeout=60)
+    assert missing() == []
+
+
+def test_the_files_are_those_of_the_description() -> None:
+    files = GENERATOR.files()
+    assert {path.name for path in files} == {
+        path.name for path in (ROOT / "deploy" / "grafana").glob("*.json")
+    }
+    for path, content in files.items():
+        assert path.read_text() == content, "run `python deploy/grafana/generate.py`"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "deploy/grafana").glob("*.json")), ids=lambda p: p.stem
+)
+def test_a_dashboard_is_one_of_grafana(path: Path) -> None:
+    read = Dashboard.from_json(json.loads(path.read_text()))
+    assert read.uid == path.stem
+    assert read.tags == ["retrail"]
+    panels = read.panels or []
+    numbers = [panel.id_val for panel in panels]
+    assert len(set(numbers)) == len(numbers)
+    graphs = [panel for panel in panels if panel.type_val == "timeseries"]
+    assert graphs
+    for panel in graphs:
+        assert panel.datasource.uid == "${datasource}"
+        assert panel.field_config.defaults.unit
