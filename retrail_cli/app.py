@@ -1,30 +1,19 @@
-"""All commands, put together. Their modules import nothing heavy."""
+"""All commands. Their modules import no heavy library at the top."""
 
 from typing import Annotated
 
 import typer
 
-from retrail_cli import (
-    dlq,
-    doctor,
-    installation,
-    local,
-    pairs,
-    releases,
-    search,
-    train,
-    trajectories,
-    worker,
-)
+from retrail_cli import installation, records, releases, search, stack, trajectories
 from retrail_cli.documents import command
 
 app = typer.Typer(
-    help="Learns from what search agents do: trajectories on Kafka become training pairs, better "
-    "retrievers and fresh Milvus indexes.\n\nStart with `retrail demo`, or `retrail up` for a "
-    "stack of your own on this machine.",
-    epilog="Settings are RETRAIL_… variables (RETRAIL_KAFKA_BOOTSTRAP, RETRAIL_MILVUS_URI, …), or "
-    "lines of a file that RETRAIL_ENV_FILE names; `retrail settings` prints them, `retrail doctor` "
-    "checks them.",
+    help="Learn from the trajectories of search agents: Kafka topics in, better retrievers and "
+    "Milvus indexes out.\n\nStart with `retrail demo`, or run your own stack on this machine with "
+    "`retrail up`.",
+    epilog="Settings are RETRAIL_… environment variables (RETRAIL_KAFKA_BOOTSTRAP, "
+    "RETRAIL_MILVUS_URI, …), or lines of the file at RETRAIL_ENV_FILE. `retrail settings` prints "
+    "them, `retrail doctor` checks them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -45,7 +34,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def begin(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log at level INFO.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -55,22 +44,22 @@ def begin(
     configure("INFO" if verbose else "WARNING")
 
 
-app.command()(local.up)
-app.command()(local.demo)
-app.command()(doctor.doctor)
+app.command()(stack.up)
+app.command()(stack.demo)
+app.command()(installation.doctor)
 app.command()(installation.settings)
 app.command()(trajectories.publish)
 app.command()(trajectories.mine)
-app.command()(pairs.pairs)
+app.command()(records.pairs)
 app.command()(search.search)
 app.command()(search.serve)
 app.command()(search.mcp)
-app.command()(train.train)
+app.command()(releases.train)
 app.command("releases")(releases.show)
 app.command()(releases.promote)
 app.command()(releases.rollback)
 app.add_typer(installation.topics, name="topics")
-app.add_typer(worker.app, name="worker")
+app.add_typer(stack.worker, name="worker")
 app.add_typer(releases.index, name="index")
 app.add_typer(command.app, name="documents")
-app.add_typer(dlq.app, name="dlq")
+app.add_typer(records.dlq, name="dlq")

@@ -1,26 +1,193 @@
-"""``retrail topics`` and ``retrail settings``."""
+"""``retrail doctor``, ``retrail settings`` and ``retrail topics``."""
 
-from typing import Annotated, Any
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrail_cli.output import print_table
 
+if TYPE_CHECKING:
+    from schemas.settings import Settings
+
+Check = Callable[["Settings"], str]
+"""Returns what it found; raises a ``RetrailError`` whose message says what to do."""
+
+COLOURS = {
+    "ok": typer.colors.GREEN,
+    "optional": typer.colors.YELLOW,
+    "missing": typer.colors.RED,
+}
+
+
+def doctor() -> None:
+    """Check that everything the workers and commands need is there.
+
+    Checks Java, Kafka, topics, codecs, Milvus, the model, the model registry, the judge and the
+    data folder. Each line shows what was found or what to do. Exit status 1: a requirement is
+    missing. Requirements of `retrail up` alone are optional.
+
+    \b
+    Example:
+      RETRAIL_KAFKA_BOOTSTRAP=k1:9092 retrail doctor
+    """
+    from schemas.settings import load
+
+    settings = load()
+    states: dict[str, str] = {}
+    for what, check in CHECKS.items():
+        if what == "Topics" and states["Kafka"] != "ok":
+            state, found = "missing", "cannot be checked without Kafka."
+        else:
+            state, found = _run(check, settings)
+        states[what] = "optional" if state == "missing" and what in OPTIONAL else state
+        typer.secho(f"{states[what]:9}", fg=COLOURS[states[what]], nl=False)
+        typer.echo(f"{what}: {found}")
+    if "missing" in states.values():
+        raise typer.Exit(1)
+
+
+def _run(check: Check, settings: "Settings") -> tuple[str, str]:
+    """State and text of a check; a library that is not installed is optional."""
+    from schemas.errors import RetrailError
+
+    try:
+        return "ok", check(settings)
+    except RetrailError as error:
+        return "missing", str(error)
+    except ModuleNotFoundError as error:
+        return "optional", f"{error.name} is not installed: pip install 'retrail-server[all]'"
+
+
+def python(settings: "Settings") -> str:
+    return f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})"
+
+
+def local_kafka(settings: "Settings") -> str:
+    from deploy import artifacts, kafka
+
+    found, folder = kafka.find_java(), artifacts.cache_folder()
+    fetched = not artifacts.missing(artifacts.kafka_artifacts(), folder)
+    where = f"in {folder}" if fetched else "fetched at the first start"
+    return f"{artifacts.kafka_version()}, {where}; {found}"
+
+
+def codecs(settings: "Settings") -> str:
+    from streams.loop.faust_private import CODECS, require_codecs
+
+    require_codecs()
+    return f"{', '.join(CODECS)} can be read"
+
+
+def local_milvus(settings: "Settings") -> str:
+    import milvus_lite  # noqa: F401
+
+    return "installed"
+
+
+def broker(settings: "Settings") -> str:
+    from retrail_runtime.kafka import require_broker
+
+    require_broker(settings, [], timeout=5.0)
+    return f"answers at {settings.kafka_bootstrap}"
+
+
+def topics_exist(settings: "Settings") -> str:
+    from deploy.topics import survey
+    from schemas.errors import TopicMismatchError
+
+    found = survey(settings)
+    absent = [spec.name for spec, actual, _ in found if actual is None]
+    different = [str(one) for _, _, differences in found for one in differences]
+    if different:
+        raise TopicMismatchError(f"{'; '.join(different)}: see `retrail topics list`.")
+    if absent:
+        raise TopicMismatchError(f"no {', '.join(absent)}: run `retrail topics create`.")
+    return f"all {len(found)} are ok"
+
+
+def milvus(settings: "Settings") -> str:
+    from retrail_runtime.milvus import connect, require_search
+
+    client = connect(settings)
+    version = client.get_server_version()
+    client.close()
+    require_search(settings, version)
+    return f"{version} answers at {settings.milvus_uri}"
+
+
+def model(settings: "Settings") -> str:
+    from consumers.indexing.releases import load_model
+
+    encoder = load_model(settings)
+    encoder.encode_queries(["does it encode"])
+    return f"{settings.model}, {encoder.dimension} dimensions"
+
+
+def registry(settings: "Settings") -> str:
+    from trainer.registry.registry import Registry
+
+    found = Registry.of(settings)
+    found.require(writing=False)
+    return found.name
+
+
+def judge(settings: "Settings") -> str:
+    from schemas.errors import ConfigurationError
+
+    if settings.judge == "llm" and not (settings.judge_url and settings.judge_model):
+        raise ConfigurationError("llm needs RETRAIL_JUDGE_URL and RETRAIL_JUDGE_MODEL.")
+    return settings.judge
+
+
+def data_folder(settings: "Settings") -> str:
+    import shutil
+
+    from schemas.errors import ConfigurationError
+
+    folder = settings.data_dir
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{existing} cannot be written. Set RETRAIL_DATA_DIR to a folder that this user can "
+            "write."
+        )
+    return f"{folder}, {shutil.disk_usage(existing).free / 2**30:.1f} GiB free"
+
+
+CHECKS: dict[str, Check] = {
+    "Python": python,
+    "Apache Kafka, for `retrail up`": local_kafka,
+    "Milvus Lite, for `retrail up`": local_milvus,
+    "Kafka": broker,
+    "Topics": topics_exist,
+    "Codecs of producers": codecs,
+    "Milvus": milvus,
+    "First model": model,
+    "Registry of models": registry,
+    "Judge": judge,
+    "Data folder": data_folder,
+}
+OPTIONAL = ("Apache Kafka, for `retrail up`", "Milvus Lite, for `retrail up`")
+
+
 COLUMNS = ("topic", "partitions", "retention", "state")
 
 topics = typer.Typer(
-    help="Create the topics, or compare them with what Retrail needs.",
+    help="Create and check topics.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 
-@topics.command()
-def create() -> None:
-    """Create every topic that is absent; safe to repeat.
+@topics.command("create")
+def create_topics() -> None:
+    """Create every missing topic; idempotent.
 
     A topic that exists with other partitions, retention, compaction, timestamps or size limit is
-    an error that names all differences.
+    an error, which lists all differences.
     """
     from deploy.topics import ensure, retention
     from schemas.settings import load
@@ -36,8 +203,8 @@ def create() -> None:
 
 
 @topics.command("list")
-def show() -> None:
-    """Show every topic, and how it differs from what Retrail needs."""
+def list_topics() -> None:
+    """List every topic, and its differences from what Retrail needs."""
     from deploy.topics import retention, survey
     from schemas.settings import load
 
@@ -58,13 +225,13 @@ def show() -> None:
 
 def settings(
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON array, one object a setting.")
+        bool, typer.Option("--json", help="Print a JSON array, one object per setting.")
     ] = False,
 ) -> None:
-    """Print every setting: its value, its default and what it means.
+    """Print every setting: its value, default and meaning.
 
-    Values come from RETRAIL_… variables, then from the file that RETRAIL_ENV_FILE names, then from
-    the defaults. Secrets are masked. A star marks what was set.
+    RETRAIL_… environment variables override the file at RETRAIL_ENV_FILE, which overrides the
+    defaults. Secrets are masked. A star marks settings that are set.
 
     \b
     Examples:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number and what there is of it.
+    """A number with the singular or plural of its noun.
 
     >>> counted(1, "document is", "documents are"), counted(1200, "document is", "documents are")
     ('1 document is', '1,200 documents are')
@@ -15,19 +15,24 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
     """Print a table on standard output."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
 
 
 class Advance(Protocol):
-    """Adds to a bar; may also rename it, or set its total."""
+    """Adds to a progress bar; may also change its label or total."""
 
     def __call__(
         self, count: int = 1, what: str | None = None, total: int | None = None, /
@@ -36,7 +41,7 @@ class Advance(Protocol):
 
 @contextmanager
 def bar(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Show ``what`` and how far it is, if standard error is a terminal; yields how to add to it.
+    """A progress bar on standard error, if that is a terminal; yields how to add to it.
 
     Example:
         >>> with bar("reading", total=3) as advance:

@@ -1,32 +1,36 @@
-"""``retrail releases``, ``promote``, ``rollback`` and ``index``."""
+"""``retrail train``, ``releases``, ``promote``, ``rollback`` and ``index``."""
 
 import json
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrail_cli.output import print_table
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from consumers.releases import ListedRelease
+    from consumers.training.metrics import OnStep
     from schemas.releases import Comparison, Live
     from schemas.runs import Range
+    from trainer.fit.finetune import Step
 
 index = typer.Typer(
-    help="The collection that searches use.", no_args_is_help=True, rich_markup_mode=None
+    help="Manage the collection that searches use.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 def show(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Everything as JSON, for programs.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """List releases, the gate's decisions, and what each release learned from.
+    """List releases with the gate's decisions and their training data.
 
     "change" is the difference from the parent's mean nDCG@10 over n held-out queries, "regression"
-    that over your own queries (RETRAIL_GATE_REGRESSION); the reason has their one-sided 95% bounds.
-    The lineage of the live release goes down to the offsets of its pairs.
+    the difference over your own queries (RETRAIL_GATE_REGRESSION); the reason gives one-sided 95%
+    bounds. The lineage of the live release lists the offsets of its pairs.
 
     \b
     Examples:
@@ -64,11 +68,11 @@ def show(
 
 
 def promote(
-    version: Annotated[int, typer.Argument(min=1, help="As `retrail releases` lists it.")],
+    version: Annotated[int, typer.Argument(min=1, help="A version of `retrail releases`.")],
 ) -> None:
-    """Make a release the one that serves.
+    """Make a release live.
 
-    The index worker builds its collection and swaps.
+    The index worker builds its collection, then switches searches to it.
 
     \b
     Example:
@@ -81,9 +85,9 @@ def promote(
 
 
 def rollback() -> None:
-    """Go back to the release before.
+    """Make the previous release live again.
 
-    The pairs of the run that made the one left are not trained on again.
+    The pairs of the run that trained the current release are quarantined.
 
     \b
     Example:
@@ -97,10 +101,10 @@ def rollback() -> None:
 
 @index.command()
 def rebuild() -> None:
-    """Build the live release's collection again, beside the one that serves.
+    """Rebuild the live release's collection while the present one serves.
 
-    The index worker builds it with its settings (RETRAIL_INDEX_SEARCH), compares it with the
-    documents, and swaps it in when it is complete. Until then searches use the one before.
+    The index worker builds the new collection with its settings (RETRAIL_INDEX_SEARCH), compares it
+    with the documents, and switches searches to it when it is complete.
 
     \b
     Example:
@@ -112,63 +116,47 @@ def rebuild() -> None:
 
     name = request_rebuild(load())
     typer.echo(
-        f"The index worker builds {name}, and swaps it in as soon as it is complete. Searches go "
-        "on meanwhile."
+        f"The index worker builds {name} and switches searches to it when it is complete. Until "
+        "then searches use the present collection."
     )
 
 
 def _print_change(live: "Live") -> None:
     typer.echo(
-        f"Release {live.version} will serve ({live.why}). The index worker swaps once its "
-        "collection is complete."
+        f"Release {live.version} will serve ({live.why}) when the index worker has built its "
+        "collection."
     )
 
 
 def _print_tables(found: "Sequence[ListedRelease]") -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    decisions = Table(title="Releases", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     columns = ["", "version", "parent", "made", "decision", "n", "nDCG@10", "change"]
     if regression := any(one.release.regression for one in found):
         columns.append("regression")
-    for name in columns:
-        decisions.add_column(name, no_wrap=True)
-    lineage = Table(
-        title="What the live release learned from",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("version", "run", "pairs", "replayed", "offsets"):
-        lineage.add_column(name, overflow="fold")
+    decisions, lineage = [], []
     for one in found:
         release, manifest = one.release, one.manifest
-        decisions.add_row(
-            one.state if one.state in ("live", "quarantined", "waiting") else "",
-            str(release.version),
-            str(release.parent or ""),
-            f"{release.created_at:%Y-%m-%d}",
-            release.decision,
-            *_figures(release.held_out),
-            *([_figures(release.regression)[-1]] if regression else []),
+        decisions.append(
+            (
+                one.state if one.state in ("live", "quarantined", "waiting") else "",
+                str(release.version),
+                str(release.parent or ""),
+                f"{release.created_at:%Y-%m-%d}",
+                release.decision,
+                *_figures(release.held_out),
+                *([_figures(release.regression)[-1]] if regression else []),
+            )
         )
         if manifest is not None and one.state in ("live", "lineage"):
-            lineage.add_row(
-                str(release.version),
-                manifest.run_id[:12],
-                f"{manifest.pairs:,}",
-                f"{manifest.replayed:,}",
-                _offsets(manifest.ranges),
-            )
-    console.print(decisions)
+            counts = (f"{manifest.pairs:,}", f"{manifest.replayed:,}")
+            offsets = _offsets(manifest.ranges)
+            lineage.append((str(release.version), manifest.run_id[:12], *counts, offsets))
+    print_table(columns, decisions, "Releases")
     for one in found:
         typer.echo(f"{one.release.version}: {one.release.reason}")
     typer.echo()
-    if lineage.row_count:
-        console.print(lineage)
+    if lineage:
+        columns = ["version", "run", "pairs", "replayed", "offsets"]
+        print_table(columns, lineage, "Training data of the live release")
 
 
 def _figures(found: "Comparison | None") -> tuple[str, str, str]:
@@ -184,3 +172,158 @@ def _offsets(ranges: "Iterable[Range]") -> str:
     return ", ".join(
         f"{span.topic}[{span.partition}] {span.start:,} to {span.end - 1:,}" for span in ranges
     )
+
+
+ROUNDING = 0.999
+"""Cosine similarity above which two models differ by rounding only (that of bfloat16)."""
+
+SHOWN = 5
+"""How many documents or pairs are listed for each kind of difference."""
+
+
+def train(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            # torchrun rejects --run as an ambiguous prefix of its own options.
+            "--run-id",
+            metavar="ID",
+            help="Repeat this run from its frozen training file; nothing is released.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="With --run: select its training file again from the topics and compare; nothing "
+            "is trained.",
+        ),
+    ] = False,
+) -> None:
+    """Train on the new pairs now.
+
+    Unlike `retrail worker train`, this command does not wait for enough pairs. The new model is
+    evaluated on held-out queries and goes live if it passes the gate. A running train worker
+    continues afterwards.
+
+    --run repeats an earlier run. On the machine that trained it, the model is identical, file by
+    file; exit status 1: it differs. Under torchrun several processes, on one GPU each or on CPUs,
+    train together with all negatives of the batch. They add in another order than one process, so
+    the model may differ by rounding, which is reported.
+
+    --run with --verify selects the training file again from the topics, by the offsets and rules of
+    the manifest, with the present documents; exit status 1: it differs. The differences are listed.
+    Documents that changed or were deleted since are expected differences.
+
+    \b
+    Examples:
+      retrail train
+      retrail train --run 3f2a
+      retrail train --run 3f2a --verify
+      torchrun --nproc-per-node 2 -m retrail_cli train --run-id 3f2a
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and (verify or run is None):
+        raise typer.BadParameter(
+            "torchrun is for repeating a run: add --run-id ID, without --verify"
+        )
+    if verify and run is None:
+        raise typer.BadParameter("needs a run: --run ID", param_hint="--verify")
+    if run is not None:
+        (_verify if verify else _reproduce)(run)
+        return
+    from consumers.training.worker import train_now
+    from schemas.settings import load
+
+    settings = load()
+    with _progress() as on_step:
+        release = train_now(settings, on_step=on_step)
+    if release is None:
+        typer.echo("No new release: there was nothing new to learn from.")
+        return
+    typer.echo(f"Release {release.version}: {release.decision} ({release.reason}).")
+
+
+def _reproduce(run: str) -> None:
+    from consumers.training.reproduce import reproduce
+    from schemas.settings import load
+    from trainer.fit.processes import joined
+
+    settings = load()
+    with joined() as processes:
+        if processes.first:
+            with _progress() as on_step:
+                found = reproduce(settings, run, on_step=on_step, processes=processes)
+        else:
+            found = reproduce(settings, run, processes=processes)
+    if found is None:
+        return
+    version = found.released.version
+    typer.echo(f"The model is in {found.folder}.")
+    if found.equal:
+        typer.echo(f"It equals release {version}: the digests are the same.")
+        return
+    if processes.size > 1 and found.similarity > ROUNDING:
+        typer.echo(
+            f"It matches release {version} within rounding (min cosine {found.similarity:.6f}): "
+            f"{processes.size} processes sum in another order than one."
+        )
+        return
+    typer.echo(
+        f"It differs from release {version}: its digest is {found.digest}, the released one's "
+        f"{found.released.model.digest} (min cosine {found.similarity:.6f}). Another machine, "
+        "version of torch or number of threads gives other weights."
+    )
+    raise typer.Exit(1)
+
+
+def _verify(run: str) -> None:
+    from consumers.training.reproduce import EXPECTED, verify
+    from retrail_cli.output import bar
+    from schemas.settings import load
+
+    settings = load()
+    with bar("reading") as advance:
+        found = verify(
+            settings, run, progress=lambda topic, count: advance(count, f"reading {topic}")
+        )
+    manifest = found.manifest
+    file = f"The training file of run {manifest.run_id} (release {manifest.version}, "
+    file += f"{manifest.training_file.examples:,} examples)"
+    if found.equal:
+        typer.echo(f"{file} equals what the topics give, byte for byte.")
+        return
+    typer.echo(f"{file} differs from what the topics give now:")
+    for kind, subjects in found.differences.items():
+        more = ", …" if len(subjects) > SHOWN else ""
+        typer.echo(f"  {kind}: {len(subjects):,} ({', '.join(subjects[:SHOWN])}{more})")
+    if set(found.differences) <= EXPECTED:
+        typer.echo(
+            "Documents live on after a run. It can be repeated all the same: the frozen file holds "
+            "the texts that it was trained on."
+        )
+    else:
+        typer.echo(
+            "Documents that changed do not explain all of it: a topic lost records or was "
+            "recreated, a reported outcome was replaced, or other code made the file."
+        )
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> "Iterator[OnStep]":
+    """A bar of steps, loss and speed, below the log."""
+    from retrail_cli.output import bar
+    from retrail_runtime.process import configure
+
+    with bar("training") as advance:
+        # Inside, so that its lines appear above the bar.
+        configure("INFO")
+
+        def on_step(step: "Step") -> None:
+            last = step.step == step.steps
+            doing = "last step done" if last else "training"
+            speed = f"{step.pairs_per_second:.0f} pairs/s"
+            advance(1, f"{doing}, loss {step.loss:.3f}, {speed}", step.steps)
+
+        yield on_step

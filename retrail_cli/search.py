@@ -19,14 +19,14 @@ Transport = Literal["stdio", "streamable-http"]
 HOST = typer.Option(help="Address to listen on.")
 PORT = typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
 WITHOUT_TOKEN = typer.Option(
-    "--without-token", help="Serve beyond this machine without RETRAIL_SERVE_TOKEN."
+    "--without-token", help="Allow remote requests without RETRAIL_SERVE_TOKEN."
 )
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str, typer.Argument(help="The query.")],
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="The hits as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Search the live index, as agents do.
 
@@ -66,15 +66,15 @@ def serve(
     port: Annotated[int, PORT] = 8080,
     without_token: Annotated[bool, WITHOUT_TOKEN] = False,
 ) -> None:
-    """Serve search over HTTP, and publish what agents do with it.
+    """Serve search over HTTP and publish the callers' trajectories.
 
     Agents search (POST /v1/search) and open documents (GET /v1/documents/ID); the server publishes
-    each step as a trajectory event, so agents behind it need no client. The answers carry the
-    header Retrail-Trajectory; send it with the next call of the same task. The API is described at
-    /docs and /openapi.json; /healthz, /readyz and /metrics are for operators.
+    each step as a trajectory event, so agents need no client. Responses have the header
+    Retrail-Trajectory; send it with the next request of the same task. /docs and /openapi.json
+    describe the API; /healthz, /readyz and /metrics are for operators.
 
-    Beyond the loopback every request must carry RETRAIL_SERVE_TOKEN ("Authorization: Bearer …").
-    Several servers need a balancer that keeps a trajectory on one of them, by that header.
+    Beyond the loopback interface every request needs RETRAIL_SERVE_TOKEN ("Authorization: Bearer
+    …"). Several servers need a load balancer with sticky sessions by Retrail-Trajectory.
 
     \b
     Examples:
@@ -96,10 +96,10 @@ def mcp(
     port: Annotated[int, PORT] = 8081,
     without_token: Annotated[bool, WITHOUT_TOKEN] = False,
 ) -> None:
-    """Give agents the tools search and open_document (Model Context Protocol).
+    """Serve the tools search and open_document over the Model Context Protocol.
 
-    The server publishes what an agent does as trajectory events; a session is a trajectory. With
-    streamable-http it listens at /mcp, under RETRAIL_SERVE_TOKEN as `retrail serve` does.
+    The server publishes each call as a trajectory event; a session is a trajectory. With
+    streamable-http it listens at /mcp and requires RETRAIL_SERVE_TOKEN as `retrail serve` does.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def mcp(
       retrail mcp --transport streamable-http --port 8081
 
     \b
-    As an entry of a client's configuration:
+    In the configuration of a client:
       {"mcpServers": {"search": {"command": "retrail", "args": ["mcp"],
                                  "env": {"RETRAIL_ENV_FILE": "/path/to/retrail.env"}}}}
     """

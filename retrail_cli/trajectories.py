@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -22,44 +23,46 @@ if TYPE_CHECKING:
 
 STANDARD_OUTPUT = Path("-")
 SHOWN = 20
-"""Problems that are printed; more are only counted."""
+"""How many problems are printed; more are only counted."""
 
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        help="Files of JSON or JSON Lines, also compressed by gzip or Zstandard; or folders of "
-        "*.json, *.jsonl and *.ndjson files, also deep in them."
+        help="JSON or JSON Lines files, optionally compressed with gzip or Zstandard; or folders, "
+        "which are searched recursively for *.json, *.jsonl and *.ndjson files."
     ),
 ]
 Format = Annotated[
     str,
     typer.Option(
         "--format",
-        help="events, lrat, openai, anthropic, react, atif, or one that a package adds; auto: each "
-        "file's content decides. See docs/import.md.",
+        help="events, lrat, openai, anthropic, react, atif, or the name of an installed reader; "
+        "auto: recognise each file by its content. See docs/import.md.",
     ),
 ]
 Tools = Annotated[
     Path | None,
     typer.Option(
-        "--tools", help="TOML: which tools search and open. See docs/import.md.", show_default=False
+        "--tools",
+        help="TOML file that maps tool names to searches and opens. See docs/import.md.",
+        show_default=False,
     ),
 ]
 DocumentsPath = Annotated[
     Path | None,
     typer.Option(
         "--documents",
-        help="What `retrail documents load` takes: ids of hits are looked up there.",
+        help="Documents, as for `retrail documents load`, to resolve the ids of hits.",
         show_default=False,
     ),
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Read everything first; do nothing if a trajectory is broken."),
+    typer.Option("--strict", help="Read everything first; do nothing if a trajectory is invalid."),
 ]
 ReportPath = Annotated[
     Path | None,
-    typer.Option("--report", help="Write the report here, as JSON.", show_default=False),
+    typer.Option("--report", help="Write the report to this file, as JSON.", show_default=False),
 ]
 
 
@@ -71,63 +74,69 @@ def publish(
     strict: Strict = False,
     report: ReportPath = None,
 ) -> None:
-    """Publish trajectories in files.
+    """Publish trajectories from files to Kafka.
 
-    The command ends when Kafka has acknowledged every event. Ids follow from the trajectories, so
-    publishing them twice changes nothing.
+    Exits when Kafka has acknowledged every event. Ids are derived from the trajectories, so
+    publishing a file twice has no effect.
 
     \b
-    Exit status: 1 if a trajectory could not be read, or not to its end (the others are published);
-    3 if the figures say that the files were probably misunderstood.
+    Exit status: 1 if a trajectory could not be read to its end (all others are published);
+    3 if the counts suggest that the files were misread.
 
     \b
     Examples:
       retrail publish trajectories/
       retrail publish logs/ --format openai --tools tools.toml --report report.json
     """
-    from retrail_cli.output import bar
     from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load
     from schemas.topics import Topics
-    from streams.importing.files import files_of
 
     settings = load()
-    size = sum(path.stat().st_size for path in files_of(paths))
     topics = Topics.of(settings)
     require_broker(settings, [topics.trajectory_events, topics.documents])
     known = _on_topic(settings) if documents is None else _in_files(documents)
+    importing = partial(_importing, paths, file_format, tools, known)
+
+    def records(importer: "Importer") -> Iterator["Outgoing"]:
+        for part in importer.read(paths):
+            yield from _records(part, importer)
+
     if strict:
-        with bar("checking", size) as advance:
-            checked = _importer(file_format, tools, known, advance, strict=True)
-            for part in checked.read(paths):
-                for _ in _records(part, checked):
-                    pass
-    with bar("publishing", size) as advance:
-        importer = _importer(file_format, tools, known, advance)
-        records = (record for part in importer.read(paths) for record in _records(part, importer))
-        sent = send_all(producer(settings), topics.trajectory_events, records)
+        with importing("checking", strict=True) as importer:
+            for _ in records(importer):
+                pass
+    with importing("publishing") as importer:
+        sent = send_all(producer(settings), topics.trajectory_events, records(importer))
     typer.echo(
         f"{counted(sent, 'event is', 'events are')} on {topics.trajectory_events}.", err=True
     )
     _finish(importer.report, report)
 
 
-def _importer(
+@contextmanager
+def _importing(
+    paths: list[Path],
     file_format: str,
     tools: Path | None,
     documents: "Documents | None",
-    on_bytes: Callable[[int], object],
+    doing: str,
     *,
     strict: bool = False,
-) -> "Importer":
+) -> Iterator["Importer"]:
+    """An importer with a progress bar in bytes."""
+    from retrail_cli.output import bar
+    from streams.importing.files import files_of
     from streams.importing.importer import Importer
     from streams.importing.tools import ToolMap
 
-    return Importer(file_format, ToolMap.load(tools), documents, strict, on_bytes)
+    size = sum(path.stat().st_size for path in files_of(paths))
+    with bar(doing, size) as advance:
+        yield Importer(file_format, ToolMap.load(tools), documents, strict, advance)
 
 
 def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
-    """Records of a trajectory's events, up to the first that the topic does not take."""
+    """Records of a trajectory's events, up to the first that is too large for the topic."""
     from retrail_runtime.kafka import Outgoing
     from schemas.events import cloudevents, parse
     from schemas.topics import MAX_EVENT_BYTES
@@ -149,7 +158,7 @@ def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
 
 
 def _on_topic(settings: "Settings") -> "Documents | None":
-    """The documents on the topic; nothing if there are none yet."""
+    """The documents on the topic; ``None`` if it is empty."""
     from retrail_cli.output import bar
     from retrail_runtime.kafka import read_to_end
     from schemas import documents
@@ -219,17 +228,16 @@ def mine(
     judge: Annotated[
         JudgeName | None,
         typer.Option(
-            help="local: a classifier on this machine, no LLM; llm: an OpenAI-compatible "
-            "server; none: every browsed document counts as relevant.  [default: RETRAIL_JUDGE, "
-            "else local]",
+            help="local: a classifier on this machine, no LLM; llm: an OpenAI-compatible server; "
+            "none: every browsed document is relevant.  [default: RETRAIL_JUDGE, else local]",
             show_default=False,
         ),
     ] = None,
     profile: Annotated[
         ProfileName | None,
         typer.Option(
-            help="reference: what the published code of LRAT does; paper: what its paper says.  "
-            "[default: RETRAIL_PROFILE, else reference]",
+            help="reference: LRAT's published code; paper: its paper.  [default: RETRAIL_PROFILE, "
+            "else reference]",
             show_default=False,
         ),
     ] = None,
@@ -238,27 +246,24 @@ def mine(
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="Its model.", show_default=False)] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file, or - for standard output.")
+        Path, typer.Option("--output", "-o", help="File to write; -: standard output.")
     ] = STANDARD_OUTPUT,
 ) -> None:
-    """Mine labelled pairs from files.
+    """Mine labelled pairs from files, without Kafka.
 
-    No broker is needed. Every line of the output is a pair as on labelled-pairs: the same pairs,
-    with the same ids, as the workers make of the same trajectories. The file appears when it is
-    complete.
+    The output is JSON Lines, in the format of labelled-pairs: the same pairs, with the same ids, as
+    the workers mine from the same trajectories. The file is written when it is complete.
 
     \b
-    Exit status: 1 if a trajectory could not be read, or not to its end (the others are mined);
-    3 if the figures say that the files were probably misunderstood.
+    Exit status: 1 if a trajectory could not be read to its end (all others are mined);
+    3 if the counts suggest that the files were misread.
 
     \b
     Examples:
       retrail mine trajectories/ --judge none --output pairs.jsonl
       retrail mine a.json --judge llm --judge-url http://127.0.0.1:8000/v1 --judge-model qwen3
     """
-    from retrail_cli.output import bar
     from schemas.settings import load
-    from streams.importing.files import files_of
     from streams.importing.offline import mine as mined
 
     chosen = {
@@ -268,15 +273,14 @@ def mine(
         "judge_model": judge_model,
     }
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
-    size = sum(path.stat().st_size for path in files_of(paths))
     known = None if documents is None else _in_files(documents)
+    importing = partial(_importing, paths, file_format, tools, known)
     if strict:
-        with bar("checking", size) as advance:
-            for _ in _importer(file_format, tools, known, advance, strict=True).read(paths):
+        with importing("checking", strict=True) as importer:
+            for _ in importer.read(paths):
                 pass
     verdicts: Counter[str] = Counter()
-    with _written(output) as lines, bar("mining", size) as advance:
-        importer = _importer(file_format, tools, known, advance)
+    with _written(output) as lines, importing("mining") as importer:
         for pair in mined(importer.read(paths), settings):
             lines.write(pair.to_json() + b"\n")
             verdicts[pair.verdict] += 1
@@ -292,7 +296,7 @@ def mine(
 
 @contextmanager
 def _written(output: Path) -> Iterator[BinaryIO]:
-    """A file that is replaced once all is written; or standard output."""
+    """A file that is replaced when everything is written; or standard output."""
     from retrail_runtime.files import atomic_file
     from schemas.errors import InputError
 

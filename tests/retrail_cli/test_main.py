@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from retrail_cli import app as app_module
-from retrail_cli import main, worker
+from retrail_cli import main, stack
 from schemas.errors import RestartRequiredError
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_a_setting_that_cannot_be_used_is_named(
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("role", worker.MODULES)
+@pytest.mark.parametrize("role", stack.MODULES)
 def test_a_worker_that_cannot_go_on_is_status_75(
     role: str, retrail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_worker_that_cannot_go_on_is_status_75(
             raise RestartRequiredError(f"the {settings.revision} worker lost its assignment")
 
     def import_module(name: str) -> type[Module]:
-        assert name == worker.MODULES[role]
+        assert name == stack.MODULES[role]
         return Module
 
     monkeypatch.setenv("RETRAIL_REVISION", role)
@@ -128,7 +128,7 @@ def test_a_worker_that_cannot_go_on_is_status_75(
 
 
 def test_every_worker_module_is_there() -> None:
-    for module in worker.MODULES.values():
+    for module in stack.MODULES.values():
         path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
         assert "def run(settings: Settings) -> None:" in path.read_text()
 

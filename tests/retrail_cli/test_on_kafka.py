@@ -88,9 +88,19 @@ def test_pairs_are_shown_once_and_what_is_no_pair_is_named(
     assert "is not a pair" in done.err
     assert done.status == 0
     assert len(retrail("pairs", "--jsonl", "--repeats").out.splitlines()) == 3
-    table = retrail("pairs").out
-    assert "when was it built" in table
-    assert f"2 pairs on {topic}: 1 relevant, 1 irrelevant." in table
+    shown = retrail("pairs").out.splitlines()
+    assert shown[:3] == [
+        "when was it built",
+        "  relevant d2",
+        "  rank 2, 1 negative (0 rejected), agent a m",
+    ]
+    assert max(map(len, shown)) <= 80
+    assert shown[-1] == f"2 pairs on {topic}: 1 relevant, 1 irrelevant."
+    other = a_pair("2" * 32, trajectory_id="u", agent={"name": "b", "model": "n"})
+    consumers_kafka.send_all(producer, topic, [(b"u", other)])
+    for option, value in (("--trajectory", "u"), ("--agent", "b"), ("--agent", "n")):
+        assert retrail("pairs", option, value, "--jsonl").out.encode() == other + b"\n"
+    assert len(retrail("pairs", "--limit", 1).out.splitlines()) == 4
 
 
 def test_documents_are_loaded_and_bad_ones_named(
@@ -171,7 +181,10 @@ def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: 
     assert "1 records were sent back" in retrail("dlq", "replay", f"{place}:1").out
     everything = retrail("dlq", "replay", "--all")
     assert "2 records were sent back" in everything.out
-    assert f"without their value, and not sent: {topics.trajectory_events} 0:2" in everything.err
+    assert (
+        f"Not sent, because their values were not kept: {topics.trajectory_events} 0:2"
+        in everything.err
+    )
     back = records(installation, topics.trajectory_events)
     assert sorted((r.value or b"", r.key, r.headers) for r in back) == sorted(
         (value, b"t", (("ce_id", b"e1"),)) for value in (originals[1], originals[0], originals[1])

@@ -1,4 +1,4 @@
-"""``retrail dlq``."""
+"""``retrail pairs`` and ``retrail dlq``: what is on the topics of pairs and dead letters."""
 
 import sys
 from collections import Counter, deque
@@ -8,15 +8,92 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrail_cli.output import print_table
+from retrail_cli.output import counted, print_table
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Record
     from schemas.base import DeadLetter
+    from schemas.pairs import LabelledPair
     from schemas.settings import Settings
 
-app = typer.Typer(
-    help="Dead letters, as they came: records that could not be read.",
+
+def pairs(
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per line.")] = False,
+    repeats: Annotated[
+        bool, typer.Option(help="Include later records with the pair_id of an earlier one.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=0, help="How many to show, newest last.")] = 20,
+    agent: Annotated[
+        str | None, typer.Option(help="Only pairs of this agent or model.", show_default=False)
+    ] = None,
+    trajectory: Annotated[
+        str | None, typer.Option(help="Only pairs of this trajectory.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the pairs mined so far.
+
+    Reads labelled-pairs to its present end and exits. --jsonl prints all of them, without --limit.
+
+    \b
+    Examples:
+      retrail pairs --agent my-agent
+      retrail pairs --jsonl > pairs.jsonl
+    """
+    from schemas.settings import load
+    from schemas.topics import Topics
+
+    settings = load()
+    verdicts: Counter[str] = Counter()
+    newest: deque[LabelledPair] = deque(maxlen=limit)
+    for value, pair in _pairs(settings, repeats):
+        if agent not in (None, pair.agent.name, pair.agent.model):
+            continue
+        if trajectory not in (None, pair.trajectory_id):
+            continue
+        verdicts[pair.verdict] += 1
+        newest.append(pair)
+        if jsonl:
+            sys.stdout.buffer.write(value + b"\n")
+    if jsonl:
+        sys.stdout.buffer.flush()
+        return
+    for pair in newest:
+        tokens = "" if pair.reasoning_tokens is None else f", {pair.reasoning_tokens} tokens"
+        typer.secho(pair.query, bold=True)
+        typer.echo(
+            f"  {pair.verdict} {pair.positive}\n  rank {pair.rank}, "
+            f"{counted(len(pair.negatives), 'negative', 'negatives')} ({pair.rejected} rejected)"
+            f"{tokens}, agent {pair.agent.name} {pair.agent.model}"
+        )
+    typer.echo(
+        f"{counted(verdicts.total(), 'pair', 'pairs')} on {Topics.of(settings).labelled_pairs}: "
+        f"{verdicts['relevant']:,} relevant, {verdicts['irrelevant']:,} irrelevant."
+    )
+
+
+def _pairs(settings: "Settings", repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
+    from retrail_runtime.kafka import read_to_end, require_broker
+    from schemas import pairs
+    from schemas.errors import InvalidRecordError
+    from schemas.topics import Topics
+
+    topic = Topics.of(settings).labelled_pairs
+    require_broker(settings, [topic])
+    seen: set[str] = set()
+    for record in read_to_end(settings, topic):
+        try:
+            pair = pairs.decode(record.value)
+        except InvalidRecordError as error:
+            place = f"{topic} {record.partition}:{record.offset}"
+            typer.echo(f"{place} is not a pair and was skipped: {error}", err=True)
+            continue
+        if repeats or pair.pair_id not in seen:
+            seen.add(pair.pair_id)
+            yield record.value or b"", pair
+
+
+dlq = typer.Typer(
+    help="Dead letters: records that could not be read, with their original bytes.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -30,13 +107,13 @@ ReasonOption = Annotated[
 ]
 
 
-@app.command("list")
+@dlq.command("list")
 def list_letters(
     queue: QueueOption = "events",
     reason: ReasonOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show, newest last.")] = 50,
 ) -> None:
-    """Show dead letters, and how many there are of each reason.
+    """List dead letters, and count them by reason.
 
     \b
     Examples:
@@ -69,7 +146,7 @@ def list_letters(
     typer.echo(", ".join(f"{count:,} {name}" for name, count in reasons.most_common()))
 
 
-@app.command()
+@dlq.command()
 def show(
     place: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `retrail dlq list` shows it.")],
     queue: QueueOption = "events",
@@ -91,10 +168,10 @@ def show(
             sys.stdout.buffer.write(record.value or b"")
             sys.stdout.buffer.flush()
             return
-    raise InputError(f"There is no dead letter {place}. `retrail dlq list` shows which there are.")
+    raise InputError(f"There is no dead letter {place}; see `retrail dlq list`.")
 
 
-@app.command()
+@dlq.command()
 def replay(
     places: Annotated[
         list[str] | None, typer.Argument(help="PARTITION:OFFSET of each.", show_default=False)
@@ -109,11 +186,10 @@ def replay(
     return to the dead letter queue; fix them first (`retrail dlq show 2:17 > event.json`) and
     publish the result (`retrail publish event.json --format events`, or `retrail documents load`).
 
-    Dead letters stay in the queue. A replayed event is appended to the topic: it counts while its
-    trajectory is open, or if it is the seq 0 that opens one. An event of a closed trajectory counts
-    only in a new revision (RETRAIL_REVISION) whose miner waits long enough:
-    RETRAIL_MINE_GAP_SECONDS, _IDLE_SECONDS and _MAX_AGE_SECONDS must cover the time from the
-    trajectory to the replay.
+    Dead letters stay in the queue. A replayed event is appended to the topic. The miner uses it if
+    its trajectory is open, or if it opens one (seq 0). To use events of closed trajectories, start
+    a new revision (RETRAIL_REVISION) whose RETRAIL_MINE_GAP_SECONDS, _IDLE_SECONDS and
+    _MAX_AGE_SECONDS cover the time from the trajectory to the replay.
 
     \b
     Examples:
@@ -132,7 +208,7 @@ def replay(
     settings = load()
     if wanted and (absent := wanted - {_place(record) for record, _ in _letters(settings, queue)}):
         raise InputError(f"There are no dead letters {', '.join(sorted(absent))}.")
-    bodiless = []
+    without_value = []
 
     def chosen() -> Iterator[Outgoing]:
         for record, letter in _letters(settings, queue):
@@ -142,31 +218,31 @@ def replay(
                 headers = original_headers(record.headers)
                 yield Outgoing(record.key, record.value, headers)
             else:
-                bodiless.append(f"{letter.topic} {letter.partition}:{letter.offset}")
+                without_value.append(f"{letter.topic} {letter.partition}:{letter.offset}")
 
     topics = Topics.of(settings)
     topic = topics.trajectory_events if queue == "events" else topics.documents
     sent = send_all(producer(settings), topic, chosen())
     typer.echo(f"{sent:,} records were sent back to {topic}.")
-    if bodiless:
+    if without_value:
         typer.echo(
-            f"Dead-lettered without their value, and not sent: {', '.join(bodiless)}.", err=True
+            f"Not sent, because their values were not kept: {', '.join(without_value)}.", err=True
         )
 
 
-@app.command()
+@dlq.command()
 def skip(
-    topic: Annotated[str, typer.Argument(help="As the worker's error names it.")],
-    partition: Annotated[int, typer.Argument(min=0, help="Of that topic.")],
+    topic: Annotated[str, typer.Argument(help="The topic in the error.")],
+    partition: Annotated[int, typer.Argument(min=0, help="Its partition.")],
     offset: Annotated[int, typer.Argument(min=0, help="First offset that cannot be decoded.")],
 ) -> None:
-    """Pass over a batch that cannot be decoded, and put that on record.
+    """Skip a batch that cannot be decoded, and record that.
 
     A worker or command stops at a batch with a wrong checksum or an unknown format; its error names
     topic, partition and offset. Restore the partition from a replica or a copy if you can.
     Otherwise this command writes a dead letter with reason "skipped", and whatever cannot decode
-    the batch at that offset passes over it when it is started again. The records of the batch are
-    lost. A record that can be decoded is never passed over.
+    the batch at that offset continues after it when it is restarted. The records of the batch are
+    lost. A record that can be decoded is never skipped.
 
     \b
     Example:
@@ -185,12 +261,12 @@ def skip(
     count = require_broker(settings, [topic, topics.trajectory_events_dlq])[topic]
     if partition >= count:
         raise InputError(f"{topic} has partitions 0 to {count - 1}.")
-    message = "passed over with `retrail dlq skip`"
+    message = "skipped with `retrail dlq skip`"
     letter = DeadLetter(topic, partition, offset, "operator", SKIPPED, message=message)
     publish_and_wait(
         producer(settings), topics.trajectory_events_dlq, value=b"", headers=letter.headers()
     )
-    typer.echo(f"Workers that cannot decode {topic} {partition}:{offset} pass over its batch.")
+    typer.echo(f"Workers that cannot decode {topic} {partition}:{offset} skip its batch.")
 
 
 def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "DeadLetter"]]:
