@@ -25,7 +25,7 @@ from retrail.errors import (
     ServeError,
 )
 from retrail.publisher import Publisher
-from retrail.stats import LostEvent, Stats
+from retrail.reporting import LostEvent, Stats
 from retrail.trajectory import Trajectory
 
 __version__ = "0.1.0"

@@ -20,8 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from retrail.config import FIXED, Limits, Timeout
 from retrail.errors import ClosedError, DeliveryError, PublishError, QueueFullError
-from retrail.logging import LibrdkafkaLog, RateLimitedLog
-from retrail.stats import LostEvent, Stats
+from retrail.reporting import LibrdkafkaLog, LostEvent, RateLimitedLog, Stats
 from retrail.wire import MAX_EVENT_BYTES, Record
 
 POLL_SECONDS = 0.1

@@ -13,9 +13,8 @@ from retrail import config, wire
 from retrail.config import DEFAULT_LIMITS, DEFAULT_TIMEOUT, Limits, Timeout
 from retrail.errors import ConfigurationError, DeliveryError, InvalidEventError
 from retrail.outbox import Outbox
-from retrail.stats import LostEvent, Stats
-from retrail.texts import TextPolicy
-from retrail.trajectory import TextPolicies, Trajectory
+from retrail.reporting import LostEvent, Stats
+from retrail.trajectory import TextPolicies, TextPolicy, Trajectory
 
 
 class Publisher:

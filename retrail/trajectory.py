@@ -1,6 +1,7 @@
-"""A trajectory as the agent sees it: steps in, numbered events out."""
+"""A trajectory: steps of an agent in, numbered events out."""
 
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable
@@ -12,7 +13,55 @@ from typing import Literal, Self
 from retrail import wire
 from retrail.errors import ClosedError, InvalidEventError, PublishError
 from retrail.outbox import Outbox
-from retrail.texts import Redacted, TextPolicy, count_tokens, redact
+
+TextPolicy = Literal["send", "withhold"] | Callable[[str], str | None]
+"""``"send"``, ``"withhold"``, or a function that redacts a text (``None``: withhold it)."""
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def count_tokens(text: str) -> int:
+    """Number of runs of word characters and single other marks: the rule of ``schemas.tokens``.
+
+    The client imports nothing else of Retrail, so the rule is written here again.
+
+    >>> count_tokens("It doesn't help.")
+    6
+    """
+    return sum(1 for _ in _TOKEN.finditer(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """The text to send; ``changed``: it differs from the agent's.
+
+    ``failure`` is the class of the hook's exception; the message, which may quote the text, is
+    dropped.
+    """
+
+    text: str | None
+    changed: bool
+    failure: str | None = None
+
+
+def redact(text: str, policy: TextPolicy) -> Redacted:
+    """Apply a policy to a text; a hook that fails withholds it.
+
+    >>> redact("my name is Ann", lambda text: text.replace("Ann", "…")).text
+    'my name is …'
+    """
+    if policy == "send":
+        return Redacted(text, changed=False)
+    if not callable(policy):
+        return Redacted(None, changed=True)
+    try:
+        result = policy(text)
+    except Exception as error:
+        return Redacted(None, changed=True, failure=type(error).__name__)
+    if result is not None and not isinstance(result, str):
+        return Redacted(None, changed=True, failure=f"returned {type(result).__name__}")
+    return Redacted(result, changed=result != text)
+
 
 Step = tuple[str, wire.Data | None]
 """Type and data of an event; no data if the arguments made none."""
@@ -20,7 +69,7 @@ Step = tuple[str, wire.Data | None]
 
 @dataclass(frozen=True, slots=True)
 class TextPolicies:
-    """What leaves the process of an agent's texts."""
+    """Which of an agent's texts leave the process."""
 
     reasoning: TextPolicy
     answer: TextPolicy
@@ -34,13 +83,13 @@ class Trajectory:
     ``unknown`` unless :meth:`end` was called; an exception that leaves the block ends it too, and
     propagates. In an asyncio agent write ``async with`` or ``with``: neither waits for the broker.
 
-    Methods may be called from several threads. The events are numbered in the order of the calls,
-    and a reasoning is about a browse only if that was the call right before.
+    Methods may be called from several threads. Events are numbered in the order of the calls; a
+    reasoning is about a browse only if that was the previous call.
 
     **Rejected events still consume a sequence number**, so the gap is visible downstream: the
     trajectory's pairs are flagged with it. If the first event is rejected, so are all others: a
-    trajectory without a start cannot be mined. With ``on_error="raise"`` a call that raised may be
-    repeated with the same arguments; it then takes the number it had, and leaves no gap.
+    trajectory without a start cannot be mined. With ``on_error="raise"`` a failed call may be
+    repeated with the same arguments; it then gets the same number and leaves no gap.
 
     A trajectory belongs to the process that opened it. In a forked child its calls are rejected,
     and leaving the block there sends nothing.
@@ -97,16 +146,16 @@ class Trajectory:
     def search(
         self, query: str, hits: Iterable[object], *, retriever_version: int | None = None
     ) -> None:
-        """One query and the hits that the agent saw, best first.
+        """One query and its hits, best first.
 
         A tool that runs several queries publishes several searches.
 
         Args:
-            query: as it was sent to the retriever.
+            query: as sent to the retriever; not blank.
             hits: document ids, pairs (document id, score), or mappings or objects with ``doc_id``
-                and, if they like, ``rank`` and ``score``. Ranks are 1, 2, … unless given.
-            retriever_version: version of the retriever that answered, if the agent knows it; it
-                stays in force for the events that follow.
+                and optionally ``rank`` and ``score``. Ranks are 1, 2, … unless given.
+            retriever_version: version of the retriever that answered, if known; it also applies
+                to the following events.
 
         Example:
             >>> trajectory.search("bridge 1965", [("d7", 0.81), ("d2", 0.78)])  # doctest: +SKIP
@@ -136,13 +185,13 @@ class Trajectory:
         tokens: int | None = None,
         verdict: Literal["relevant", "irrelevant"] | None = None,
     ) -> None:
-        """What the agent thought; right after a browse it is about that document.
+        """A reasoning of the agent; right after a browse it is about that document.
 
         Args:
             text: the reasoning. The publisher's ``reasoning_text`` applies to it; if that changes
-                it, its length in tokens is sent, too.
-            tokens: length, if the agent knows it better (its own tokenizer) or gives no text.
-            verdict: whether the document helped, if the agent decides it; no judge is asked.
+                it, its length in tokens is sent as well.
+            tokens: length by the agent's own tokenizer, or without a text.
+            verdict: whether the document helped; it replaces the judge's.
 
         Example:
             >>> trajectory.reason("The page is about another bridge.")  # doctest: +SKIP
@@ -183,7 +232,7 @@ class Trajectory:
         self._publish("other", lambda: wire.other(name))
 
     def end(self, outcome: Literal["correct", "incorrect", "unknown"] = "unknown") -> None:
-        """The trajectory is over; nothing can follow.
+        """End the trajectory; no event can follow.
 
         Example:
             >>> trajectory.end("correct")  # doctest: +SKIP
@@ -258,12 +307,12 @@ class Trajectory:
         self._outbox.publish(attempt)
 
     def _number_of(self, step: Step) -> int:
-        """The next number, after that of a rejected step unless this repeats it."""
+        """The next number; that of a rejected step is skipped unless this step repeats it."""
         skips = self._to_repeat is not None and self._to_repeat != step
         return self._seq + 1 if skips else self._seq
 
     def _refuse(self, step: Step, error: Exception) -> None:
-        """Use up the number of a step that was not published; raise, or count it."""
+        """Skip the number of a step that was not published; raise, or count it."""
         seq = self._seq
         if not self._is_foreign():
             with self._lock:
@@ -289,8 +338,8 @@ class Trajectory:
             raise self._cannot_start
         if self._is_foreign():
             raise ClosedError(
-                f"Trajectory {self.id} was opened by process {self._pid} and is published from "
-                "there; open another one in a forked process."
+                f"Trajectory {self.id} belongs to process {self._pid}; open a new one in a forked "
+                "process."
             )
 
     def _require_open(self, seq: int) -> None:
@@ -298,6 +347,6 @@ class Trajectory:
             raise ClosedError(f"Trajectory {self.id} has ended; open a new one.")
         if seq > 0 and not self._opened:
             raise ClosedError(
-                f"The first event of trajectory {self.id} was rejected, so the others are too: "
-                "without its start it cannot be mined."
+                f"The first event of trajectory {self.id} was rejected, so all others are too: a "
+                "trajectory without a start cannot be mined."
             )

@@ -150,7 +150,7 @@ def search(query: object, hits: Iterable[object]) -> Data:
     {'doc_id': 'b', 'rank': 2, 'score': 0.5}
     """
     return {
-        "query": text_of("query", query),
+        "query": query_of(query),
         "hits": [hit_of(hit, rank) for rank, hit in enumerate(hits, start=1)],
     }
 
@@ -213,6 +213,14 @@ def end(outcome: object) -> Data:
 def other(name: object) -> Data:
     """A step that only ends a run of browses."""
     return {"name": text_of("name", name, longest=256)}
+
+
+def query_of(value: object) -> str:
+    """A query, with more than white space."""
+    query = text_of("query", value)
+    if not query.strip():
+        raise InvalidEventError("query is blank.")
+    return query
 
 
 def doc_id_of(value: object) -> str:

@@ -144,7 +144,10 @@ def _body(name: str, arguments: str | dict[str, Any]) -> dict[str, Any] | str:
         given = json.loads(arguments) if isinstance(arguments, str) else arguments
     except ValueError as error:
         return f"The arguments are not JSON: {error}"
-    return given if isinstance(given, dict) else "The arguments are not a JSON object."
+    if not isinstance(given, dict):
+        return "The arguments are not a JSON object."
+    query = given.get("query")
+    return "The query is blank." if isinstance(query, str) and not query.strip() else given
 
 
 def _content(answer: dict[str, Any]) -> str:

@@ -36,7 +36,11 @@ def call(name: str, required: dict[str, Any], **optional: Any) -> st.SearchStrat
 verdicts = st.sampled_from(["relevant", "irrelevant"])
 outcomes = st.sampled_from(["correct", "incorrect", "unknown"])
 calls = st.one_of(
-    call("search", {"query": texts, "hits": st.lists(hits)}, retriever_version=versions),
+    call(
+        "search",
+        {"query": texts.filter(str.strip), "hits": st.lists(hits)},
+        retriever_version=versions,
+    ),
     call("browse", {"doc_id": doc_ids}),
     call("reason", {}, text=texts, tokens=counts, verdict=verdicts),
     call("answer", {}, text=texts),

@@ -6,10 +6,10 @@ import inspect
 import pytest
 
 import retrail
-from retrail import config, logging, stats, texts, wire
+from retrail import config, reporting, trajectory, wire
 
 
-@pytest.mark.parametrize("module", [config, logging, stats, texts, wire])
+@pytest.mark.parametrize("module", [config, reporting, trajectory, wire])
 def test_examples_are_true(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0

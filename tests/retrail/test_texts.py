@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrail.texts import Redacted, count_tokens, redact
+from retrail.trajectory import Redacted, count_tokens, redact
 from schemas import events as contract
 
 SECRET = "Ann lives in Ulm"

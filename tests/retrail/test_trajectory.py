@@ -18,7 +18,7 @@ from retrail import (
     Timeout,
     Trajectory,
 )
-from retrail.texts import count_tokens
+from retrail.trajectory import count_tokens
 from tests.retrail.conftest import Cluster, FakeProducer, Made, Published
 
 

@@ -27,7 +27,9 @@ hits = st.one_of(
     ),
 )
 steps = st.one_of(
-    st.tuples(st.just("search"), st.builds(wire.search, any_text, st.lists(hits))),
+    st.tuples(
+        st.just("search"), st.builds(wire.search, any_text.filter(str.strip), st.lists(hits))
+    ),
     st.tuples(st.just("browse"), st.builds(wire.browse, doc_ids)),
     st.tuples(
         st.just("reasoning"),
@@ -167,3 +169,9 @@ def test_an_outcome_that_the_contract_refuses_is_refused(
 ) -> None:
     with pytest.raises(InvalidEventError):
         wire.outcome_report(trajectory_id, outcome, source=source, agent="me", report_id="r", at=AT)
+
+
+@pytest.mark.parametrize("query", ["", " ", "\n\t", "\u3000\u00a0"])
+def test_a_blank_query_is_refused(query: str) -> None:
+    with pytest.raises(InvalidEventError, match="query is blank"):
+        wire.search(query, ["d"])

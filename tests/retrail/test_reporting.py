@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from retrail.logging import RateLimitedLog
+from retrail.reporting import RateLimitedLog
 
 
 def test_one_line_of_a_kind_in_a_period_and_the_next_has_the_number(
