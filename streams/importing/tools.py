@@ -175,7 +175,10 @@ def at(value: Any, path: str) -> Any:
 
 def first(value: Any, paths: Names) -> Any:
     """The value at the first path that has one, or ``None``."""
-    return next((found for path in paths if (found := at(value, path)) is not None), None)
+    for path in paths:
+        if (found := at(value, path)) is not None:
+            return found
+    return None
 
 
 def texts(value: Any) -> list[str]:

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from schemas.errors import InvalidRecordError
 from streams.importing.readers import (
@@ -19,16 +20,14 @@ from streams.importing.readers import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(Struct, frozen=True):
     """A text or a thought of the agent."""
 
     text: str
     thought: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """A call of a tool; its result has the same id, or comes next in order."""
 
     call_id: str | None
@@ -36,8 +35,7 @@ class Use:
     arguments: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """The result of a call."""
 
     call_id: str | None

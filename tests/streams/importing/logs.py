@@ -44,12 +44,13 @@ def pairs_of(paths: list[Path], format: str, settings: Settings) -> Iterator[Lab
 
 
 def mined(path: Path, *, judge: str = "local", **options: Any) -> list[str]:
-    """The pairs of a file or folder: query, verdict and positive, negatives."""
-    pairs = mine(Importer(**options).read([path]), Settings(judge=judge))
-    return [
-        f"{pair.query} | {pair.verdict} {pair.positive} | {' '.join(pair.negatives)}"
-        for pair in pairs
-    ]
+    """The pairs of a file or folder as short strings."""
+    return [*map(short, mine(Importer(**options).read([path]), Settings(judge=judge)))]
+
+
+def short(pair: LabelledPair) -> str:
+    """Query, verdict and positive, negatives."""
+    return f"{pair.query} | {pair.verdict} {pair.positive} | {' '.join(pair.negatives)}"
 
 
 def shape(events: list[Event]) -> list[Any]:

@@ -95,21 +95,20 @@ def test_steps_become_events(tmp_path):
     assert (counts.ambiguous, counts.opens, counts.opens_unsearched) == (1, 2, 1)
 
 
+NEED_RUN = run(
+    thought(PLAN),
+    call("search", {"query": "harbour lamp year"}, listed("d1", "d2", "d3")),
+    call("get_document", {"docid": "d1"}, "Tides"),
+    thought(REJECTED),
+    call("search", {"query": ["harbour lamp lit"]}, listed("d4", "d2")),
+    call("visit", {"docid": "d2"}, "1871"),
+    thought(HELPED),
+    answer(),
+)
+
+
 def test_a_run_gives_its_pairs(tmp_path):
-    path = written(
-        tmp_path,
-        run(
-            thought(PLAN),
-            call("search", {"query": "harbour lamp year"}, listed("d1", "d2", "d3")),
-            call("get_document", {"docid": "d1"}, "Tides"),
-            thought(REJECTED),
-            call("search", {"query": ["harbour lamp lit"]}, listed("d4", "d2")),
-            call("visit", {"docid": "d2"}, "1871"),
-            thought(HELPED),
-            answer(),
-        ),
-    )
-    assert mined(path) == NEED
+    assert mined(written(tmp_path, NEED_RUN)) == NEED
 
 
 def test_a_browse_without_a_document_is_left_out_and_the_thought_after_it_is_about_nothing(
