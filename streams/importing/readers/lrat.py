@@ -77,6 +77,8 @@ def _step(step: Any) -> Step:
 
 
 def _text(output: Any) -> str:
+    if isinstance(output, str):
+        return output
     parts = output if isinstance(output, list) else [output]
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
     return " ".join(str(text) for text in texts if text is not None)
