@@ -68,7 +68,7 @@ def parts(
         documents: the documents that exist; ``None`` if they are not known.
     """
     writer = _Writer(tools, counts, documents)
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.sha256()
     number, fault, digested, steps = 1, "", 0, trajectory.steps
 
     def cut(end: int, *, ended: bool) -> Part:
@@ -76,7 +76,7 @@ def parts(
         if not trajectory.own_id:
             digest.update(_digestible(steps[digested:end]))
             digested = end
-        trajectory_id = _trajectory_id(trajectory, digest.hexdigest(), number)
+        trajectory_id = _trajectory_id(trajectory, digest.hexdigest()[:16], number)
         return _part(trajectory, trajectory_id, writer.cut(), ended=ended, fault=fault)
 
     position = 0
