@@ -182,5 +182,7 @@ def loads(text: bytes | str) -> Any:
         # Python's json module reads the NaN and lone surrogates that it may have written.
         found = json.loads(text, parse_constant=lambda _: None)
         return orjson.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    except UnicodeDecodeError as error:
+        return InvalidRecordError(f"is not UTF-8 (byte {error.start})")
     except (ValueError, RecursionError) as error:
         return InvalidRecordError(f"is not JSON: {error}")

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import InputError, InvalidRecordError
-from streams.events import Answer, Browse, Event, Reasoning, Search, encode, read_published
+from streams.events import Answer, Browse, End, Event, Reasoning, Search, encode, read_published
 from streams.importing.files import Record, files_of, records_of
 from streams.importing.hits import Documents
 from streams.importing.normalise import Part, parts
@@ -39,6 +39,9 @@ GROUP = "retrail.importers"
 
 SAMPLED = 50
 """Records of a file that are tried until one is surely of a format."""
+
+OPEN = 10_000
+"""Trajectories of a log of events whose hits are in memory; the oldest is dropped."""
 
 _ENVELOPE = {"type", "event_id", "trajectory_id", "agent"}
 
@@ -140,6 +143,7 @@ class Importer:
     def _events(self, counts: Counts, records: Iterable[Record]) -> Iterator[Part]:
         """Each event; after one that is invalid nothing of its trajectory follows."""
         broken = set[Any]()
+        shown = dict[str, set[str]]()
         for place, value in records:
             trajectory_id = value.get("trajectory_id") if isinstance(value, dict) else None
             if trajectory_id in broken:
@@ -153,19 +157,30 @@ class Importer:
                     broken.add(trajectory_id)
                 self.bad(place, str(error))
                 continue
-            _count(counts, event)
+            _count(counts, event, shown)
             yield Part([event], whole=False)
 
 
-def _count(counts: Counts, event: Event) -> None:
+def _count(counts: Counts, event: Event, shown: dict[str, set[str]]) -> None:
+    """Count an event; ``shown`` has the hits of trajectories that have not ended."""
     counts.trajectories += event.seq == 0
     counts.steps += 1
     match event:
         case Search():
             counts.searches += 1
             counts.hits += len(event.hits)
+            if event.trajectory_id not in shown and len(shown) >= OPEN:
+                del shown[next(iter(shown))]
+            shown.setdefault(event.trajectory_id, set()).update(hit.doc_id for hit in event.hits)
+            if not event.hits:
+                counts.example("search", f"{event.query!r} gave nothing")
         case Browse():
             counts.opens += 1
+            if event.doc_id not in shown.get(event.trajectory_id, ()):
+                counts.opens_unsearched += 1
+                counts.example("open", f"a browse of {event.doc_id!r}")
+        case End():
+            shown.pop(event.trajectory_id, None)
         case Reasoning():
             counts.reasonings += 1
         case Answer():

@@ -139,3 +139,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, array):
     tracemalloc.stop()
     assert path.stat().st_size > 60_000_000
     assert peak < 6_000_000
+
+
+def test_another_encoding_is_named():
+    assert str(loads('{"text": "é"}'.encode("latin-1"))) == "is not UTF-8 (byte 10)"

@@ -1,13 +1,12 @@
 """Whole imports: the format of each file, trajectories one by one."""
 
-import importlib.metadata
 import json
+import sys
 
 import pytest
 
 from schemas.errors import InputError
-from streams.importing import importer as importer_module
-from streams.importing.readers import Answered, Trajectory
+from streams.importing.importer import readers
 from tests.streams.importing.logs import imported, mined, shape, written
 
 
@@ -132,9 +131,10 @@ def test_each_file_of_a_folder_is_read_in_its_own_format(tmp_path):
     }
 
 
-class Notes:
-    """A reader that somebody else adds."""
+NOTES = """
+from streams.importing.readers import Answered, Trajectory
 
+class Notes:
     def fits(self, value):
         return 2 if "notes" in value else 0
 
@@ -144,25 +144,51 @@ class Notes:
     def read(self, values):
         yield Trajectory([Answered(values[0]["notes"])], own_id="n")
 
+reader = Notes()
+"""
+
 
 def test_a_package_can_add_a_reader(tmp_path, monkeypatch):
-    class Point:
-        name = "notes"
-
-        @staticmethod
-        def load():
-            return Notes()
-
-    monkeypatch.setattr(importer_module, "entry_points", lambda group: [Point])
-    importer_module.readers.cache_clear()
+    """As docs/import.md says: an entry point of an installed package."""
+    packages = tmp_path / "packages"
+    (packages / "notes-1.dist-info").mkdir(parents=True)
+    (packages / "notes.py").write_text(NOTES)
+    (packages / "notes-1.dist-info" / "METADATA").write_text("Name: notes\nVersion: 1\n")
+    entry = "[retrail.importers]\nnotes = notes:reader\n"
+    (packages / "notes-1.dist-info" / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(packages)
+    readers.cache_clear()
     try:
         [events], importer = imported(written(tmp_path, {"notes": "1871"}))
     finally:
-        importer_module.readers.cache_clear()
+        readers.cache_clear()
+        sys.modules.pop("notes", None)
     assert shape(events) == [("answer", "1871"), ("end",)]
     assert list(importer.report.formats) == ["notes"]
-    assert importer_module.GROUP == "retrail.importers"
-    assert importlib.metadata.entry_points(group="retrail.importers") is not None
+
+
+def test_opens_of_events_that_no_search_showed_are_counted(tmp_path):
+    search = {"type": "search", "query": "lamp", "hits": [{"doc_id": "d1", "rank": 1}]}
+    steps = [search, {"type": "browse", "doc_id": "d1"}, {"type": "browse", "doc_id": "d2"}]
+    path = written(
+        tmp_path,
+        *[EVENT | step | {"seq": seq, "event_id": str(seq)} for seq, step in enumerate(steps)],
+        EVENT | {"type": "browse", "doc_id": "d1", "trajectory_id": "u"},
+    )
+    _, importer = imported(path)
+    counts = importer.report.of("events")
+    assert (counts.opens, counts.opens_unsearched) == (3, 2)
+    assert importer.report.exit_status == 0
+
+
+def test_events_that_give_no_pair_are_a_warning(tmp_path):
+    search = {"type": "search", "query": "lamp", "hits": []}
+    browse = {"type": "browse", "doc_id": "d1", "seq": 1, "event_id": "f"}
+    _, importer = imported(written(tmp_path, EVENT | search, EVENT | browse))
+    searched, opened = importer.report.warnings()
+    assert "events: no search has a hit. The first: 'lamp' gave nothing" in searched
+    assert "events: no opened document is a hit of a search. The first: a browse of 'd1'" in opened
+    assert importer.report.exit_status == 3
 
 
 def test_events_are_read_as_they_are_up_to_a_broken_one_of_their_trajectory(tmp_path):
