@@ -71,8 +71,11 @@ def test_paths_exist(page: Path) -> None:
             and code.split("/")[0] in FOLDERS
         ):
             assert (ROOT / code).exists(), code
-        for name in re.findall(r"python -m ((?:benchmarks|tests|schemas)[\w.]*)", code):
-            assert importlib.util.find_spec(name) is not None, name
+        for name in re.findall(r"(?:python|torchrun .*) -m ([a-z_][\w.]*)", code):
+            spec = importlib.util.find_spec(name)
+            assert spec is not None, name
+            is_package = spec.submodule_search_locations is not None
+            assert not is_package or importlib.util.find_spec(f"{name}.__main__"), name
         for name in re.findall(r"\btests/[\w/]+\.py\b", code):
             assert (ROOT / name).exists(), name
         for target in re.findall(r"^make ([a-z][\w-]*)", code):
