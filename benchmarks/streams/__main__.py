@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[int], Figures]] = {
     "memory": fold.memory,
     "miner": throughput.throughput,
     "judge": throughput.judging,
+    "transactions": throughput.transactions,
     "latency": delays.latency,
     "recovery": delays.recovery,
 }

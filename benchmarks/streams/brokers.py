@@ -1,5 +1,6 @@
 """A broker of the benchmarks' own, processes on it, and records in and out."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -133,6 +134,33 @@ def write(topic: str, records: Iterator[tuple[bytes, bytes]], bootstrap: str) ->
     producer.flush()
     if acknowledged < count:
         raise RuntimeError(f"{topic} took {acknowledged} of {count} records")
+    return count
+
+
+def write_small_batches(
+    topic: str,
+    records: Iterator[tuple[bytes, bytes]],
+    bootstrap: str,
+    size: int,
+    *,
+    transactions: bool,
+) -> int:
+    """Produce all in batches of ``size`` records, each of them a transaction or not; how many."""
+    config = {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 0.1}
+    config |= {"transactional.id": topic} if transactions else {"enable.idempotence": True}
+    producer, count = Producer(config), 0
+    if transactions:
+        producer.init_transactions(30)
+    for batch in iter(lambda: list(itertools.islice(records, size)), []):
+        if transactions:
+            producer.begin_transaction()
+        for key, value in batch:
+            producer.produce(topic, value, key)
+        if transactions:
+            producer.commit_transaction(30)
+        elif producer.flush(30):
+            raise RuntimeError(f"{topic} did not take a batch")
+        count += len(batch)
     return count
 
 

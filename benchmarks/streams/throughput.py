@@ -5,12 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.streams.brokers import RIVALS, Figures, Testbed, rate, testbed, worker, write
+from benchmarks.streams.brokers import (
+    RIVALS,
+    Figures,
+    Testbed,
+    rate,
+    testbed,
+    worker,
+    write,
+    write_small_batches,
+)
 from benchmarks.streams.logs import judged, opened_by_a_whole_one, published
 from deploy import topics as topics_module
 from streams.mine.fold import Fold
 
 OPEN_AT_ONCE = 1_000
+MOST_IN_TRANSACTIONS = 100_000
+"""Each transaction takes the producer some milliseconds."""
 QUIXSTREAMS = "quixstreams==3.28.1"
 
 
@@ -69,6 +80,29 @@ def judging(events: int) -> Figures:
         base = rate(b, "pass-through", [(command, env)], target, count, count)
         judge = rate(b, "judge", [(worker("judge"), {})], b.topics.judged_events, count, count)
     return beside({"faust-pass-through": base, "judge, 1 worker": judge}, ("faust-pass-through",))
+
+
+def transactions(events: int) -> Figures:
+    """One local judge over the same events: large batches, batches of ten, transactions of ten."""
+    events = min(events, MOST_IN_TRANSACTIONS)
+    figures: Figures = {}
+    for name in ("large batches", "batches of 10", "transactions of 10"):
+        with testbed() as b:
+            source, bootstrap = b.topics.trajectory_events, b.settings.kafka_bootstrap
+            log = published(opened_by_a_whole_one(events // 21, OPEN_AT_ONCE))
+            if name == "large batches":
+                count = write(source, log, bootstrap)
+            else:
+                in_transactions = name == "transactions of 10"
+                count = write_small_batches(
+                    source, log, bootstrap, 10, transactions=in_transactions
+                )
+            commands = [(worker("judge"), {})]
+            figures[name] = rate(b, "judge", commands, b.topics.judged_events, count, count)
+            warnings = (b.folder / "judge.log").read_text().count("not continuous")
+            figures[f"{name}: warnings of offsets"] = float(warnings)
+    rates = {name: rate for name, rate in figures.items() if "warnings" not in name}
+    return figures | beside(rates, ("large batches", "batches of 10"))
 
 
 def beside(rates: Figures, bases: tuple[str, ...]) -> Figures:

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from retrail_runtime.kafka import Outgoing, require_broker
+from retrail_runtime.kafka import Outgoing
 from schemas.base import DeadLetter
 from schemas.errors import InvalidRecordError
 from schemas.events import Verdict
@@ -201,18 +201,14 @@ def run(settings: Settings) -> None:
     """Judge until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailableError: Kafka does not answer at start.
-        TopicMismatchError: a topic is missing.
         ConfigurationError: the judge lacks a setting.
-        RestartRequiredError: only a restart helps.
+        RetrailError: see :func:`streams.loop.process.run`.
     """
     topics, judge = Topics.of(settings), judge_named(settings)
     written = [topics.judged_events, topics.trajectory_events_dlq]
-    require_broker(settings, [topics.trajectory_events, *written], keyed_alike=True)
 
     def make_task(assignment: Assignment) -> JudgeTask:
         return JudgeTask(assignment, topics, judge)
 
-    process.run(
-        settings, ROLE, topics.trajectory_events, make_task, judge.aclose if judge else None
-    )
+    at_end = judge.aclose if judge else None
+    process.run(settings, ROLE, topics.trajectory_events, written, make_task, at_end)

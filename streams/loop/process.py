@@ -4,13 +4,14 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from retrail_runtime import files
+from retrail_runtime.kafka import require_broker
 from retrail_runtime.metrics import serve_metrics
 from retrail_runtime.process import StopSignals
 from schemas.errors import RestartRequiredError, RetrailError
@@ -37,6 +38,7 @@ def run(
     settings: Settings,
     role: str,
     source: str,
+    written: Iterable[str],
     make_task: MakeTask,
     at_end: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
@@ -46,20 +48,25 @@ def run(
         settings: of the installation.
         role: names the consumer group, the data directory and the metrics file.
         source: topic to read.
+        written: topics to write, each record to the partition of its source.
         make_task: makes the task of a partition.
         at_end: awaited after the last checkpoint.
 
     Raises:
+        BrokerUnavailableError: Kafka does not answer at start.
+        TopicMismatchError: a topic is missing, the numbers of partitions differ, or that of the
+            source grew.
         RestartRequiredError: a send failed for good, or Kafka or Faust failed.
         ConfigurationError: a setting is unusable.
     """
+    counts = require_broker(settings, [source, *written], keyed_alike=True)
     claimed = files.claim(settings, role)
     tune_gc()
     guard = ExitGuard()
 
     async def main() -> RetrailError | None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        worker = Worker(source, make_task)
+        worker = Worker(source, make_task, counts[source])
         serve_metrics(settings, role, worker.health)
         guard.exit_if_blocked(lambda: worker.observed_at)
         group = settings.group(role, revised=True)

@@ -61,14 +61,16 @@ COMMIT_SECONDS = 2.0
 class Worker:
     """Runs partition tasks over one source topic; a :class:`streams.loop.partition.Handler`."""
 
-    def __init__(self, source: str, make_task: MakeTask) -> None:
+    def __init__(self, source: str, make_task: MakeTask, partitions: int) -> None:
         """Must be created within the running loop.
 
         Args:
             source: topic to read.
             make_task: makes the task of a partition.
+            partitions: their number, which must not change.
         """
         self.source = source
+        self._partitions = partitions
         self.app: BatchApp
         self.checkpoint = Checkpoint(lambda offsets: self.app.commit_offsets(offsets))
         self._make_task = make_task
@@ -81,7 +83,7 @@ class Worker:
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def fail(self, failure: BaseException) -> None:
-        """End the worker with exit status 75, after a last checkpoint."""
+        """End the worker with this failure, after a last checkpoint."""
         if not self.failure.done():
             self.failure.set_result(failure)
             self._observation = replace(self._observation, shutting_down=True)
@@ -108,6 +110,9 @@ class Worker:
     async def assigned(self, partitions: frozenset[int]) -> None:
         """Start a task for each partition, from its last checkpoint or its beginning."""
         epoch, self._joined = self._epoch, True
+        if any(partition >= self._partitions for partition in partitions):
+            self.fail(_more_partitions(self.source, self._partitions))
+            return
         if partitions:
             await self._identify(epoch)
         committed = await self.app.committed(partitions) if partitions else {}
@@ -376,6 +381,15 @@ class Worker:
                     f"although {state.lag} are available."
                 )
             )
+
+
+def _more_partitions(topic: str, partitions: int) -> TopicMismatchError:
+    return TopicMismatchError(
+        f"{topic} had {partitions} partitions when this worker started, and has more now. The "
+        "number must not change: the events of one trajectory would be on two partitions. Create "
+        "topics with a new RETRAIL_TOPIC_PREFIX and publish there.",
+        topic=topic,
+    )
 
 
 def _undecodable(topic: str, partition: int, chunk: Chunk) -> RestartRequiredError:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 import structlog
 
-from retrail_runtime.kafka import Outgoing, require_broker
+from retrail_runtime.kafka import Outgoing
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
@@ -130,14 +130,11 @@ def run(settings: Settings) -> None:
     """Mine until SIGTERM or SIGINT.
 
     Raises:
-        BrokerUnavailableError: Kafka does not answer at start.
-        TopicMismatchError: a topic is missing.
-        RestartRequiredError: only a restart helps.
+        RetrailError: see :func:`streams.loop.process.run`.
     """
     topics = Topics.of(settings)
-    require_broker(settings, [topics.judged_events, topics.labelled_pairs], keyed_alike=True)
 
     def make_task(assignment: Assignment) -> MineTask:
         return MineTask(assignment, topics, settings)
 
-    process.run(settings, ROLE, topics.judged_events, make_task)
+    process.run(settings, ROLE, topics.judged_events, [topics.labelled_pairs], make_task)

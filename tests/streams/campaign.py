@@ -7,14 +7,14 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from schemas.events import Envelope
 from schemas.pairs import LabelledPair
 from tests.streams.fleet import Fleet, Worker
-from tests.streams.topics import pairs_of, publish
+from tests.streams.topics import Transactions, pairs_of, publish
 from tests.streams.trajectories import trajectory
 from tests.waiting import eventually
 
@@ -113,17 +113,25 @@ class Agents:
 
 
 @contextmanager
-def publishing(fleet: Fleet, rate: int, patience: float = 30) -> Iterator[list[Envelope]]:
+def publishing(
+    fleet: Fleet,
+    rate: int,
+    patience: float = 30,
+    write: Callable[[list[Envelope]], None] | None = None,
+) -> Iterator[list[Envelope]]:
     """Publish about ``rate`` events a second meanwhile; at the end, until every trajectory ends.
 
     Gives what was published, which is complete after it. An event that is not acknowledged within
-    ``patience`` seconds fails the test.
+    ``patience`` seconds fails the test. ``write`` replaces the producer, which has no transactions.
     """
     over, published, failures = threading.Event(), list[Envelope](), list[BaseException]()
     agents = Agents()
 
     def send(events: list[Envelope]) -> None:
-        publish(fleet.settings, events, patience)
+        if write is None:
+            publish(fleet.settings, events, patience)
+        else:
+            write(events)
         published.extend(events)
 
     def work() -> None:
@@ -142,6 +150,34 @@ def publishing(fleet: Fleet, rate: int, patience: float = 30) -> Iterator[list[E
         over.set()
         thread.join()
     assert not failures, failures
+
+
+class InTransactions:
+    """Writes events in transactions of ten, in zstd batches; some transactions are aborted.
+
+    Of the aborted ones some have events of trajectories that are never committed, others have
+    events that are written again, as a producer does that tries again. Some stay open for a while.
+    """
+
+    SIZE = 10
+
+    def __init__(self, fleet: Fleet, clock: Clock, rng: random.Random) -> None:
+        self._transactions = Transactions(fleet.settings, "campaign", compression_type="zstd")
+        self._clock = clock
+        self._rng = rng
+        self._never = (trajectory(f"never {count}") for count in itertools.count())
+
+    def __call__(self, events: list[Envelope]) -> None:
+        for start in range(0, len(events), self.SIZE):
+            some, chance = events[start : start + self.SIZE], self._rng.random()
+            if chance < 0.2:
+                self._transactions.abort(some if chance < 0.1 else next(self._never))
+                self._clock.faults["aborted transactions"] += 1
+            self._transactions.begin(some)
+            if chance > 0.98:
+                time.sleep(self._rng.uniform(0.5, 3))
+            self._transactions.producer.commit_transaction(30)
+            self._clock.faults["committed transactions"] += 1
 
 
 EARLY = 0.2

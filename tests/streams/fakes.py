@@ -40,7 +40,7 @@ class Source:
     """A :class:`BatchApp` over a topic whose partitions have one end, read in ``seconds``."""
 
     def __init__(self, end=0, seconds=0.0):
-        self.end = end
+        self.end, self.high = end, None
         self.seconds = seconds
         self.answered = []
         self.commits = {}
@@ -54,7 +54,7 @@ class Source:
     async def ends(self, partitions):
         await asyncio.sleep(self.seconds)
         self.answered.append(time.time() * 1000)
-        return dict.fromkeys(partitions, End(self.end, self.end))
+        return dict.fromkeys(partitions, End(self.end, self.high or self.end))
 
     async def committed(self, partitions):
         return {partition: self.commits.get(partition, Committed(-1)) for partition in partitions}

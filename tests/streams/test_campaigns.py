@@ -11,7 +11,7 @@ import time
 import pytest
 
 from schemas.topics import Topics
-from tests.streams.campaign import Clock, drawn, kill_at_random, publishing
+from tests.streams.campaign import Clock, InTransactions, drawn, kill_at_random, publishing
 from tests.streams.topics import assert_judged_completely, judged_offline, pairs_of, publish, read
 from tests.streams.trajectories import mined_offline, some_events
 from tests.waiting import eventually
@@ -35,6 +35,21 @@ def test_kills_at_random_moments(settings, fleet, kills, each, rate, longest):
         kill_at_random(fleet, clock, rng, kills, each, longest)
     clock.close(fleet, mined_offline(events, settings), len(events))
     assert_judged_completely(settings)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1_800)
+def test_kills_under_a_producer_of_zstd_transactions(settings, fleet):
+    """Case: a trajectory in a transaction that is aborted gave its pair."""
+    seed, rng = drawn()
+    clock = Clock("kill -9 among 2 judges and 2 miners, zstd transactions", seed)
+    write = InTransactions(fleet, clock, random.Random(seed))
+    with publishing(fleet, 200, write=write) as events:
+        kill_at_random(fleet, clock, rng, 24, 2, 6.0)
+    clock.close(fleet, mined_offline(events, settings), len(events))
+    assert_judged_completely(settings)
+    for worker in fleet.workers:
+        assert '"kind": "gap"' not in worker.log
 
 
 @pytest.mark.faults

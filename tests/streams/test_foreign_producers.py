@@ -1,10 +1,7 @@
 """What producers of any make may write: every codec, and transactions."""
 
-from confluent_kafka import Producer
-
-from schemas.topics import Topics
 from streams.loop.faust_private import CODECS
-from tests.streams.topics import assert_same_pairs, judged_of, publish, ticks_of
+from tests.streams.topics import Transactions, assert_same_pairs, judged_of, publish, ticks_of
 from tests.streams.trajectories import interleaved, mined_offline, some_events, trajectory
 from tests.waiting import eventually
 
@@ -24,39 +21,14 @@ def test_every_codec_is_read(settings, fleet):
     assert judge.stop() == 0
 
 
-class Transactions:
-    """A producer that writes events to trajectory-events in transactions."""
-
-    def __init__(self, settings, name, **options):
-        self._topic = Topics.of(settings).trajectory_events
-        self.producer = Producer(
-            settings.kafka(partitioner="murmur2_random", transactional_id=name, **options)
-        )
-        self.producer.init_transactions(30)
-
-    def begin(self, events):
-        """Write events into a new transaction, and have them on the log."""
-        self.producer.begin_transaction()
-        for event in events:
-            self.producer.produce(self._topic, event.to_json(), event.trajectory_id.encode())
-        assert self.producer.flush(30) == 0
-
-    def commit(self, events):
-        """One transaction of these events."""
-        self.begin(events)
-        self.producer.commit_transaction(30)
-
-
 def test_aborted_transactions_give_nothing(settings, fleet):
     """Case: two trajectories in aborted transactions gave their pairs."""
     transactions = Transactions(settings, "aborts")
     for name in ("aborted", "aborted too"):
-        transactions.begin(trajectory(name))
-        transactions.producer.abort_transaction(30)
+        transactions.abort(trajectory(name))
     judge, _ = fleet.start("judge"), fleet.start("mine")
     transactions.commit(trajectory("committed"))
-    transactions.begin(trajectory("aborted last"))
-    transactions.producer.abort_transaction(30)
+    transactions.abort(trajectory("aborted last"))
     expected = mined_offline(trajectory("committed"), settings)
     fleet.until_pairs(expected)
     eventually(lambda: set(ticks_of(settings)) == {0, 1}, 20, "a tick on every partition")

@@ -212,7 +212,7 @@ def test_lag_in_events_and_seconds(monkeypatch):
         return MineTask(assigned, Topics.of(settings), settings)
 
     async def scenario():
-        worker = Worker("lagging", make_task)
+        worker = Worker("lagging", make_task, 8)
         worker.app = app
         await worker.assigned(frozenset([3]))
         ago = int((time.time() - 50) * 1000)

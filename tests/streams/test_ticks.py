@@ -62,7 +62,7 @@ def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
         return JudgeTask(channels, Topics.of(Settings()), None)
 
     async def scenario():
-        worker = Worker("source", make_task)
+        worker = Worker("source", make_task, 1)
         worker.app = source
         await worker.assigned(frozenset([0]))
         watching = asyncio.create_task(worker.keep_watching())

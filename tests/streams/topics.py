@@ -58,6 +58,33 @@ def send(
     assert not failures
 
 
+class Transactions:
+    """A producer that writes events to trajectory-events in transactions."""
+
+    def __init__(self, settings: Settings, name: str, **options: object) -> None:
+        self._topic = Topics.of(settings).trajectory_events
+        ours = {"partitioner": "murmur2_random", "transactional_id": name}
+        self.producer = Producer(settings.kafka(**(ours | options)))
+        self.producer.init_transactions(30)
+
+    def begin(self, events: Iterable[Envelope]) -> None:
+        """Write events into a new transaction, and have them on the log."""
+        self.producer.begin_transaction()
+        for event in events:
+            self.producer.produce(self._topic, event.to_json(), event.trajectory_id.encode())
+        assert self.producer.flush(30) == 0
+
+    def commit(self, events: Iterable[Envelope]) -> None:
+        """One transaction of these events."""
+        self.begin(events)
+        self.producer.commit_transaction(30)
+
+    def abort(self, events: Iterable[Envelope]) -> None:
+        """One transaction of these events that is aborted."""
+        self.begin(events)
+        self.producer.abort_transaction(30)
+
+
 def read(settings: Settings, topic: str) -> list[Message]:
     """What is on a topic now, partition by partition."""
     consumer = Consumer(

@@ -145,7 +145,7 @@ def test_one_deadline_bounds_a_revocation(monkeypatch, broker):
 
     async def scenario():
         group = Group(seconds=0.0 if broker == "answers" else 60)
-        worker = Worker("events", lambda assigned: Done() if assigned.partition else Stuck())
+        worker = Worker("events", lambda assigned: Done() if assigned.partition else Stuck(), 2)
         worker.app = Source(end=3)
         worker.app.commit_offsets = group.commit
         await worker.assigned(frozenset([0, 1]))

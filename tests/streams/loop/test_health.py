@@ -79,7 +79,7 @@ def test_stalled_partitions_are_named():
 
 def test_a_worker_that_gave_up_is_not_alive_while_it_leaves():
     async def give_up():
-        worker = Worker("events", None)
+        worker = Worker("events", None, 1)
         worker.fail(RestartRequiredError("nothing comes"))
         before = worker.health()
         await worker.revoked()

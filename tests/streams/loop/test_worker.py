@@ -1,14 +1,19 @@
 """Where a worker starts, what it takes for lost, and what it does if its topic is another one."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
+from streams import metrics
 from streams.loop import worker as module
 from streams.loop.checkpoint import Committed
 from streams.loop.health import State
 from streams.loop.partition import Hole
 from streams.loop.worker import Worker
 from tests.streams.fakes import LOG, FakeRecord, Source
+
+PARTITIONS = 5
 
 
 class Notes:
@@ -53,7 +58,7 @@ class World:
         return self.tasks[-1]
 
     async def start(self, partitions=(0,)):
-        self.worker = Worker("events", self.make)
+        self.worker = Worker("events", self.make, PARTITIONS)
         self.worker.app = self.source
         await self.worker.assigned(frozenset(partitions))
         return self.worker
@@ -236,3 +241,50 @@ def test_a_worker_without_partitions_is_not_ready():
         return worker.health()
 
     assert run(scenario()) == State.UNASSIGNED.value
+
+
+def test_a_partition_that_is_added_ends_the_worker():
+    """Partition counts are never changed in place: a trajectory would be on two partitions."""
+    world = World()
+
+    async def scenario():
+        worker = await world.start(range(PARTITIONS + 1))
+        return await worker.failure
+
+    failure = run(scenario())
+    assert isinstance(failure, TopicMismatchError)
+    assert failure.topic == "events"
+    assert "RETRAIL_TOPIC_PREFIX" in str(failure)
+    assert world.tasks == []
+
+
+def test_a_transaction_that_stays_open_shows_its_age(monkeypatch):
+    """What stands behind it is on the log but cannot be read: no lag, and no stall."""
+    now, gauge = 1_000.0, metrics.OPEN_TRANSACTION.labels("events", 0)
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr(module, "time", clock)
+    world = World()
+
+    async def ends_in(seconds, stable, high):
+        nonlocal now
+        now += seconds
+        world.source.end, world.source.high = stable, high
+        assert await world.worker._consumer_answers()
+        await world.worker._look(dict(world.worker._slots), 0)
+        world.worker._observe()
+        return gauge._value.get(), world.worker.health()
+
+    async def scenario():
+        await world.start()
+        await world.deliver(*range(10))
+        return [
+            await ends_in(1, 10, 10),
+            await ends_in(30, 10, 25),
+            await ends_in(61, 10, 30),
+            await ends_in(1, 30, 40),
+            await ends_in(1, 40, 40),
+        ]
+
+    ages, healths = zip(*run(scenario()), strict=True)
+    assert ages == (0, 30, 91, 0, 0)
+    assert set(healths[:3]) == {State.WORKING.value}
