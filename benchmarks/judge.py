@@ -27,7 +27,7 @@ Counts = Counter[tuple[Verdict, Verdict]]
 
 
 async def measure(judge: Judge, texts: list[Labelled]) -> Counts:
-    """Ask about each text."""
+    """The verdicts on all texts."""
     verdicts = await asyncio.gather(*(judge.judge(text.text) for text in texts))
     return Counter(
         ("irrelevant" if text.irrelevant else "relevant", found)

@@ -1,4 +1,4 @@
-"""The judge that asks an OpenAI-compatible chat-completions server for one word.
+"""The judge that sends each text to an OpenAI-compatible chat-completions server.
 
 The text to judge is written by an agent, and may address the judge. Each request has a random code
 that the text does not contain: the text is between two lines with that code, and only an answer

@@ -197,7 +197,7 @@ class Worker:
         return not chunk.fault
 
     async def _pass_over(self, partition: int, slot: Slot, chunk: Chunk) -> None:
-        """Skip what cannot be decoded if an operator asked for that; else end the worker."""
+        """Skip what cannot be decoded if an operator chose that; else end the worker."""
         skipped = await self.app.skipped(partition)
         if not any(chunk.start <= offset < chunk.end for offset in skipped):
             self.fail(_undecodable(self.source, partition, chunk))
@@ -209,7 +209,7 @@ class Worker:
             return
         metrics.DISCONTINUITIES.labels(self.source, "skipped").inc()
         log.error(
-            "skipping undecodable records as an operator asked",
+            "skipping undecodable records",
             topic=self.source,
             partition=partition,
             offsets=f"{chunk.start}..{end - 1}",

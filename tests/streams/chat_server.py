@@ -1,4 +1,4 @@
-"""A real HTTP server that answers chat completions as a test says."""
+"""A real HTTP server that answers chat completions as a test defines."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ def code_of(body):
 
 
 class ChatServer:
-    """Answers chat completions with whatever ``reply(body, number)`` says.
+    """Answers chat completions with the result of ``reply(body, number)``.
 
     A reply is RELEVANT or NOT_RELEVANT (sent with the question's code), another text (sent as it
     is, with the code for CODE), a (status, headers) pair, or a number of seconds to stay silent.
@@ -44,18 +44,18 @@ class ChatServer:
                     with lock:
                         outer.at_once -= 1
 
-            def answer(self, said, code):
-                if isinstance(said, float):
-                    time.sleep(said)
-                    said = "RELEVANT"
-                if said in ("RELEVANT", "NOT_RELEVANT"):
-                    said = f"CODE {said}"
-                if isinstance(said, str):
-                    said = said.replace("CODE", code)
-                status, headers = said if isinstance(said, tuple) else (200, {})
+            def answer(self, found, code):
+                if isinstance(found, float):
+                    time.sleep(found)
+                    found = "RELEVANT"
+                if found in ("RELEVANT", "NOT_RELEVANT"):
+                    found = f"CODE {found}"
+                if isinstance(found, str):
+                    found = found.replace("CODE", code)
+                status, headers = found if isinstance(found, tuple) else (200, {})
                 content = json.dumps(
                     {
-                        "choices": [{"message": {"content": said}}],
+                        "choices": [{"message": {"content": found}}],
                         "usage": {"prompt_tokens": 100, "completion_tokens": 2},
                     }
                     if status == 200
@@ -84,7 +84,7 @@ class ChatServer:
 
     @property
     def variables(self):
-        """Settings of a judge that asks this server."""
+        """Settings of a judge that uses this server."""
         return {
             "RETRAIL_JUDGE": "llm",
             "RETRAIL_JUDGE_URL": self.url,

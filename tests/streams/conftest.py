@@ -38,7 +38,7 @@ def fleet(settings: Settings, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., ChatServer]]:
-    """Starts judging servers that answer as ``reply(body, number)`` says."""
+    """Starts judging servers that answer with the result of ``reply(body, number)``."""
     servers: list[ChatServer] = []
 
     def start(reply: Callable[..., object], port: int = 0) -> ChatServer:

@@ -88,7 +88,7 @@ def never(failure):
 
 
 def assignment(partition=0, start=None, *channels):
-    """Of a task whose outputs go to ``channels``, in the order in which it asks for them."""
+    """The assignment of a task whose outputs go to ``channels``, in the order of its calls."""
     waiting = iter(channels)
     start = start or Committed(0, "", LOG)
     return Assignment(partition, LOG, start, lambda topic: next(waiting, None) or Tape(), never)

@@ -61,13 +61,13 @@ class Worker:
 
     @property
     def ports(self) -> list[int]:
-        """Where it serves its page; empty before it does."""
+        """The port of its metrics page; empty before it serves."""
         files = (self.data_dir / "run").glob(f"{self.role}-{self.process.pid}.metrics")
         return [int(text) for file in files if (text := file.read_text())]
 
     @property
     def log(self) -> str:
-        """All that it said."""
+        """Its log so far."""
         return self.log_file.read_text()
 
     @property
@@ -119,12 +119,12 @@ class Worker:
         self.process.wait()
 
     def stop(self) -> int:
-        """Ask it to end; its exit status."""
+        """SIGTERM; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def leave(self) -> None:
-        """Ask it to end; asserts that it does so in good order, unless it was only starting."""
+        """SIGTERM; asserts that it ends with 0, unless it was still starting."""
         working, status = self.working, self.stop()
         assert status == 0 or (status == -signal.SIGTERM and not working), self.log[-3000:]
 

@@ -76,7 +76,7 @@ def test_workers_that_sleep_past_their_session_again_and_again(settings, fleet):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("outage", ["silent", "gone"])
 def test_a_broker_that_cannot_be_reached_for_a_minute(broker, own_fleet, outage):
-    """``silent``: it takes connections and says nothing; ``gone``: killed, started a minute later.
+    """``silent``: it accepts connections and does not answer; ``gone``: killed, restarted later.
 
     After that it is restarted cleanly, too.
     """

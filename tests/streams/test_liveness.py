@@ -1,4 +1,4 @@
-"""Worker processes report whether they live and are ready, and exit when they stall."""
+"""Worker processes report liveness and readiness, and exit when they stall."""
 
 import re
 
@@ -81,7 +81,7 @@ def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "logged"),
     [
         ("time.sleep(1_000)", "the event loop is blocked; exiting"),
         # Whichever of the two notices first.
@@ -93,7 +93,7 @@ def test_a_worker_to_which_nothing_comes_leaves_for_a_restart(settings, fleet):
     ],
     ids=["loop blocked", "consumer thread blocked", "consumer thread dead"],
 )
-def test_a_worker_of_which_a_part_is_stuck_leaves_for_a_restart(settings, fleet, what, said):
+def test_a_worker_of_which_a_part_is_stuck_leaves_for_a_restart(settings, fleet, what, logged):
     judge = fleet.start("judge", STUCK.format(what=what))
     assert judge.wait(40) == 75, judge.log
-    assert re.search(said, judge.log)
+    assert re.search(logged, judge.log)

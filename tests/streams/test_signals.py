@@ -1,4 +1,4 @@
-"""Each signal of quality (docs/metrics.md) moves when what it tells of happens."""
+"""Each quality signal (docs/metrics.md) changes with what it measures."""
 
 import asyncio
 import time

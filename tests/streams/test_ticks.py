@@ -1,4 +1,4 @@
-"""A tick says until when everything was judged, however late it reaches the log."""
+"""A tick has the time until which everything was judged, however late it is appended."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ def test_a_tick_without_its_time_counts_from_its_append():
     assert fold.clock == 500
 
 
-def test_the_judge_says_when_it_began_to_look_for_more(monkeypatch):
+def test_a_tick_has_the_time_before_the_ends_were_read(monkeypatch):
     """Not when it had looked: what is appended between the two may not have been seen."""
     monkeypatch.setattr("streams.loop.worker.WATCH_SECONDS", 0.01)
     tape, source = Tape(), Source(seconds=0.05)

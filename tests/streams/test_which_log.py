@@ -14,7 +14,7 @@ from tests.waiting import eventually
 
 
 def create_again(settings, meanwhile=lambda: None):
-    """Delete trajectory-events and create it anew, as a restore or a move does."""
+    """Delete trajectory-events and create it again, as a restore or a move does."""
     topic, admin = Topics.of(settings).trajectory_events, AdminClient(settings.kafka())
     admin.delete_topics([topic])[topic].result(30)
     eventually(lambda: topic not in admin.list_topics(timeout=10).topics, 30, "its end")

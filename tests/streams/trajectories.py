@@ -80,7 +80,7 @@ def some_events(count: int, name: str = "t") -> list[Envelope]:
 
 
 async def judge_event(event: Event, judge: Judge | None) -> Event:
-    """Ask the judge if need be, and write its answer into the event."""
+    """The event with the judge's answer, if it needs one."""
     text = question(event) if judge is not None else None
     answer = None
     if judge is not None and text is not None:

@@ -1,4 +1,4 @@
-"""The judge that asks a server, against a real HTTP server on the loopback."""
+"""The LLM judge against a real HTTP server on the loopback."""
 
 import asyncio
 import time
@@ -87,7 +87,7 @@ def test_a_text_that_is_asked_about_twice_at_once_goes_to_the_server_once(serve)
     assert len(server.requests) == 2
 
 
-def test_one_who_gives_up_takes_the_answer_from_nobody_else(serve):
+def test_a_cancelled_caller_leaves_the_others_their_answer(serve):
     server = serve(lambda body, number: 0.3)
 
     async def scenario():
@@ -106,7 +106,7 @@ def test_one_who_gives_up_takes_the_answer_from_nobody_else(serve):
     assert len(server.requests) == 1
 
 
-def test_when_all_have_given_up_the_question_is_dropped_and_can_be_asked_again(serve):
+def test_a_request_without_callers_is_dropped_and_can_be_sent_again(serve):
     server = serve(lambda body, number: (503, {}) if number <= 2 else "NOT_RELEVANT")
 
     async def scenario():
@@ -124,7 +124,7 @@ def test_when_all_have_given_up_the_question_is_dropped_and_can_be_asked_again(s
     assert asyncio.run(asyncio.wait_for(scenario(), 60)) == "irrelevant"
 
 
-def test_a_question_that_fails_fails_for_all_who_wait_and_is_asked_anew_later(serve):
+def test_a_failed_request_fails_for_all_callers_and_can_be_sent_again(serve):
     server = serve(lambda body, number: (401, {}) if number == 1 else "RELEVANT")
 
     async def scenario():
@@ -230,7 +230,7 @@ def test_a_silent_server_is_waited_for(serve):
 @pytest.mark.parametrize(
     ("status", "word"), [(401, "API_KEY"), (403, "API_KEY"), (404, "RETRAIL_JUDGE_URL")]
 )
-def test_a_refusal_says_which_setting_to_check(serve, status, word):
+def test_a_refusal_names_the_setting_to_check(serve, status, word):
     server = serve(lambda body, number: (status, {}))
     with pytest.raises(ConfigurationError, match=word):
         ask(server.url, "text")

@@ -90,7 +90,7 @@ def test_the_judge_has_a_version():
     assert judge.version
 
 
-def test_sentences_are_told_apart_and_quotations_taken_out():
+def test_sentences_are_split_and_quotations_replaced():
     plain = plain_text('It doesn’t say “not relevant”.\n\nSo no. Born 1.5 km "off" «là»!\n')
     assert sentences(plain) == [
         "it doesn't say  quoted .",

@@ -1,4 +1,4 @@
-"""What a judge writes for offsets that have no event: the miner must know them from lost ones."""
+"""What a judge writes for offsets without an event, so that the miner can detect lost ones."""
 
 import asyncio
 

@@ -61,7 +61,7 @@ def test_a_topic_that_is_gone_is_waited_for():
     assert state_of(observation, 100.0) == State.TOPIC_MISSING
 
 
-def test_only_what_is_stuck_wants_a_restart():
+def test_only_stuck_states_need_a_restart():
     stuck = {
         State.SHUTTING_DOWN,
         State.STALLED,

@@ -25,7 +25,7 @@ def test_the_same_hole_again_is_accepted():
     assert guard.check(9) == "continuous"
 
 
-def test_another_hole_is_sought_anew():
+def test_another_hole_is_sought_again():
     guard = Continuity(7)
     assert [guard.check(9), guard.check(8), guard.check(8)] == ["refetched", "refetched", "gap"]
 
