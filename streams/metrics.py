@@ -85,7 +85,7 @@ UNKNOWN = Counter(
 )
 JUDGE_SECONDS = Histogram(
     "retrail_judge_duration_seconds",
-    "Time of a judge for one verdict.",
+    "Time of a judge for one verdict that is not cached.",
     ["judge"],
     buckets=_SECONDS,
 )

@@ -143,7 +143,8 @@ class LlmJudge:
         known, digest = self.verdict(text), _digest(text)
         if known is not None:
             return known
-        return await self._asking.join(digest, lambda: self._ask(digest, text))
+        with metrics.JUDGE_SECONDS.labels(self.name).time():
+            return await self._asking.join(digest, lambda: self._ask(digest, text))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -95,6 +95,7 @@ class LocalJudge:
         """Reads the weights, so that a broken installation fails at start."""
         weights()
 
+    @metrics.JUDGE_SECONDS.labels(name).time()
     def verdict(self, text: str) -> Verdict:
         """The verdict of the classifier; counts an unknown one with its reason."""
         verdict = verdict_of(text)

@@ -9,7 +9,6 @@ its tasks wait, the queue fills up, and the partition lags.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -105,7 +104,7 @@ class JudgeTask(PartitionTask):
         output: Outgoing | asyncio.Future[Outgoing]
         if judge is None or text is None:
             output = self._write(event, None, record)
-        elif (answer := _verdict(judge, text)) is not None:
+        elif (answer := judge.verdict(text)) is not None:
             output = self._write(event, answer, record)
         else:
             output = asyncio.create_task(self._ask(judge, event, text, record))
@@ -129,9 +128,7 @@ class JudgeTask(PartitionTask):
         return event, unknown_fields
 
     async def _ask(self, judge: Judge, event: Event, text: str, record: Record) -> Outgoing:
-        with metrics.JUDGE_SECONDS.labels(judge.name).time():
-            answer = await judge.judge(text)
-        return self._write(event, answer, record)
+        return self._write(event, await judge.judge(text), record)
 
     def _write(self, event: Event, answer: Verdict | None, record: Record) -> Outgoing:
         judged(event, self._judge, answer)
@@ -186,15 +183,6 @@ class JudgeTask(PartitionTask):
         """Stop; the next owner judges what is not judged yet."""
         await asyncio.gather(self._judged.close(deadline), self._dead.close(deadline))
         return await self.commit_point()
-
-
-def _verdict(judge: Judge, text: str) -> Verdict | None:
-    """The verdict that a judge gives without waiting; ``None`` if it has to be awaited."""
-    began = time.perf_counter()
-    answer = judge.verdict(text)
-    if answer is not None:
-        metrics.JUDGE_SECONDS.labels(judge.name).observe(time.perf_counter() - began)
-    return answer
 
 
 def run(settings: Settings) -> None:

@@ -111,7 +111,12 @@ class Worker:
         """Start a task for each partition, from its last checkpoint or its beginning."""
         epoch, self._joined = self._epoch, True
         if any(partition >= self._partitions for partition in partitions):
-            self.fail(_more_partitions(self.source, self._partitions))
+            message = (
+                f"{self.source} had {self._partitions} partitions when this worker started and has "
+                "more now, so a trajectory may be on two of them. Create topics with a new "
+                "RETRAIL_TOPIC_PREFIX and publish there."
+            )
+            self.fail(TopicMismatchError(message, topic=self.source))
             return
         if partitions:
             await self._identify(epoch)
@@ -368,11 +373,9 @@ class Worker:
             shutting_down=self.failure.done(),
         )
         if health.state_of(self._observation, now) is State.CONSUMER_UNRESPONSIVE:
-            seconds = self._observation.consumer_silent
+            silent = f"{now - self._answered_at:.0f} s"
             self.fail(
-                RestartRequiredError(
-                    f"Faust's consumer thread has not answered for {seconds:.0f} s."
-                )
+                RestartRequiredError(f"Faust's consumer thread has not answered for {silent}.")
             )
         for partition, state in health.stalled(self._observation).items():
             self.fail(
@@ -381,15 +384,6 @@ class Worker:
                     f"although {state.lag} are available."
                 )
             )
-
-
-def _more_partitions(topic: str, partitions: int) -> TopicMismatchError:
-    return TopicMismatchError(
-        f"{topic} had {partitions} partitions when this worker started, and has more now. The "
-        "number must not change: the events of one trajectory would be on two partitions. Create "
-        "topics with a new RETRAIL_TOPIC_PREFIX and publish there.",
-        topic=topic,
-    )
 
 
 def _undecodable(topic: str, partition: int, chunk: Chunk) -> RestartRequiredError:
