@@ -123,8 +123,9 @@ def test_a_forged_judged_event_does_not_silence_its_partition(settings, fleet):
 
 def add_a_partition(settings, *topics):
     """One more than the installation has."""
+    admin = AdminClient(settings.kafka())
     wanted = [NewPartitions(topic, settings.partitions + 1) for topic in topics]
-    for done in AdminClient(settings.kafka()).create_partitions(wanted).values():
+    for done in admin.create_partitions(wanted).values():
         done.result(30)
 
 
