@@ -1,6 +1,6 @@
-"""Retrail's client, for the processes of agents: publishes what they do as events on Kafka.
+"""Retrail's client, for the processes of agents: publishes their steps as events to Kafka.
 
-It needs confluent-kafka and nothing else. With an extra, ``retrail.http`` and ``retrail.adapters``
+It requires only confluent-kafka. With an extra, ``retrail.http`` and ``retrail.adapters``
 search through ``retrail serve``. It imports nothing else of Retrail.
 
 Example:

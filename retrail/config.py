@@ -1,6 +1,6 @@
-"""How the client is configured: arguments, else ``RETRAIL_…`` variables, else defaults.
+"""Configuration of the client: arguments, else ``RETRAIL_…`` variables, else defaults.
 
-The variables are those of ``schemas.settings``, which the client does not need to be installed.
+The variables are those of ``schemas.settings``, which the client does not import.
 """
 
 import math
@@ -17,14 +17,14 @@ from retrail.wire import MAX_EVENT_BYTES
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 
 FIXED: Mapping[str, Any] = {
-    # Java's and aiokafka's partitioner: a trajectory's events meet what is joined with them.
+    # The partitioner of Java and aiokafka: records with one key are on the same partition number.
     "partitioner": "murmur2_random",
     "enable.idempotence": True,
     "acks": "all",
-    # A topic made by a producer would have the broker's defaults, not the contract's.
+    # A topic that a producer creates has the broker's defaults instead of the contract's.
     "allow.auto.create.topics": False,
 }
-"""What the guarantees rest on; ``kafka={…}`` cannot change it."""
+"""Properties that the guarantees need; ``kafka={…}`` cannot change them."""
 
 _FILES = {
     "RETRAIL_KAFKA_SSL_CAFILE": "ssl.ca.location",
@@ -38,8 +38,8 @@ class Limits:
     """Bounds of the queue of events that the broker has not acknowledged.
 
     Attributes:
-        events: how many.
-        bytes: their JSON values in all; at least 4 MiB, so that the largest event fits.
+        events: number of events.
+        bytes: total size of their JSON values; at least 4 MiB, so that the largest event fits.
 
     Raises:
         ConfigurationError: a bound is too small.
@@ -64,9 +64,9 @@ class Timeout:
     """How long the client waits, in seconds.
 
     Attributes:
-        block: a call for room in a full queue; 0 does not wait.
-        delivery: an event for the broker's acknowledgement before it counts as failed.
-        close: :meth:`Publisher.close` and the end of the process for deliveries.
+        block: of a call for space in a full queue; 0: do not wait.
+        delivery: for the acknowledgement of an event before it counts as failed.
+        close: of :meth:`Publisher.close` and at exit for deliveries.
 
     Raises:
         ConfigurationError: a value is negative or not finite.
@@ -90,7 +90,7 @@ DEFAULT_TIMEOUT = Timeout()
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The ``RETRAIL_…`` variables, over those of the file that ``RETRAIL_ENV_FILE`` names.
+    """The ``RETRAIL_…`` variables, which override those of the file at ``RETRAIL_ENV_FILE``.
 
     Raises:
         ConfigurationError: that file cannot be read.
@@ -127,11 +127,11 @@ def kafka_config(
 
     Args:
         bootstrap: ``host:port`` list, or nothing for ``RETRAIL_KAFKA_BOOTSTRAP``.
-        extra: librdkafka properties that win over ours, such as security ones.
+        extra: librdkafka properties that override ours, such as security ones.
         environ: see :func:`environment`.
 
     Raises:
-        ConfigurationError: ``extra`` names a property that the guarantees rest on.
+        ConfigurationError: ``extra`` has a property of :data:`FIXED`.
 
     >>> kafka_config("k1:9092", {"client.id": "me"}, {})["bootstrap.servers"]
     'k1:9092'

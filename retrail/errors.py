@@ -1,23 +1,23 @@
-"""What the client raises.
+"""Errors of the client.
 
 ::
 
-    PublishError               nothing that an agent publishes raises anything else
+    PublishError               base class; publishing raises nothing else
     ├── ConfigurationError     a Publisher or SearchClient cannot be made with these arguments
-    ├── InvalidEventError      the arguments make no event of the contract, or one that is too large
-    ├── QueueFullError         the queue to the broker is full, also after waiting
-    ├── DeliveryError          events were queued, but the broker did not take them
-    ├── ClosedError            the publisher was closed, or the trajectory takes no more events
-    └── ServeError             ``retrail serve`` did not do what was asked of it
+    ├── InvalidEventError      the arguments break the contract, or the event is too large
+    ├── QueueFullError         the queue to the broker is still full after waiting
+    ├── DeliveryError          enqueued events were not acknowledged in time
+    ├── ClosedError            the publisher is closed, or the trajectory has ended
+    └── ServeError             a request to ``retrail serve`` failed
 
-With ``on_error="drop"`` (the default) a :class:`~retrail.Publisher` only ever raises
-:class:`ConfigurationError`; the others are logged, counted in ``Publisher.stats`` and handed to
+With ``on_error="drop"`` (the default) a :class:`~retrail.Publisher` raises only
+:class:`ConfigurationError`; the others are logged, counted in ``Publisher.stats`` and passed to
 ``on_failure``.
 """
 
 
 class PublishError(Exception):
-    """Base of all errors of the client.
+    """Base class of all errors of the client.
 
     Attributes:
         trajectory_id: trajectory of the event that was not published, if the error is about one.
@@ -33,10 +33,10 @@ class ConfigurationError(PublishError, ValueError):
 
 
 class InvalidEventError(PublishError, ValueError):
-    """The arguments make no event of the contract; the message never holds an agent's text.
+    """The arguments break the contract; the message contains no text of the agent.
 
     Attributes:
-        size: bytes of the record, if it is above the 4 MiB that the topic takes.
+        size: bytes of the record, if it exceeds the topic's limit of 4 MiB.
     """
 
     def __init__(self, message: str, *, size: int | None = None) -> None:
@@ -45,7 +45,7 @@ class InvalidEventError(PublishError, ValueError):
 
 
 class QueueFullError(PublishError):
-    """The queue to the broker is full, also after waiting for ``Timeout.block`` seconds.
+    """The queue to the broker is still full after ``Timeout.block`` seconds.
 
     Attributes:
         waiting: events in the queue.
@@ -57,10 +57,10 @@ class QueueFullError(PublishError):
 
 
 class DeliveryError(PublishError):
-    """Events were queued, but the broker did not take them in time.
+    """Enqueued events were not acknowledged in time.
 
     Attributes:
-        count: how many, since the last ``flush``.
+        count: number of events since the last ``flush``.
     """
 
     def __init__(self, message: str, count: int) -> None:
@@ -69,7 +69,7 @@ class DeliveryError(PublishError):
 
 
 class ClosedError(PublishError):
-    """The publisher was closed, or the trajectory has ended or belongs to another process."""
+    """The publisher is closed, or the trajectory has ended or belongs to another process."""
 
 
 class ServeError(PublishError):

@@ -1,7 +1,7 @@
 """A client of ``retrail serve``: search, open documents and end trajectories over HTTP.
 
 The server publishes each call as a trajectory event, so an agent that searches through it needs
-neither Kafka nor :class:`retrail.Publisher`. The extras ``openai`` and ``langchain`` bring httpx.
+neither Kafka nor :class:`retrail.Publisher`. The extras ``openai`` and ``langchain`` install httpx.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ except ModuleNotFoundError as error:
 DEFAULT_URL = "http://127.0.0.1:8080"
 TRAJECTORY_HEADER = "Retrail-Trajectory"
 MAX_REASONING = 200_000
-"""Characters of a reasoning that the server takes."""
+"""Longest reasoning that the server accepts, in characters."""
 KEEPALIVE_SECONDS = 2.0
-"""Below the 5 s after which the server closes a connection that is not used."""
+"""Shorter than the 5 s after which the server closes an idle connection."""
 
 Outcome = Literal["correct", "incorrect", "unknown"]
 Json = dict[str, Any]
@@ -77,15 +77,15 @@ class SearchClient:
     """A connection pool to ``retrail serve``, for any number of threads and event loops.
 
     Args:
-        url: where it listens.
+        url: base URL of the server.
         token: default ``RETRAIL_SERVE_TOKEN``, else none.
         agent: name of the agent; default: ``agent``.
-        model: its language model; agents of one model share a verbosity when pairs are weighted.
-        tenant: whose trajectories these are.
-        timeout: seconds to wait for a connection, and for each part of an answer.
+        model: its language model; pairs are weighted by the verbosity of agents of one model.
+        tenant: owner of the trajectories.
+        timeout: seconds to wait for a connection, and for each part of a response.
 
     Raises:
-        ConfigurationError: the URL is none of HTTP.
+        ConfigurationError: this is not an HTTP URL.
 
     Example:
         >>> with SearchClient(agent="my-agent") as client:  # doctest: +SKIP
@@ -133,19 +133,19 @@ class SearchClient:
         )
 
     def trajectory(self, name: str | None = None) -> "ServedTrajectory":
-        """A new trajectory; the first call begins it on the server.
+        """A new trajectory; the first call opens it on the server.
 
         Args:
-            name: the trajectory's id begins with it: at most 160 letters, digits and ``._:~-``.
-                One name is one trajectory, until that ends. Default: a random one.
+            name: prefix of the trajectory's id: at most 160 letters, digits and ``._:~-``. Calls
+                with one name are one trajectory until it ends. Default: a random name.
         """
         return ServedTrajectory(self, name or uuid.uuid4().hex)
 
     def post(self, path: str, body: Json, trajectory: str) -> Json:
-        """Send a request as a part of a trajectory; returns the answer.
+        """Send a request of a trajectory; returns the response.
 
         Raises:
-            ServeError: there is no answer, or the answer is an error.
+            ServeError: there is no response, or it is an error.
         """
         with self._errors(trajectory):
             headers = {TRAJECTORY_HEADER: trajectory}
@@ -161,11 +161,11 @@ class SearchClient:
             return _answer(await http.post(path, json=body, headers=headers))
 
     def close(self) -> None:
-        """Close the connections of threads."""
+        """Close the synchronous connections."""
         self._http.close()
 
     async def aclose(self) -> None:
-        """Close the connections of threads and of the running event loop."""
+        """Close the synchronous connections and those of the running event loop."""
         self.close()
         if http := self._async_http.pop(asyncio.get_running_loop(), None):
             await http.aclose()
@@ -214,7 +214,7 @@ class ServedTrajectory:
     Attributes:
         name: by which requests name it.
         id: the trajectory's id on Kafka, for :meth:`retrail.Publisher.outcome`; ``None`` before
-            the first answer.
+            the first response.
     """
 
     def __init__(self, client: SearchClient, name: str) -> None:
@@ -225,7 +225,7 @@ class ServedTrajectory:
         self._reasonings: list[str] = []
 
     def reason(self, text: str) -> None:
-        """What the agent thought; right after :meth:`open` it is about that document.
+        """A reasoning of the agent; right after :meth:`open` it is about that document.
 
         It is sent with the next call, and kept if that call fails.
         """
@@ -236,10 +236,10 @@ class ServedTrajectory:
         """The ``k`` documents that are nearest to a query.
 
         Args:
-            texts: whether hits have whole texts, too.
+            texts: whether hits include whole texts.
 
         Raises:
-            ServeError: nothing can be searched now, or the server does not take these arguments.
+            ServeError: the index is unavailable, or the arguments are invalid.
         """
         return _search_result(self.post("search", {"query": query, "k": k, "texts": texts}))
 
@@ -251,7 +251,7 @@ class ServedTrajectory:
         """A whole document.
 
         Raises:
-            ServeError: the index has no such document (status 404), or does not answer now.
+            ServeError: the index has no such document (status 404) or is unavailable.
         """
         return _of(Document, self.post("open", {"doc_id": doc_id}))
 
@@ -260,10 +260,10 @@ class ServedTrajectory:
         return _of(Document, await self.apost("open", {"doc_id": doc_id}))
 
     def end(self, outcome: Outcome = "unknown", answer: str | None = None) -> None:
-        """Nothing follows.
+        """End the trajectory.
 
         Raises:
-            ServeError: the trajectory is not open (status 404), or the server does not answer.
+            ServeError: the trajectory is not open (status 404), or there is no response.
         """
         self.post(self._end, {"outcome": outcome, "answer": answer})
 
@@ -272,10 +272,10 @@ class ServedTrajectory:
         await self.apost(self._end, {"outcome": outcome, "answer": answer})
 
     def post(self, operation: str, body: Json) -> Json:
-        """Send a request's body as the API describes it, with the reasoning since the last call.
+        """Send a request of the API, with the reasoning since the last call.
 
         Args:
-            operation: what follows ``/v1/``.
+            operation: path after ``/v1/``.
         """
         with self._reasoned(body) as reasoned:
             return self._read(self._client.post(f"/v1/{operation}", reasoned, self.name))
@@ -300,7 +300,7 @@ class ServedTrajectory:
         try:
             yield body
         except BaseException as error:
-            # The server published the reasoning of a call for a document that it does not have.
+            # After a 404 of an open the server has published the reasoning already.
             if not isinstance(error, ServeError) or error.status != 404:
                 with self._lock:
                     self._reasonings = held + self._reasonings
@@ -318,7 +318,7 @@ def _answer(response: httpx.Response) -> Json:
         body = None
     if response.is_success and isinstance(body, dict):
         return body
-    # What a proxy answers is no problem document.
+    # The response of a proxy is not a problem document.
     problem = body if isinstance(body, dict) else {}
     other = f"{response.url} answered: {response.status_code} {response.reason_phrase}"
     seconds = response.headers.get("Retry-After", "")
@@ -333,7 +333,7 @@ _Answer = TypeVar("_Answer")
 
 
 def _of(kind: type[_Answer], answer: Mapping[str, Any]) -> _Answer:
-    """A dataclass of the fields that it has; a newer server may send more."""
+    """A dataclass from a response, which may have more fields if the server is newer."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in answer.items() if name in names})
 

@@ -1,7 +1,7 @@
-"""The queue between an agent and Kafka: librdkafka's, bounded, emptied by a thread.
+"""The queue between an agent and Kafka: librdkafka's bounded queue and a delivery thread.
 
-Callers only enqueue. Nothing is lost in silence: every event that will never arrive is raised, or
-logged, counted and handed to ``on_failure``.
+Callers only enqueue. No loss is silent: every event that cannot be delivered is raised, or logged,
+counted and passed to ``on_failure``.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from retrail.reporting import LibrdkafkaLog, LostEvent, RateLimitedLog, Stats
 from retrail.wire import MAX_EVENT_BYTES, Record
 
 POLL_SECONDS = 0.1
-"""How long the delivery thread waits in librdkafka; a delivery report wakes it."""
+"""Longest wait of the delivery thread in librdkafka; a delivery report ends it."""
 ROOM_SECONDS = 0.02
-"""How long a caller waits before it tries again: librdkafka frees a record's place only after the
-callback of its delivery report, so a wake-up by that callback may come too early."""
+"""Longest wait of a caller before it tries again: librdkafka frees a record's space only after the
+callback of its delivery report, so a notification from that callback may be too early."""
 
 EventName = tuple[str, int | None, str]
-"""Trajectory, number and type of an event."""
+"""Trajectory id, seq and type of an event."""
 
 log = logging.getLogger("retrail")
 
@@ -39,14 +39,14 @@ _abandoned: list[Producer] = []
 
 
 class Outbox:
-    """Sends records to topics; safe from threads, and starts empty in a forked child.
+    """Sends records to topics; thread-safe; starts empty in a forked child.
 
     Args:
         config: librdkafka properties that reach the brokers.
-        topic: where records go, unless :meth:`enqueue` gets another.
+        topic: topic of the records, unless :meth:`enqueue` gets another.
         limits: bounds of the queue.
-        timeout: how long to wait for room, deliveries and the end.
-        raises: whether an event that cannot be published raises or is dropped.
+        timeout: how long to wait for space, for deliveries, and at exit.
+        raises: whether an event that cannot be published raises; otherwise it is dropped.
         on_failure: called with each lost event that is not raised.
 
     Raises:
@@ -97,14 +97,14 @@ class Outbox:
     # -- Enqueueing -----------------------------------------------------------------------------
 
     def publish(self, attempt: Callable[[], bool]) -> None:
-        """Repeat an attempt to enqueue until there is room, for at most ``timeout.block`` seconds.
+        """Retry an attempt to enqueue until there is space, for at most ``timeout.block`` seconds.
 
-        It is made once where waiting would hang more than the caller: in a thread that runs an
-        event loop and in a delivery callback. When events are dropped, a wait that found no room is
-        the last one until the broker takes a record.
+        There is one attempt only where waiting would block others: in a thread that runs an event
+        loop, and in a delivery callback. If events are dropped, there is also one attempt after a
+        wait without success, until the broker accepts a record.
 
         Raises:
-            QueueFullError: there was no room.
+            QueueFullError: there was no space.
         """
         deadline = time.monotonic() + self.timeout.block
         while not attempt():
@@ -112,9 +112,9 @@ class Outbox:
             if left <= 0 or not self._may_wait():
                 self._stuck = self._stuck or left <= 0
                 raise QueueFullError(
-                    f"{self.waiting:,} events wait for the broker at {self.bootstrap}, which does "
-                    "not take them fast enough. Is it running, and does the topic "
-                    f"{self.topic} exist (`retrail topics create`)?",
+                    f"{self.waiting:,} events wait for the broker at {self.bootstrap}. Check that "
+                    f"it is running and that the topic {self.topic} exists "
+                    "(`retrail topics create`).",
                     self.waiting,
                 )
             with self._changed:
@@ -131,7 +131,7 @@ class Outbox:
         Raises:
             ClosedError: the publisher was closed.
             KafkaException: librdkafka refuses the record.
-            RuntimeError: no thread can be started any more.
+            RuntimeError: no thread can be started.
         """
         with self._changed:
             if self._closed:
@@ -149,7 +149,7 @@ class Outbox:
         return True
 
     def _produce(self, record: Record, topic: str) -> None:
-        # Not the record: librdkafka has copied its bytes, and each would be held twice.
+        # Not the record itself: librdkafka has copied its bytes already.
         report = partial(self._reported, (record.trajectory_id, record.seq, record.event))
         for _ in range(2):
             producer = self._started()
@@ -163,7 +163,7 @@ class Outbox:
                 )
                 return
             except KafkaException as error:
-                # An idempotent producer that lost its sequence never takes another record.
+                # After a fatal error an idempotent producer accepts no record.
                 if not error.args[0].fatal():
                     raise
                 fatal = error
@@ -173,7 +173,7 @@ class Outbox:
     # -- Losses ---------------------------------------------------------------------------------
 
     def refuse(self, error: Exception, trajectory_id: str, seq: int | None, event: str) -> None:
-        """Raise why an event was not queued, or drop the event: log, count, call ``on_failure``.
+        """Raise the error, or drop the event: log, count, call ``on_failure``.
 
         Raises:
             PublishError: if errors are to be raised.
@@ -188,16 +188,16 @@ class Outbox:
         self._lose(LostEvent(trajectory_id, seq, event, str(error)), "events were dropped")
 
     def count(self, name: str) -> None:
-        """Count something for :meth:`stats`."""
+        """Increment a count of :meth:`stats`."""
         with self._changed:
             self._counts[name] += 1
 
     def warn(self, kind: str, what: object) -> None:
-        """Log what must not be raised."""
+        """Log an error that must not be raised."""
         self._log.add(kind, f"{kind}: {what}")
 
     def _reported(self, event: EventName, error: KafkaError | None, _message: Message) -> None:
-        # The callback comes first: it has run when a flush ends.
+        # The callback comes first, so that it has run when a flush ends.
         try:
             if error is not None:
                 self._lose(LostEvent(*event, _reason(error)), "events were not delivered")
@@ -220,23 +220,23 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Records that are neither delivered nor given up."""
+        """Records that are neither delivered nor failed."""
         return self._counts["published"] - self._counts["delivered"] - self._counts["failed"]
 
     def stats(self) -> Stats:
-        """What became of the events so far."""
+        """Counts of the events so far."""
         with self._changed:
             return Stats(**self._counts, waiting=self.waiting)
 
     def flush(self, seconds: float) -> int:
-        """Wait until all is delivered or given up, at most ``seconds``; how many still wait."""
+        """Wait at most ``seconds`` until no event is waiting; returns how many still are."""
         with self._changed:
             if not _in_delivery_thread():
                 self._changed.wait_for(lambda: self.waiting == 0, seconds)
             return self.waiting
 
     def close(self, seconds: float) -> None:
-        """Take nothing more, flush, and give up what is left; may be called again."""
+        """Accept no more records, flush, and fail the rest; may be called again."""
         with self._changed:
             self._closed = True
         left = self.flush(seconds)
@@ -250,7 +250,7 @@ class Outbox:
             poller.join(1.0)
 
     def raise_failures(self) -> None:
-        """Raise what was given up since the last call, if errors are to be raised.
+        """Raise if events have failed since the last call and errors are to be raised.
 
         Raises:
             DeliveryError: with their number.
@@ -272,14 +272,14 @@ class Outbox:
         if producer is None:
             with self._starting:
                 if self._closed:
-                    raise ClosedError("The publisher was closed meanwhile.")
+                    raise ClosedError("The publisher is closed; make a new one.")
                 producer = self._producer or self._start()
         return producer
 
     def _start(self) -> Producer:
         producer = Producer(self._config | {"logger": LibrdkafkaLog()})
         poller = _DeliveryThread(self._poll, producer)
-        # Before the start: the thread goes on while it serves the current producer.
+        # Set before the start, because the thread runs while its producer is the current one.
         self._producer, self._poller = producer, poller
         try:
             poller.start()
@@ -287,7 +287,7 @@ class Outbox:
             self._producer = self._poller = None
             raise
         if multiprocessing.parent_process() is not None:
-            # Such a process ends by os._exit, which skips atexit.
+            # Such a process exits with os._exit, which skips atexit.
             multiprocessing_util.Finalize(
                 None, self.close, args=(self.timeout.close,), exitpriority=10
             )
@@ -307,17 +307,17 @@ class Outbox:
                 log.exception("a delivery report failed")
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's producer and queue, without touching them."""
+        """In a forked child: drop the parent's producer and queue without calling them."""
         closed, producer = self._closed, self._producer
         if producer is not None:
-            # Its threads stayed in the parent; destroying it would wait for them.
+            # Its threads exist in the parent only; destroying it would wait for them forever.
             _abandoned.append(producer)
         self._reset()
         self._closed = closed
 
 
 class _DeliveryThread(threading.Thread):
-    """Runs delivery callbacks; nothing in it may wait for deliveries or room."""
+    """Runs delivery callbacks; code in it must not wait for deliveries or space."""
 
     def __init__(self, poll: Callable[[Producer], None], producer: Producer) -> None:
         super().__init__(target=poll, args=(producer,), name="retrail-delivery", daemon=True)

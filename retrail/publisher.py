@@ -1,4 +1,4 @@
-"""The publishing client: sends an agent's steps to Kafka without blocking the agent."""
+"""The publisher: sends an agent's steps to Kafka without blocking the agent."""
 
 import asyncio
 import uuid
@@ -18,41 +18,42 @@ from retrail.trajectory import TextPolicies, TextPolicy, Trajectory
 
 
 class Publisher:
-    """Publishes what an agent does as trajectory events; one for a process, shared by its threads.
+    """Publishes an agent's steps as trajectory events; one per process, shared by its threads.
 
-    It never takes the agent down: calls only enqueue, a thread of its own delivers, and with
-    ``on_error="drop"`` the methods raise nothing; what is lost is logged (at most a line of a kind
-    in 10 s), counted in :attr:`stats` and handed to ``on_failure``.
+    It cannot crash the agent: calls only enqueue, a background thread delivers, and with
+    ``on_error="drop"`` the methods raise nothing. Lost events are logged (at most one line of a
+    kind per 10 s), counted in :attr:`stats` and passed to ``on_failure``.
 
-    After a fork the child's publisher starts empty, with a connection of its own; what the parent
-    had queued is sent by the parent alone. At the end of the process (also of a ``multiprocessing``
-    worker) the queue is flushed for at most ``timeout.close`` seconds. A process that is killed by
-    a signal runs no such code: call :meth:`close` from its handler.
+    After a fork the child's publisher starts empty, with a new connection; the parent alone sends
+    the events it had enqueued. When the process exits (also a ``multiprocessing`` worker), the
+    queue is flushed for at most ``timeout.close`` seconds. This does not happen when a signal kills
+    the process: call :meth:`close` in a signal handler. ``multiprocessing.Pool`` used in a ``with``
+    block kills its workers so; call ``pool.close()`` and ``pool.join()`` instead.
 
     Args:
         agent: name of the agent.
-        model: its language model; agents of one model share a verbosity when pairs are weighted.
-        tenant: whose trajectories these are.
-        retriever_version: version of the retriever that the agent searches, if it knows it.
+        model: its language model; pairs are weighted by the verbosity of agents of one model.
+        tenant: owner of the trajectories.
+        retriever_version: version of the retriever that the agent searches, if known.
         bootstrap: ``host:port`` list; default ``RETRAIL_KAFKA_BOOTSTRAP``, else 127.0.0.1:9092.
             ``RETRAIL_KAFKA_SECURITY_PROTOCOL``, ``…_SASL_MECHANISM``, ``…_SASL_USERNAME``,
             ``…_SASL_PASSWORD``, ``…_SSL_CAFILE``, ``…_SSL_CERTFILE`` and ``…_SSL_KEYFILE`` are
             read too; ``RETRAIL_ENV_FILE`` names a file with such variables.
         topic_prefix: default ``RETRAIL_TOPIC_PREFIX``, else nothing.
         reasoning_text: ``"send"``; ``"withhold"``: only the length in tokens and the agent's own
-            verdict leave the process; or a redaction hook, ``str → str | None``. A hook that raises
-            withholds the text.
+            verdict are sent; or a redaction hook, ``str → str | None``. If a hook raises, the text
+            is withheld.
         answer_text: the same for answers.
         on_error: ``"drop"``, or ``"raise"``: a call that cannot publish raises a
             :class:`~retrail.PublishError`, and :meth:`flush` and :meth:`close` raise
             :class:`~retrail.DeliveryError`.
-        on_failure: called with every :class:`LostEvent` that is not raised, from the calling thread
-            or the delivery thread; keep it short.
+        on_failure: called with every :class:`LostEvent` that is not raised, in the calling thread
+            or the delivery thread; it should return quickly.
         limits: bounds of the queue.
-        timeout: how long to wait for room in a full queue, for deliveries, and at the end. A thread
-            that runs an event loop never waits for room. With ``on_error="drop"`` no call waits
-            again after one that found no room, until the broker takes an event.
-        kafka: more librdkafka properties, such as ``{"sasl.oauthbearer.config": …}``.
+        timeout: how long to wait for space in a full queue, for deliveries, and at exit. A thread
+            that runs an event loop never waits for space. With ``on_error="drop"``, after one call
+            has waited without success, no call waits until the broker accepts an event.
+        kafka: additional librdkafka properties, such as ``{"sasl.oauthbearer.config": …}``.
 
     Raises:
         ConfigurationError: an argument, a variable or a librdkafka property cannot be used.
@@ -118,7 +119,7 @@ class Publisher:
 
     @property
     def topic(self) -> str:
-        """Where events go.
+        """The topic of the events.
 
         Example:
             >>> Publisher("me", topic_prefix="team_").topic  # doctest: +SKIP
@@ -128,7 +129,7 @@ class Publisher:
 
     @property
     def stats(self) -> Stats:
-        """What became of the events so far, in this process.
+        """Counts of this process's events so far.
 
         Example:
             >>> publisher.stats.lost  # doctest: +SKIP
@@ -149,7 +150,7 @@ class Publisher:
 
         Args:
             trajectory_id: 1 to 512 characters, never used before; default a random one.
-            agent, model, tenant, retriever_version: instead of the publisher's, in a process that
+            agent, model, tenant, retriever_version: override the publisher's, in a process that
                 publishes for several agents.
 
         Raises:
@@ -180,13 +181,13 @@ class Publisher:
     ) -> None:
         """Report an outcome that became known after the end, such as a user's feedback.
 
-        It may come from another process and another day. The last report about a trajectory
-        replaces the others and the outcome of its ``end`` in training runs that start after it.
+        Any process may report it, at any later time. The last report on a trajectory replaces
+        earlier ones and the outcome of its ``end`` in training runs that start after it.
 
         Args:
-            trajectory_id: :attr:`Trajectory.id` of the one that it is about.
+            trajectory_id: :attr:`Trajectory.id` of the trajectory.
             outcome: whether its answer was right.
-            source: who reports it; default the publisher's agent.
+            source: the reporter; default the publisher's agent.
 
         Raises:
             PublishError: ``on_error="raise"`` and it cannot be published.
@@ -208,16 +209,16 @@ class Publisher:
             self._outbox.refuse(error, str(trajectory_id), None, "outcome")
 
     def flush(self, timeout: float | None = None) -> int:
-        """Wait until every event so far is delivered or given up.
+        """Wait until every event so far is delivered or has failed.
 
         Args:
-            timeout: seconds, at most; default ``Timeout.close``.
+            timeout: maximum, in seconds; default ``Timeout.close``.
 
         Returns:
-            How many events still wait.
+            How many events are still waiting.
 
         Raises:
-            DeliveryError: ``on_error="raise"`` and events were given up since the last flush.
+            DeliveryError: ``on_error="raise"`` and events have failed since the last flush.
 
         Example:
             >>> publisher.flush(5.0)  # doctest: +SKIP
@@ -228,10 +229,10 @@ class Publisher:
         return waiting
 
     def close(self, timeout: float | None = None) -> None:
-        """Flush, give up what is left, and take no more events; again has no effect.
+        """Flush, fail the remaining events, and accept no more; may be called again.
 
         Raises:
-            DeliveryError: ``on_error="raise"`` and events were given up since the last flush.
+            DeliveryError: ``on_error="raise"`` and events have failed since the last flush.
 
         Example:
             >>> publisher.close()  # doctest: +SKIP
@@ -240,7 +241,7 @@ class Publisher:
         self._outbox.raise_failures()
 
     async def aclose(self) -> None:
-        """As :meth:`close`, while the event loop goes on; ``async with Publisher(…)`` does it too.
+        """As :meth:`close`, without blocking the event loop; ``async with Publisher(…)`` calls it.
 
         Raises:
             DeliveryError: as :meth:`close`.

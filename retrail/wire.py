@@ -1,7 +1,7 @@
-"""Events as bytes: what the contract of trajectory-events (``schemas.events``) asks for.
+"""Events as bytes, by the contract of trajectory-events (``schemas.events``).
 
-Functions of plain values. They check what the contract checks, so that a mistake shows at the agent
-and not in the dead-letter queue; their messages never repeat a query, a reasoning or an answer.
+Functions of plain values. They check what the contract checks, so that an error shows in the agent
+instead of in the dead-letter queue; messages never contain a query, a reasoning or an answer.
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """Largest record batch that the topic takes (``schemas.topics``)."""
 
 BATCH_OVERHEAD = 256
-"""A record's share of that which is not key, value or header: at most this, for one record."""
+"""Upper bound of a batch's bytes besides keys, values and headers, for one record."""
 
 MAX_INT = 2**31 - 1
 OUTCOMES = ("correct", "incorrect", "unknown")
@@ -32,10 +32,10 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What all events of a trajectory share.
+    """The fields that all events of a trajectory share.
 
     Raises:
-        InvalidEventError: a value is not what the contract takes.
+        InvalidEventError: a value breaks the contract.
 
     >>> Sender("task-17", "my-agent", "qwen3-30b", "").trajectory_id
     'task-17'
@@ -54,7 +54,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record, and the event that it carries.
+    """A Kafka record with one event.
 
     Attributes:
         event: its type; ``"outcome"`` for a later outcome, which has no ``seq``.
@@ -158,8 +158,8 @@ def search(query: object, hits: Iterable[object]) -> Data:
 def hit_of(hit: object, rank: int) -> Data:
     """One hit: a document id, a pair (id, score), a mapping or an object with ``doc_id``.
 
-    A mapping or object may carry ``rank`` and ``score`` too; else the rank is the place in the
-    list. A score that is not finite is left out.
+    A mapping or object may also have ``rank`` and ``score``; the default rank is the position in
+    the list. A score that is not finite is omitted.
     """
     score: object = None
     if isinstance(hit, Mapping):
@@ -189,7 +189,7 @@ def browse(doc_id: object) -> Data:
 
 
 def reasoning(text: str | None, tokens: object, verdict: object) -> Data:
-    """A reasoning; ``about`` is not known here."""
+    """A reasoning, without ``about``."""
     result: Data = {}
     if text is not None:
         result["text"] = text
@@ -231,7 +231,7 @@ def doc_id_of(value: object) -> str:
 
 
 def text_of(name: str, value: object, *, shortest: int = 0, longest: int | None = None) -> str:
-    """``value``, if it is a string of a length that the contract takes; ``name`` is for people."""
+    """``value``, if it is a string of valid length; ``name`` is for the error message."""
     if not isinstance(value, str):
         raise InvalidEventError(f"{name} is a string, not {type(value).__name__}.")
     if len(value) < shortest:

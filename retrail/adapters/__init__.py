@@ -1,4 +1,4 @@
-"""Search through ``retrail serve`` as agents' frameworks take it, a module for each.
+"""Search through ``retrail serve`` for agents' frameworks, one module each.
 
 It may import ``retrail`` and the framework of its extra.
 """

@@ -36,7 +36,7 @@ from retrail.http import SearchClient, SearchResult, ServedTrajectory
 
 @dataclass(slots=True)
 class _Run:
-    """The topmost run that the handler sees, and what belongs to it."""
+    """A top-level run with its trajectory."""
 
     id: UUID
     trajectory: ServedTrajectory
@@ -44,12 +44,12 @@ class _Run:
 
 
 class RetrailCallbackHandler(BaseCallbackHandler):
-    """Makes each run of an agent one trajectory, and sends the model's reasoning with its calls.
+    """Makes one trajectory of each run of an agent, with the model's reasoning.
 
-    What the model wrote (its text, and its reasoning where the provider gives it) goes to the
-    server with the next search or opening of the run. When the run ends, the handler ends the
-    trajectory; the model's last text without tool calls is the answer. One handler serves any
-    number of runs at once, also in asyncio. The id of a trajectory begins with that of its run.
+    The model's text, and its reasoning if the provider returns it, is sent with the next search or
+    open of the run. When the run ends, the handler ends the trajectory; the model's last text
+    without tool calls is the answer. One handler can be used for concurrent runs, also in asyncio.
+    A trajectory's id begins with the id of its run.
     """
 
     def __init__(self, client: SearchClient) -> None:
@@ -57,24 +57,24 @@ class RetrailCallbackHandler(BaseCallbackHandler):
         self._runs: dict[UUID, _Run] = {}
 
     def trajectory(self, run_id: UUID) -> ServedTrajectory:
-        """The trajectory that a chain's, tool's or retriever's run is a part of.
+        """The trajectory of a run of a chain, tool or retriever.
 
         Raises:
-            KeyError: no such run is going on.
+            KeyError: there is no such active run.
         """
         return self._runs[run_id].trajectory
 
     def on_chain_start(
         self, *args: Any, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """A chain, tool or retriever starts: the topmost one begins a trajectory."""
+        """A chain, tool or retriever starts: a top-level one begins a trajectory."""
         run = self._runs.get(parent_run_id) if parent_run_id else None
         self._runs[run_id] = run or _Run(run_id, self._client.trajectory(str(run_id)))
 
     on_tool_start = on_retriever_start = on_chain_start
 
     def on_chain_end(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
-        """A chain, tool or retriever ends or fails: the topmost one ends the trajectory."""
+        """A chain, tool or retriever ends or fails: a top-level one ends its trajectory."""
         run = self._runs.pop(run_id, None)
         if run is not None and run.id == run_id and run.trajectory.id is not None:
             run.trajectory.end(answer=run.answer)
@@ -90,7 +90,7 @@ class RetrailCallbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """A model answered: keep what it wrote."""
+        """A model answered: record its text and reasoning."""
         run = self._runs.get(parent_run_id) if parent_run_id else None
         generation = response.generations[0][0]
         if run is None or not isinstance(generation, ChatGeneration):
@@ -107,8 +107,8 @@ class RetrailRetriever(BaseRetriever):
     """Finds documents in the live index.
 
     A document's ``page_content`` is its whole text and its ``id`` the document id; ``metadata`` has
-    ``doc_id``, ``title``, ``rank``, ``score`` and ``retriever_version``. Retrail learns from which
-    documents are opened, so a chain that reads them calls the tool ``open_document`` for each.
+    ``doc_id``, ``title``, ``rank``, ``score`` and ``retriever_version``. Retrail learns from opened
+    documents, so a chain that reads documents should call the tool ``open_document`` for each.
 
     Args:
         client: of ``retrail serve``.
@@ -166,14 +166,14 @@ def search_tools(client: SearchClient) -> list[BaseTool]:
 
 
 def _trajectory(client: SearchClient, run_manager: BaseRunManager | None) -> ServedTrajectory:
-    """That of the run's callback handler."""
+    """The trajectory of the run's callback handler, or a new one with a warning."""
     if run_manager is not None:
         for handler in run_manager.handlers:
             if isinstance(handler, RetrailCallbackHandler):
                 return handler.trajectory(run_manager.run_id)
     warnings.warn(
-        "Without a RetrailCallbackHandler among the callbacks each call is a trajectory of its "
-        "own, and Retrail learns nothing from it.",
+        "Without a RetrailCallbackHandler in the callbacks each call is a separate trajectory, and "
+        "Retrail learns nothing from it.",
         stacklevel=3,
     )
     return client.trajectory()
@@ -197,7 +197,7 @@ def _documents(result: SearchResult) -> list[Document]:
 
 
 def _reasoning(message: AIMessage) -> str:
-    """What a model wrote, in its order."""
+    """The reasoning and text of a message, in order."""
     parts = [
         block.get("reasoning") or block.get("text")
         for block in message.content_blocks

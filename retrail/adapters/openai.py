@@ -1,7 +1,7 @@
 """Search as tools of an OpenAI-style chat API: their definitions, and answers to their calls.
 
-No client library is needed: definitions and answers are plain values, as OpenAI, vLLM, llama.cpp
-and others take them. The extra ``openai`` brings what this module needs.
+No client library is needed: definitions and answers are plain values, as for OpenAI, vLLM,
+llama.cpp and others. The extra ``openai`` installs this module's requirements.
 """
 
 import json
@@ -70,11 +70,11 @@ contain help. To read a document use open_document with its doc_id.""",
 
 _OPERATIONS = {"search": "search", "open_document": "open"}
 _MISTAKES = (404, 413, 422)
-"""Statuses of answers to a mistake of the model."""
+"""Statuses of responses to invalid calls of the model."""
 
 
 class RetrailTools:
-    """The tools ``search`` and ``open_document`` within a trajectory.
+    """The tools ``search`` and ``open_document`` of a trajectory.
 
     Example::
 
@@ -87,8 +87,8 @@ class RetrailTools:
         …
         trajectory.end(answer=reply.choices[0].message.content)
 
-    The model states its reasoning as an argument of the calls; what it writes beside them can be
-    added by ``trajectory.reason(message.content)``.
+    The model gives its reasoning as an argument of the calls; text beside the calls can be added
+    with ``trajectory.reason(message.content)``.
     """
 
     def __init__(self, trajectory: ServedTrajectory) -> None:
@@ -96,26 +96,25 @@ class RetrailTools:
 
     @staticmethod
     def tools(*, nested: bool = True) -> list[dict[str, Any]]:
-        """What to send as ``tools``.
+        """The value of ``tools`` in a request.
 
         Args:
-            nested: as the Chat Completions API takes them; ``False``: as the Responses API does.
+            nested: for the Chat Completions API; ``False``: for the Responses API.
         """
         if nested:
             return [{"type": "function", "function": function} for function in DEFINITIONS]
         return [{"type": "function", **function} for function in DEFINITIONS]
 
     def call(self, name: str, arguments: str | dict[str, Any]) -> str:
-        """Answer a call of the model: JSON, to be sent back as the tool's content.
+        """Execute a call of the model; returns JSON, the content of the tool's message.
 
-        A mistake of the model is answered too, by ``{"error": …}``, so that it can correct it.
+        The result of an invalid call is ``{"error": …}``, so that the model can correct it.
 
         Args:
-            arguments: as they came, a JSON object.
+            arguments: a JSON object, as received.
 
         Raises:
-            ServeError: nothing can be searched now. The server published nothing: the call may be
-                repeated.
+            ServeError: the index is unavailable. Nothing was published: the call may be repeated.
         """
         body = _body(name, arguments)
         if isinstance(body, str):
@@ -137,7 +136,7 @@ class RetrailTools:
 
 
 def _body(name: str, arguments: str | dict[str, Any]) -> dict[str, Any] | str:
-    """The body of a request, or what is wrong with the call."""
+    """The body of a request, or an error message."""
     if name not in _OPERATIONS:
         return f"There is no tool {name}; there are {' and '.join(_OPERATIONS)}."
     try:
@@ -151,7 +150,7 @@ def _body(name: str, arguments: str | dict[str, Any]) -> dict[str, Any] | str:
 
 
 def _content(answer: dict[str, Any]) -> str:
-    """What the model reads of an answer."""
+    """The content for the model."""
     if "hits" not in answer:
         return _json(**{name: answer[name] for name in ("doc_id", "title", "text")})
     names = ("doc_id", "title", "score", "snippet")

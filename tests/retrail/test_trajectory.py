@@ -188,7 +188,7 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
     )
 
 
-def test_a_redacted_text_carries_the_length_of_what_was_said(
+def test_a_redacted_text_carries_the_length_of_the_original(
     make: Made, published: Published
 ) -> None:
     publisher = make(

@@ -1,4 +1,4 @@
-"""`retrail doctor` says what is well and what to do."""
+"""`retrail doctor`: what is there, and what to do about the rest."""
 
 import os
 from pathlib import Path
@@ -17,12 +17,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lines(text: str) -> dict[str, tuple[str, str]]:
-    """State and text of each line, by what it is about."""
+    """State and text of each line, by the name of the check."""
     found = {}
     for line in text.splitlines():
         state, _, rest = line.partition(" ")
-        what, _, said = rest.strip().partition(": ")
-        found[what] = (state, said)
+        what, _, text = rest.strip().partition(": ")
+        found[what] = (state, text)
     return found
 
 

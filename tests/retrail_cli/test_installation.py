@@ -41,7 +41,7 @@ def test_create_then_list(runner: CliRunner, settings: Settings) -> None:
     assert "latest of each key" in after
 
 
-def test_list_tells_differences(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_shows_differences(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     runner.invoke(app, ["create"])
     monkeypatch.setenv("RETRAIL_KAFKA_RETENTION_HOURS", "10")
     shown = runner.invoke(app, ["list"]).stdout

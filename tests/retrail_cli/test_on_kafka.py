@@ -23,7 +23,7 @@ def records(settings: Settings, topic: str) -> list[consumers_kafka.Record]:
 
 
 @pytest.mark.parametrize("command", [["pairs"], ["rollback"]], ids=" ".join)
-def test_a_broker_that_is_away_is_said_with_what_to_do(
+def test_a_broker_that_is_unavailable_is_named_with_the_remedy(
     command: list[str], retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
@@ -34,7 +34,7 @@ def test_a_broker_that_is_away_is_said_with_what_to_do(
     assert "Traceback" not in done.err
 
 
-def test_topics_that_are_absent_are_said_with_what_to_do(
+def test_missing_topics_are_named_with_the_remedy(
     retrail: Any, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)

@@ -1,4 +1,4 @@
-"""`retrail train` and `retrail demo` hand over what they were given, and say what came of it."""
+"""Options and output of `retrail train`, `retrail demo` and `retrail search`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,9 @@ import simulation.demo.command
 from serving.retriever import Hit
 
 
-def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_prints_the_decision_of_the_gate(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release = SimpleNamespace(version=4, decision="hold", reason="nDCG@10 fell by .01")
 
     def train_now(settings: Any, *, on_step: Any) -> Any:
@@ -25,7 +27,9 @@ def test_train_says_what_the_gate_decided(retrail: Any, monkeypatch: pytest.Monk
     assert (done.status, done.out) == (0, "Release 4: hold (nDCG@10 fell by .01).\n")
 
 
-def test_train_says_that_nothing_was_new(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_prints_that_there_is_nothing_new(
+    retrail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(consumers.training.worker, "train_now", lambda settings, on_step: None)
     done = retrail("train")
     assert done.status == 0
@@ -99,7 +103,7 @@ def test_search_prints_hits_as_a_table_and_as_json(
     assert retrail("search", "x", "-k", 0).status == 2
 
 
-def test_search_without_milvus_says_what_to_do(
+def test_search_without_milvus_names_the_remedy(
     retrail: Any, closed_port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")

@@ -145,7 +145,7 @@ def test_over_http_the_tools_listen(indexed: Settings) -> None:
         process.wait(30)
 
 
-def test_what_keeps_a_server_from_starting_is_said(
+def test_a_server_that_cannot_start_names_the_reason(
     retrail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = retrail("serve", "--host", "0.0.0.0", "--port", "0")

@@ -130,7 +130,7 @@ def test_torchrun_is_for_repetitions(
     assert "add --run-id ID" in done.err
 
 
-def test_verify_wants_a_run(retrail: Any) -> None:
+def test_verify_needs_a_run(retrail: Any) -> None:
     done = retrail("train", "--verify")
     assert done.status == 2
     assert "--run ID" in done.err

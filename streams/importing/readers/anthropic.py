@@ -11,7 +11,7 @@ from streams.importing.readers import SKIP, Asked, Fit, Trajectory
 from streams.importing.readers.chat import (
     Message,
     Result,
-    Say,
+    Text,
     Turn,
     Use,
     assemble,
@@ -95,9 +95,9 @@ def _of_message(message: Message) -> Iterator[Turn]:
     for block in blocks:
         match kind := block.get("type"):
             case "text" if message.get("role") == "assistant":
-                yield Say(str(block.get("text") or ""))
+                yield Text(str(block.get("text") or ""))
             case "thinking":
-                yield Say(str(block.get("thinking") or ""), thought=True)
+                yield Text(str(block.get("thinking") or ""), thought=True)
             case _ if kind in _USES:
                 yield Use(block.get("id"), str(block.get("name")), block.get("input"))
             case _ if "tool_use_id" in block:

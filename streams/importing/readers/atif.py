@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas.errors import InvalidRecordError
 from streams.importing.readers import Asked, Fit, Trajectory, Unknown
-from streams.importing.readers.chat import Result, Say, Turn, Use, assemble, text_of
+from streams.importing.readers.chat import Result, Text, Turn, Use, assemble, text_of
 
 _VERSION = "ATIF-v1."
 
@@ -53,8 +53,8 @@ def _of_step(step: Any) -> Iterator[Turn]:
         yield Asked(text_of(step.get("message")))
     if step.get("source") != "agent":
         return
-    yield Say(text_of(step.get("reasoning_content")), thought=True)
-    yield Say(text_of(step.get("message")))
+    yield Text(text_of(step.get("reasoning_content")), thought=True)
+    yield Text(text_of(step.get("message")))
     for call in step.get("tool_calls") or ():
         yield Use(call.get("tool_call_id"), str(call.get("function_name")), call.get("arguments"))
     observation = step.get("observation") or {}

@@ -20,7 +20,7 @@ from streams.importing.readers import (
 )
 
 
-class Say(Struct, frozen=True):
+class Text(Struct, frozen=True):
     """A text or a thought of the agent."""
 
     text: str
@@ -43,7 +43,7 @@ class Result(Struct, frozen=True):
     failed: bool = False
 
 
-Turn = Say | Use | Result | Asked | Unknown
+Turn = Text | Use | Result | Asked | Unknown
 
 
 def assemble(turns: Iterable[Turn]) -> list[Step]:
@@ -55,7 +55,7 @@ def assemble(turns: Iterable[Turn]) -> list[Step]:
     turns = list(turns)
     results = _results(turns)
     steps: list[Step] = []
-    texts: list[Say] = []
+    texts: list[Text] = []
     calls: list[Call] = []
 
     def end_calls() -> None:
@@ -74,7 +74,7 @@ def assemble(turns: Iterable[Turn]) -> list[Step]:
 
     for place, turn in enumerate(turns):
         match turn:
-            case Say(text):
+            case Text(text):
                 end_calls()
                 if text.strip():
                     texts.append(turn)
@@ -115,12 +115,12 @@ def _results(turns: list[Turn]) -> dict[int, Result]:
 _THINK = re.compile(r"\A\s*(?:<think(?:ing)?>)?(?P<thought>.*?)</think(?:ing)?>", re.DOTALL)
 
 
-def split_thought(text: str) -> Iterator[Say]:
+def split_thought(text: str) -> Iterator[Text]:
     """The text within ``<think>`` at the beginning of a text, and the rest."""
     if (found := _THINK.match(text)) is not None:
-        yield Say(found["thought"].strip(), thought=True)
+        yield Text(found["thought"].strip(), thought=True)
         text = text[found.end() :]
-    yield Say(text.strip())
+    yield Text(text.strip())
 
 
 def text_of(content: Any) -> str:

@@ -8,7 +8,7 @@ from streams.importing.readers import Asked, Fit, Trajectory, Unknown
 from streams.importing.readers.chat import (
     Message,
     Result,
-    Say,
+    Text,
     Turn,
     Use,
     conversation,
@@ -102,7 +102,7 @@ def _of_message(message: Message) -> Iterator[Turn]:
             yield Asked(text_of(message.get("content")))
         case "assistant":
             for name in ("reasoning_content", "reasoning", "thinking"):
-                yield Say(text_of(message.get(name)), thought=True)
+                yield Text(text_of(message.get(name)), thought=True)
             yield from split_thought(text_of(message.get("content")))
             calls = message.get("tool_calls") or message.get("function_call") or []
             for call in calls if isinstance(calls, list) else [calls]:
@@ -135,7 +135,7 @@ def _of_item(item: Any) -> Iterator[Turn]:
     match item.get("type"):
         case "reasoning":
             parts = item.get("summary") or item.get("content")
-            yield Say(text_of(parts), thought=True)
+            yield Text(text_of(parts), thought=True)
         case "message" | None if "role" in item:
             if item["role"] == "assistant":
                 yield from split_thought(text_of(item.get("content")))

@@ -12,7 +12,7 @@ from streams.importing.readers import Asked, Fit, Trajectory
 from streams.importing.readers.chat import (
     Message,
     Result,
-    Say,
+    Text,
     Turn,
     Use,
     is_message,
@@ -58,14 +58,14 @@ def _of_text(text: str) -> Iterator[Turn]:
         text = f"<think>{text}"
     end = 0
     for tag in _TAG.finditer(text):
-        yield Say(text[end : tag.start()].strip())
+        yield Text(text[end : tag.start()].strip())
         end = tag.end()
         content = tag[2].strip()
         if tag[1] == "tool_call":
             yield _use(content)
         else:
-            yield Say(content, thought=tag[1] == "think")
-    yield Say(text[end:].strip())
+            yield Text(content, thought=tag[1] == "think")
+    yield Text(text[end:].strip())
 
 
 def _use(content: str) -> Use:
