@@ -95,12 +95,12 @@ class Browse(Envelope):
 class Reasoning(Envelope):
     """What the agent thought.
 
-    One about the browse right before it says so: ``about`` is the document of that browse.
-    A publisher that does not have it, as of an unnumbered trajectory, writes ``about_previous``
-    (true) instead; then a reasoning without a browse right before it on the log is about none.
+    ``about`` is the document of the browse right before it, if the reasoning is about that browse.
+    A publisher of an unnumbered trajectory may not have the document: ``about_previous`` (true)
+    stands for it, and is ignored if no browse is right before the reasoning on the log.
 
     ``tokens`` is for an agent that withholds the text or counts by itself; ``verdict`` for one that
-    says itself whether the document helped, for instance because its text must not leave it.
+    decides itself whether the document helped, for instance because its text must not leave it.
     """
 
     type: Literal["reasoning"] = "reasoning"

@@ -26,7 +26,7 @@ TopicId = Annotated[
 
 
 class Source(Contract):
-    """Where a judged event comes from."""
+    """The record of trajectory-events that a judged event is made from."""
 
     source_topic_id: TopicId
     source_partition: Count
@@ -82,12 +82,12 @@ class JudgedOther(Source, Other):
 
 
 class Tick(Contract):
-    """Time passes: written once a second (null key) while the judge has nothing left to read.
+    """Advances log time: written once a second (null key) while the judge has nothing to read.
 
-    So a miner closes idle trajectories without a clock of its own. A tick may reach the log late (a
-    slow broker, a judge that was stopped and woken up), behind which stand events that came to the
-    source meanwhile; so its time is ``as_of``, but no later than its append, lest a judge whose
-    clock is ahead lets time pass too early. One without ``as_of`` counts from its append.
+    With ticks a miner closes idle trajectories without a clock of its own. A tick may reach the log
+    late (a slow broker, a judge that was suspended), before events that reached the source earlier
+    than the tick was appended. So its time is ``as_of``, but no later than its append, because the
+    judge's clock may be ahead. The time of a tick without ``as_of`` is its append.
     """
 
     type: Literal["tick"] = "tick"
@@ -101,7 +101,7 @@ class Tick(Contract):
 
 
 class Skipped(Contract):
-    """Offsets of the source that have no judged event and stand before none yet (null key)."""
+    """Offsets of the source without a judged event, when none follows yet (null key)."""
 
     type: Literal["skipped"] = "skipped"
     source_topic_id: TopicId

@@ -28,7 +28,7 @@ Text = str | UnsetType | None
 Label = Name | UnsetType | None
 
 ABSENT = -1
-"""What is not there: the source of an event that is not judged yet, skipped offsets before one."""
+"""An absent number: the source of an event that is not judged yet, or its skipped offsets."""
 
 
 class Agent(Struct, forbid_unknown_fields=True, gc=False):

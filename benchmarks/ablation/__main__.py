@@ -13,7 +13,7 @@
    is `reweight` with pairs of the profile `paper`.
 3. Each child is measured on the needs that no agent had; the gate is not applied.
 
-Every finished run is one line of the file `--runs`; a second call goes on behind the last one.
+Every finished run is one line of the file `--runs`; a second call continues after the last one.
 """
 
 import argparse

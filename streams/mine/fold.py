@@ -1,9 +1,9 @@
 """The miner's state as a fold over one partition of judged-events.
 
-Pure: records in, pairs out; the only clock is the time that the records carry, which never runs
-backwards and passes before a record is applied. Because of that, a new owner of the partition can
-fold again from the *low watermark* (the oldest record that an open trajectory needs) and arrives at
-the same pairs; ``docs/decisions/`` says why there is no state store.
+A pure function of the records. The only clock is the time in the records; it never runs backwards,
+and time advances before a record is applied. So a new owner of the partition can replay the log
+from the *low watermark* (the oldest record that an open trajectory needs) and gets the same pairs.
+``docs/decisions/0002-mining-is-a-fold.md`` gives the reasons.
 """
 
 import heapq
@@ -25,11 +25,11 @@ from streams.mine.mining import MinedPair, mine
 from streams.mine.sources import Source, Sources
 from streams.mine.steps import unpack
 from streams.mine.trajectories import (
-    Closed,
     ClosedTrajectories,
     Key,
     Limits,
     OpenTrajectory,
+    Span,
     Start,
     UnnumberedTrajectory,
 )
@@ -39,8 +39,9 @@ class Resume(NamedTuple):
     """Where and how a new owner of the partition continues; a commit's offset and metadata.
 
     Attributes:
-        start: fold again from here; its offset is the committed one.
-        acknowledged: the pairs of records below this offset are on the topic: fold silently.
+        start: replay from here; its offset is the committed one.
+        acknowledged: the pairs of records below this offset are on the topic, so a replay up to
+            here is silent.
     """
 
     start: Start
@@ -69,7 +70,7 @@ _METADATA = msgspec.json.Decoder(tuple[int, int, tuple[Source, ...]])
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A judged event that does not continue its source; it is not folded.
+    """A judged event that does not continue its source; it is not applied.
 
     Attributes:
         offset: of its record on judged-events.
@@ -87,7 +88,7 @@ class Refusal:
 
 @lru_cache(maxsize=4_096)
 def _agent(name: str, model: str) -> Agent:
-    """Thousands of open trajectories share few agents."""
+    """Thousands of open trajectories share a few agents."""
     return Agent(name=name, model=model)
 
 
@@ -100,7 +101,7 @@ class Fold:
             ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
             for that reason never came (at most ``limits.events`` a trajectory). Silent records are
             not counted again.
-        refusal: the last record that was refused, until its source goes on.
+        refusal: the last record that was refused, until its source continues.
         clock: log time in milliseconds.
     """
 
@@ -122,7 +123,7 @@ class Fold:
         self._open: dict[Key, OpenTrajectory] = {}
         self._offset = 0
         self._deadlines: list[tuple[int, int, Key]] = []
-        self._closed = ClosedTrajectories(self._limits.gap_ms, self._limits.remembered_records)
+        self._closed = ClosedTrajectories(self._limits)
 
     @classmethod
     def of(cls, settings: Settings, start: Start | None = None) -> "Fold":
@@ -138,16 +139,16 @@ class Fold:
     def apply(
         self, offset: int, timestamp: int, value: bytes, *, silent: bool = False
     ) -> list[LabelledPair]:
-        """Fold one record in.
+        """Apply one record.
 
         Args:
             offset: of the record on judged-events; above all earlier ones.
-            timestamp: the record's own, in milliseconds; no record brings a later time.
+            timestamp: the record's own, in milliseconds; the clock does not pass it.
             value: a judged event.
-            silent: the pairs are known to be on the topic, so they are neither made nor counted.
+            silent: the pairs are on the topic already, so they are neither made nor counted.
 
         Returns:
-            The pairs of every trajectory that this record, or the time that it brings, closes.
+            The pairs of every trajectory that this record or its time closes.
         """
         try:
             event = read_judged(value)
@@ -160,7 +161,7 @@ class Fold:
     def apply_event(
         self, offset: int, timestamp: int, event: Event | Skipped | Tick, *, silent: bool = False
     ) -> list[LabelledPair]:
-        """Fold one decoded record in; see :meth:`apply`."""
+        """Apply one decoded record; see :meth:`apply`."""
         self._offset = offset
         if isinstance(event, Tick):
             as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
@@ -184,7 +185,7 @@ class Fold:
                 return pairs
             trajectory = self._open_trajectory(key, event, start)
         elif start is not None:
-            trajectory.last_opening = offset
+            trajectory.span.last_opening = offset
         arrival = trajectory.arrive(event, offset, self.clock, self._limits)
         self._count(arrival, silent)
         if trajectory.outcome is not None:
@@ -195,7 +196,7 @@ class Fold:
         return pairs
 
     def hole(self) -> None:
-        """Records before the next one are lost: each source may go on anywhere."""
+        """Records before the next one are lost, so each source may continue at any offset."""
         self._sources, self.refusal = Sources(), None
 
     def _continues(self, offset: int, event: Event | Skipped, silent: bool) -> bool:
@@ -215,13 +216,13 @@ class Fold:
         return False
 
     def advance(self, now: int, *, silent: bool = False) -> list[LabelledPair]:
-        """Let time pass up to ``now``: pass old gaps, close what is idle or old."""
+        """Advance the clock to ``now``: pass old gaps, close idle and old trajectories."""
         self.clock = max(self.clock, now)
         pairs: list[LabelledPair] = []
         while self._deadlines and self._deadlines[0][0] <= self.clock:
             _, first_offset, key = heapq.heappop(self._deadlines)
             trajectory = self._open.get(key)
-            if trajectory is None or trajectory.start.offset != first_offset:
+            if trajectory is None or trajectory.span.start.offset != first_offset:
                 continue
             deadline, reason = trajectory.deadline(self._limits)
             if deadline > self.clock:
@@ -237,20 +238,20 @@ class Fold:
         return pairs
 
     def close_all(self) -> list[LabelledPair]:
-        """Let all the time pass that can: what is open ends as it would on a log gone quiet."""
+        """Advance the clock until every open trajectory closes, as on a silent log."""
         limits = self._limits
         return self.advance(self.clock + limits.gap_ms + max(limits.age_ms, limits.idle_ms))
 
     def resume(self, next_offset: int, acknowledged: int) -> Resume:
-        """What to commit when everything below ``next_offset`` was folded.
+        """What to commit when everything below ``next_offset`` was applied.
 
         Args:
-            next_offset: of the record that comes next.
+            next_offset: of the next record.
             acknowledged: the pairs of records below this offset are on the topic.
         """
         oldest = next(iter(self._open.values()), None)
         now = Start(next_offset, self._sources.known, self.clock)
-        wanted = now if oldest is None else oldest.start
+        wanted = now if oldest is None else oldest.span.start
         return Resume(self._closed.start(wanted, next_offset, self.clock), acknowledged)
 
     def _open_trajectory(self, key: Key, event: Event, start: Start) -> OpenTrajectory:
@@ -259,11 +260,8 @@ class Fold:
             key=key,
             agent=_agent(event.agent.name, event.agent.model),
             tenant=event.tenant,
-            start=start,
             opened=self.clock,
-            touched=self.clock,
-            last_opening=start.offset,
-            last_offset=start.offset,
+            span=Span(start, start.offset, start.offset, self.clock),
         )
         self._open[key] = trajectory
         self._watch(trajectory)
@@ -272,27 +270,21 @@ class Fold:
     def _watch(self, trajectory: OpenTrajectory) -> None:
         """Keep an entry of the heap at or before the next deadline.
 
-        Entries are not moved when a deadline does (each event moves the idle one); one that comes
-        up too early is replaced then.
+        Entries are not moved when a deadline does (each event moves the idle one); one that
+        is due too early is replaced then.
         """
         deadline, _ = trajectory.deadline(self._limits)
-        heapq.heappush(self._deadlines, (deadline, trajectory.start.offset, trajectory.key))
+        heapq.heappush(self._deadlines, (deadline, trajectory.span.start.offset, trajectory.key))
 
     def _close(
         self, trajectory: OpenTrajectory, reason: ClosedBy, silent: bool
     ) -> list[LabelledPair]:
-        """Take a trajectory out of the state; its pairs, unless they are known to be there."""
+        """Remove a trajectory from the state; returns its pairs, unless it is silent."""
         while trajectory.held and trajectory.outcome is None:
             trajectory.pass_gap()
         del self._open[trajectory.key]
         if not isinstance(trajectory, UnnumberedTrajectory):
-            closed = Closed(
-                trajectory.start,
-                trajectory.last_opening,
-                trajectory.last_offset,
-                trajectory.touched,
-            )
-            self._closed.add(trajectory.key, closed, self._offset, self.clock)
+            self._closed.add(trajectory.key, trajectory.span, self._offset, self.clock)
         if silent:
             return []
         closed_by: ClosedBy = "end" if trajectory.outcome is not None else reason
@@ -323,7 +315,7 @@ class Fold:
                 "gaps": trajectory.missing,
                 "agent": trajectory.agent,
                 "tenant": trajectory.tenant,
-                "sources": (trajectory.start.offset, trajectory.last_offset),
+                "sources": (trajectory.span.start.offset, trajectory.span.last_offset),
             }
         )
 

@@ -66,13 +66,105 @@ class _Phase:
 
     def queries_before(self, search: SearchStep) -> tuple[str, ...]:
         """The queries of the searches before one of them, each once, without that one's query."""
-        before = takewhile(lambda earlier: earlier is not search, self.searches)
-        queries = dict.fromkeys(earlier.query for earlier in before)
-        return tuple(query for query in queries if query != search.query)
+        queries: dict[str, None] = {}
+        for earlier in self.searches:
+            if earlier is search:
+                break
+            queries[earlier.query] = None
+        queries.pop(search.query, None)
+        return tuple(queries)
 
     def holding(self, doc_id: str) -> SearchStep | None:
         """The latest search with the document among its hits."""
         return next((s for s in reversed(self.searches) if doc_id in s.doc_ids), None)
+
+
+@dataclass(slots=True)
+class _Mining:
+    """One trajectory while its steps are read."""
+
+    profile: ProfileName
+    counts: Counter[tuple[str, ...]]
+    pairs: list[MinedPair] = field(default_factory=list)
+    phase: _Phase = field(default_factory=_Phase)
+    run: list[_Browsed] = field(default_factory=list)
+
+    def read(self, steps: Iterable[Step]) -> None:
+        """Read all steps."""
+        for step in steps:
+            match step:
+                case BrowseStep():
+                    self.run.append(_Browsed(step))
+                case ReasoningStep() if self._is_about_last(step):
+                    self.run[-1].reasoning = step
+                case _:
+                    self._end_run()
+                    # A search without hits failed or found nothing: it does not change the query.
+                    if isinstance(step, SearchStep) and step.doc_ids:
+                        self.phase.searches.append(step)
+        self._end_run()
+
+    def _is_about_last(self, step: ReasoningStep) -> bool:
+        if not self.run or self.run[-1].reasoning is not None:
+            return False
+        return step.about is None or step.about == self.run[-1].browse.doc_id
+
+    def _end_run(self) -> None:
+        """Make the run's pairs; a relevant document among them starts a new phase."""
+        if not self.run:
+            return
+        phase, run, self.run = self.phase, self.run, []
+        relevant = {b.browse.doc_id for b in run if b.verdict == "relevant"}
+        rejected = [b.browse.doc_id for b in run if b.verdict == "irrelevant"]
+        phase.browsed.update(b.browse.doc_id for b in run)
+        phase.unknown.update(b.browse.doc_id for b in run if b.verdict == "unknown")
+        for browsed in run:
+            holding, verdict = phase.holding(browsed.browse.doc_id), browsed.verdict
+            if holding is not None:
+                rank = holding.rank_of(browsed.browse.doc_id)
+                self.counts["rank", verdict, str(rank)] += 1
+            if verdict == "unknown":
+                self.counts["browses", "unknown"] += 1
+            elif holding is None:
+                self.counts["browses", "unsearched"] += 1
+            else:
+                self.pairs.append(self._pair(browsed, holding, rank, relevant, rejected))
+                self.counts["browses", verdict] += 1
+        phase.rejected.extend(rejected)
+        if relevant:
+            self.phase = _Phase()
+
+    def _pair(
+        self,
+        browsed: _Browsed,
+        holding: SearchStep,
+        rank: int,
+        relevant: set[str],
+        rejected: list[str],
+    ) -> MinedPair:
+        phase, positive, judged = self.phase, browsed.browse.doc_id, browsed.judged
+        all_rejected = {*rejected, *phase.rejected}
+        if self.profile == "reference":
+            asked = phase.searches[-1]
+            candidates, barred = _reference_negatives(phase, rejected), relevant
+        else:
+            asked = holding
+            candidates, barred = iter(holding.doc_ids), phase.unknown - all_rejected - relevant
+        negatives = [d for d in dict.fromkeys(candidates) if d != positive and d not in barred]
+        return MinedPair(
+            browse=browsed.browse.name,
+            query=asked.query,
+            earlier_queries=phase.queries_before(asked),
+            positive=positive,
+            negatives=tuple(negatives),
+            verdict="relevant" if browsed.verdict == "relevant" else "irrelevant",
+            judge=judged.judge,
+            judge_version=judged.judge_version,
+            reasoning_tokens=browsed.reasoning.tokens if browsed.reasoning else None,
+            rejected=sum(1 for _ in takewhile(all_rejected.__contains__, negatives)),
+            rank=rank,
+            retriever_version=holding.retriever_version,
+        )
 
 
 def mine(
@@ -86,99 +178,13 @@ def mine(
         counts: browses are counted here as ``("browses", verdict)``, those that give no pair as
             ``("browses", reason)``; and where their documents stood as ``("rank", verdict, rank)``.
     """
-    tally: Counter[tuple[str, ...]] = Counter() if counts is None else counts
-    pairs: list[MinedPair] = []
-    phase, run = _Phase(), list[_Browsed]()
-    for step in steps:
-        match step:
-            case BrowseStep():
-                run.append(_Browsed(step))
-            case ReasoningStep() if _is_about_last(step, run):
-                run[-1].reasoning = step
-            case _:
-                phase = _end_run(run, phase, profile, pairs, tally)
-                run = []
-                # A search without hits failed, or found nothing: the query of what is opened next
-                # is that of the search before.
-                if isinstance(step, SearchStep) and step.doc_ids:
-                    phase.searches.append(step)
-    _end_run(run, phase, profile, pairs, tally)
-    return pairs
-
-
-def _is_about_last(step: ReasoningStep, run: list[_Browsed]) -> bool:
-    if not run or run[-1].reasoning is not None:
-        return False
-    return step.about is None or step.about == run[-1].browse.doc_id
-
-
-def _end_run(
-    run: list[_Browsed],
-    phase: _Phase,
-    profile: ProfileName,
-    pairs: list[MinedPair],
-    tally: Counter[tuple[str, ...]],
-) -> _Phase:
-    """Emit the run's pairs; returns the phase that follows."""
-    if not run:
-        return phase
-    relevant = {b.browse.doc_id for b in run if b.verdict == "relevant"}
-    rejected = [b.browse.doc_id for b in run if b.verdict == "irrelevant"]
-    phase.browsed.update(b.browse.doc_id for b in run)
-    phase.unknown.update(b.browse.doc_id for b in run if b.verdict == "unknown")
-    for browsed in run:
-        holding, verdict = phase.holding(browsed.browse.doc_id), browsed.verdict
-        if holding is not None:
-            rank = holding.rank_of(browsed.browse.doc_id)
-            tally["rank", verdict, str(rank)] += 1
-        if verdict == "unknown":
-            tally["browses", "unknown"] += 1
-        elif holding is None:
-            tally["browses", "unsearched"] += 1
-        else:
-            pairs.append(_pair(browsed, holding, rank, phase, relevant, rejected, profile))
-            tally["browses", verdict] += 1
-    phase.rejected.extend(rejected)
-    return _Phase() if relevant else phase
-
-
-def _pair(
-    browsed: _Browsed,
-    holding: SearchStep,
-    rank: int,
-    phase: _Phase,
-    relevant: set[str],
-    rejected: list[str],
-    profile: ProfileName,
-) -> MinedPair:
-    positive, judged = browsed.browse.doc_id, browsed.judged
-    if profile == "reference":
-        asked = phase.searches[-1]
-        candidates, barred = _reference_negatives(phase, rejected), relevant
-    else:
-        asked = holding
-        known = set(rejected) | set(phase.rejected) | relevant
-        candidates, barred = iter(holding.doc_ids), phase.unknown - known
-    negatives = [d for d in dict.fromkeys(candidates) if d != positive and d not in barred]
-    all_rejected = {*rejected, *phase.rejected}
-    return MinedPair(
-        browse=browsed.browse.name,
-        query=asked.query,
-        earlier_queries=phase.queries_before(asked),
-        positive=positive,
-        negatives=tuple(negatives),
-        verdict="relevant" if browsed.verdict == "relevant" else "irrelevant",
-        judge=judged.judge,
-        judge_version=judged.judge_version,
-        reasoning_tokens=browsed.reasoning.tokens if browsed.reasoning else None,
-        rejected=sum(1 for _ in takewhile(all_rejected.__contains__, negatives)),
-        rank=rank,
-        retriever_version=holding.retriever_version,
-    )
+    mining = _Mining(profile, Counter() if counts is None else counts)
+    mining.read(steps)
+    return mining.pairs
 
 
 def _reference_negatives(phase: _Phase, rejected: list[str]) -> Iterator[str]:
-    """Rejected in this run, rejected before, then hits never opened; each the latest first."""
+    """Rejected in this run, rejected before, then hits not browsed; each the latest first."""
     yield from reversed(rejected)
     yield from reversed(phase.rejected)
     for search in reversed(phase.searches):

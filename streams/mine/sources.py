@@ -1,22 +1,22 @@
-"""How far each source of a partition of judged-events has come: what continues it is folded.
+"""How far each source of a partition of judged-events was applied, and which record continues it.
 
-A source is a log of trajectory-events, known by its topic's id and partition. Its judged records
-come in the order of its offsets, and each names what has no judged record right before it, so
-offsets never jump:
+A source is a log of trajectory-events, identified by its topic's id and partition. Its judged
+records are in the order of its offsets. Each names the offsets right before it that have no judged
+record, so offsets never jump:
 
 ==========================================  ===================================================
-the record, behind the last one of its log  what follows
+the record, after the last one of its log   arrival
 ==========================================  ===================================================
 at or below the last offset                 ``repeated``: a judge was restarted; it is dropped
-the next offset, or what is missing         ``next``: it is folded
-before it is named
+the next offset, or the missing offsets     ``next``: it is applied
+before it are named
 another jump                                ``refused``: records before it are missing, or it is
                                             forged
-a log that is not known                     ``next``, whatever its offset: the topic was created
-                                            again, or is new
+of an unknown log                           ``next`` at any offset: the topic was created again,
+                                            or is new
 ==========================================  ===================================================
 
-The last three logs are known, so that a forged id neither ends the real one nor lets it repeat.
+The last three logs are kept, so that a forged id neither ends nor repeats the real one.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Arrival = Literal["next", "repeated", "refused"]
 
 
 class Source(NamedTuple):
-    """A log of trajectory-events, and the offset up to which it was folded."""
+    """A log of trajectory-events, and the offset up to which it was applied."""
 
     topic_id: str
     partition: int
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """The sources of one partition, the one that was continued last before the others.
+    """The sources of one partition; the one that continued last is first.
 
     >>> sources = Sources([Source("a", 0, 5)])
     >>> sources.arrive("a", 0, 7, 7), sources.arrive("a", 0, 6, 8)
@@ -47,7 +47,7 @@ class Sources:
 
     def __init__(self, known: Sequence[Source] = ()) -> None:
         newest, *others = known or [Source("", -1, -1)]
-        # The newest one in parts: nearly every record continues it.
+        # The newest one in parts, because nearly every record continues it.
         self._topic_id, self._partition, self._offset = newest
         self._others = tuple(others)
 
@@ -58,7 +58,7 @@ class Sources:
         return (newest, *self._others) if self._topic_id else ()
 
     def arrive(self, topic_id: str, partition: int, first: int, last: int) -> Arrival:
-        """What a record is that stands for the offsets ``first`` to ``last``; counts it if next."""
+        """Classify a record that covers the offsets ``first`` to ``last``; ``next`` advances."""
         if topic_id != self._topic_id or partition != self._partition:
             return self._arrive_of_another(topic_id, partition, first, last)
         arrival = _arrival(self._offset, first, last)
@@ -67,7 +67,7 @@ class Sources:
         return arrival
 
     def next_of(self, topic_id: str, partition: int) -> int:
-        """The offset with which a source goes on; 0 if it is not known."""
+        """The next offset of a source; 0 if it is unknown."""
         return next((s.offset + 1 for s in self.known if s[:2] == (topic_id, partition)), 0)
 
     def _arrive_of_another(self, topic_id: str, partition: int, first: int, last: int) -> Arrival:

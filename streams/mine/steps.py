@@ -1,4 +1,4 @@
-"""What mining needs of an event, and the packed form in which an open trajectory keeps it.
+"""The steps that mining reads of events, and their packed form in an open trajectory.
 
 Packed steps keep an open trajectory of a deep-research agent under 4 KB.
 """

@@ -8,7 +8,7 @@ a gap are held until the gap is filled or too old. ``end``, idle time, age or si
 
 An *unnumbered* trajectory (no event has a seq) opens with a search, and its order is that of the
 log. A repeat is an event whose event_id the open trajectory has; gaps cannot be seen. Only ``end``
-or idle time closes it. Both depend on its last event alone, not on where a fold began to read it:
+or idle time closes it. Both depend on its last event only, not on where a fold began to read it, so
 a fold that starts in its middle closes it at the same record.
 """
 
@@ -32,11 +32,11 @@ Key = tuple[str, bool]
 class Limits:
     """When a gap is passed, a trajectory closed and forgotten; times in ms of log time.
 
-    Other limits close trajectories at other records, so they need another ``RETRAIL_REVISION``:
-    a fold that resumes would skip pairs which nobody wrote (``docs/operations.md``).
+    Other limits close trajectories at other records, so a change needs a new ``RETRAIL_REVISION``:
+    a fold that resumes would skip pairs that were never written (``docs/operations.md``).
 
     A closed trajectory is forgotten ``gap_ms``, or ``remembered_records`` offsets, after its last
-    event: the latter bounds memory, and what is read again, where many events arrive at once.
+    event. The latter bounds memory and the length of a replay where many events arrive at once.
     """
 
     gap_ms: int = 30_000
@@ -65,15 +65,27 @@ class Start(NamedTuple):
 
 
 @dataclass(slots=True)
-class OpenTrajectory:
-    """A numbered trajectory between its seq 0 and its close.
-
-    Times are milliseconds of log time, offsets those of judged-events.
+class Span:
+    """Where a trajectory is on judged-events.
 
     Attributes:
         start: right before its opening event; from there on the log is needed.
-        last_opening: offset of the last repeat of seq 0.
-        last_offset, touched: of its last event that counted.
+        last_opening: offset of its opening event, or of the last repeat of that.
+        last_offset, touched: offset and log time (ms) of its last event that counted.
+    """
+
+    start: Start
+    last_opening: int
+    last_offset: int
+    touched: int
+
+
+@dataclass(slots=True)
+class OpenTrajectory:
+    """A numbered trajectory between its seq 0 and its close.
+
+    Attributes:
+        opened: log time of its opening event, in milliseconds.
         next_seq: the lowest seq that has neither arrived nor been passed.
         held: events ahead of a gap, with their arrival times.
         missing: number of events that were passed; ``passed`` holds their seqs.
@@ -84,11 +96,8 @@ class OpenTrajectory:
     key: Key
     agent: Agent
     tenant: str
-    start: Start
     opened: int
-    touched: int
-    last_opening: int
-    last_offset: int
+    span: Span
     next_seq: int = 0
     events: int = 0
     missing: int = 0
@@ -98,31 +107,33 @@ class OpenTrajectory:
     outcome: Outcome | None = None
 
     def overflows(self, event: Event, limits: Limits) -> bool:
-        """Whether the event is new and one too many, so that the trajectory closes before it."""
+        """Whether the event is new and above the limit; the trajectory closes before it."""
         return self.events >= limits.events and (event.seq or 0) >= self.next_seq
 
     def arrive(self, event: Event, offset: int, now: int, limits: Limits) -> Arrival:
-        """Take one event; returns what became of it."""
+        """Take one event; returns its result."""
         seq = event.seq or 0
         if seq < self.next_seq:
             return "late" if any(seq in gap for gap in self.passed) else "repeated"
         if self.held is not None and seq in self.held:
             return "repeated"
         self.events += 1
-        self.last_offset, self.touched = offset, now
+        span = self.span
+        span.last_offset, span.touched = offset, now
         if seq > self.next_seq:
             held = self.held = {} if self.held is None else self.held
             held[seq] = (now, event)
             return "held"
         self._append(event)
-        self._drain()
+        if self.held:
+            self._drain()
         return "accepted"
 
     def deadline(self, limits: Limits) -> tuple[int, ClosedBy | Literal["gap"]]:
-        """When it closes, or its gap is passed, if nothing arrives; and why."""
+        """When it closes, or its gap is passed, if no event arrives; and the reason."""
         deadlines: list[tuple[int, ClosedBy | Literal["gap"]]] = [
             (self.opened + limits.age_ms, "age"),
-            (self.touched + limits.idle_ms, "idle"),
+            (self.span.touched + limits.idle_ms, "idle"),
         ]
         if self.held:
             # Log time never runs backwards, so the first in the order of insertion is the oldest.
@@ -131,7 +142,7 @@ class OpenTrajectory:
         return min(deadlines, key=lambda deadline: deadline[0])
 
     def pass_gap(self) -> None:
-        """Give up the events before the lowest held one, and continue with that."""
+        """Skip the events before the lowest held one, and continue with that."""
         if not self.held:
             return
         lowest = min(self.held)
@@ -160,47 +171,31 @@ class UnnumberedTrajectory(OpenTrajectory):
 
     Attributes:
         event_ids: of the events that were accepted.
-        touched: of its last event, whatever became of that.
+        span: ``touched`` is of its last event, also if that was dropped.
     """
 
     event_ids: set[str] = field(default_factory=set)
 
     def overflows(self, event: Event, limits: Limits) -> bool:
-        """Never: its size does not close it."""
+        """Its size never closes it."""
         return False
 
     def arrive(self, event: Event, offset: int, now: int, limits: Limits) -> Arrival:
-        """Take one event; an ``end`` closes whatever its id and the size."""
-        self.touched = now
+        """Take one event; an ``end`` always closes it."""
+        self.span.touched = now
         if not isinstance(event, End):
             if event.event_id in self.event_ids:
                 return "repeated"
             if len(self.event_ids) >= limits.events:
                 return "oversize"
             self.event_ids.add(event.event_id)
-        self.last_offset = offset
+        self.span.last_offset = offset
         self._append(event)
         return "accepted"
 
     def deadline(self, limits: Limits) -> tuple[int, ClosedBy | Literal["gap"]]:
-        """When it closes if nothing arrives."""
-        return self.touched + limits.idle_ms, "idle"
-
-
-@dataclass(slots=True)
-class Closed:
-    """A closed numbered trajectory.
-
-    Attributes:
-        start: right before its opening.
-        last_opening: offset of the last seq 0, its opening or a repeat of that.
-        last_offset, touched: of its last event that counted.
-    """
-
-    start: Start
-    last_opening: int
-    last_offset: int
-    touched: int
+        """When it closes if no event arrives."""
+        return self.span.touched + limits.idle_ms, "idle"
 
 
 class ClosedTrajectories:
@@ -208,24 +203,22 @@ class ClosedTrajectories:
 
     A repeat of a closed trajectory's seq 0 would open it again, and further repeats, without the
     events between them, would give other pairs. So a closed trajectory is remembered until the gap
-    window has passed since its last event. A repeat that arrives later opens it again: one of all
-    its events gives equal pairs, and to remember longer would cost unlimited memory and reading.
+    window has passed since its last event. A repeat that arrives later opens it again; if all its
+    events are repeated, it gives equal pairs. Remembering longer would need unlimited memory.
 
     A fold that starts again must remember the same trajectories, so it starts before their
     openings. An unnumbered trajectory is not remembered: a search that arrives after its close
     opens a new one, whose pairs have ids of their own.
     """
 
-    def __init__(self, window_ms: int, records: int) -> None:
-        """Remembers a trajectory for ``window_ms`` of log time and ``records`` offsets."""
-        self._window_ms = window_ms
-        self._records = records
-        self._remembered: dict[Key, Closed] = {}
-        self._order: deque[tuple[Key, Closed]] = deque()
-        self._reopened: deque[Closed] = deque()
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._remembered: dict[Key, Span] = {}
+        self._order: deque[tuple[Key, Span]] = deque()
+        self._reopened: deque[Span] = deque()
 
-    def add(self, key: Key, closed: Closed, offset: int, clock: int) -> None:
-        """It closes while the record at ``offset`` is folded, at log time ``clock``."""
+    def add(self, key: Key, closed: Span, offset: int, clock: int) -> None:
+        """Remember a trajectory that the record at ``offset`` closed, at log time ``clock``."""
         self._forget(offset, clock)
         if self._counts(closed, offset, clock):
             self._remembered[key] = closed
@@ -242,7 +235,7 @@ class ClosedTrajectories:
         return True
 
     def start(self, wanted: Start, next_offset: int, clock: int) -> Start:
-        """The last start, not after ``wanted``, from which a fold takes no repeat for an opening.
+        """The last start, not after ``wanted``, from which no fold treats a repeat as an opening.
 
         Args:
             wanted: right before the oldest open trajectory, or the next record.
@@ -259,10 +252,9 @@ class ClosedTrajectories:
             self._reopened.popleft()
         return start
 
-    def _counts(self, closed: Closed, offset: int, clock: int) -> bool:
-        return (
-            clock - closed.touched < self._window_ms and offset - closed.last_offset < self._records
-        )
+    def _counts(self, closed: Span, offset: int, clock: int) -> bool:
+        age, behind = clock - closed.touched, offset - closed.last_offset
+        return age < self._limits.gap_ms and behind < self._limits.remembered_records
 
     def _forget(self, offset: int, clock: int) -> None:
         while self._order and not self._counts(self._order[0][1], offset, clock):
@@ -271,7 +263,7 @@ class ClosedTrajectories:
                 del self._remembered[key]
             self._let_go(closed)
 
-    def _let_go(self, closed: Closed) -> None:
-        """A fold that starts between its opening and a repeat would take the repeat for one."""
+    def _let_go(self, closed: Span) -> None:
+        """A fold that starts between its opening and a repeat would open it at the repeat."""
         if closed.last_opening > closed.start.offset:
             self._reopened.append(closed)

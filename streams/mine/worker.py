@@ -2,9 +2,9 @@
 
 There is no state store. The commit point is the *low watermark*, the oldest record that an open
 trajectory still needs; the metadata holds the offset up to which all pairs are acknowledged. A new
-owner of the partition folds again from the low watermark, silently up to there, and continues. See
-:mod:`streams.loop.checkpoint` for the steps of a checkpoint, :mod:`streams.mine.fold` for why any
-cut gives the same pairs.
+owner of the partition replays from the low watermark, silently up to that offset, and continues.
+:mod:`streams.loop.checkpoint` has the steps of a checkpoint, :mod:`streams.mine.fold` the reasons
+why any cut gives the same pairs.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class MineTask(PartitionTask):
 
     @property
     def recovered(self) -> bool:
-        """Whether it has folded again all records whose pairs a former owner wrote."""
+        """Whether it has replayed all records whose pairs a former owner wrote."""
         return self._next >= self._acknowledged
 
     @property
@@ -57,11 +57,11 @@ class MineTask(PartitionTask):
         return self._fold.refusal is not None
 
     def hole(self) -> None:
-        """Records of judged-events are lost; their sources go on behind them."""
+        """Records of judged-events are lost; their sources continue after them."""
         self._fold.hole()
 
     def process(self, records: Sequence[Record], end: int) -> None:
-        """Fold the records in."""
+        """Apply the records, and send their pairs."""
         for record in records:
             silent = record.offset < self._acknowledged
             value = record.value or b""

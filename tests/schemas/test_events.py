@@ -1,4 +1,4 @@
-"""Reading trajectory events: what is taken, and the reason why the rest is not."""
+"""Reading trajectory events: accepted records, and the reasons of rejected ones."""
 
 import json
 from datetime import UTC, datetime

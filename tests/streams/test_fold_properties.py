@@ -180,7 +180,7 @@ def _of_both_kinds(trajectories, rng):
 
 
 class Miner:
-    """Folds a log through crashes, as a miner and its heirs do; keeps the pairs by record."""
+    """Applies a log through crashes, as successive miners do; keeps the pairs by record."""
 
     def __init__(self, log):
         self.log = log
@@ -194,7 +194,7 @@ class Miner:
         self.place = bisect_left(self.log, point.start.offset, key=lambda record: record.offset)
 
     def work(self, until):
-        """Fold up to a place of the log; between offsets that are missing is a hole."""
+        """Apply the log up to a place; missing offsets are a hole."""
         for record in self.log[self.place : until]:
             if record.offset != self.next:
                 self.fold.hole()
@@ -242,7 +242,7 @@ _NAMES = {"pair_id", "browse_seq", "browse_event_id"}
 def test_unnumbered_trajectories_give_the_pairs_of_numbered_ones(events, rng):
     """In any interleaving, with events repeated before the end of their trajectory.
 
-    What stands before the first search is dropped, as it opens nothing.
+    Events before the first search are dropped, because only a search opens a trajectory.
     """
     opened = [_from_first_search(one) for one in events]
     numbers = {event["event_id"]: event["seq"] for one in opened for event in one}
@@ -281,7 +281,7 @@ def test_the_low_watermark_never_passes_an_open_trajectory_and_never_goes_back(e
         miner.work(miner.place + 1)
         low = miner.checkpoint().start.offset
         assert earlier <= low <= miner.next
-        assert all(low <= one.start.offset for one in miner.fold._open.values())
+        assert all(low <= one.span.start.offset for one in miner.fold._open.values())
         earlier = low
 
 

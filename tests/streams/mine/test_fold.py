@@ -1,4 +1,4 @@
-"""What the fold does in the cases that the design names."""
+"""The fold, case by case."""
 
 import pytest
 
@@ -31,7 +31,7 @@ STEPS = [
 
 
 class Log:
-    """A partition that is written and folded record by record."""
+    """A partition that is written and applied record by record."""
 
     def __init__(self, fold=None):
         self.fold = fold or Fold(limits=LIMITS)
@@ -324,7 +324,7 @@ def test_a_forged_topic_neither_ends_nor_repeats_the_real_one(log):
     assert [pair.positive for pair in pairs] == ["b"]
 
 
-def test_a_topic_that_was_created_again_is_folded_from_its_beginning(log):
+def test_a_topic_that_was_created_again_is_read_from_its_beginning(log):
     for event in numbered("t", STEPS):
         log.put(event)
     pairs = []
@@ -413,7 +413,7 @@ def test_only_silence_closes_an_unnumbered_trajectory_that_does_not_end(log):
 
 
 def test_every_event_keeps_an_unnumbered_trajectory_from_being_idle():
-    """Also a repeat and one too many: a fold that starts behind its opening knows neither."""
+    """Also a repeat and one above the limit: a fold that starts later recognises neither."""
     log = Log(Fold(limits=Limits(events=3)))
     for event in TASK[:3]:
         log.put(event)

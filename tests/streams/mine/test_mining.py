@@ -185,7 +185,7 @@ def test_rank_is_that_of_the_latest_search_that_holds_the_document():
     assert (pair.rank, pair.retriever_version) == (12, 3)
 
 
-def test_where_each_hit_stood_is_counted_whatever_became_of_it():
+def test_where_each_hit_stood_is_counted_with_or_without_a_pair():
     tally = Counter()
     mine(steps(("q", "abc"), "-a", "?c", "+b", ("r", "bd"), "+b", "+x"), "reference", tally)
     assert {key: number for key, number in tally.items() if key[0] == "rank"} == {

@@ -13,12 +13,12 @@ A = Source("a", 0, 5)
     ("first", "last", "arrival"),
     [
         (6, 6, "next"),
-        # What lies between is named, or more than that.
+        # The offsets between are named, and perhaps more.
         (6, 9, "next"),
         (0, 9, "next"),
         (7, 9, "refused"),
         (2**62, 2**62, "refused"),
-        # Whatever it names, it was folded.
+        # It was applied already.
         (5, 5, "repeated"),
         (0, 3, "repeated"),
     ],
