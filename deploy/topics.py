@@ -158,7 +158,7 @@ def retention(spec: TopicSpec) -> str:
     """How long a topic keeps its records, for people."""
     if spec.retention == "compact":
         return "latest of each key"
-    if spec.retention == "forever":
+    if spec.retention == "unlimited":
         return "unlimited"
     hours = spec.retention_ms / 3_600_000
     return f"{hours / 24:g} days" if hours >= 48 else f"{hours:g} hours"

@@ -104,7 +104,6 @@ class TopicMirror(ABC):
         self._consumer = kafka.consumer(
             settings,
             on_error=self._on_error,
-            auto_offset_reset="error",
             enable_partition_eof=True,
             topic_metadata_propagation_max_ms=5000,
         )
@@ -146,8 +145,12 @@ class TopicMirror(ABC):
             raise RestartRequiredError(f"Following {self.topic} failed: {error}") from error
         if not messages:
             return 0
-        records = [kafka.record(message) for message in messages if message.error() is None]
         ahead = dict(self.next)
+        records = [
+            kafka.record(message)
+            for message, (partition, offset) in zip(messages, places, strict=True)
+            if message.error() is None and offset >= ahead[partition]
+        ]
         for message, (partition, offset) in zip(messages, places, strict=True):
             ahead[partition] = max(ahead[partition], offset + (message.error() is None))
         with self._failures_named(), self._db as db:
@@ -165,7 +168,8 @@ class TopicMirror(ABC):
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
-            RestartRequiredError: the topic was created again; the next start rebuilds the copy.
+            RestartRequiredError: the topic was created again or truncated; the next start rebuilds
+                the copy.
         """
         if kafka.topic_id(self._admin, self.topic, ANSWER_SECONDS) != self._topic_id:
             raise RestartRequiredError(
@@ -180,7 +184,14 @@ class TopicMirror(ABC):
             self.next = self.next | added
             self._assign()
         for partition, (_, high) in marks.items():
-            lag = max(0, high - self.next[partition])
+            if high < self.next[partition]:
+                raise RestartRequiredError(
+                    f"{self.topic}/{partition} was truncated to {high}. Its local copy is rebuilt "
+                    "at the next start.",
+                    topic=self.topic,
+                    partition=partition,
+                )
+            lag = high - self.next[partition]
             metrics.LAG_RECORDS.labels(topic=self.topic, partition=partition).set(lag)
         return {partition: high for partition, (_, high) in marks.items()}
 

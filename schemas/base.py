@@ -1,4 +1,4 @@
-"""What every contract has in common."""
+"""The base of all contracts: strict values, changes of compacted topics, dead letters."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Moment = AwareDatetime
 
 
 class Contract(BaseModel):
-    """A frozen value on a topic: strict types, no unknown fields, nothing optional spelled out."""
+    """A frozen value on a topic: strict types, no unknown fields, absent fields left out."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", ser_json_inf_nan="null")
 
@@ -43,12 +43,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """What a record makes of the value of a key.
+    """The change that a record makes to the value of a key.
 
     Attributes:
-        key: what the value is about; ``None`` if the record's key cannot be that, and then the
-            record changes nothing.
-        value: ``None``: there is no such thing any more.
+        key: ``None`` if the record's key is invalid; then the record changes nothing.
+        value: ``None`` deletes.
         error: why the record is invalid; empty if it is not. On a compacted topic an invalid record
             removes the value of its key: compaction may have dropped the record before it, so
             keeping the old value would make the result depend on when the topic was read.
@@ -98,24 +97,24 @@ def decode_change(
 
 
 def describe(details: Iterable[Any]) -> str:
-    """Pydantic's errors as one line: place and complaint of each."""
+    """Pydantic's errors as one line: field and message of each."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
     )
 
 
 SKIPPED = "skipped"
-"""Reason of a dead letter by which an operator passes over what cannot be decoded."""
+"""Reason of a dead letter with which an operator passes over a batch that cannot be decoded."""
 
 _DEAD_LETTER = "retrail_dlq_"
 
 
 class DeadLetter(NamedTuple):
-    """Why and from where a record was dead-lettered, as headers of its dead letter.
+    """Source of a dead letter and reason, as its headers.
 
-    Value, key and other headers are the record's own. One with reason :data:`SKIPPED` has none of
-    these: `retrail dlq skip` wrote it, and workers that cannot decode the batch which holds that
-    offset go on behind it.
+    Key, value and other headers are those of the record. One with reason :data:`SKIPPED` has none
+    of these: `retrail dlq skip` wrote it, and readers that cannot decode the batch at that offset
+    pass over it.
     """
 
     topic: str = ""

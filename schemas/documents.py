@@ -1,4 +1,4 @@
-"""Documents: what is searched (topic ``documents``, compacted, key ``doc_id``; empty deletes)."""
+"""Documents (topic ``documents``, compacted, key ``doc_id``; an empty value deletes)."""
 
 import hashlib
 from typing import Annotated
@@ -9,14 +9,14 @@ from schemas.base import Change, Contract, DocId, decode_change
 
 
 class Document(Contract):
-    """One document; a longer text belongs in several."""
+    """One document; split a long text into several."""
 
     doc_id: DocId
     title: str = ""
     text: Annotated[str, Field(min_length=1)]
 
     def embedded_text(self) -> str:
-        """What the encoder reads."""
+        """The text that the encoder reads."""
         return embedded_text(self.title, self.text)
 
 
@@ -26,12 +26,12 @@ def embedded_text(title: str, text: str) -> str:
 
 
 def content_hash(text: str) -> str:
-    """Names a text: equal texts are one document to training, and are not encoded twice."""
+    """Identifies a text: training treats equal texts as one document, and they are encoded once."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def read_change(key: bytes | None, value: bytes | None) -> Change[Document]:
-    """What a record of ``documents`` makes of the document that is its key; never raises."""
+    """The change that a record of ``documents`` makes to the document of its key; never raises."""
     return decode_change(Document, "doc_id", key, value)
 
 

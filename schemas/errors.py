@@ -2,18 +2,18 @@
 
 ::
 
-    RetrailError                   the message says what happened and what to do; exit status 1
+    RetrailError                   the message names the fault and the remedy; exit status 1
     ├── ConfigurationError         a setting is missing, malformed or contradicts another
     ├── InputError                 a file that the user named is unreadable or malformed
     ├── BrokerUnavailableError     Kafka does not answer
     ├── DeliveryError              Kafka did not acknowledge a record
-    ├── TopicMismatchError         a topic exists with other partitions, retention or compaction
+    ├── TopicMismatchError         a topic is missing, or has other partitions or settings
     ├── InvalidRecordError         a record on a topic does not satisfy its contract
     ├── MilvusUnavailableError     Milvus does not answer
     ├── NoIndexError               nothing can be searched: no release has been built
     ├── ModelError                 a model cannot be loaded, or is not the one that a record names
     │   └── RegistryError          the registry's storage does not answer or refuses (exit 75)
-    └── RestartRequiredError       a worker lost what it needs and wants a restart (exit 75)
+    └── RestartRequiredError       a worker cannot go on; a restart is the remedy (exit 75)
 
 Errors of one package only are in its own ``errors`` module and derive from these.
 """
@@ -21,14 +21,14 @@ Errors of one package only are in its own ``errors`` module and derive from thes
 from pathlib import Path
 
 EXIT_CANNOT_GO_ON = 75
-"""Exit status of a worker that wants to be restarted (``EX_TEMPFAIL`` of sysexits.h)."""
+"""Exit status of a worker for which a restart is the remedy (``EX_TEMPFAIL``, sysexits.h)."""
 
 EXIT_INTERRUPTED = 130
 """Exit status of a command that a signal ended."""
 
 
 class RetrailError(Exception):
-    """Base of all errors that are shown to a person without a traceback.
+    """Base of all errors that are shown without a traceback.
 
     Attributes:
         topic, partition, version, collection, path: what the error is about, where that is known
@@ -72,7 +72,7 @@ class DeliveryError(RetrailError):
 
 
 class TopicMismatchError(RetrailError):
-    """A topic does not exist, or not as the contract wants it."""
+    """A topic does not exist, or differs from its specification."""
 
 
 class InvalidRecordError(RetrailError):
@@ -116,6 +116,6 @@ class RegistryError(ModelError):
 
 
 class RestartRequiredError(RetrailError):
-    """A worker lost what it needs (a send, its assignment, an offset); a restart is the remedy."""
+    """A worker lost a send, its assignment or an offset; a restart is the remedy."""
 
     exit_status = EXIT_CANNOT_GO_ON

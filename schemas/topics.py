@@ -1,6 +1,6 @@
 """The topics: names, partitions, retention and compaction.
 
-``retrail topics create`` makes what :func:`specs` lists, and reports a topic that is otherwise.
+``retrail topics create`` creates the topics of :func:`specs`, and reports those that differ.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from typing import Literal
 from schemas.settings import Settings
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-"""Largest record on the source topics; a larger event is refused by the client."""
+"""Largest record on the source topics; the client refuses larger events."""
 
 ADDED_BYTES = 64 * 1024
-"""What a worker adds to a record (error headers, offsets) must fit, so its output may be larger."""
+"""Capacity of output topics for what a worker adds to a record (error headers, offsets)."""
 
-Retention = Literal["time", "forever", "compact"]
+Retention = Literal["time", "unlimited", "compact"]
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Names of the topics under a prefix and a revision (DESIGN, "Contracts")."""
+    """Names of the topics under a prefix and a revision."""
 
     trajectory_events: str
     judged_events: str
@@ -33,7 +33,7 @@ class Topics:
 
     @classmethod
     def of(cls, settings: Settings) -> "Topics":
-        """Names for the prefix and revision of ``settings``."""
+        """The names for the prefix and revision of ``settings``."""
         prefix = settings.topic_prefix
         suffix = f"-{settings.revision}" if settings.revision else ""
         return cls(
@@ -48,16 +48,21 @@ class Topics:
             documents_dlq=f"{prefix}documents.dlq",
         )
 
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Topics with one partition: it gives their records an order, and elects a leader."""
+        return self.training_runs, self.retriever_releases
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic as the contract wants it.
+    """The specification of a topic.
 
     Attributes:
-        partitions: how many; never changed in place (use a new topic prefix).
-        retention: ``time`` (``retention_ms``), ``forever``, or ``compact`` by key.
-        log_append_time: the broker stamps records, so that time on the log never lies.
-        max_message_bytes: largest record batch that the broker takes.
+        partitions: never changed in place (use a new topic prefix).
+        retention: ``time`` (``retention_ms``), ``unlimited``, or ``compact`` by key.
+        log_append_time: whether the broker sets the timestamps.
+        max_message_bytes: largest record batch that the broker accepts.
     """
 
     name: str
@@ -91,9 +96,9 @@ def specs(settings: Settings) -> list[TopicSpec]:
     return [
         TopicSpec(topics.trajectory_events, n, replication, "time", events_ms, True),
         TopicSpec(topics.judged_events, n, replication, "time", events_ms, True, larger),
-        TopicSpec(topics.labelled_pairs, n, replication, "forever"),
+        TopicSpec(topics.labelled_pairs, n, replication, "unlimited"),
         TopicSpec(topics.documents, n, replication, "compact"),
-        TopicSpec(topics.training_runs, 1, replication, "forever"),
+        TopicSpec(topics.training_runs, 1, replication, "unlimited"),
         TopicSpec(topics.retriever_releases, 1, replication, "compact"),
         TopicSpec(topics.outcomes, n, replication, "compact"),
         TopicSpec(

@@ -216,6 +216,8 @@ class Ingest:
             if error is not None:
                 ahead[partition] = offset
                 continue
+            if offset < self._positions.get(partition, 0):
+                continue
             ahead[partition] = offset + 1
             record = kafka.record(message)
             change = read_change(record.key, record.value)

@@ -54,7 +54,11 @@ class ReleaseWatch:
         """
         try:
             messages = kafka.ready(self._settings, self._reader, 0)
-            records = [kafka.record(message) for message in messages]
+            records = [
+                record
+                for record in map(kafka.record, messages)
+                if record.offset >= self._known.next_offset
+            ]
         except (BrokerUnavailableError, TopicMismatchError, KafkaException) as error:
             raise RestartRequiredError(f"Following the releases failed: {error}") from error
         if records:

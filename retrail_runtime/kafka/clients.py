@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from retrail_runtime.process import RateLimit
 from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
-from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, specs
+from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics, specs
 
 log = structlog.get_logger(__name__)
 
@@ -150,7 +150,7 @@ def require_broker(
 
     Raises:
         BrokerUnavailableError: nothing answers at the bootstrap address.
-        TopicMismatchError: topics do not exist, or their numbers of partitions differ.
+        TopicMismatchError: a topic does not exist or has another number of partitions.
     """
     wanted = [spec.name for spec in specs(settings)] if topics is None else list(topics)
     found = partition_counts(settings, timeout)
@@ -161,6 +161,13 @@ def require_broker(
             topic=missing[0],
         )
     counts = {name: found[name] for name in wanted}
+    for name in Topics.of(settings).single:
+        if counts.get(name, 1) != 1:
+            raise TopicMismatchError(
+                f"{name} has {counts[name]} partitions, expected 1. Use a new RETRAIL_TOPIC_PREFIX "
+                "and `retrail topics create`.",
+                topic=name,
+            )
     if keyed_alike and len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {number}" for name, number in counts.items())
         raise TopicMismatchError(

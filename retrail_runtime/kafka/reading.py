@@ -154,6 +154,7 @@ def _until(
 ) -> Iterator[Record]:
     """Records below ``ends`` of an assigned reader; removes finished partitions from ``ends``."""
     heard_at = time.monotonic()
+    following: dict[int, int] = {}
     while ends:
         messages = ready(settings, reader, 0.5)
         if not messages and time.monotonic() - heard_at > STALL_SECONDS:
@@ -165,9 +166,10 @@ def _until(
         for message in messages:
             partition, offset = place(message)
             end = ends.get(partition)
-            if end is None:
+            if end is None or offset < following.get(partition, 0):
                 continue
             if message.error() is None and offset < end:
+                following[partition] = offset + 1
                 yield record(message)
             if offset >= end - 1:
                 del ends[partition]
@@ -179,7 +181,7 @@ def ready(settings: Settings, reader: Consumer, timeout: float, most: int = BATC
     """Messages that have arrived, after waiting up to ``timeout`` seconds for the first one.
 
     (``Consumer.consume`` alone waits for a full batch.) A batch that cannot be decoded is passed
-    over if `retrail dlq skip` put it on record.
+    over if `retrail dlq skip` put it on record; records before it may then arrive again.
 
     Raises:
         RestartRequiredError: a batch cannot be decoded.
@@ -199,10 +201,12 @@ def ready(settings: Settings, reader: Consumer, timeout: float, most: int = BATC
             continue
         topic, partition, offset = _where(message)
         passed.add(partition)
+        reader.pause([TopicPartition(topic, partition)])
         # Records before the batch come first; then it arrives once more.
         before = any(one.partition() == partition for one in messages)
         behind = offset if before else _behind(settings, topic, partition, offset, error)
         reader.seek(TopicPartition(topic, partition, behind))
+        reader.resume([TopicPartition(topic, partition)])
     return messages
 
 

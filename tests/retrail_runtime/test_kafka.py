@@ -4,13 +4,14 @@ from contextlib import closing
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from retrail_runtime import kafka
 from retrail_runtime.kafka import require_broker
 from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
+from tests.waiting import eventually
 
 
 def test_what_is_acknowledged_is_read(settings: Settings, topics: Topics) -> None:
@@ -134,3 +135,15 @@ def test_partitions_of_existing_topics(settings: Settings, topics: Topics) -> No
     assert require_broker(settings, both) == {topics.documents: 2, topics.training_runs: 1}
     with pytest.raises(TopicMismatchError, match=r"documents has 2, .*training-runs has 1"):
         require_broker(settings, both, keyed_alike=True)
+
+
+def test_a_second_partition_of_the_releases_is_refused(settings: Settings, topics: Topics) -> None:
+    """Its records would not be read, and two processes would hold a lease."""
+    admin = AdminClient(settings.kafka())
+    name = topics.retriever_releases
+    admin.create_partitions([NewPartitions(name, 2)])[name].result()
+    eventually(lambda: kafka.partition_counts(settings)[name] == 2)
+    message = rf"{name} has 2 partitions, expected 1\. .*RETRAIL_TOPIC_PREFIX"
+    with pytest.raises(TopicMismatchError, match=message) as caught:
+        require_broker(settings, [topics.documents, name])
+    assert caught.value.topic == name

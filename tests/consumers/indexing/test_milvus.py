@@ -26,7 +26,10 @@ from schemas.settings import Settings
 from tests.started_servers import on_both, standalone_in_faults
 
 DIMENSION = 8
-AWKWARD = ["plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["]
+AWKWARD = [
+    *("plain", "q'uote", 'd"ouble', "back\\slash", "new\nline", "tab\t", "é漢😀", "a,b in ["),
+    *("nul\0", "bell\a", "delete\x7f", "line\u2028", "{brace}", "100%", "\ufeffbom"),
+]
 
 
 @pytest.fixture
