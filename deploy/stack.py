@@ -55,7 +55,6 @@ class Part:
     state: str
     where: str
     pid: int | None
-    restarts: int
     log_file: Path | None
     role: str = ""
 
@@ -178,16 +177,15 @@ class LocalStack:
         for name, address in addresses:
             if (server := started.get(name)) and server.child:
                 state = "running" if server.child.running else "stopped"
-                found.append(Part(name, state, address, server.child.pid, 0, server.log_file))
+                found.append(Part(name, state, address, server.child.pid, server.log_file))
             else:
-                found.append(Part(name, "external", address, None, 0, None))
+                found.append(Part(name, "external", address, None, None))
         for worker in self._workers:
             port = worker.metrics_port
             where = f"http://{self.settings.metrics_host}:{port}/metrics" if port else ""
-            child, restarts = worker.child, len(worker.exits)
-            role = worker.name.partition("-")[0]
+            child = worker.child
             found.append(
-                Part(worker.name, worker.state, where, child.pid, restarts, child.log_file, role)
+                Part(worker.name, worker.state, where, child.pid, child.log_file, worker.role)
             )
         return found
 

@@ -48,14 +48,20 @@ class Worker:
         return self.child.name
 
     @property
+    def role(self) -> str:
+        """Its role."""
+        return self.name.partition("-")[0]
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where its process writes the port of its metrics page."""
+        return self.run_folder / f"{self.role}-{self.child.pid}.metrics"
+
+    @property
     def metrics_port(self) -> int | None:
-        """Port of its ``/metrics`` page, once it serves one."""
-        if not self.child.running:
-            return None
-        for file in self._metrics_files():
-            text = file.read_text()
-            return int(text) if text else None
-        return None
+        """Port of its metrics page, once it serves one."""
+        text = self.metrics_file.read_text() if self.metrics_file.exists() else ""
+        return int(text) if text and self.child.running else None
 
     @property
     def state(self) -> WorkerState:
@@ -65,14 +71,6 @@ class Worker:
         if not self.child.running:
             return "stopped"
         return "starting" if self.metrics_port is None else "running"
-
-    def remove_metrics_files(self) -> None:
-        """Remove what its last process wrote about its metrics page."""
-        for file in self._metrics_files():
-            file.unlink(missing_ok=True)
-
-    def _metrics_files(self) -> list[Path]:
-        return list(self.run_folder.glob(f"*-{self.child.pid}.metrics"))
 
 
 class Supervisor:
@@ -126,7 +124,7 @@ class Supervisor:
                 if not worker.child.wait(max(0.0, deadline - self._clock())):
                     self._announce(f"{worker.name} does not stop within {STOP_GRACE:.0f} s: killed")
                     worker.child.kill()
-                worker.remove_metrics_files()
+                worker.metrics_file.unlink(missing_ok=True)
             for server in reversed(self.servers):
                 server.stop()
         finally:
@@ -152,7 +150,7 @@ class Supervisor:
             return
         if worker.child.running:
             return
-        worker.remove_metrics_files()
+        worker.metrics_file.unlink(missing_ok=True)
         worker.exits.append(now)
         recent = recent_exits(worker.exits, now)
         delay = restart_delay(recent)

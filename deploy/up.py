@@ -7,8 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from deploy import environment
 from deploy.errors import StackError
@@ -22,14 +20,6 @@ INTERVAL = 0.25
 
 TARGETS = "prometheus-targets.json"
 """In the data directory while the stack runs."""
-
-COLOURS = {
-    "running": "green",
-    "external": "cyan",
-    "starting": "yellow",
-    "restarting": "yellow",
-    "stopped": "red",
-}
 
 
 def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
@@ -61,7 +51,6 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 values = environment.variables(stack.settings)
                 environment.write(env_file, values, stack.started)
             view.say(_how_to_reach(stack, env_file))
-            view.begin(stack.parts())
             written = None
             while True:
                 stack.check()
@@ -79,7 +68,6 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 ) from None
         finally:
             signals.stopping = True
-            view.end()
             targets_file.unlink(missing_ok=True)
             stack.stop()
     view.say("stopped")
@@ -110,55 +98,22 @@ def prometheus_targets(parts: Sequence[Part]) -> list[dict[str, object]]:
 
 
 class View:
-    """Prints what happens; between :meth:`begin` and :meth:`end` also the state of all parts."""
+    """Prints what happens, and every change of a part's state."""
 
     def __init__(self, console: Console) -> None:
-        """Writes to ``console``, with a live table if that is a terminal."""
         self._console = console
-        self._live: Live | None = None
-        self._shown: list[Part] = []
+        self._shown: Sequence[Part] = ()
 
     def say(self, text: str) -> None:
-        """One event, as it is (no markup, never cut)."""
+        """Print a line as it is: no markup, never cut."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, parts: Sequence[Part]) -> None:
-        """From now on show the state of all parts."""
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        self.show(parts)
-
     def show(self, parts: Sequence[Part]) -> None:
-        """Bring the table up to date; off a terminal a line for every state that changed."""
-        before, self._shown = self._shown, list(parts)
-        if self._live is None:
-            for part in parts:
-                if part not in before:
-                    self.say(line(part))
-        elif before != self._shown:
-            self._live.update(table(parts), refresh=True)
-
-    def end(self) -> None:
-        """Take the table away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-
-def table(parts: Sequence[Part]) -> Table:
-    """The state of all parts for a terminal."""
-    shown = Table("part", "state", "where", "process", "restarts", "log")
-    for part in parts:
-        shown.add_row(
-            part.name,
-            f"[{COLOURS[part.state]}]{part.state}[/]",
-            part.where,
-            str(part.pid or ""),
-            str(part.restarts or ""),
-            str(part.log_file or ""),
-        )
-    return shown
+        """Print the parts that changed."""
+        for part in parts:
+            if part not in self._shown:
+                self.say(line(part))
+        self._shown = list(parts)
 
 
 def line(part: Part) -> str:

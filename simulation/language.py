@@ -281,8 +281,3 @@ def _topics(text: str, draw: random.Random) -> Callable[[], str]:
         return " ".join(words[start : start + length])
 
     return phrase
-
-
-def phrases() -> Sequence[str]:
-    """All templates, for whoever wants to know that a judge understands them."""
-    return (*HELPS, *HELPS_MORE, *HELPS_NOT, *HELPS_NOT_MORE, *PLANS)

@@ -1,4 +1,4 @@
-"""What a run shows: on a terminal a live picture of the loop, elsewhere plain lines."""
+"""What a run prints: a line for every stage and turn; on a terminal also a bar for the stage."""
 
 import time
 from collections.abc import Iterator
@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.padding import Padding
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,14 +16,14 @@ from simulation.demo.report import Report, Turn
 
 REMINDER = "The agents are scripted: no LLM takes part."
 LINE_SECONDS = 10.0
-"""Between two lines about one stage, off a terminal."""
+"""Between two lines about the progress of a stage, off a terminal."""
 
 BAR_WIDTH = 28
 
 
 @dataclass(slots=True)
 class Stage:
-    """One stage of the loop, as it stands.
+    """The progress of one stage of the loop.
 
     Attributes:
         of: how much there is to do; 0 if that is unknown.
@@ -49,55 +46,43 @@ class Stage:
 
 
 class View:
-    """Shows stages, their progress and the figures of every turn."""
+    """Prints stages, their progress and the figures of every turn."""
 
     def __init__(self, console: Console) -> None:
-        """Writes to ``console``: a live picture if that is a terminal, else plain lines."""
-        self.heading = ""
-        self.stages: list[Stage] = []
-        self.turns: list[Turn] = []
         self._console = console
-        self._live = (
-            Live(
-                get_renderable=self._picture, console=console, refresh_per_second=8, transient=True
-            )
-            if console.is_terminal
-            else None
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(BAR_WIDTH),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
-        self._marks: dict[str, RenderableType] = {
-            "running": Spinner("dots", style="cyan"),
-            "done": Text("✓", style="green"),
-            "failed": Text("✗", style="red"),
-        }
         self._printed_at = 0.0
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """While the block runs the picture is live."""
+        """While the block runs, the bar is live."""
         self.say(f"Retrail demo. {REMINDER}")
-        if self._live is None:
-            yield
-            return
-        with self._live:
+        with self._bar:
             yield
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, heading: str) -> None:
-        """A turn, or the preparations: its stages follow."""
-        self.heading, self.stages = heading, []
-        if self._live is None:
-            self.say(f"\n{heading}")
+        """A turn begins; its stages follow."""
+        self.say(f"\n{heading}")
 
     @contextmanager
     def stage(self, name: str, explained: str) -> Iterator[Stage]:
-        """While the block runs, this stage is under way; the block may change what it shows."""
+        """A stage runs while the block runs; the block may set its note."""
         stage = Stage(name, explained)
-        self.stages.append(stage)
-        if self._live is None:
-            self.say(f"  {name}: {explained}")
+        task = self._bar.add_task(name, total=None, note=explained)
+        self.say(f"  {name}: {explained}")
         try:
             yield stage
             stage.state = "done"
@@ -106,25 +91,26 @@ class View:
             raise
         finally:
             stage.ended = time.monotonic()
-            if self._live is None:
-                self.say(f"  {line(stage)}")
+            self._bar.remove_task(task)
+            self.say(f"  {line(stage)}")
 
     def progress(self, stage: Stage, done: int, of: int, note: str = "") -> None:
-        """How far a stage is; off a terminal a line now and then."""
+        """Show how far a stage is: by the bar, or off a terminal by a line now and then."""
         stage.done, stage.of, stage.note = done, of, note or stage.note
-        now = time.monotonic()
-        if self._live is None and now - max(self._printed_at, stage.began) >= LINE_SECONDS:
+        if self._console.is_terminal:
+            task = self._bar.task_ids[-1]
+            shown = stage.note or stage.explained
+            self._bar.update(task, completed=done, total=of or None, note=shown)
+        elif (now := time.monotonic()) - max(self._printed_at, stage.began) >= LINE_SECONDS:
             self._printed_at = now
             self.say(f"  {line(stage)}")
 
     def turn(self, turn: Turn) -> None:
-        """The figures of a turn are known."""
-        self.turns.append(turn)
-        if self._live is None:
-            self.say(f"  {figures(turn)}")
+        """Print the figures of a turn."""
+        self.say(f"  {figures(turn)}")
 
     def result(self, report: Report) -> None:
-        """The end: a table of all turns, and what it comes to."""
+        """Print a table of all turns, and the change from the first to the last."""
         first, last = report.turns[0], report.turns[-1]
         self._console.print()
         self._console.print(table(report.turns, report.corpus.name))
@@ -135,35 +121,6 @@ class View:
             f"{report.corpus.unseen:,} needs that no agent was ever learned from. {REMINDER}"
         )
         self.say(f"{report.seconds / 60:.1f} minutes over {report.kafka}.")
-
-    def _picture(self) -> RenderableType:
-        """The whole screen, drawn anew several times a second."""
-        stages = Table.grid(padding=(0, 2))
-        for width in (1, None, BAR_WIDTH, 6, None):
-            stages.add_column(width=width, no_wrap=True)
-        for stage in self.stages:
-            stages.add_row(
-                self._marks[stage.state],
-                Text(stage.name, style="bold" if stage.state == "running" else ""),
-                _bar(stage),
-                Text(f"{stage.seconds:.0f} s", style="dim", justify="right"),
-                Text(stage.note or stage.explained, style="dim", overflow="ellipsis", no_wrap=True),
-            )
-        parts: list[RenderableType] = [
-            Text(self.heading, style="bold cyan"),
-            Padding(stages, (0, 0, 0, 2)),
-        ]
-        if self.turns:
-            parts += [Text(), table(self.turns, "so far")]
-        return Padding(Group(*parts), (1, 0, 0, 0))
-
-
-def _bar(stage: Stage) -> RenderableType:
-    if stage.state != "running":
-        return Text()
-    return ProgressBar(
-        total=stage.of or None, completed=stage.done, width=BAR_WIDTH, pulse=not stage.of
-    )
 
 
 def line(stage: Stage) -> str:
