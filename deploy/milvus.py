@@ -12,7 +12,7 @@ from schemas.settings import Settings
 
 
 class MilvusLite(Server):
-    """A Milvus Lite server over a folder, which keeps its collections and its port."""
+    """A Milvus Lite server that keeps its collections and its port in a folder."""
 
     name = "milvus"
     port_names = ("milvus",)
@@ -21,7 +21,7 @@ class MilvusLite(Server):
 
     @property
     def client_address(self) -> str:
-        """What pymilvus connects to; known once launched."""
+        """The URI for pymilvus; known once launched."""
         return f"http://{self.address}"
 
     def command(self) -> Child:
@@ -44,7 +44,7 @@ class MilvusLite(Server):
                 *("--host", LOOPBACK, "--port", str(self.port)),
             ],
             self.log_file,
-            # The one signal on which it closes its files.
+            # The only signal on which it closes its files.
             stop_signal=signal.SIGINT,
         )
 

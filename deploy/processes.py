@@ -1,7 +1,7 @@
-"""Child processes of the local stack, and the servers among them.
+"""Child processes and servers of the local stack.
 
-A child has a log file and cannot outlive the process that started it. A server is a child over a
-folder, on loopback ports that it keeps.
+A child writes to a log file and ends with the process that started it. A server is a child with a
+folder and loopback ports that stay the same between starts.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ STOP_GRACE = 20.0
 
 LOOPBACK = "127.0.0.1"
 RANGE = range(20000, 32768)
-"""Below the ephemeral ranges of Linux and macOS: while a server restarts, no outgoing connection
-can be given its port, so it comes back where its clients look for it."""
+"""Below the ephemeral ranges of Linux and macOS, so that no outgoing connection takes the port of a
+server that restarts."""
 TETHER = Path(__file__).with_name("tether.py")
 LOG_LIMIT = 16 * 1024 * 1024
 """Bytes; a larger log is renamed to ``….log.1`` when its process starts."""
 
 
 class Child:
-    """One program run as a child: its own session, output into a log file.
+    """A child process in a session of its own, with a log file.
 
-    In its own session it does not get the terminal's Ctrl-C, so its parent decides in which order
-    processes stop. The kernel kills it if this process dies (Linux, see ``tether``).
+    The session keeps the terminal's Ctrl-C from it, so that the parent stops its children in order.
+    The kernel kills it if this process dies (Linux, see ``tether``).
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Child:
         """Nothing runs before :meth:`start`.
 
         Args:
-            name: for people.
+            name: in messages.
             command: program and arguments.
             log_file: standard output and error are appended here.
-            environment: variables beside this process's own.
-            stop_signal: the signal on which it stops cleanly.
-            folder: where it runs; by default where this process does.
+            environment: variables added to those of this process.
+            stop_signal: stops it cleanly.
+            folder: its working directory; by default that of this process.
         """
         self.name = name
         self.command = list(command)
@@ -92,14 +92,14 @@ class Child:
             try:
                 self._process = forked.result()
             except BaseException:
-                # A signal's exception: the process may well have been started.
+                # An exception raised by a signal: the process may have been started.
                 with contextlib.suppress(OSError):
                     self._process = forked.result()
                 self.kill()
                 raise
 
     def run(self, timeout: float) -> bool:
-        """Run the program to its end; whether that came within ``timeout`` seconds."""
+        """Run the program to its end; returns whether it ended within ``timeout`` seconds."""
         try:
             self.start()
             return self.wait(timeout)
@@ -108,7 +108,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id, also after it ended; ``None`` before the first start."""
+        """Process id, kept after its end; ``None`` before the first start."""
         return self._process.pid if self._process else None
 
     @property
@@ -118,11 +118,11 @@ class Child:
 
     @property
     def exit_status(self) -> int | None:
-        """How it ended (negative: the signal that ended it); ``None`` while it runs."""
+        """Exit status (negative: a signal); ``None`` while it runs."""
         return self._process.poll() if self._process else None
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds for it to end; whether it has."""
+        """Wait up to ``timeout`` seconds for its end; returns whether it ended."""
         if self._process is None:
             return True
         try:
@@ -137,19 +137,19 @@ class Child:
             self._process.send_signal(self.stop_signal)
 
     def stop(self, grace: float) -> None:
-        """Ask it to stop; after ``grace`` seconds kill it with all that it started."""
+        """Send the stop signal; after ``grace`` seconds kill its process group."""
         self.ask_to_stop()
         if not self.wait(grace):
             self.kill()
 
     def kill(self) -> None:
-        """Kill it at once, with all that it started, and wait until it is gone."""
+        """Kill its process group and wait for its end."""
         if self._process is not None and self.running:
             self.send_kill()
             self._process.wait()
 
     def send_kill(self) -> None:
-        """The first half of :meth:`kill`; takes no lock, so a signal handler may call it."""
+        """Kill its process group without waiting; safe in a signal handler."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -169,32 +169,32 @@ def tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-# The kernel's signal comes when the *thread* that forked ends, and a stack may be started from a
-# thread that ends early. So one thread that lives as long as the process does all the forking.
+# The kernel sends its signal when the *thread* that forked ends, and a stack may be started from a
+# thread that ends early. So a single thread, which lives as long as the process, forks.
 _forker = ThreadPoolExecutor(1, thread_name_prefix="forker")
 
 
 class Server(ABC):
-    """A server of the local stack, loopback only.
+    """A server of the local stack, on the loopback only.
 
-    Subclasses define how it is run (:meth:`command`) and when it is ready (:meth:`answers`).
+    Subclasses define its command (:meth:`command`) and when it is ready (:meth:`answers`).
     """
 
     name: str
     port_names: tuple[str, ...]
-    """The ports it listens on; the first is the one for clients."""
+    """Names of its ports; the first one is for clients."""
     setting: str
     """The setting that holds its address."""
     description: str
-    """For people; known once launched."""
+    """In messages; known once launched."""
 
     def __init__(self, folder: Path, log_file: Path, *, port: int = 0) -> None:
         """Nothing runs before :meth:`start`.
 
         Args:
-            folder: what the server keeps; made if it is not there.
-            log_file: where its output goes.
-            port: to listen on; 0 takes the one that this folder had last, or any free one.
+            folder: its data; created if absent.
+            log_file: receives its output.
+            port: to listen on; 0: the last port of this folder, or any free one.
         """
         self.folder = folder
         self.log_file = log_file
@@ -204,11 +204,11 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> Child:
-        """The child to start, after what must be prepared once."""
+        """Prepare the folder and return the child to start."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it serves clients; called once its port accepts connections."""
+        """Whether it serves clients; called when its port accepts connections."""
 
     @property
     def port(self) -> int:
@@ -222,14 +222,14 @@ class Server(ABC):
 
     @property
     def client_address(self) -> str:
-        """What the setting :attr:`setting` must be to reach it; known once launched."""
+        """The value of :attr:`setting` for clients; known once launched."""
         return self.address
 
     def start(self) -> None:
-        """Run the server; returns when it answers.
+        """Start the server; returns when it answers.
 
         Raises:
-            MissingToolError: what runs it is not installed.
+            MissingToolError: a program or package that it needs is not installed.
             StackError: the given port is in use, or the server did not start; the
                 message holds the end of its log.
         """
@@ -241,20 +241,20 @@ class Server(ABC):
             raise
 
     def launch(self) -> None:
-        """First half of :meth:`start`: returns as soon as the process runs."""
+        """Start the process; does not wait until the server answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ports = self.choose_ports()
         self.child = self.command()
         self.child.start()
 
     def wait_until_ready(self) -> None:
-        """Second half of :meth:`start`: returns when it answers, raises StackError if not."""
+        """Wait until the launched server answers; raises StackError if it does not."""
         if self.child is None:
             raise RuntimeError(f"{self.name} was not launched")
         began = time.monotonic()
         while not (accepts_connections(self.port) and self.answers()):
             if not self.child.running:
-                what = f"{self.name} ended at its start with status {self.child.exit_status}"
+                what = f"{self.name} ended during start with status {self.child.exit_status}"
             elif time.monotonic() > began + START_TIMEOUT:
                 what = f"{self.name} did not answer within {START_TIMEOUT:.0f} s"
             else:
@@ -270,19 +270,19 @@ class Server(ABC):
             self.child.kill()
 
     def stop(self) -> None:
-        """Stop it cleanly; after a bounded time by force."""
+        """Stop it cleanly; kill it after :data:`STOP_GRACE` seconds."""
         if self.child is not None:
             self.child.stop(STOP_GRACE)
 
     def choose_ports(self) -> dict[str, int]:
-        """The ports to use now, kept in ``ports.json`` for the next start."""
+        """The ports to use, stored in ``ports.json`` for the next start."""
         kept = self.folder / "ports.json"
         last: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
         if self._wanted_port:
             if not is_free(self._wanted_port):
                 raise StackError(
                     f"Port {self._wanted_port} for {self.name} is in use. Choose another "
-                    "one, or 0 for any free one.",
+                    "port, or 0 for any free one.",
                     part=self.name,
                 )
             last = last | {self.port_names[0]: self._wanted_port}
@@ -290,14 +290,14 @@ class Server(ABC):
         kept.write_text(json.dumps(chosen))
         for name, port in chosen.items():
             if last.get(name, port) != port:
-                log.warning("port taken, using another", server=self.name, now=port)
+                log.warning("port in use, using another", server=self.name, now=port)
         return chosen
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
-        # As servers do: connections of a former server in TIME_WAIT are no obstacle.
+        # As servers do, so that connections of a former server in TIME_WAIT do not matter.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             candidate.bind((LOOPBACK, port))
@@ -322,7 +322,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def keep_or_choose(last: Mapping[str, int | None]) -> dict[str, int]:
-    """For every name its last port if that is (still) free, else a free one; all different."""
+    """The last port of each name if it is free, else another free one; all different."""
     chosen = {name: port for name, port in last.items() if port is not None and is_free(port)}
     fresh = iter([port for port in free_ports(2 * len(last)) if port not in chosen.values()])
     return {name: chosen.get(name) or next(fresh) for name in last}

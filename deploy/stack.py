@@ -49,7 +49,7 @@ def python_environment() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """State of one part of the stack, for people; ``role`` is empty for a server."""
+    """State of one part of the stack; ``role`` is empty for a server."""
 
     name: str
     state: str
@@ -60,10 +60,10 @@ class Part:
 
 
 class LocalStack:
-    """Broker, Milvus and workers that live as long as this object is entered.
+    """Broker, Milvus and workers that run while this context manager is entered.
 
     A Kafka or Milvus named in ``settings`` (``RETRAIL_KAFKA_BOOTSTRAP``, ``RETRAIL_MILVUS_URI``,
-    or an argument) is used as it is; what is not named is started here.
+    or an argument) is used; otherwise it is started.
 
     Example::
 
@@ -87,10 +87,10 @@ class LocalStack:
         Args:
             settings: of the installation; ``data_dir`` is locked while the stack runs.
             workers: roles, each started once per mention.
-            kafka_port: for a broker started here; 0: as last time, or any free one.
+            kafka_port: of a broker that is started; 0: the last one, or any free one.
             milvus_port: the same for Milvus.
-            announce: called with a text for people whenever something happens.
-            worker_command: the program of a role.
+            announce: called with messages about what happens.
+            worker_command: the command of a role.
         """
         self.settings = settings
         self._given = frozenset(settings.model_fields_set)
@@ -105,10 +105,10 @@ class LocalStack:
         self._lock: FileLock | None = None
 
     def start(self) -> None:
-        """Start everything; returns when every worker is at work.
+        """Start everything; returns when every worker serves its metrics page.
 
         Raises:
-            RetrailError: something is missing, taken, or does not start; nothing is left running.
+            RetrailError: something is missing, in use, or does not start; nothing is left running.
         """
         try:
             self._lock = _locked(self.settings.data_dir)
@@ -127,7 +127,7 @@ class LocalStack:
         """Restart workers that exited; to be called about every second or more often.
 
         Raises:
-            StackError: the broker or Milvus ended, or a worker exits again and again.
+            StackError: the broker or Milvus ended, or a worker exited three times in five minutes.
         """
         self._supervisor.check()
 
@@ -142,17 +142,17 @@ class LocalStack:
 
     @property
     def kafka(self) -> str:
-        """Which broker it is, for people: its version and its Java, or ``external``."""
+        """The broker: its version and its Java, or ``external``."""
         brokers = (one.description for one in self._servers if isinstance(one, KafkaBroker))
         return next(brokers, "external")
 
     @property
     def started(self) -> list[str]:
-        """The variables that name servers which this stack started itself."""
+        """The variables with addresses of servers that this stack started."""
         return [f"RETRAIL_{server.setting.upper()}" for server in self._servers]
 
     def send_kill(self) -> None:
-        """Kill everything at once, without waiting; a signal handler may call it."""
+        """Kill everything without waiting; safe in a signal handler."""
         self._supervisor.send_kill()
 
     def __enter__(self) -> "LocalStack":
@@ -170,7 +170,7 @@ class LocalStack:
         self.stop()
 
     def parts(self) -> list[Part]:
-        """The state of everything, external servers included."""
+        """The state of all parts, external servers included."""
         started = {server.name: server for server in self._servers}
         addresses = (("kafka", self.settings.kafka_bootstrap), ("milvus", self.settings.milvus_uri))
         found = []
@@ -190,7 +190,7 @@ class LocalStack:
         return found
 
     def _require_given(self) -> None:
-        """Fail before anything is started if a server that was named does not answer."""
+        """Fail before anything is started if a given server does not answer."""
         if "kafka_bootstrap" in self._given:
             require_broker(self.settings, [])
         if "milvus_uri" in self._given:
@@ -244,7 +244,7 @@ class LocalStack:
             if time.monotonic() > deadline:
                 late = waiting[0]
                 raise StackError(
-                    f"{late.name} was not at work within {WORKERS_TIMEOUT:.0f} s. The end of "
+                    f"{late.name} did not start within {WORKERS_TIMEOUT:.0f} s. The end of "
                     f"{late.child.log_file}:\n{late.child.log_tail()}",
                     part=late.name,
                 )
@@ -252,7 +252,7 @@ class LocalStack:
         self._announce("workers ready")
 
     def _worker_settings(self, number: int) -> Settings:
-        """Settings of the ``number``-th worker: a given metrics port is the first one's."""
+        """Settings of the ``number``-th worker: metrics ports count up from the given one."""
         if not self.settings.metrics_port:
             return self.settings
         port = self.settings.metrics_port + number
@@ -263,7 +263,7 @@ class LocalStack:
 
 
 def _locked(folder: Path) -> FileLock:
-    """The lock of a data directory, which ends with this process."""
+    """Lock a data directory; the lock ends with this process."""
     owner = folder / "stack.pid"
     lock = files.try_lock(folder / "stack.lock")
     if lock is None:

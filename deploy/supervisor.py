@@ -1,4 +1,4 @@
-"""Keeping workers alive: when one is restarted, and when the stack ends."""
+"""Restarts workers that exit, and ends the stack when one exits too often."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ WINDOW = 300.0
 """Seconds in which exits of a worker count together."""
 
 DELAYS = (1.0, 3.0)
-"""Seconds before the restart after the first, second, … exit in the window; one more ends all."""
+"""Seconds before the restart after each exit in the window; one more exit ends the stack."""
 
 STOP_GRACE = 20.0
 """Seconds that a worker has to stop before it is killed."""
@@ -38,13 +38,13 @@ class Worker:
 
     child: Child
     run_folder: Path
-    """Where a worker writes ``<role>-<pid>.metrics`` once it works."""
+    """Where a worker writes ``<role>-<pid>.metrics`` once it serves its metrics page."""
     exits: list[float] = field(default_factory=list)
     restart_at: float | None = None
 
     @property
     def name(self) -> str:
-        """Its role, numbered if there are several."""
+        """Its role, numbered if several workers have it."""
         return self.child.name
 
     @property
@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
-        """What it is doing."""
+        """Its state."""
         if self.restart_at is not None:
             return "restarting"
         if not self.child.running:
@@ -74,7 +74,7 @@ class Worker:
 
 
 class Supervisor:
-    """Watches servers, which must not end, and workers, which are restarted."""
+    """Watches servers, which must not end, and restarts workers."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Supervisor:
         Args:
             servers: in the order in which they were started.
             workers: stopped before the servers.
-            announce: called with a text for people when something happens.
+            announce: called with messages about what happens.
             clock: seconds.
         """
         self.servers = servers
@@ -122,7 +122,7 @@ class Supervisor:
             deadline = self._clock() + STOP_GRACE
             for worker in self.workers:
                 if not worker.child.wait(max(0.0, deadline - self._clock())):
-                    self._announce(f"{worker.name} does not stop within {STOP_GRACE:.0f} s: killed")
+                    self._announce(f"{worker.name} did not stop within {STOP_GRACE:.0f} s: killed")
                     worker.child.kill()
                 worker.metrics_file.unlink(missing_ok=True)
             for server in reversed(self.servers):
@@ -163,7 +163,8 @@ class Supervisor:
             )
         worker.restart_at = now + delay
         self._announce(
-            f"{what}, {which}; restart in {delay:g} s. Its last lines:\n{worker.child.log_tail(8)}"
+            f"{what}, {which}; restarting in {delay:g} s. The end of its log:\n"
+            f"{worker.child.log_tail(8)}"
         )
 
 

@@ -1,8 +1,8 @@
-"""Become another program, tied to the life of the process that started it.
+"""Execute a program that the kernel kills when its parent dies.
 
-Run as ``python -I -S tether.py PARENT_PID PROGRAM ARGUMENT…``. On Linux the kernel then
-sends SIGKILL when the parent's thread that forked ends (``prctl(2)``, PR_SET_PDEATHSIG; it survives
-``execve``), so no broker outlives a supervisor that was killed. Elsewhere the program just runs.
+Run as ``python -I -S tether.py PARENT_PID PROGRAM ARGUMENT…``. On Linux the kernel sends SIGKILL
+when the parent's thread that forked ends (``prctl(2)``, PR_SET_PDEATHSIG, which survives
+``execve``), so no broker outlives a killed supervisor. Elsewhere the program just runs.
 """
 
 import ctypes
@@ -14,14 +14,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
-    """Tie this process to ``arguments[0]`` and become ``arguments[1:]``."""
+    """Tie this process to the parent ``arguments[0]`` and execute ``arguments[1:]``."""
     parent, command = int(arguments[0]), arguments[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # A shell's background job ignores Ctrl-C, and its children would inherit that.
+    # A background job of a shell ignores SIGINT, and its children would inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if os.getppid() != parent:
-        sys.exit("the process that started this one is gone")
+        sys.exit("the parent process has ended")
     try:
         os.execvp(command[0], command)
     except OSError as error:

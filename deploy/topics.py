@@ -1,4 +1,4 @@
-"""Creating the topics, comparing them with their specification, removing an installation's."""
+"""Creates the topics, compares them with their specifications, and removes an installation's."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ WORK_TIMEOUT = 30.0
 
 COMPARED = ("cleanup.policy", "retention.ms", "message.timestamp.type", "max.message.bytes")
 DEFAULTS = {"message.timestamp.type": "CreateTime"}
-"""Kafka's, for what a specification leaves out."""
+"""Kafka's defaults for configuration that a specification omits."""
 
 State = Literal["created", "ok"]
 
@@ -52,7 +52,7 @@ Surveyed = tuple[TopicSpec, Actual | None, list[Difference]]
 
 
 def ensure(settings: Settings) -> list[tuple[str, State]]:
-    """Create every topic that is absent and compare every one that exists; safe to repeat.
+    """Create the absent topics and compare the others with their specifications; idempotent.
 
     Returns:
         Each topic's name, and whether it was created or existed and is ok.
@@ -61,7 +61,7 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
         BrokerUnavailableError: Kafka does not answer within 10 s.
         ConfigurationError: Kafka refuses to create a topic, or the retention of judged-events is
             shorter than a trajectory can be open.
-        TopicMismatchError: with all differences at once; absent topics were created all the same.
+        TopicMismatchError: names all differences; absent topics were created.
     """
     require_retention(settings)
     admin = kafka.admin(settings)
@@ -125,7 +125,7 @@ def remove(settings: Settings) -> list[str]:
 
 
 def require_retention(settings: Settings) -> None:
-    """A miner that restarts reads from the oldest open trajectory: its events must still be there.
+    """Check that the events of the oldest open trajectory are retained for a miner that restarts.
 
     Raises:
         ConfigurationError: retention is not above the longest time that a trajectory can be open.
@@ -135,7 +135,7 @@ def require_retention(settings: Settings) -> None:
     )
     if settings.kafka_retention_hours * 3600 <= open_seconds:
         raise ConfigurationError(
-            f"{Topics.of(settings).judged_events} would be kept for "
+            f"{Topics.of(settings).judged_events} would be retained for "
             f"{settings.kafka_retention_hours:g} h, but a trajectory can be open for "
             f"{open_seconds / 3600:g} h (RETRAIL_MINE_MAX_AGE_SECONDS, RETRAIL_MINE_IDLE_SECONDS "
             "and RETRAIL_MINE_GAP_SECONDS together). Raise RETRAIL_KAFKA_RETENTION_HOURS."
@@ -155,7 +155,7 @@ def compare(spec: TopicSpec, actual: Actual | None) -> list[Difference]:
 
 
 def retention(spec: TopicSpec) -> str:
-    """How long a topic keeps its records, for people."""
+    """How long a topic retains its records, as tables show it."""
     if spec.retention == "compact":
         return "latest of each key"
     if spec.retention == "unlimited":
@@ -165,7 +165,7 @@ def retention(spec: TopicSpec) -> str:
 
 
 def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
-    """Existing topics as they are on the broker.
+    """The state of topics on the broker.
 
     Raises:
         BrokerUnavailableError: the broker does not describe them.
@@ -190,7 +190,7 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
 
 
 def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
-    """Create topics; returns those that this call created, not another process meanwhile."""
+    """Create topics; returns those that this call, not another process, created."""
     if not absent:
         return set()
     futures = admin.create_topics(
@@ -215,7 +215,7 @@ def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
 
 
 def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
-    """Return once the broker lists these topics, which takes it a moment."""
+    """Return once the broker lists these topics."""
     deadline = time.monotonic() + WORK_TIMEOUT
     missing = {spec.name for spec in specs}
     while missing:
@@ -223,8 +223,8 @@ def _await_visible(admin: AdminClient, specs: list[TopicSpec]) -> None:
         missing -= {name for name in missing if name in known and known[name].partitions}
         if missing and time.monotonic() > deadline:
             raise BrokerUnavailableError(
-                f"Kafka created {', '.join(sorted(missing))} but does not list it. Look into the "
-                "broker's log, then repeat `retrail topics create`."
+                f"Kafka created {', '.join(sorted(missing))} but does not list it. Check "
+                "the log of the broker, then repeat `retrail topics create`."
             )
 
 

@@ -1,4 +1,4 @@
-"""``retrail up``: start the stack, show it, keep it running, stop it cleanly."""
+"""``retrail up``: starts the stack, prints its state, keeps it running and stops it."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from retrail_runtime.process import StopSignals, interrupt
 from schemas.errors import EXIT_INTERRUPTED
 
 INTERVAL = 0.25
-"""Seconds between two looks at the processes."""
+"""Seconds between two checks of the processes."""
 
 TARGETS = "prometheus-targets.json"
 """In the data directory while the stack runs."""
@@ -26,17 +26,17 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
     """Run a stack until Ctrl-C, SIGTERM or SIGHUP; a second one kills what still runs.
 
     Args:
-        stack: not started yet.
-        view: where it is shown; the stack announces to it.
-        env_file: removed now and written once everything is ready, with the settings that reach
-            the stack.
+        stack: not started.
+        view: prints the state.
+        env_file: removed first and written once everything is ready, with the settings of the
+            stack.
 
     While the stack runs, ``prometheus-targets.json`` in the data directory names the workers'
     metrics pages.
 
     Raises:
-        RetrailError: the stack cannot start, lost a part, or was stopped before it was ready
-            (status 130); everything is stopped by then.
+        RetrailError: the stack cannot start, a part ended, or it was stopped before it was ready
+            (status 130). Everything is stopped.
     """
     signals = StopSignals(interrupt, again=stack.send_kill)
     targets_file = stack.settings.data_dir / TARGETS
@@ -61,7 +61,7 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                     written = targets
                 time.sleep(INTERVAL)
         except KeyboardInterrupt:
-            view.say("stopping: workers, Milvus, broker (Ctrl-C once more kills them)")
+            view.say("stopping workers, Milvus and broker (press Ctrl-C again to kill them)")
             if not ready:
                 raise StackError(
                     "Stopped before the stack was ready.", exit_status=EXIT_INTERRUPTED
@@ -75,12 +75,12 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
 
 def _how_to_reach(stack: LocalStack, env_file: Path | None) -> str:
     if env_file is not None:
-        return f"ready; other shells reach it after: export RETRAIL_ENV_FILE={env_file.absolute()}"
+        return f"ready; in other shells: export RETRAIL_ENV_FILE={env_file.absolute()}"
     values, secrets = environment.variables(stack.settings), environment.secrets(stack.settings)
     shown = {name: value for name, value in values.items() if name not in secrets}
     hidden = f"# Not shown: {', '.join(secrets)}\n" if secrets else ""
     return (
-        "ready; settings for other shells (or use --env-file):\n"
+        "ready; settings for other shells (--env-file writes them to a file):\n"
         f"{environment.rendered(shown)}{hidden}Ctrl-C stops everything"
     )
 

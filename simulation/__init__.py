@@ -1,1 +1,1 @@
-"""The flywheel on a small scale: a corpus, scripted agents over it, and what they teach."""
+"""A simulation of the whole loop: a corpus, scripted agents that search it, and the demo."""

@@ -1,4 +1,4 @@
-"""What a simulation runs on: documents, and the needs that some of them serve.
+"""The corpus of a simulation: documents, and the needs that some of them serve.
 
 A folder in BEIR layout is read from corpus.jsonl, queries.jsonl, qrels/train.tsv (the needs of the
 agents that training learns from) and qrels/test.tsv (the needs that are only measured). Documents
@@ -22,12 +22,12 @@ LAYOUT = "corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/test.tsv"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What someone wants to know.
+    """An information need.
 
     Attributes:
-        need_id: its name in the corpus.
+        need_id: its id in the corpus.
         text: the need in words.
-        relevant: grade of each document that serves it (1 where relevance is yes or no).
+        relevant: grade of each document that serves it (1 if relevance is binary).
     """
 
     need_id: str
@@ -40,10 +40,10 @@ class Corpus:
     """Documents and two disjoint sets of needs.
 
     Attributes:
-        name: for reports.
-        training: needs of the agents that are learned from.
-        unseen: needs that no trajectory is ever about; all figures are measured on these.
-        notes: what was left out, for people.
+        name: in reports.
+        training: needs of the agents whose trajectories are trained on.
+        unseen: needs of no trajectory; all figures are measured on these.
+        notes: messages about what was left out.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Corpus:
 
     @property
     def needs(self) -> int:
-        """How many needs there are in all."""
+        """Number of needs."""
         return len(self.training) + len(self.unseen)
 
 
 def require_fitting(documents: Sequence[Document]) -> None:
-    """Check before the work that the topic takes every document.
+    """Check that every document fits into a record.
 
     Raises:
         InputError: one is too large.

@@ -33,26 +33,26 @@ SearchMany = Callable[[Sequence[str]], Sequence[Sequence[Hit]]]
 """The hits of each query, in rank order, ten of each."""
 
 Progress = Callable[[int, int], None]
-"""Called with how much is done and how much there is."""
+"""Called with the number of items done, and of all."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One agent and what it is to find out."""
+    """An agent and its need."""
 
     need: Need
     mind: Mind
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class Work:
     """What a fleet did.
 
     Attributes:
-        events: published and acknowledged.
-        correct: agents that answered rightly.
+        events: number of acknowledged events.
+        correct: number of agents with a correct answer.
     """
 
     events: int
@@ -60,7 +60,7 @@ class Shift:
 
 
 def assignments(needs: Sequence[Need], agents: int, *, seed: int, turn: int) -> list[Assignment]:
-    """Give needs to agents; where there are fewer needs than agents, some need has several."""
+    """Assign needs to agents; with fewer needs than agents, some needs have several."""
     found = []
     for number in range(agents):
         again, index = divmod(number, len(needs))
@@ -75,15 +75,14 @@ def work(
     settings: Settings,
     *,
     on_progress: Progress,
-) -> Shift:
-    """Let every agent do its work; returns when all events are acknowledged.
+) -> Work:
+    """Run every agent; returns when all events are acknowledged.
 
     Args:
-        todo: what there is to do.
+        todo: the agents and their needs.
         retriever: the live one.
         settings: where to publish.
-        on_progress: called several times a second with how many agents are done, and how many
-            there are; what it raises stops the others.
+        on_progress: called several times a second; an exception from it ends the work.
 
     Raises:
         DeliveryError: the broker did not take all events.
@@ -102,7 +101,7 @@ def work(
                 raise DeliveryError(
                     f"Kafka did not take the agents' events within {TIMEOUT.block:.0f} s."
                 )
-        return Shift(publisher.stats.delivered, correct)
+        return Work(publisher.stats.delivered, correct)
     except PublishError as error:
         raise DeliveryError(f"The agents could not publish what they did. {error}") from error
 
@@ -110,7 +109,7 @@ def work(
 def _work(
     todo: Sequence[Assignment], retriever: Retriever, publisher: Publisher, on_progress: Progress
 ) -> int:
-    """Run and publish every trajectory; returns how many agents answered rightly."""
+    """Run and publish every trajectory; returns the number of correct answers."""
     version, correct = 0, 0
 
     def search_many(queries: Sequence[str]) -> list[list[FoundHit]]:
@@ -157,10 +156,10 @@ def work_in_rounds(
     *,
     progress: Progress = lambda done, of: None,
 ) -> None:
-    """Run all agents to their ends.
+    """Run all agents to their ends; answer waiting searches in batches.
 
     Args:
-        agents: each with whatever ``on_step`` needs to know it by.
+        agents: each with the first argument of ``on_step``.
         on_step: called with every step of an agent in order, and with the hits of an ``Asked``; the
             steps of different agents are mixed.
 

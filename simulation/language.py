@@ -28,12 +28,12 @@ STOPWORDS = frozenset(_STOPWORDS.split())
 
 
 def content_words(text: str) -> list[str]:
-    """Words that carry meaning, lower case, in order, repeats kept."""
+    """Words that are not stop words: lower case, in order, with repeats."""
     return [word for word in _WORD.findall(text.lower()) if word not in STOPWORDS]
 
 
 def stem(word: str) -> str:
-    """The word without a common English ending, so that *opens* and *opening* meet.
+    """The word without a common English ending.
 
     >>> stem("opening"), stem("opens"), stem("is")
     ('open', 'open', 'is')
@@ -56,7 +56,7 @@ def overlap(need: Iterable[str], text: str) -> float:
 
 
 def snippet(need: Iterable[str], text: str) -> str:
-    """The stretch of the text with most of the need's stems: what a result page shows."""
+    """The passage of the text with most stems of the need, as on a result page."""
     wanted = set(need)
     return max(_stretches(text), key=lambda stretch: len(wanted & stretch.stems)).text
 
@@ -69,7 +69,7 @@ class _Stretch:
 
 @lru_cache(maxsize=50_000)
 def _stretches(text: str) -> tuple[_Stretch, ...]:
-    """Overlapping stretches of :data:`SNIPPET_WORDS` words; cached, as hits come up again."""
+    """Overlapping stretches of :data:`SNIPPET_WORDS` words; cached, because hits repeat."""
     words = text.split()
     starts = range(0, max(1, len(words) - SNIPPET_WORDS + 1), SNIPPET_WORDS // 3)
     parts = [" ".join(words[start : start + SNIPPET_WORDS]) for start in starts]
@@ -84,7 +84,7 @@ QUESTIONS = ("how do I", "what can be used to", "how to", "which one will", "hel
 
 
 def plain(need: str) -> str:
-    """The need as a person would type it: without blanks that mask a word, without a full stop.
+    """The need without masked words and final mark.
 
     >>> plain("___ the source into an AST node.")
     'the source into an AST node'
@@ -93,7 +93,7 @@ def plain(need: str) -> str:
 
 
 def keywords(need: str, draw: random.Random) -> str:
-    """Its content words, in order, some at most."""
+    """Up to :data:`MOST_KEYWORDS` of its content words, in order."""
     found = list(dict.fromkeys(content_words(need)))
     if len(found) > MOST_KEYWORDS:
         kept = sorted(draw.sample(range(len(found)), MOST_KEYWORDS))
@@ -102,20 +102,20 @@ def keywords(need: str, draw: random.Random) -> str:
 
 
 def question(need: str, draw: random.Random) -> str:
-    """As a question, or what passes for one."""
+    """A question about the need."""
     start = draw.choice(QUESTIONS)
     text = plain(need)
     return f"{start} {text[:1].lower()}{text[1:]}"
 
 
 def beginning(need: str, draw: random.Random) -> str:
-    """Its first words: a hurried query."""
+    """Its first words."""
     words = plain(need).split()
     return " ".join(words[: max(4, round(len(words) * draw.uniform(0.5, 0.8)))])
 
 
 def ending(need: str, draw: random.Random) -> str:
-    """Its last words: what it is about rather than what is to be done."""
+    """Its last words."""
     words = plain(need).split()
     return " ".join(words[-max(4, round(len(words) * draw.uniform(0.5, 0.8))) :])
 
@@ -126,26 +126,26 @@ FIRST: Sequence[tuple[float, Rewording]] = (
     (0.2, question),
     (0.1, beginning),
 )
-"""What a first query looks like, and how often: language models ask in sentences."""
+"""Forms of a first query and their probabilities: language models mostly use sentences."""
 
 LATER: Sequence[Rewording] = (keywords, question, beginning, ending)
 
 
 def first_query(need: str, draw: random.Random) -> str:
-    """What an agent types first."""
+    """The first query of an agent."""
     chances = [chance for chance, _ in FIRST]
     (_, reword), *_ = draw.choices(FIRST, chances)
     return reword(need, draw)
 
 
 def next_query(need: str, asked: Sequence[str], seen: Sequence[str], draw: random.Random) -> str:
-    """Another query: the whole need if it was not tried, else other words and a hint.
+    """A further query: the whole need if not yet asked, else other words and a hint.
 
     Args:
         need: in words.
         asked: queries so far.
-        seen: snippets of hits that looked promising; their words are the hints.
-        draw: decides between the ways.
+        seen: snippets of promising hits; hints are words of them.
+        draw: chooses the form.
     """
     whole = plain(need)
     if whole not in asked and draw.random() < 0.5:
@@ -237,12 +237,12 @@ def about_document(
     """A thought of at least ``tokens`` tokens (``schemas.events``) about a document.
 
     Args:
-        need: what the agent is after, in words.
-        doc_id: as it names the document.
-        text: of the document; phrases of it are quoted.
-        helps: the verdict that the thought comes to.
-        tokens: about how long it becomes.
-        draw: decides the phrases.
+        need: the need in words.
+        doc_id: appears in the text.
+        text: of the document; the thought quotes phrases of it.
+        helps: the verdict of the thought.
+        tokens: minimum length; the sentence that exceeds it is complete.
+        draw: chooses the phrases.
     """
     wanted = _short(need, draw)
     topic = _topics(text, draw)

@@ -1,13 +1,13 @@
-"""Scripted search agents: no language model, and yet trajectories as agents leave them behind.
+"""Scripted search agents, without a language model, that leave realistic trajectories.
 
-An agent has a need and a search function. It searches, looks at the snippets, opens the hits that
-look best, writes down what it thinks of each, puts its need otherwise if nothing helped, and
-answers at last. What it opens depends on what it sees alone. What it thinks of a document depends
-on whether the document serves the need, but it is sometimes wrong; how long it thinks depends on
-that too, whatever it comes to believe, which is what makes length a signal (LRAT, section 4).
+An agent has a need and a search function. It searches, reads the snippets, opens the hits that look
+best, writes a thought about each, rewords its query if nothing helped, and answers. The hits alone
+decide what it opens. Whether a document serves the need decides the verdict, with errors at fixed
+rates, and the length of the thought whatever the verdict, which makes length a signal (LRAT,
+section 4).
 
-Every draw is seeded by what it decides (:func:`draw`), not by what was drawn
-before: two retrievers meet an agent of the same mind, and a difference in success is theirs.
+Every decision has its own seed (:func:`draw`) and does not depend on earlier draws, so different
+retrievers are measured with equal agents.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ from simulation.language import overlap, snippet, stems
 MOST_SEARCHES = 4
 HITS = 10
 BROWSES = {1: 0.3, 2: 0.4, 3: 0.3}
-"""How many hits of one search are opened, at most, and how often."""
+"""Maximum number of hits opened after a search, and its probability."""
 
 OVERLOOKS = 0.12
-"""How often a document that serves the need is taken for one that does not."""
+"""Probability that a document that serves the need is rejected."""
 
 IS_FOOLED = 0.02
-"""How often a document that does not serve the need is taken for one that does."""
+"""Probability that a document that does not serve the need is accepted."""
 
 READS_ON = 0.25
-"""How often an agent that found what it wanted opens the next hit all the same."""
+"""Probability that an agent opens another hit after one that it accepted."""
 
 PLANS_ALOUD = 0.3
-"""How often an agent writes a thought down between two searches."""
+"""Probability of a thought between two searches."""
 
 SERVES_TOKENS, SERVES_NOT_TOKENS = 75, 35
-"""Median length of a thought about a document that serves the need, and one that does not."""
+"""Median length of a thought about a document that serves the need, and about another one."""
 
 SPREAD = 0.45
 """Standard deviation of the logarithm of a thought's length."""
@@ -63,7 +63,7 @@ PERSONAS = (
 
 
 class Hit(Protocol):
-    """What an agent sees of a result."""
+    """A search result."""
 
     @property
     def doc_id(self) -> str: ...
@@ -77,7 +77,7 @@ class Hit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The agent searches; whoever runs it sends the hits back."""
+    """The agent searches; the caller sends the hits into the generator."""
 
     query: str
 
@@ -91,10 +91,10 @@ class Browsed:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """The agent wrote something down, about the document it has just opened if it has.
+    """The agent wrote a thought, about the document that it opened just before, if any.
 
     Attributes:
-        helps: what it believes of the document; it is not published, the text has to say it.
+        helps: its verdict on the document. It is not published; only the text is.
     """
 
     text: str
@@ -110,23 +110,23 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer was right, or not."""
+    """The trajectory ended with a correct or an incorrect answer."""
 
     outcome: Literal["correct", "incorrect"]
 
 
 Step = Asked | Browsed | Thought | Answered | Ended
 Agent = Generator[Step, Sequence[Hit], None]
-"""An agent at work: yields its steps; after :class:`Asked` it is sent the hits, in rank order."""
+"""A running agent: yields its steps, and receives the hits of an :class:`Asked` in rank order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mind:
-    """What decides an agent's draws.
+    """The seed and the persona of an agent.
 
     Attributes:
-        seed: the parts that seed it, such as (seed, turn, need id).
-        persona: how much it writes.
+        seed: parts of the seed, such as (seed, turn, need id).
+        persona: its model name and verbosity.
     """
 
     seed: tuple[object, ...]
@@ -134,12 +134,12 @@ class Mind:
 
     @classmethod
     def of(cls, *seed: object) -> "Mind":
-        """A mind seeded by ``seed``, its persona too."""
+        """A mind with this seed, which also draws its persona."""
         return cls(seed, draw(*seed, "persona").choice(PERSONAS))
 
     @property
     def trajectory_id(self) -> str:
-        """Names its trajectory: the same seed gives the same id."""
+        """The id of its trajectory, a digest of the seed."""
         return digest(*self.seed, "trajectory")
 
     def draw(self, *what: object) -> Random:
@@ -148,7 +148,7 @@ class Mind:
 
 
 def act(need: Need, mind: Mind) -> Agent:
-    """Everything that the agent does, in order; the last step is :class:`Ended`."""
+    """The steps of an agent; the last one is :class:`Ended`."""
     wanted = stems(need.text)
     asked: list[str] = []
     promising: list[str] = []
@@ -178,7 +178,7 @@ def act(need: Need, mind: Mind) -> Agent:
 def worth_opening(
     wanted: set[str], hits: Sequence[Hit], opened: set[str], draw: Random
 ) -> list[Hit]:
-    """The hits that look best, best first: shared words in the snippet, rank, and some whim."""
+    """The hits to open, best first, by shared words in the snippet, rank and noise."""
     (most,) = draw.choices(list(BROWSES), list(BROWSES.values()))
     looks = {
         hit.doc_id: overlap(wanted, snippet(wanted, hit.text))
@@ -225,7 +225,7 @@ def _conclude(need: Need, wanted: set[str], believed: Sequence[Hit]) -> Agent:
 
 
 def draw(*what: object) -> random.Random:
-    """A generator seeded by the parts alone: no thread, order or earlier draw changes it.
+    """A generator whose seed is the parts; threads, order and earlier draws do not affect it.
 
     >>> draw(7, "need", 3).random() == draw(7, "need", 3).random()
     True
@@ -234,5 +234,5 @@ def draw(*what: object) -> random.Random:
 
 
 def digest(*what: object) -> str:
-    """32 hex digits that name the parts."""
+    """A digest of the parts: 32 hex digits."""
     return hashlib.sha256("\x1f".join(map(str, what)).encode()).hexdigest()[:32]

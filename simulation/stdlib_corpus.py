@@ -1,8 +1,8 @@
 """The default corpus: the documentation of the standard library of the Python that runs it.
 
-A docstring is cut in two. Its first sentence, with the object's name masked, is a need: what
-someone who does not know the name would ask for. The rest is the document that serves it. So query
-and document share a subject but few words, and nothing has to be downloaded or labelled.
+A docstring is split in two. Its first sentence, with the object's name masked, is a need; the rest
+is the document that serves it. So query and document share a subject but few words, and nothing is
+downloaded or labelled.
 """
 
 import hashlib
@@ -69,13 +69,13 @@ def read_entries() -> list[Entry]:
         stderr = getattr(error, "stderr", None) or b""
         raise RetrailError(
             f"The standard library's documentation cannot be read ({error}). "
-            f"Try it by hand: {' '.join(command)}\n{stderr.decode(errors='replace')[-2000:]}"
+            f"Run it yourself: {' '.join(command)}\n{stderr.decode(errors='replace')[-2000:]}"
         ) from error
     return [Entry(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def build(entries: Iterable[Entry], name: str) -> Corpus:
-    """Needs and documents of docstrings; equal documents are one, equal needs are one."""
+    """Needs and documents of docstrings; merges equal documents and equal needs."""
     documents: dict[str, Document] = {}
     needs: dict[str, tuple[str, dict[str, int]]] = {}
     for entry in sorted(entries, key=lambda entry: (not entry.home, len(entry.name), entry.name)):
@@ -89,9 +89,9 @@ def build(entries: Iterable[Entry], name: str) -> Corpus:
         relevant[entry.name] = 1
     training: list[Need] = []
     unseen: list[Need] = []
-    for folded in sorted(needs):
-        text, relevant = needs[folded]
-        digest = hashlib.sha256(folded.encode()).digest()
+    for key in sorted(needs):
+        text, relevant = needs[key]
+        digest = hashlib.sha256(key.encode()).digest()
         half = unseen if digest[0] % 2 else training
         half.append(Need(digest.hex()[:12], text, relevant))
     return Corpus(

@@ -86,7 +86,7 @@ def docstring(value: Any) -> str | None:
 def main() -> None:
     """Write ``{"name", "home", "doc"}`` lines to standard output, one an object.
 
-    ``home`` is false where a module only passes on what another one defines.
+    ``home`` is false if another module defines the object.
     """
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     sys.stdout = io.StringIO()

@@ -1,4 +1,4 @@
-"""A run as a picture: what the agents taught the retriever, turn by turn."""
+"""The chart of a run: the retriever's figures turn by turn."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ WIDTH, HEIGHT, DPI = 12.0, 6.75, 160
 INK, FAINT, PAPER, GRID = "#1f2933", "#6b7785", "#fbfaf7", "#e4e2dc"
 BLUE, GREEN, AMBER, RED, GREY = "#2563a8", "#1f8a5b", "#d9822b", "#b3402f", "#a9b1ba"
 FEW_TURNS = 4
-"""So many columns have room for their values."""
+"""Up to so many turns every column shows its value."""
 
 
 def draw(report: Report, path: Path) -> None:
@@ -72,7 +72,7 @@ def _title(figure: Any, report: Report) -> None:
     figure.text(
         0.06,
         0.925,
-        f"{turns} turn{'s' if turns > 1 else ''} of watching agents search: "
+        f"{turns} turn{'s' if turns > 1 else ''} of learning from agents: "
         f"{better} ({change:+.3f} nDCG@10)",
         fontsize=17,
         weight="bold",
@@ -81,7 +81,7 @@ def _title(figure: Any, report: Report) -> None:
         0.06,
         0.873,
         f"{report.corpus.name}: {report.corpus.documents:,} documents. All figures are measured on "
-        f"{report.corpus.unseen:,} needs that no trajectory was ever about.",
+        f"{report.corpus.unseen:,} needs of no trajectory.",
         fontsize=11,
         color=FAINT,
     )
@@ -101,8 +101,8 @@ def _footer(figure: Any, report: Report) -> None:
 
 
 def _found(axes: Any, turns: Sequence[Turn]) -> None:
-    """What the retriever finds: nDCG@10 and recall@10, above what it found untrained."""
-    head(axes, "What the retriever finds", "dashed: before it learned anything")
+    """nDCG@10 and recall@10, compared with the untrained retriever."""
+    head(axes, "What the retriever finds", "dashed: untrained")
     for values, colour, name, above in (
         ([turn.recall_at_10 for turn in turns], AMBER, "recall@10", True),
         ([turn.ndcg_at_10 for turn in turns], BLUE, "nDCG@10", False),
@@ -121,21 +121,21 @@ def _found(axes: Any, turns: Sequence[Turn]) -> None:
                 va="bottom" if above else "top",
                 color=colour,
                 weight="bold",
-                # The dashed line must not run through a figure that lies on it.
+                # Keeps the dashed line from crossing the label.
                 bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
                 zorder=3.5,
             )
     axes.legend(loc="lower right", frameon=False, labelcolor="linecolor")
     _turns(axes, turns)
-    # Room above 1 for the labels of a retriever that finds nearly all.
+    # Room for labels above values near 1.
     axes.set_ylim(0, 1.08)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 def _agents(axes: Any, turns: Sequence[Turn]) -> None:
-    """What that means to agents: success, and steps."""
+    """Success rate and steps of agents."""
     steps = f"searches and browses of each: {turns[0].mean_steps:.2f} → {turns[-1].mean_steps:.2f}"
-    head(axes, "Agents with the right answer", steps)
+    head(axes, "Agents with a correct answer", steps)
     rates = [turn.success_rate for turn in turns]
     colours = [GREY if turn.turn == 0 else GREEN for turn in turns]
     axes.bar(range(len(turns)), rates, width=0.58, color=colours)
@@ -147,7 +147,7 @@ def _agents(axes: Any, turns: Sequence[Turn]) -> None:
 
 
 def _losses(axes: Any, turns: Sequence[Turn]) -> None:
-    """Training loss over the optimiser steps, turn after turn."""
+    """Training loss of each optimiser step."""
     head(axes, "Training", "loss at each optimiser step")
     start = 1
     for turn, colour in zip(turns[1:], itertools.cycle((BLUE, RED, GREEN, AMBER))):
@@ -164,8 +164,8 @@ def _losses(axes: Any, turns: Sequence[Turn]) -> None:
 
 
 def _times(axes: Any, turns: Sequence[Turn]) -> None:
-    """Where the time went."""
-    head(axes, "Where the time went", "seconds")
+    """Duration of the stages of each turn."""
+    head(axes, "Duration of each stage", "seconds")
     stages = ("agents", "mining", "training", "refresh", "measuring")
     colours = (BLUE, AMBER, RED, GREEN, GREY)
     for row, turn in enumerate(turns):
@@ -192,7 +192,7 @@ def _times(axes: Any, turns: Sequence[Turn]) -> None:
 
 
 def head(axes: Any, title: str, explained: str) -> None:
-    """Title of a part of a picture, and below it what it shows."""
+    """Title and subtitle of a part of a chart."""
     axes.set_title(title, loc="left", fontsize=12.5, weight="bold", color=INK, pad=24)
     _label(axes, explained, (0, 1), 8, xycoords="axes fraction", ha="left", fontsize=9, color=FAINT)
     axes.tick_params(length=0)
@@ -205,7 +205,7 @@ def _label(axes: Any, text: str, place: tuple[float, float], above: float, **sty
 
 
 def _labelled(count: int) -> Sequence[int]:
-    """Where a value is written: everywhere if there is room, else at both ends."""
+    """Positions of labels: all if there is room, else the first and the last."""
     return range(count) if count <= FEW_TURNS else (0, count - 1)
 
 

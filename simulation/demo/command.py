@@ -1,4 +1,4 @@
-"""``retrail demo``: the flywheel over a stack of its own, with a report and a chart at the end."""
+"""``retrail demo``: runs the loop on a temporary installation, writes a report and a chart."""
 
 import secrets
 import shutil
@@ -36,14 +36,14 @@ def run(
     seed: int,
     agents: int | None,
 ) -> Report:
-    """Run the demo; returns when everything is stopped, removed and written.
+    """Run the demo; returns when everything is stopped and removed, and the outputs are written.
 
     Args:
         report: file for the figures as JSON.
         chart: file for the figures as PNG.
         corpus: a BEIR folder; ``None``: the standard library's documentation.
-        turns: how often it learns.
-        seed: decides all draws.
+        turns: number of trainings.
+        seed: of all random draws.
         agents: in each turn; ``None``: two for every need.
 
     Raises:
@@ -84,26 +84,26 @@ def run(
 log = structlog.get_logger(__name__)
 
 WORKERS = ("judge", "mine", "index")
-"""No trainer: a turn trains when all its trajectories are mined, and not before."""
+"""Without a trainer: a turn trains once all its trajectories are mined."""
 
 DEFAULTS: dict[str, Any] = {
     "partitions": 2,
     "train_epochs": 1,
-    # Half of what a later turn trains on are earlier pairs: with fewer, it forgot the first turn.
+    # Half of the pairs of a later turn are earlier ones: with fewer, it forgot the first turn.
     "train_replay": 1.0,
     "train_learning_rate": 5e-5,
     "train_negatives": 2,
     "index_max_tokens": 128,
-    # The miner remembers a closed trajectory so long, and a turn waits until it has nothing open.
+    # The miner remembers a closed trajectory for this long, and a turn waits for that.
     "mine_gap_seconds": 1.0,
     "gate_margin": 0.05,
     "gate_min_queries": 20,
 }
-"""Where a run of minutes differs from an installation that stays; ``RETRAIL_…`` variables win."""
+"""Defaults for a run of minutes; ``RETRAIL_…`` variables override them."""
 
 
 def settings_for_a_run(seed: int, folder: Path) -> Settings:
-    """The user's settings (broker, Milvus, model, judge, …) under random names.
+    """The user's settings (broker, Milvus, model, judge, …) with random names.
 
     Raises:
         ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
@@ -125,27 +125,26 @@ def settings_for_a_run(seed: int, folder: Path) -> Settings:
 
 
 def gate_note(settings: Settings) -> str:
-    """In words, how the gate of a run differs from that of an installation that stays."""
+    """A message about how the gate of a run differs from the defaults."""
     margin, queries = (
         Settings.model_fields[name].default for name in ("gate_margin", "gate_min_queries")
     )
     return (
         f"The gate: margin {settings.gate_margin:g} and at least {settings.gate_min_queries} "
-        "held-out queries, because a short run has few of them; an installation's defaults are "
-        f"{margin:g} and {queries}."
+        "held-out queries, because a short run has few of them (the defaults are "
+        f"{margin:g} and {queries})."
     )
 
 
 @contextmanager
 def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalStack]:
-    """A stack that runs; afterwards it is stopped, and everything that it made is removed.
+    """A running stack; afterwards it is stopped, and everything that it created is removed.
 
-    Ctrl-C, SIGTERM and SIGHUP end the block; a second one kills what does not stop. For the main
-    thread.
+    Ctrl-C, SIGTERM and SIGHUP end the block; a second signal kills the processes. Main thread only.
 
     Args:
         seed: of training.
-        announce: called with a text for people whenever something happens.
+        announce: called with messages about what happens.
 
     Raises:
         ConfigurationError: a ``RETRAIL_…`` variable cannot be used.
@@ -161,9 +160,9 @@ def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalSt
                 stack.start()
                 yield stack
             except KeyboardInterrupt:
-                announce("stopping and removing everything (Ctrl-C once more kills it)")
+                announce("stopping and removing everything (press Ctrl-C again to kill it)")
                 raise StackError(
-                    "Stopped before the end; nothing is left behind.", exit_status=EXIT_INTERRUPTED
+                    "Stopped before the end; everything was removed.", exit_status=EXIT_INTERRUPTED
                 ) from None
             except (BrokerUnavailableError, MilvusUnavailableError):
                 reachable = False
@@ -178,7 +177,7 @@ def installation(seed: int, announce: Callable[[str], None]) -> Iterator[LocalSt
 
 
 def remove(stack: LocalStack) -> None:
-    """Delete topics, groups, collections and alias from servers that outlive the stack."""
+    """Delete topics, groups, collections and alias from servers that the stack did not start."""
     settings, started = stack.settings, stack.started
     try:
         if "RETRAIL_KAFKA_BOOTSTRAP" not in started:
@@ -187,7 +186,7 @@ def remove(stack: LocalStack) -> None:
             remove_collections(settings)
     except (KafkaException, MilvusException, MilvusUnavailableError) as error:
         log.warning(
-            "could not remove everything",
+            "could not remove all topics, groups and collections",
             topics_and_groups=f"{settings.topic_prefix}*",
             collections=f"{settings.retriever}_v*",
             error=str(error),

@@ -1,4 +1,4 @@
-"""The loop: agents work, their trajectories are mined, the retriever learns, the index follows."""
+"""The loop: agents search, their trajectories are mined, a child is trained and indexed."""
 
 import itertools
 import os
@@ -29,12 +29,12 @@ from trainer.fit.finetune import Step
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does.
+    """Parameters of a run.
 
     Attributes:
-        turns: how often it learns.
-        agents: that work in each turn; each publishes one trajectory.
-        seed: decides all draws.
+        turns: number of trainings.
+        agents: in each turn; each publishes one trajectory.
+        seed: of all random draws.
     """
 
     corpus: Corpus
@@ -44,20 +44,20 @@ class Plan:
 
     @classmethod
     def of(cls, corpus: Corpus, turns: int, seed: int, agents: int | None) -> "Plan":
-        """The plan; by default every need of a turn is given to two agents.
+        """A plan; by default two agents have each need of a turn.
 
         Raises:
             RetrailError: there are fewer needs than turns.
         """
         if len(corpus.training) < turns:
             raise RetrailError(
-                f"{corpus.name} has {len(corpus.training)} needs for agents, and every turn takes "
-                f"new ones: ask for at most so many turns (--turns), not {turns}."
+                f"{corpus.name} has {len(corpus.training)} needs for agents, and every turn uses "
+                f"others, so at most so many turns (--turns) are possible, not {turns}."
             )
         return cls(corpus, turns, agents or 2 * (len(corpus.training) // turns), seed)
 
     def needs(self, turn: int) -> Sequence[Need]:
-        """The agents' needs of a turn, 1 to ``turns``: none of them is another turn's too."""
+        """The needs of a turn (1 to ``turns``); turns share no need."""
         shuffled = sorted(
             self.corpus.training, key=lambda need: digest(self.seed, "needs", need.need_id)
         )
@@ -65,7 +65,7 @@ class Plan:
 
 
 class Flywheel:
-    """A plan at work over a running stack."""
+    """Runs a plan on a running stack."""
 
     def __init__(self, plan: Plan, stack: LocalStack, view: View) -> None:
         self._plan, self._stack, self._view = plan, stack, view
@@ -73,11 +73,10 @@ class Flywheel:
         self._events = 0
 
     def run(self) -> Report:
-        """Prepare, then turn after turn.
+        """Run turn 0 and all turns.
 
         Raises:
-            RetrailError: a stage had nothing to do.
-            RetrailError: a part failed.
+            RetrailError: a stage had nothing to do, or a part failed.
         """
         began = time.monotonic()
         corpus = self._plan.corpus
@@ -88,8 +87,8 @@ class Flywheel:
                 turns.append(self._turn(number, turns[-1], retriever))
         if not any(turn.gate and turn.gate.decision == "ship" for turn in turns):
             raise RetrailError(
-                "The gate let no new model pass, so the index was never refreshed. Give the "
-                "agents more to do (--agents, --turns) or another seed (--seed)."
+                "The gate shipped no model, so the index was never refreshed. Use more agents "
+                "(--agents), other turns (--turns) or another seed (--seed)."
             )
         return Report(
             corpus=CorpusFigures(
@@ -103,14 +102,12 @@ class Flywheel:
         )
 
     def _prepare(self, retriever: Retriever) -> Turn:
-        """Turn 0: the untrained retriever over all documents."""
+        """Turn 0: load and index the documents, measure the untrained retriever."""
         view, documents = self._view, self._plan.corpus.documents
         view.begin("Turn 0: the untrained retriever")
-        with view.stage("documents", "onto the topic, from where every index is built") as stage:
+        with view.stage("documents", "sent to the topic from which every index is built") as stage:
             self._load_documents(stage)
-        with view.stage(
-            "index", "encode all documents into Milvus, point the alias at it"
-        ) as stage:
+        with view.stage("index", "encode all documents into Milvus, set the alias") as stage:
             stages.wait_until_indexed(
                 self._settings,
                 len(documents),
@@ -127,27 +124,27 @@ class Flywheel:
         return turn
 
     def _turn(self, number: int, before: Turn, retriever: Retriever) -> Turn:
-        """Agents → pairs → training → gate → index; then the measurements."""
+        """Agents → pairs → training → gate → index → measurements."""
         view, plan = self._view, self._plan
-        view.begin(f"Turn {number} of {plan.turns}: learn from what agents do")
+        view.begin(f"Turn {number} of {plan.turns}: learn from agents")
         todo = fleet.assignments(plan.needs(number), plan.agents, seed=plan.seed, turn=number)
         with view.stage("agents", "search, browse, reason, answer; no LLM") as agents:
-            shift = fleet.work(
+            work = fleet.work(
                 todo,
                 retriever,
                 self._settings,
                 on_progress=lambda done, of: self._wait(agents, done, of),
             )
-            self._events += shift.events
-            agents.note = f"{shift.events:,} events, {shift.correct / len(todo):.0%} found it"
-        with view.stage("mining", "judge every browse, fold trajectories into pairs") as mining:
+            self._events += work.events
+            agents.note = f"{work.events:,} events, {work.correct / len(todo):.0%} correct"
+        with view.stage("mining", "judge every browse, mine pairs from trajectories") as mining:
             pairs = self._mine(todo, mining)
             relevant = sum(pair.verdict == "relevant" for pair in pairs)
-            mining.note = f"{len(pairs):,} pairs, {relevant:,} of them positive"
+            mining.note = f"{len(pairs):,} pairs, {relevant:,} of them relevant"
         losses: list[float] = []
-        with view.stage("training", "weighted by how long agents reasoned") as training:
+        with view.stage("training", "pairs weighted by reasoning length") as training:
             release = self._train(training, losses, first=number == 1)
-        with view.stage("refresh", "a new index, then the alias swaps") as refresh:
+        with view.stage("refresh", "build a new index, then swap the alias") as refresh:
             version = self._refresh(release, before, retriever, refresh)
         figures, measuring = self._measure(retriever)
         turn = Turn(
@@ -191,8 +188,8 @@ class Flywheel:
         pairs = stages.pairs_of(self._settings, {each.mind.trajectory_id for each in todo})
         if not any(pair.verdict == "relevant" for pair in pairs):
             raise RetrailError(
-                f"{len(todo):,} trajectories gave no positive pair: nothing to learn from. Give "
-                "the agents more to do (--agents)."
+                f"{len(todo):,} trajectories gave no relevant pair to train on. Use more "
+                "agents (--agents)."
             )
         return pairs
 
@@ -212,32 +209,31 @@ class Flywheel:
             one_core()
         if release is None:
             raise RetrailError(
-                "The pairs of this turn gave no training step. Give the agents more to do "
-                "(--agents)."
+                "The pairs of this turn gave no training step. Use more agents (--agents)."
             )
         stage.note = f"{len(losses)} steps, gate: {release.reason}"
         return release
 
     def _refresh(self, release: Release, before: Turn, retriever: Retriever, stage: Stage) -> int:
         if release.decision != "ship":
-            stage.note = f"not needed, version {before.model_version} goes on serving"
+            stage.note = f"not needed, version {before.model_version} stays live"
             return before.model_version
         stages.wait_until_live(retriever, release.version, on_wait=lambda: self._wait(stage, 0, 0))
         stage.note = f"version {release.version} serves"
         return release.version
 
     def _measure(self, retriever: Retriever) -> tuple[dict[str, Any], float]:
-        """Figures of what serves now on the needs never seen, by their names in a ``Turn``.
+        """Figures of the live version on the unseen needs, by their names in a ``Turn``.
 
         Returns:
-            The figures, and how many seconds measuring took.
+            The figures, and the seconds that measuring took.
         """
         needs = self._plan.corpus.unseen
 
         def search(queries: Sequence[str]) -> list[list[Hit]]:
             return [found.hits for found in retriever.search_many(queries, HITS)]
 
-        with self._view.stage("measuring", f"{len(needs):,} needs never seen") as stage:
+        with self._view.stage("measuring", f"{len(needs):,} unseen needs") as stage:
             quality = measure.quality(
                 needs, search, progress=lambda done, of: self._wait(stage, done, 2 * of)
             )
@@ -256,15 +252,15 @@ class Flywheel:
         return {name: round(value, 6) for name, value in figures.items()}, stage.seconds
 
     def _wait(self, stage: Stage, done: int, of: int) -> None:
-        """Whenever there is a moment: look after the stack, show how far things are."""
+        """Check the stack and show the progress of a stage."""
         self._stack.check()
         self._view.progress(stage, done, of)
 
 
 def for_first_turn(settings: Settings) -> Settings:
-    """The first turn has no earlier pairs to replay and goes over its own instead.
+    """Settings of the first turn: more epochs, because it has no earlier pairs to replay.
 
-    So turns have about as many steps.
+    So all turns have about the same number of steps.
     """
     epochs = round((settings.train_epochs or 1) * (1.0 + settings.train_replay))
     return settings.model_copy(update={"train_epochs": epochs})
@@ -285,13 +281,13 @@ def gate_of(release: Release) -> Gate:
 
 
 def one_core() -> None:
-    """Encode with one thread each: for a dozen tokens, more of them only wait for each other.
+    """Encode with one thread: for a dozen tokens, several threads only wait for each other.
 
-    Holds for threads that have not used torch yet, and for the calling one.
+    Applies to threads that have not used torch yet, and to the calling one.
     """
     torch.set_num_threads(1)
 
 
 def every_core() -> None:
-    """Let torch use every core that this process may run on."""
+    """Let torch use every core of this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))

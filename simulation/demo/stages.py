@@ -1,4 +1,4 @@
-"""When mining, indexing and the switch of a model are done, and what mining gave."""
+"""Waits until mining, indexing and the switch of a model are done, and reads the pairs."""
 
 import hashlib
 import time
@@ -18,9 +18,9 @@ from schemas.topics import Topics
 from serving.retriever import Retriever
 
 MINING_PATIENCE = 120.0
-"""Seconds without any progress of judge or miner after which the demo gives up."""
+"""Seconds without any progress of judge or miner after which the demo fails."""
 INDEXING_PATIENCE = 600.0
-"""Seconds without any progress of the index workers after which the demo gives up."""
+"""Seconds without any progress of the index workers after which the demo fails."""
 
 INTERVAL = 0.2
 ANSWER_SECONDS = 10.0
@@ -33,7 +33,7 @@ Offsets = Mapping[int, int]
 def wait_until_mined(
     settings: Settings, events: int, *, on_wait: Callable[[int, int], None]
 ) -> None:
-    """Return once all pairs of all events so far are on the topic; every trajectory has ended.
+    """Return once the pairs of all events so far are on the topic. All trajectories have ended.
 
     1. The judge has committed past every event: their judged copies are acknowledged, so they lie
        before the ends of judged-events that are read now.
@@ -43,10 +43,10 @@ def wait_until_mined(
     Args:
         events: published on trajectory-events since it was created.
         on_wait: called several times a second with the number of judged events and ``events``;
-            what it raises ends the waiting.
+            an exception from it ends the wait.
 
     Raises:
-        RetrailError: judge or miner stand still.
+        RetrailError: judge or miner make no progress.
         BrokerUnavailableError: Kafka does not answer.
     """
     topics = Topics.of(settings)
@@ -55,7 +55,7 @@ def wait_until_mined(
 
     def stalled(worker: str) -> Callable[[Offsets], str]:
         return lambda found: (
-            f"The worker `{worker}` has stood still for {MINING_PATIENCE:.0f} s at {dict(found)}. "
+            f"The worker `{worker}` made no progress for {MINING_PATIENCE:.0f} s at {dict(found)}. "
             "See its log; with RETRAIL_JUDGE=llm the judge waits for its server."
         )
 
@@ -99,14 +99,14 @@ def pairs_of(settings: Settings, trajectory_ids: Collection[str]) -> list[Labell
 
 
 def digest(pairs: Iterable[LabelledPair]) -> str:
-    """Names the ids and the content of pairs, whatever their order."""
+    """A digest of the ids and the content of pairs, in any order."""
     ordered = sorted(pairs, key=lambda pair: pair.pair_id)
     content = [pair.content().model_dump(mode="json") for pair in ordered]
     return hashlib.sha256(canonical(content)).hexdigest()[:32]
 
 
 def committed(reader: Consumer, topic: str, partitions: int) -> Offsets:
-    """What the reader's group has committed; 0 where it has not.
+    """The committed offsets of the reader's group; 0 if there is none.
 
     Raises:
         BrokerUnavailableError: Kafka does not answer.
@@ -124,20 +124,20 @@ def committed(reader: Consumer, topic: str, partitions: int) -> Offsets:
 def wait_until_indexed(
     settings: Settings, documents: int, *, on_wait: Callable[[int], None]
 ) -> None:
-    """Return once an index serves that holds so many documents.
+    """Return once the live index holds this number of documents.
 
     Args:
         on_wait: called several times a second with how many it holds; what it raises ends the
             waiting.
 
     Raises:
-        RetrailError: for ten minutes nothing was added.
+        RetrailError: nothing was added for ten minutes.
         RetrailError: Milvus failed.
     """
     milvus = Milvus(settings)
 
     def look() -> tuple[int, bool]:
-        """How many documents any build holds, and whether the one that serves holds all."""
+        """Number of documents in all builds, and whether the live one is complete."""
         served = milvus.aliased()
         counts = {build.collection: milvus.count(build) for build in milvus.builds()}
         held = sum(counts.values())
@@ -156,13 +156,13 @@ def wait_until_indexed(
 
 
 def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[], None]) -> None:
-    """Return once searches are answered by a version.
+    """Return once a version answers searches.
 
     Args:
-        on_wait: called several times a second; what it raises ends the waiting.
+        on_wait: called several times a second; an exception from it ends the wait.
 
     Raises:
-        RetrailError: it does not come within ten minutes.
+        RetrailError: it does not within ten minutes.
         RetrailError: the retriever fails.
     """
 
@@ -177,8 +177,8 @@ def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[],
         look,
         lambda found: found == version,
         lambda found: (
-            f"Version {version} does not serve {INDEXING_PATIENCE:.0f} s after its release; "
-            f"version {found} does. See the log of the index worker."
+            f"Version {version} is not live {INDEXING_PATIENCE:.0f} s after its release; "
+            f"version {found} is. See the log of the index worker."
         ),
         INDEXING_PATIENCE,
     )
@@ -190,10 +190,10 @@ def _await(
     stalled: Callable[[T], str],
     patience: float,
 ) -> None:
-    """Look until it is enough.
+    """Repeat ``look`` until its result is enough.
 
     Raises:
-        RetrailError: what is seen has not changed for ``patience`` seconds.
+        RetrailError: the result has not changed for ``patience`` seconds.
     """
     found, moved_at = look(), time.monotonic()
     while not enough(found):

@@ -26,8 +26,8 @@ class Stage:
     """The progress of one stage of the loop.
 
     Attributes:
-        of: how much there is to do; 0 if that is unknown.
-        note: the figure that is current.
+        of: number of items; 0: unknown.
+        note: the latest figure.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """Its duration."""
         return (self.ended or time.monotonic()) - self.began
 
 
@@ -118,9 +118,9 @@ class View:
             f"nDCG@10 {first.ndcg_at_10:.3f} → {last.ndcg_at_10:.3f} "
             f"({last.ndcg_at_10 - first.ndcg_at_10:+.3f}), agents' success "
             f"{first.success_rate:.1%} → {last.success_rate:.1%}, on "
-            f"{report.corpus.unseen:,} needs that no agent was ever learned from. {REMINDER}"
+            f"{report.corpus.unseen:,} unseen needs. {REMINDER}"
         )
-        self.say(f"{report.seconds / 60:.1f} minutes over {report.kafka}.")
+        self.say(f"{report.seconds / 60:.1f} minutes; Kafka: {report.kafka}.")
 
 
 def line(stage: Stage) -> str:
@@ -164,7 +164,7 @@ def table(turns: list[Turn] | tuple[Turn, ...], title: str) -> Table:
 
 
 def shipped(turn: Turn) -> bool:
-    """Whether the turn's own model serves; the first one always does."""
+    """Whether the model of the turn shipped; that of turn 0 always did."""
     return turn.gate is None or turn.gate.decision == "ship"
 
 

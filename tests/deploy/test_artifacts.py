@@ -86,14 +86,14 @@ def test_the_list_of_kafka_is_whole() -> None:
 
 
 def test_fetches_once_and_reports_progress(repository: Repository, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     folder = tmp_path / "cache" / "jars"
-    fetch("Kafka", LISTED, folder, said.append, repository.url)
+    fetch("Kafka", LISTED, folder, messages.append, repository.url)
     assert whole(folder)
-    assert said[0] == f"Fetching Kafka, once, into {folder}"
-    assert said[-1] == "Fetching Kafka: 12 of 12 files"
+    assert messages[0] == f"Fetching Kafka, once, into {folder}"
+    assert messages[-1] == "Fetching Kafka: 12 of 12 files"
     assert len(repository.requests) == len(JARS)
-    fetch("Kafka", LISTED, folder, said.append, "http://no.such.host.invalid")
+    fetch("Kafka", LISTED, folder, messages.append, "http://no.such.host.invalid")
     assert len(repository.requests) == len(JARS)
 
 
@@ -112,7 +112,7 @@ def test_a_jar_with_another_digest_is_refused(repository: Repository, tmp_path: 
     folder = tmp_path / "jars"
     changed = [*LISTED[:3], Artifact(LISTED[3].coordinates, "0" * 64)]
     with pytest.raises(
-        StackError, match=rf"jar3-1\.3\.jar has the SHA-256 [0-9a-f]{{64}} and not {'0' * 64}"
+        StackError, match=rf"jar3-1\.3\.jar has the SHA-256 [0-9a-f]{{64}}; expected {'0' * 64}"
     ):
         fetch("Kafka", changed, folder, print, repository.url)
     assert LISTED[3].file_name not in names(folder)

@@ -83,11 +83,11 @@ def test_port_it_had_is_taken_meanwhile(kafka: str, tmp_path: Path) -> None:
     assert all(ports.is_free(port) for port in chosen.values())
 
 
-def test_broken_folder_is_told_with_the_log(tmp_path: Path) -> None:
+def test_a_broken_folder_fails_with_the_end_of_the_log(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "meta.properties").write_text("version=1\nnode.id=77\ncluster.id=x\n")
-    with pytest.raises(StackError, match=r"kafka ended at its start with status 1(.|\n)*77"):
+    with pytest.raises(StackError, match=r"kafka ended during start with status 1(.|\n)*77"):
         KafkaBroker(tmp_path, tmp_path / "kafka.log").start()
 
 
@@ -142,14 +142,14 @@ def test_java_home_comes_before_the_path(
 
 
 def test_no_java(machine: Path) -> None:
-    with pytest.raises(MissingToolError, match=r"no Java on the PATH.*RETRAIL_KAFKA_BOOTSTRAP"):
+    with pytest.raises(MissingToolError, match=r"No Java on the PATH.*RETRAIL_KAFKA_BOOTSTRAP"):
         find_java()
 
 
 def test_no_java_in_java_home(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(machine, "echo 'openjdk version \"21\"' >&2")
     monkeypatch.setenv("JAVA_HOME", str(machine / "none"))
-    with pytest.raises(MissingToolError, match="no Java in JAVA_HOME"):
+    with pytest.raises(MissingToolError, match="No Java in JAVA_HOME"):
         find_java()
 
 

@@ -28,7 +28,7 @@ def test_output_goes_to_the_log_and_restarts_append(tmp_path: Path) -> None:
     assert child.log_tail(1) == "err"
 
 
-def test_large_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LOG_LIMIT", 10)
     log = tmp_path / "e.log"
     log.write_text("x" * 11)

@@ -64,7 +64,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -73,23 +73,28 @@ def worker(folder: Path, script: str) -> Worker:
 
 
 @pytest.fixture
-def dying(tmp_path: Path, said: list[str], clock: Clock) -> Iterator[Supervisor]:
+def dying(tmp_path: Path, messages: list[str], clock: Clock) -> Iterator[Supervisor]:
     mortal = worker(tmp_path, "echo the broker is gone; exit 75")
     mortal.child.start()
-    supervisor = Supervisor([], [mortal], said.append, clock=clock)
+    supervisor = Supervisor([], [mortal], messages.append, clock=clock)
     yield supervisor
     supervisor.stop()
 
 
-def test_restarts_a_worker_and_says_why(dying: Supervisor, said: list[str], clock: Clock) -> None:
+def test_restarts_a_worker_and_reports_why(
+    dying: Supervisor, messages: list[str], clock: Clock
+) -> None:
     (mortal,) = dying.workers
     first = mortal.child.pid
     assert mortal.child.wait(10)
 
     dying.check()
     assert mortal.state == "restarting"
-    assert "judge exited with status 75, exit 1 of 3 within 5 minutes; restart in 1 s" in said[0]
-    assert "the broker is gone" in said[0]
+    assert (
+        "judge exited with status 75, exit 1 of 3 within 5 minutes; restarting in 1 s"
+        in messages[0]
+    )
+    assert "the broker is gone" in messages[0]
 
     clock.now = 0.9
     dying.check()
@@ -99,7 +104,7 @@ def test_restarts_a_worker_and_says_why(dying: Supervisor, said: list[str], cloc
     assert mortal.child.pid != first
 
 
-def test_third_exit_ends_the_stack(dying: Supervisor, said: list[str], clock: Clock) -> None:
+def test_third_exit_ends_the_stack(dying: Supervisor, messages: list[str], clock: Clock) -> None:
     (mortal,) = dying.workers
     for exits in (1, 2):
         assert mortal.child.wait(10)
@@ -112,7 +117,7 @@ def test_third_exit_ends_the_stack(dying: Supervisor, said: list[str], clock: Cl
     with pytest.raises(StackError, match="exit 3 of 3 within 5 minutes") as caught:
         dying.check()
     assert "the broker is gone" in str(caught.value)
-    assert len(said) == 2
+    assert len(messages) == 2
 
 
 def test_worker_runs_once_it_serves_metrics(tmp_path: Path) -> None:
@@ -130,7 +135,7 @@ def test_worker_runs_once_it_serves_metrics(tmp_path: Path) -> None:
 
 
 def test_worker_that_will_not_stop_is_killed_with_what_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     monkeypatch.setattr("deploy.supervisor.STOP_GRACE", 0.2)
     script = (
@@ -143,10 +148,10 @@ def test_worker_that_will_not_stop_is_killed_with_what_it_started(
     stubborn.child.start()
     grandchild = int(eventually(stubborn.child.log_tail, what="the pid of the grandchild"))
 
-    Supervisor([], [stubborn], said.append).stop()
+    Supervisor([], [stubborn], messages.append).stop()
 
     assert stubborn.child.exit_status == -9
-    assert said == ["train does not stop within 0 s: killed"]
+    assert messages == ["train did not stop within 0 s: killed"]
     eventually(lambda: _gone(grandchild), what="end of the grandchild")
 
 

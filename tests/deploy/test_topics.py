@@ -36,7 +36,7 @@ def test_broker_has_what_the_contract_says(settings: Settings) -> None:
     assert actual[names.training_runs]["partitions"] == "1"
 
 
-def test_all_mismatches_are_told_at_once(settings: Settings) -> None:
+def test_all_mismatches_are_in_one_error(settings: Settings) -> None:
     names = Topics.of(settings)
     admin = AdminClient(settings.kafka())
     made = admin.create_topics(

@@ -211,7 +211,7 @@ def test_worth_opening_prefers_shared_words_and_leaves_out_what_was_opened() -> 
         assert 1 <= len(found) <= 3
 
 
-def test_an_agent_that_finds_nothing_says_so() -> None:
+def test_an_agent_that_finds_nothing_answers_so() -> None:
     need = Need("n2", "Nothing of the kind exists", {"elsewhere": 1})
     steps = perform(act(need, Mind.of("none")), lambda _query: [])
     assert steps[-2:] == [Answered("I could not find it."), Ended("incorrect")]

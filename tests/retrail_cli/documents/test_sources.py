@@ -60,7 +60,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
         list(source_of(file).documents())
 
 
-def test_what_is_no_parquet_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     file.write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match=r"a\.parquet cannot be read"):
@@ -96,7 +96,7 @@ def test_ids_of_texts_are_their_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "format", "said"),
+    ("make", "format", "messages"),
     [
         (lambda path: None, "auto", "is no file or folder"),
         (lambda path: path.mkdir(), "auto", "holds neither corpus.jsonl"),
@@ -104,12 +104,12 @@ def test_ids_of_texts_are_their_paths(tmp_path: Path) -> None:
         (lambda path: path.mkdir(), "parquet", r"holds no \.parquet file"),
     ],
 )
-def test_what_cannot_be_read_says_why(
-    make: object, format: DocumentFormat, said: str, tmp_path: Path
+def test_the_error_names_the_reason(
+    make: object, format: DocumentFormat, messages: str, tmp_path: Path
 ) -> None:
     assert callable(make)
     make(tmp_path / "x")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=messages):
         source_of(tmp_path / "x", format)
 
 
@@ -150,7 +150,7 @@ def test_a_folder_is_searched_deeply_and_hidden_and_other_files_are_left(tmp_pat
         ("---\nA text.\n---\nMore.", "", "---\nA text.\n---\nMore."),
     ],
 )
-def test_markdown_has_a_title_where_it_says_one(content: str, title: str, text: str) -> None:
+def test_markdown_has_a_title_if_it_names_one(content: str, title: str, text: str) -> None:
     assert markdown(content) == (title, text)
 
 

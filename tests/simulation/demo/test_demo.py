@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_no_process_and_no_file(corpus: Path, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_corpus_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_bad_corpus_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     process = start(tmp_path / "nowhere", tmp_path)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -18,7 +18,7 @@ def test_nobody_is_there_to_approve_and_the_gate_is_one_for_few_queries(
     assert chosen.gate_min_queries == DEFAULTS["gate_min_queries"] < Settings().gate_min_queries
     note = gate_note(chosen)
     assert f"margin {DEFAULTS['gate_margin']:g} and at least" in note
-    assert f"defaults are {Settings().gate_margin:g} and {Settings().gate_min_queries}." in note
+    assert f"defaults are {Settings().gate_margin:g} and {Settings().gate_min_queries})." in note
 
 
 def test_the_users_own_gate_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,12 +51,12 @@ def test_quality_of_a_retriever_that_is_always_so_good(rank: int, expected: floa
     assert found.recall_at_10 == (1.0 if rank <= 10 else 0.0)
 
 
-def test_queries_are_sent_many_at_once_and_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
+def test_queries_are_sent_many_at_once_and_progress_is_reported() -> None:
+    reported: list[tuple[int, int]] = []
     search = Toy(1)
-    measure.quality(NEEDS * 5, search, progress=lambda done, of: told.append((done, of)))
+    measure.quality(NEEDS * 5, search, progress=lambda done, of: reported.append((done, of)))
     assert search.sizes == [64, 64, 22]
-    assert told == [(64, 150), (128, 150), (150, 150)]
+    assert reported == [(64, 150), (128, 150), (150, 150)]
 
 
 def test_behaviour_is_that_of_the_same_agents_one_by_one() -> None:

@@ -26,7 +26,7 @@ def shown(*, terminal: bool) -> str:
     return output.getvalue()
 
 
-def test_says_that_the_agents_are_scripted() -> None:
+def test_the_output_states_that_the_agents_are_scripted() -> None:
     for terminal in (False, True):
         text = shown(terminal=terminal)
         assert REMINDER in text
