@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from confluent_kafka import KafkaException
@@ -254,12 +253,7 @@ class Publisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        leaving: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _type: object, leaving: object, _traceback: object) -> None:
         try:
             self.close()
         except DeliveryError as error:
@@ -270,10 +264,5 @@ class Publisher:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        leaving: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.__exit__, type_, leaving, traceback)
+    async def __aexit__(self, *leaving: object) -> None:
+        await asyncio.to_thread(self.__exit__, *leaving)

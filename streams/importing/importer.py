@@ -169,8 +169,11 @@ def _count(counts: Counts, event: Event, shown: dict[str, set[str]]) -> None:
         case Search():
             counts.searches += 1
             counts.hits += len(event.hits)
-            if event.trajectory_id not in shown and len(shown) >= OPEN:
-                del shown[next(iter(shown))]
+            if event.trajectory_id not in shown:
+                # A search opens an unnumbered trajectory.
+                counts.trajectories += event.seq is None
+                if len(shown) >= OPEN:
+                    del shown[next(iter(shown))]
             shown.setdefault(event.trajectory_id, set()).update(hit.doc_id for hit in event.hits)
             if not event.hits:
                 counts.example("search", f"{event.query!r} gave nothing")
@@ -225,23 +228,19 @@ def trajectories(
 ) -> Iterator[tuple[str, Trajectory | InvalidRecordError]]:
     """Place of each trajectory in a file, and the trajectory or why it cannot be read."""
     for group in _groups(reader, records):
-        place, fault = group[0][0], None
-        values: list[Any] = []
-        for at, value in group:
-            if isinstance(value, InvalidRecordError):
-                fault = Fault(f"{at} {value}")
-                break
-            values.append(value)
-        if not values:
-            yield place, InvalidRecordError(str(group[0][1]))
-            continue
+        place = group[0][0]
+        valid = itertools.takewhile(lambda one: not isinstance(one[1], InvalidRecordError), group)
+        values = [value for _, value in valid]
         try:
+            if not values:
+                raise group[0][1]
             found = list(reader.read(values))
         except InvalidRecordError as error:
             yield place, error
             continue
-        if fault is not None and found:
-            found[-1].steps.append(fault)
+        if found and len(values) < len(group):
+            at, problem = group[len(values)]
+            found[-1].steps.append(Fault(f"{at} {problem}"))
         yield from ((place, trajectory) for trajectory in found)
 
 

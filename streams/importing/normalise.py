@@ -35,6 +35,8 @@ _ID_LENGTH = 240
 """Longest id of a trajectory in characters: an event's id, with its number, has at most 256."""
 _DOC_ID = re.compile(r"\A(?:DocID:\s*)+", re.IGNORECASE)
 
+_encode = msgspec.json.Encoder(order="sorted").encode
+
 Draft = dict[str, Any]
 """An event without its envelope."""
 
@@ -74,7 +76,7 @@ def parts(
     def cut(end: int, *, ended: bool) -> Part:
         nonlocal digested
         if not trajectory.own_id:
-            digest.update(_digestible(steps[digested:end]))
+            digest.update(_encode(steps[digested:end]))
             digested = end
         trajectory_id = _trajectory_id(trajectory, digest.hexdigest()[:16], number)
         return _part(trajectory, trajectory_id, writer.cut(), ended=ended, fault=fault)
@@ -95,16 +97,6 @@ def parts(
     ended = not fault and (writer.answered or not trajectory.live)
     if writer.drafts or fault:
         yield cut(position if fault else len(steps), ended=ended)
-
-
-_encode = msgspec.json.Encoder(order="sorted").encode
-
-
-def _digestible(steps: list[Step]) -> bytes:
-    try:
-        return _encode(steps)
-    except OverflowError:  # An integer of more than 64 bits.
-        return repr(steps).encode()
 
 
 @lru_cache(maxsize=4096)

@@ -181,6 +181,14 @@ def test_opens_of_events_that_no_search_showed_are_counted(tmp_path):
     assert importer.report.exit_status == 0
 
 
+def test_unnumbered_trajectories_are_counted_once(tmp_path):
+    unnumbered = {name: value for name, value in EVENT.items() if name != "seq"}
+    search = {"type": "search", "query": "lamp", "hits": [{"doc_id": "d1", "rank": 1}]}
+    logs = [unnumbered | search, unnumbered | search | {"event_id": "f"}]
+    _, importer = imported(written(tmp_path, *logs, unnumbered | search | {"trajectory_id": "u"}))
+    assert importer.report.trajectories == 2
+
+
 def test_events_that_give_no_pair_are_a_warning(tmp_path):
     search = {"type": "search", "query": "lamp", "hits": []}
     browse = {"type": "browse", "doc_id": "d1", "seq": 1, "event_id": "f"}
