@@ -65,6 +65,15 @@ def python(settings: "Settings") -> str:
     return f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})"
 
 
+def names(settings: "Settings") -> str:
+    from schemas.errors import ConfigurationError
+    from schemas.settings import mistakes
+
+    if found := mistakes(os.environ):
+        raise ConfigurationError(" ".join(found))
+    return f"{len(settings.model_fields_set)} set"
+
+
 def local_kafka(settings: "Settings") -> str:
     from deploy import artifacts, kafka
 
@@ -159,6 +168,7 @@ def data_folder(settings: "Settings") -> str:
 
 CHECKS: dict[str, Check] = {
     "Python": python,
+    "Settings": names,
     "Apache Kafka, for `retrail up`": local_kafka,
     "Milvus Lite, for `retrail up`": local_milvus,
     "Kafka": broker,

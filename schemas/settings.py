@@ -1,9 +1,14 @@
 """Everything that can be set, from ``RETRAIL_…`` variables or a ``.env`` file."""
 
+import logging
 import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv.parser import parse_stream
 from pydantic import (
     BaseModel,
     Field,
@@ -346,6 +351,8 @@ class Settings(
 def load(**overrides: Any) -> Settings:
     """Read the settings; ``RETRAIL_ENV_FILE`` names a file that is read below the environment.
 
+    What :func:`mistakes` finds is logged as a warning, once per process.
+
     Raises:
         ConfigurationError: that file cannot be read, or a setting is bad: each is named with what
             is wrong with it.
@@ -355,6 +362,8 @@ def load(**overrides: Any) -> Settings:
         if file is not None:
             # pydantic-settings passes over a file that is not there, and the defaults would count.
             Path(file).read_text(encoding="utf-8")
+        for mistake in mistakes(os.environ):
+            _warn(mistake)
         return Settings(_env_file=file, **overrides)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
@@ -367,3 +376,34 @@ def load(**overrides: Any) -> Settings:
             for item in error.errors()
         ]
         raise ConfigurationError("These settings cannot be used:\n" + "\n".join(lines)) from error
+
+
+def mistakes(environ: Mapping[str, str]) -> list[str]:
+    """Variables that are not settings, and lines of the env file that assign nothing.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file at ``RETRAIL_ENV_FILE`` cannot be read.
+    """
+    found, names = list[str](), {name for name in environ if name.startswith("RETRAIL_")}
+    if path := environ.get("RETRAIL_ENV_FILE"):
+        with Path(path).open(encoding="utf-8") as file:
+            for line in parse_stream(file):
+                if line.error or (line.key and line.value is None):
+                    text = line.original.string
+                    blank = text[: len(text) - len(text.lstrip())].count("\n")
+                    found.append(f"{path}:{line.original.line + blank} is not an assignment.")
+                elif line.key and line.key.startswith("RETRAIL_"):
+                    names.add(line.key)
+    known = {"ENV_FILE", *map(str.upper, Settings.model_fields)}
+    for name in sorted(names):
+        own = name.removeprefix("RETRAIL_").upper()
+        if own not in known:
+            near = get_close_matches(own, known, 1)
+            hint = f" Did you mean RETRAIL_{near[0]}?" if near else ""
+            found.append(f"{name} is not a setting of Retrail.{hint}")
+    return found
+
+
+@cache
+def _warn(mistake: str) -> None:
+    logging.getLogger("retrail").warning(mistake)

