@@ -148,6 +148,17 @@ def check(words: list[str]) -> None:
             assert word in options | {"--help"}, f"retrail {shlex.join(words)}: {word}"
 
 
+PRIVATE = (
+    "anew|deaf|dealt|fate|folded|for ever|in vain|likewise|mend|nobody|set aside|somebody|speaks?|"
+    "strangers?|told|whoever"
+)
+
+
+@each_page
+def test_words_are_those_of_the_field(page: Path) -> None:
+    assert re.findall(rf"\b({PRIVATE})\b", text_of(page), re.IGNORECASE) == []
+
+
 def test_the_checks_find_what_they_look_for() -> None:
     code = [line for page in PAGES for line in code_of(page)]
     assert len(commands_in(code)) > 60
