@@ -144,7 +144,9 @@ def _parts(settings: "Settings") -> tuple[Any, Any]:
     from serving.retriever import Retriever
 
     require_broker(settings, [Topics.of(settings).trajectory_events])
-    return Retriever(settings), running.publisher(settings)
+    # A little less than the server's own deadline, so that the cause is reported.
+    seconds = 0.9 * settings.serve_deadline_seconds
+    return Retriever(settings, seconds=seconds), running.publisher(settings)
 
 
 def _listen(

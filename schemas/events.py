@@ -71,7 +71,8 @@ class Envelope(Contract):
     schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}$")] = SCHEMA_VERSION
 
 
-def _not_blank(query: str) -> str:
+def not_blank(query: str) -> str:
+    """A validator that refuses a query without words."""
     if not query.strip():
         raise PydanticCustomError("blank", "a query must not be blank")
     return query
@@ -81,7 +82,7 @@ class Search(Envelope):
     """One query and the hits that the agent saw, in rank order."""
 
     type: Literal["search"] = "search"
-    query: Annotated[str, AfterValidator(_not_blank), Field(json_schema_extra={"pattern": r"\S"})]
+    query: Annotated[str, AfterValidator(not_blank), Field(json_schema_extra={"pattern": r"\S"})]
     hits: tuple[Hit, ...]
 
 

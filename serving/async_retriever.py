@@ -1,4 +1,4 @@
-"""The retriever for programs with an event loop; concurrent queries share encodings."""
+"""The retriever for asyncio; concurrent queries are encoded and searched together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 from schemas.documents import Document
-from schemas.errors import RetrailError
+from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 
@@ -30,10 +30,14 @@ class _Query(NamedTuple):
 
 
 class AsyncRetriever:
-    """:class:`~serving.retriever.Retriever`, awaited; belongs to one event loop.
+    """An asyncio front of :class:`~serving.retriever.Retriever`, for one event loop.
 
-    Queries that arrive while others are searched wait for those, then are encoded and searched
-    together: see :class:`Batcher`.
+    Queries that arrive during a search are encoded and searched together after it: see
+    :class:`Batcher`.
+
+    Args:
+        seconds: after this time without an answer a call raises MilvusUnavailableError; the time
+            that it waits for the searches before it counts.
 
     Example::
 
@@ -41,8 +45,10 @@ class AsyncRetriever:
             result = await retriever.search("how to parse a date", k=5)
     """
 
-    def __init__(self, retriever: "Retriever", *, max_batch: int = MAX_BATCH) -> None:
-        self._retriever = retriever
+    def __init__(
+        self, retriever: "Retriever", *, seconds: float, max_batch: int = MAX_BATCH
+    ) -> None:
+        self._retriever, self._seconds = retriever, seconds
         self._batches: Batcher[_Query, SearchResult] = Batcher(
             self._search_in_thread, largest=max_batch
         )
@@ -58,19 +64,21 @@ class AsyncRetriever:
         """
         from serving.retriever import Retriever
 
-        return cls(await asyncio.to_thread(Retriever, settings))
+        seconds = settings.serve_deadline_seconds
+        retriever = await asyncio.to_thread(Retriever, settings, seconds=seconds)
+        return cls(retriever, seconds=seconds)
 
     async def search(self, query: str, k: int = 10) -> "SearchResult":
         """The ``k`` nearest documents of a query.
 
         Raises:
             NoIndexError: nothing has been built for this retriever.
-            MilvusUnavailableError: Milvus does not answer.
+            MilvusUnavailableError: Milvus does not answer, or there is no answer in time.
             ModelError: the model of the index cannot be loaded.
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        return await self._batches.ask(_Query(query, k))
+        return await self._in_time(self._batches.ask(_Query(query, k)))
 
     async def open(self, doc_id: str) -> Document | None:
         """The document; ``None`` without one.
@@ -78,22 +86,26 @@ class AsyncRetriever:
         Raises:
             As :meth:`search`.
         """
-        return await self._loop.run_in_executor(self._opening, self._retriever.open, doc_id)
+        return await self._in_time(
+            self._loop.run_in_executor(self._opening, self._retriever.open, doc_id)
+        )
 
     async def version(self) -> int:
-        """The version that answers searches now; loads its model if need be.
+        """The version that answers searches now, confirmed by Milvus; its model is loaded.
 
         Raises:
             As :meth:`search`.
         """
-        return await self._loop.run_in_executor(self._opening, self._retriever.version)
+        return await self._in_time(
+            self._loop.run_in_executor(self._opening, self._retriever.version)
+        )
 
     async def aclose(self) -> None:
-        """Answer the searches in progress, then close the retriever."""
+        """Close the retriever; calls in progress fail."""
+        await asyncio.to_thread(self._retriever.close)
         await self._batches.close()
         for pool in (self._searching, self._opening):
-            await asyncio.to_thread(pool.shutdown)
-        await asyncio.to_thread(self._retriever.close)
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         """The retriever itself."""
@@ -107,6 +119,14 @@ class AsyncRetriever:
     ) -> None:
         """Close it."""
         await self.aclose()
+
+    async def _in_time(self, answer: Awaitable[A]) -> A:
+        try:
+            return await asyncio.wait_for(answer, self._seconds)
+        except TimeoutError as error:
+            raise MilvusUnavailableError(
+                f"No answer within {self._seconds:g} s (RETRAIL_SERVE_DEADLINE_SECONDS)."
+            ) from error
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:

@@ -1,8 +1,18 @@
-"""Checks before every request: host names, the token, limits. ASGI middleware for both servers."""
+"""Checks before every request, and limits of connections; for both servers.
+
+Connections and headers are limited by :class:`LimitedProtocol`, origin, token and body by ASGI
+middleware. How many searches are answered at once is limited by
+:class:`serving.service.Slots`, so a client that sends or reads slowly takes none of them.
+"""
 
 import asyncio
 import hmac
+import resource
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import structlog
 from starlette.authentication import (
     AuthCredentials,
     AuthenticationBackend,
@@ -10,26 +20,121 @@ from starlette.authentication import (
     BaseUser,
     SimpleUser,
 )
+from starlette.datastructures import Headers
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from retrail_runtime.process import RateLimit
 from schemas.settings import Settings
 from serving import metrics
 from serving.problems import problem
 
-UNGUARDED = ("/healthz", "/readyz")
-"""What a probe must reach without a token, and while the server is busy."""
-RETRY_SECONDS = 1
-BODY_SECONDS = 30.0
-"""How long a request's body may take to arrive."""
+PROBES = ("/healthz", "/readyz")
+DOCUMENTATION = ("/docs", "/openapi.json", "/static-offline-docs/")
+"""Shown without a token: the page asks for one, and sends it with the requests that it makes."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 MCP_PATH = "/mcp"
 MAX_BODY = 1024 * 1024
 """Bytes of a request."""
+BODY_SECONDS = 10.0
+"""Seconds in which a request's body must arrive."""
+HEADER_SECONDS = 10.0
+"""Seconds in which a request's header must arrive."""
+MAX_CONNECTIONS = 1000
+RESERVED_FILES = 48
+"""Files that connections leave to models, Kafka and Milvus."""
+
+log = structlog.get_logger(__name__)
+
+
+# -- Connections -----------------------------------------------------------------------------------
+
+
+def connection_limit() -> int:
+    """The number of connections that this process can have open.
+
+    As many again may be accepted before uvicorn sees the first of them.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = most - len(list(Path("/dev/fd").iterdir())) - RESERVED_FILES
+    return max(8, min(MAX_CONNECTIONS, free // 2))
+
+
+class LimitedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with limits on connections that wait for their client.
+
+    A header must arrive within ``header_seconds``. Beyond ``most`` connections, the one that has
+    waited longest for its client is closed: for a request, for the rest of one, or for the client
+    to read its answer. Requests that are being answered are never cut off.
+    """
+
+    _log_limit = RateLimit(60.0)
+
+    def __init__(
+        self, *args: Any, most: int, header_seconds: float = HEADER_SECONDS, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._most, self._header_seconds = most, header_seconds
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._since = self.loop.time()
+        self._seen: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self._watch_header()
+        if len(self.connections) <= self._most:
+            return
+        limited = [one for one in self.connections if isinstance(one, LimitedProtocol)]
+        idle = [one for one in limited if one.waits_for_client()]
+        min(idle, key=lambda one: one._since).drop("limit")
+        if self._log_limit.allows():
+            log.warning("too many connections, closing those that wait", most=self._most)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        super().data_received(data)
+        if self.cycle is not self._seen:
+            self._seen, self._since = self.cycle, self.loop.time()
+        self._watch_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        super().connection_lost(exc)
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+
+    def waits_for_client(self) -> bool:
+        """Whether nothing happens here until the client sends or reads something."""
+        if self._waits_for_header() or self.cycle.more_body or self.flow.write_paused:
+            return True
+        # The notifications of an MCP session: its client connects again.
+        return self.cycle.response_started and self.scope["method"] == "GET"
+
+    def drop(self, reason: str) -> None:
+        """Close the connection without an answer."""
+        metrics.CONNECTIONS_CLOSED.labels(reason).inc()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _waits_for_header(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch_header(self) -> None:
+        if not self._waits_for_header():
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(self._header_seconds, self.drop, "header")
+
+
+# -- Requests --------------------------------------------------------------------------------------
 
 
 def guarded(
@@ -40,17 +145,16 @@ def guarded(
     max_body: int = MAX_BODY,
     body_seconds: float = BODY_SECONDS,
 ) -> ASGIApp:
-    """``app`` behind all guards, for a server that listens on ``host``."""
+    """``app`` behind all checks, for a server that listens on ``host``."""
     app = BodyLimit(app, max_body, body_seconds)
-    app = ConcurrencyLimit(app, settings.serve_concurrency)
     if settings.serve_token is not None:
         token = BearerToken(settings.serve_token.get_secret_value())
         app = AuthenticationMiddleware(app, token, on_error=_unauthorized)
     elif host in LOOPBACK:
-        # Without a token the loopback is the protection, and a web page that got a name of its own
-        # to resolve to it (DNS rebinding) must not get through.
+        # Without a token the loopback is the protection: a web page whose own name resolves to it
+        # (DNS rebinding) must not get through.
         app = TrustedHostMiddleware(app, LOOPBACK, www_redirect=False)
-    return RequestCounter(app)
+    return RequestCounter(OriginCheck(app))
 
 
 class RequestCounter:
@@ -72,15 +176,51 @@ class RequestCounter:
         return await self._app(scope, receive, counted)
 
 
+class OriginCheck:
+    """Refuses requests that a browser sends for a page of another host."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["path"] not in PROBES:
+            headers = Headers(scope=scope)
+            if not is_own_origin(headers.get("origin"), headers.get("host", "")):
+                refused = problem(
+                    403, "Foreign origin", "Pages of another host may not use this server."
+                )
+                return await refused(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+def is_own_origin(origin: str | None, host: str) -> bool:
+    """Whether a request with these headers comes from no browser, or from a page of this host.
+
+    >>> is_own_origin("http://localhost:3000", "127.0.0.1:8080")
+    True
+    >>> is_own_origin("https://evil.example", "127.0.0.1:8080")
+    False
+    """
+    if origin is None:
+        return True
+    try:
+        page, server = urlsplit(origin).hostname, urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return page is not None and (page == server or {page, server} <= set(LOOPBACK))
+
+
 class BearerToken(AuthenticationBackend):
-    """Lets through what carries the token (``Authorization: Bearer …``), and probes."""
+    """Accepts requests with the token (``Authorization: Bearer …``), probes and documentation."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
         """Called by starlette for each request."""
-        if conn.scope["path"] not in UNGUARDED:
+        path = conn.scope["path"]
+        if path not in PROBES and not path.startswith(DOCUMENTATION):
             scheme, _, given = conn.headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
             if not right or scheme.lower() != "bearer":
@@ -90,32 +230,6 @@ class BearerToken(AuthenticationBackend):
 
 def _unauthorized(_conn: HTTPConnection, error: Exception) -> Response:
     return problem(401, "Token needed", str(error), headers={"WWW-Authenticate": "Bearer"})
-
-
-class ConcurrencyLimit:
-    """Answers at most so many requests at once; excess gets 503 with ``Retry-After``.
-
-    uvicorn's ``limit_concurrency`` counts idle connections, probes and open streams, too.
-    """
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most, self._free = app, most, asyncio.Semaphore(most)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or _is_unlimited(scope):
-            return await self._app(scope, receive, send)
-        if self._free.locked():
-            refused = problem(
-                503,
-                "Too many requests at once",
-                f"The server answers {self._most} requests at once; repeat this one.",
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            )
-            return await refused(scope, receive, send)
-        async with self._free:
-            with metrics.REQUESTS_IN_PROGRESS.track_inprogress():
-                return await self._app(scope, receive, send)
 
 
 class BodyLimit:
@@ -132,7 +246,8 @@ class BodyLimit:
             async with asyncio.timeout(self._seconds):
                 body = await self._read(Request(scope, receive))
         except TimeoutError:
-            slow = problem(408, "Too slow", "The request's body took too long.")
+            text = f"The request's body did not arrive within {self._seconds:g} s."
+            slow = problem(408, "Too slow", text, headers={"Connection": "close"})
             return await slow(scope, receive, send)
         except ClientDisconnect:
             return None
@@ -144,7 +259,7 @@ class BodyLimit:
                 headers={"Connection": "close"},
             )
             return await large(scope, receive, send)
-        return await self._app(scope, _replayed(body, receive), send)
+        return await self._app(scope, replayed(body, receive), send)
 
     async def _read(self, request: Request) -> bytes | None:
         """The body; ``None``: it is too large."""
@@ -159,11 +274,6 @@ class BodyLimit:
         return bytes(body)
 
 
-def _is_unlimited(scope: Scope) -> bool:
-    """Probes, metrics, and the GET that an MCP client keeps open for notifications."""
-    return scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/v1/")
-
-
 def _operation(scope: Scope) -> str:
     """The operation that a request reached, once it was routed."""
     if scope["path"] == MCP_PATH:
@@ -171,7 +281,7 @@ def _operation(scope: Scope) -> str:
     return getattr(scope.get("route"), "operation_id", None) or "none"
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """``receive`` of a request whose body was read already."""
     given = False
 

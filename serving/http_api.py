@@ -8,9 +8,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path, Request, Response, Security
+from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from schemas.errors import RetrailError
@@ -31,23 +34,40 @@ DESCRIPTION = f"""\
 Search for agents. Every answered call is published as an event of a *trajectory*, from which the
 retriever learns, so an agent behind this API is instrumented without a line of code.
 
-- Send nothing with the first call of a task. Its answer carries the header `{TRAJECTORY_HEADER}`;
-  send that with the calls that follow. Or make up a name of your own (`task-17`) and send it with
-  every call.
+- Send no trajectory with the first call of a task. Its answer carries the header
+  `{TRAJECTORY_HEADER}`; send it with the calls that follow. Or choose a name of your own
+  (`task-17`), and send it with every call.
 - `reasoning` is what the agent thought since its last call. Right after it opened a document, it
   shows whether the document helped.
-- End a task with `POST /v1/trajectories/{{id}}/end`. A silent one is ended after a while.
+- End a task with `POST /v1/trajectories/{{id}}/end`. Idle trajectories are ended after a while.
 - A call that failed with 5xx published nothing: repeat it, with the same reasoning.
 """
 
-_Name = Annotated[str | None, Header(max_length=128, pattern=r"^[\x20-\x7e]*$")]
+TAGS = [
+    {"name": "search", "description": "Searching, and opening what was found."},
+    {"name": "trajectories", "description": "An agent's work on one task."},
+    {"name": "probes", "description": "For load balancers and supervisors; without a token."},
+]
+
+
+class _IdConvertor(PathConvertor):
+    """A document id in a path: any characters, also newlines."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("document_id", _IdConvertor())
+
+
+def _name(description: str) -> Any:
+    return Header(max_length=128, pattern=r"^[\x20-\x7e]*$", description=description)
 
 
 class HttpSearchRequest(SearchRequest):
-    """A query, and how much of the documents to give."""
+    """A query, and how much of each document the answer holds."""
 
     texts: Annotated[
-        bool, Field(strict=True, description="whether hits have their whole `text`")
+        bool, Field(strict=True, description="whether each hit has its whole `text`")
     ] = False
 
 
@@ -60,25 +80,25 @@ class EndRequest(AgentRequest):
 
 
 class EndedTrajectory(BaseModel):
-    """A trajectory that is over."""
+    """A trajectory that has ended."""
 
     trajectory_id: str
     outcome: Outcome
-    events: Annotated[int, Field(description="that it has, its end among them")]
+    events: Annotated[int, Field(description="number of its events, the end included")]
 
 
 class Health(BaseModel):
-    """A server that can answer."""
+    """The state of a server."""
 
     status: str
     retriever_version: int | None = None
 
 
 def create_app(running: Callable[[], AbstractAsyncContextManager[SearchService]]) -> FastAPI:
-    """The API over a service that lives as long as the app does.
+    """The API over a service that runs while the app does.
 
     Args:
-        running: gives the service; entered when the app starts, left when it stops.
+        running: the service; entered when the app starts, left when it stops.
     """
 
     @asynccontextmanager
@@ -87,24 +107,58 @@ def create_app(running: Callable[[], AbstractAsyncContextManager[SearchService]]
             app.state.service = service
             yield
 
-    app = FastAPI(
+    # Its /docs loads nothing from the internet.
+    app = FastAPIOffline(
         title="Retrail",
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        openapi_tags=TAGS,
     )
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     app.include_router(_operations)
     app.include_router(_probes)
     add_handlers(app)
     return app
 
 
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; FastAPI's own gives errors the media type of answers."""
+    if app.openapi_schema is None:
+        api = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        for path in api["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400:
+                        response["content"] = {PROBLEM: response["content"]["application/json"]}
+        app.openapi_schema = api
+    return app.openapi_schema
+
+
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_TRAJECTORY = {TRAJECTORY_HEADER: _header("the trajectory; send it with the next call of the task")}
+_ERROR_HEADERS = {
+    401: {"WWW-Authenticate": _header("`Bearer`")},
+    503: {"Retry-After": _header("seconds until the request may be repeated")},
+}
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "Unreadable request",
         401: "No token, or a wrong one",
+        403: "The request comes from a page of another host",
         404: "Not found",
         408: "The body took too long",
         413: "Too large",
@@ -113,7 +167,11 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "Cannot be answered now; repeat it after the seconds of `Retry-After`",
     }
     return {
-        status: {"model": Problem, "description": meanings[status], "content": {PROBLEM: {}}}
+        status: {
+            "model": Problem,
+            "description": meanings[status],
+            "headers": _ERROR_HEADERS.get(status, {}),
+        }
         for status in statuses
     }
 
@@ -121,15 +179,15 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _operations = APIRouter(
     prefix="/v1",
     dependencies=[Security(HTTPBearer(auto_error=False, description="RETRAIL_SERVE_TOKEN"))],
-    responses=_problems(400, 401, 408, 413, 422, 500, 503),
+    responses=_problems(400, 401, 403, 408, 413, 422, 500, 503),
 )
 _probes = APIRouter()
 
 
 def _agent(
-    retrail_agent: _Name = None,
-    retrail_model: _Name = None,
-    retrail_tenant: _Name = None,
+    retrail_agent: Annotated[str | None, _name(f"its name; else `{DEFAULT_AGENT}`")] = None,
+    retrail_model: Annotated[str | None, _name("its language model")] = None,
+    retrail_tenant: Annotated[str | None, _name("whose trajectory it is")] = None,
 ) -> Agent:
     return Agent(
         name=retrail_agent or DEFAULT_AGENT,
@@ -139,13 +197,15 @@ def _agent(
 
 
 def _caller(
+    request: Request,
     agent: Annotated[Agent, Depends(_agent)],
     retrail_trajectory: Annotated[
         str | None,
-        Header(pattern=HANDLE, description="the trajectory to go on with; without it, a new one"),
+        Header(pattern=HANDLE, description="the trajectory to continue; else a new one"),
     ] = None,
 ) -> Caller:
-    return Caller(agent, retrail_trajectory)
+    address = request.client.host if request.client else ""
+    return Caller(agent, retrail_trajectory, address=address)
 
 
 def _service(request: Request) -> SearchService:
@@ -157,11 +217,17 @@ _Service = Annotated[SearchService, Depends(_service)]
 _Caller = Annotated[Caller, Depends(_caller)]
 
 
-@_operations.post("/search", summary="Search", operation_id="search")
+@_operations.post(
+    "/search",
+    summary="Search",
+    operation_id="search",
+    tags=["search"],
+    responses={200: {"headers": _TRAJECTORY}},
+)
 async def _search(
     wanted: HttpSearchRequest, caller: _Caller, service: _Service, response: Response
 ) -> SearchAnswer:
-    """The documents that are nearest to a query: ids, titles and beginnings."""
+    """The documents nearest to a query: ids, titles and beginnings."""
     answer = await service.search(
         caller, wanted.query, wanted.k, wanted.reasoning, texts=wanted.texts
     )
@@ -170,10 +236,11 @@ async def _search(
 
 
 @_operations.get(
-    "/documents/{doc_id:path}",
+    "/documents/{doc_id:document_id}",
     summary="Open a document",
     operation_id="get_document",
-    responses=_problems(404),
+    tags=["search"],
+    responses=_problems(404) | {200: {"headers": _TRAJECTORY}},
 )
 async def _get_document(
     doc_id: Annotated[str, Path(min_length=1, max_length=512)],
@@ -181,7 +248,7 @@ async def _get_document(
     service: _Service,
     response: Response,
 ) -> OpenedDocument:
-    """A whole document. See `/v1/open` for one that comes with a reasoning."""
+    """A whole document. `/v1/open` also takes a reasoning."""
     return await _opened(service, caller, doc_id, None, response)
 
 
@@ -189,12 +256,13 @@ async def _get_document(
     "/open",
     summary="Open a document, with a reasoning",
     operation_id="open_document",
-    responses=_problems(404),
+    tags=["search"],
+    responses=_problems(404) | {200: {"headers": _TRAJECTORY}},
 )
 async def _open(
     wanted: OpenRequest, caller: _Caller, service: _Service, response: Response
 ) -> OpenedDocument:
-    """As `GET /v1/documents/{id}`, for any id (`..` is none that a path can carry)."""
+    """As `GET /v1/documents/{id}`, also for ids that no path can hold (`..`)."""
     return await _opened(service, caller, wanted.doc_id, wanted.reasoning, response)
 
 
@@ -202,6 +270,7 @@ async def _open(
     "/trajectories/{trajectory_id}/end",
     summary="End a trajectory",
     operation_id="end_trajectory",
+    tags=["trajectories"],
     responses=_problems(404),
 )
 async def _end(
@@ -218,7 +287,7 @@ async def _end(
     if session is None:
         raise HTTPException(
             404,
-            "No such trajectory is open: it has ended, it was silent for too long, or the server "
+            "No such trajectory is open: it has ended, it was idle for too long, or the server "
             "was restarted since.",
         )
     return EndedTrajectory(
@@ -226,7 +295,7 @@ async def _end(
     )
 
 
-@_probes.get("/healthz", summary="Whether the server runs", operation_id="healthz")
+@_probes.get("/healthz", summary="Whether the server runs", operation_id="healthz", tags=["probes"])
 async def _healthz() -> Health:
     return Health(status="ok")
 
@@ -236,13 +305,14 @@ async def _healthz() -> Health:
     response_model=Health,
     summary="Whether searches are answered",
     operation_id="readyz",
+    tags=["probes"],
     responses=_problems(503),
 )
 async def _readyz(service: _Service) -> Any:
     try:
         return Health(status="ok", retriever_version=await service.ready())
     except RetrailError as error:
-        # The service has logged it, once.
+        # The service has logged it.
         return failure_of(error).response()
 
 

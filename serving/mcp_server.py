@@ -14,20 +14,33 @@ begins another one. Agents are named by their client (``clientInfo.name``), or b
 """
 
 import asyncio
+import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
+import anyio
 import structlog
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import ToolAnnotations
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    ToolAnnotations,
+    jsonrpc_message_adapter,
+)
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import Field
+from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -40,8 +53,8 @@ from retrail_runtime.process import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving import tools
-from serving.guards import MAX_BODY, MCP_PATH
-from serving.problems import UnknownDocumentError, failure_of
+from serving.guards import MAX_BODY, MCP_PATH, replayed
+from serving.problems import RefusedError, failure_of
 from serving.running import serving
 from serving.service import SearchService
 from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller
@@ -60,14 +73,14 @@ STDIO_STOP_SECONDS = 1.5
 client kills it after two."""
 
 Running = Callable[[], AbstractAsyncContextManager[SearchService]]
-"""Gives the service; entered when the server starts, left when it stops."""
+"""The service; entered when the server starts, left when it stops."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Lifespan:
-    """What lives as long as the server, or as a stdio or in-memory connection, does.
+    """The state of the server, or of a stdio or in-memory connection.
 
     ``handle`` names the trajectory of calls that come without HTTP headers.
     """
@@ -85,7 +98,7 @@ def create_server(
     """The server, for any transport of the SDK.
 
     Args:
-        current: has the service as long as the server runs.
+        current: holds the service while the server runs.
     """
     services = [] if current is None else current
 
@@ -139,7 +152,7 @@ def create_http_app(settings: Settings, running: Running, *, host: str) -> Starl
     """The server over streamable HTTP, at ``/mcp``; with ``/healthz``, ``/readyz``, ``/metrics``.
 
     Args:
-        host: that it listens on; on the loopback only requests to the loopback are answered.
+        host: the address that it listens on; on the loopback only requests to it are answered.
     """
     current: list[SearchService] = []
     server = create_server(settings, running, current)
@@ -166,7 +179,59 @@ def create_http_app(settings: Settings, running: Running, *, host: str) -> Starl
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", show_metrics)):
         app.router.routes.append(Route(path, endpoint))
     app.add_middleware(_EndsTrajectories, current=current)
+    app.add_middleware(_AnswersMalformed)
     return app
+
+
+def readable(text: str) -> str | JSONRPCError:
+    """A message that the SDK can read, or the answer to one that it cannot.
+
+    The SDK drops what it cannot parse, so its caller would get no answer. A lone surrogate, which
+    JSON can hold and Unicode text cannot, becomes U+FFFD.
+
+    >>> readable('{"jsonrpc": "2.0", "id": 12, "method": "ping\\\\ud800"}')
+    '{"jsonrpc": "2.0", "id": 12, "method": "ping\ufffd"}'
+    """
+    try:
+        jsonrpc_message_adapter.validate_json(text, by_name=False)
+        return text
+    except ValidationError:
+        pass
+    try:
+        found = json.loads(text)
+        whole = json.dumps(found, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    except (ValueError, RecursionError):
+        return JSONRPCError(
+            jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="This is no JSON.")
+        )
+    message = whole.decode("utf-16", "replace")
+    try:
+        jsonrpc_message_adapter.validate_json(message, by_name=False)
+    except ValidationError:
+        name = found.get("id") if isinstance(found, dict) else None
+        return JSONRPCError(
+            jsonrpc="2.0",
+            id=name if isinstance(name, str | int) else None,
+            error=ErrorData(code=INVALID_REQUEST, message="This is no JSON-RPC request."),
+        )
+    return message
+
+
+class _AnswersMalformed:
+    """Answers the messages that the SDK would not: see :func:`readable`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        found = readable((await Request(scope, receive).body()).decode("utf-8", "replace"))
+        if isinstance(found, JSONRPCError):
+            response = JSONResponse(found.model_dump(by_alias=True, exclude_unset=True), 400)
+            return await response(scope, receive, send)
+        return await self._app(scope, replayed(found.encode(), receive), send)
 
 
 class _EndsTrajectories:
@@ -204,13 +269,31 @@ def serve_stdio(settings: Settings, retriever: "Retriever", publisher: Publisher
     async def run() -> None:
         loop = asyncio.get_running_loop()
         with StopSignals(lambda: loop.call_soon_threadsafe(stop)):
-            await server.run_stdio_async()
+            await _run_stdio(server)
 
     asyncio.run(run())
 
 
-def _of_session(session: str, agent: Agent) -> Caller:
-    return Caller(agent, f"mcp:{session}", session=True)
+async def _run_stdio(server: MCPServer[Lifespan]) -> None:
+    """As ``server.run_stdio_async()``, but every request is answered: see :func:`readable`."""
+    lines = anyio.wrap_file(TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"))
+
+    async def messages() -> AsyncIterator[str]:
+        async for line in lines:
+            found = readable(line)
+            if isinstance(found, str):
+                yield found
+            elif line.strip():
+                await answers.send(SessionMessage(found))
+
+    # The SDK only iterates over its input.
+    async with stdio_server(stdin=messages()) as (requests, answers):  # type: ignore[arg-type]
+        low = server._lowlevel_server
+        await low.run(requests, answers, low.create_initialization_options())
+
+
+def _of_session(session: str, agent: Agent, address: str = "") -> Caller:
+    return Caller(agent, f"mcp:{session}", session=True, address=address)
 
 
 def _service(context: _Context) -> SearchService:
@@ -218,7 +301,7 @@ def _service(context: _Context) -> SearchService:
 
 
 def _caller(context: _Context, trajectory_id: str | None) -> Caller:
-    """Who calls a tool, and in which trajectory: see the table above."""
+    """The caller of a tool, and its trajectory: see the table above."""
     headers: Mapping[str, str] = context.headers or {}
     client = context.session.client_params
     name = headers.get("retrail-agent") or (client.client_info.name if client else "")
@@ -229,21 +312,23 @@ def _caller(context: _Context, trajectory_id: str | None) -> Caller:
     )
     if context.headers is None:
         return Caller(agent, context.request_context.lifespan_context.handle, session=True)
+    request = context.request_context.request
+    address = request.client.host if isinstance(request, Request) and request.client else ""
     if named := headers.get(TRAJECTORY_HEADER.lower()):
         if not re.match(HANDLE, named):
             raise ToolError(f"The header {TRAJECTORY_HEADER} does not match {HANDLE}.")
-        return Caller(agent, named)
+        return Caller(agent, named, address=address)
     if session := headers.get(SESSION_HEADER):
-        return _of_session(session, agent)
-    return Caller(agent, trajectory_id)
+        return _of_session(session, agent, address)
+    return Caller(agent, trajectory_id, address=address)
 
 
 @contextmanager
 def _tool_errors() -> Iterator[None]:
-    """Errors as the model may read them."""
+    """Errors in words for the model."""
     try:
         yield
-    except UnknownDocumentError as error:
+    except RefusedError as error:
         raise ToolError(str(error)) from error
     except RetrailError as error:
         log.warning("cannot answer", error=str(error))

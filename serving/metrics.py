@@ -9,7 +9,7 @@ from retrail import Stats
 
 SEARCH_SECONDS = Histogram(
     "retrail_search_duration_seconds",
-    "Time of one call of the retriever, by what it spends it on.",
+    "Time of one call of the retriever, by part: encoding, Milvus.",
     ["part"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
@@ -18,19 +18,20 @@ RETRIES = Counter(
     "retrail_search_retries_total", "Calls repeated within a search, by reason.", ["reason"]
 )
 SWITCHES = Counter(
-    "retrail_search_model_switches_total", "Times that a retriever took another build."
+    "retrail_search_model_switches_total", "Times that a retriever switched to another build."
 )
-SEARCHED_VERSION = Gauge("retrail_search_version", "Version that the retriever searches.")
-"""Version of the model and index that answer now."""
+SEARCHED_VERSION = Gauge(
+    "retrail_search_version", "Version of the model and index that are searched."
+)
 BATCH_QUERIES = Histogram(
     "retrail_search_batch_queries",
-    "Queries that were encoded and searched together.",
+    "Queries encoded and searched together.",
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
 
 REQUEST_SECONDS = Histogram(
     "retrail_serve_request_duration_seconds",
-    "Time from a request to its answer, by what was asked for.",
+    "Time to answer a search or an opening.",
     ["operation"],
     buckets=(0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
@@ -38,11 +39,14 @@ REQUESTS = Counter(
     "retrail_serve_requests_total", "Requests by HTTP status.", ["operation", "status"]
 )
 REQUESTS_IN_PROGRESS = Gauge(
-    "retrail_serve_requests_in_progress", "Requests that are being answered."
+    "retrail_serve_requests_in_progress", "Searches and openings that are being answered."
 )
-TRAJECTORIES_OPEN = Gauge(
-    "retrail_serve_open_trajectories", "Trajectories that requests may go on with."
+CONNECTIONS_CLOSED = Counter(
+    "retrail_serve_connections_closed_total",
+    "Connections closed while they waited for their client, by reason.",
+    ["reason"],
 )
+TRAJECTORIES_OPEN = Gauge("retrail_serve_open_trajectories", "Trajectories that have not ended.")
 TRAJECTORIES_ENDED = Counter(
     "retrail_serve_trajectories_ended_total", "Trajectories ended, by reason.", ["reason"]
 )

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457); the log gets what callers must not see (addresses)."""
+"""Errors as problem documents (RFC 9457). Addresses and paths go to the log, not to callers."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class Problem(BaseModel):
-    """What is wrong (RFC 9457)."""
+    """A problem document (RFC 9457)."""
 
     type: str
     title: str
@@ -39,19 +39,6 @@ def problem(
     return Response(content, status, headers, PROBLEM)
 
 
-class UnknownDocumentError(RetrailError):
-    """An agent opened a document that the index does not hold.
-
-    Attributes:
-        doc_id: as the agent gave it.
-        trajectory_id: its trajectory, where the caller may not know it.
-    """
-
-    def __init__(self, doc_id: str, trajectory_id: str = "") -> None:
-        super().__init__("The index holds no document with this id. Use a doc_id of a search hit.")
-        self.doc_id, self.trajectory_id = doc_id, trajectory_id
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as a caller may see it; ``retry_after`` seconds, if repeating may help."""
@@ -61,10 +48,23 @@ class Failure:
     message: str
     retry_after: int | None = None
 
-    def response(self) -> Response:
+    def response(self, headers: dict[str, str] | None = None) -> Response:
         """As a problem document."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return problem(self.status, self.title, self.message, headers=headers)
+        retry = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return problem(self.status, self.title, self.message, headers=retry | (headers or {}))
+
+
+class RefusedError(RetrailError):
+    """A request that is not answered.
+
+    Attributes:
+        failure: what its caller sees.
+        trajectory_id: its trajectory, if it has one.
+    """
+
+    def __init__(self, failure: Failure, trajectory_id: str | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure, self.trajectory_id = failure, trajectory_id
 
 
 _KNOWN: dict[type[RetrailError], Failure] = {
@@ -75,7 +75,7 @@ _KNOWN: dict[type[RetrailError], Failure] = {
         503, "Index unavailable", "The index does not answer now. Repeat the request.", 1
     ),
     ModelError: Failure(
-        503, "Model unavailable", "The model of the index cannot be loaded now. Retry later.", 30
+        503, "Model unavailable", "The model of the index is not loaded now. Retry later.", 30
     ),
 }
 _OTHER = Failure(500, "Server error", "The server failed; its log has the reason.")
@@ -87,6 +87,8 @@ def failure_of(error: RetrailError) -> Failure:
     >>> failure_of(NoIndexError("Milvus at http://10.0.0.7:19530 has no alias")).message
     'There is no index yet; it is being built. Try again later.'
     """
+    if isinstance(error, RefusedError):
+        return error.failure
     return next((_KNOWN[kind] for kind in type(error).__mro__ if kind in _KNOWN), _OTHER)
 
 
@@ -94,7 +96,6 @@ def add_handlers(app: FastAPI) -> None:
     """Answer every error by a problem document."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(UnknownDocumentError, _unknown)
     app.add_exception_handler(RetrailError, _failed)
     app.add_exception_handler(Exception, _crashed)
 
@@ -114,16 +115,14 @@ def _refused(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, title, str(error.detail), headers=headers)
 
 
-def _unknown(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnknownDocumentError)
-    headers = {TRAJECTORY_HEADER: error.trajectory_id}
-    return problem(404, "No such document", str(error), headers=headers)
-
-
 def _failed(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RetrailError)
-    log.warning("cannot answer", error=str(error))
-    return failure_of(error).response()
+    failure, headers = failure_of(error), {}
+    if not isinstance(error, RefusedError):
+        log.warning("cannot answer", error=str(error))
+    elif error.trajectory_id is not None:
+        headers = {TRAJECTORY_HEADER: error.trajectory_id}
+    return failure.response(headers)
 
 
 def _crashed(_request: Request, _error: Exception) -> Response:

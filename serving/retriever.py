@@ -1,8 +1,11 @@
 """Search the collection behind the alias, with the model that built it."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -16,7 +19,7 @@ from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
-from serving.target import CALL_TIMEOUT, CONSISTENCY, Target
+from serving.target import CONSISTENCY, Deadline, Target
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
@@ -27,8 +30,10 @@ T = TypeVar("T")
 
 CACHED_SECONDS = 1.0
 """How long a resolved alias is used. The grace time of a build is longer."""
-RETRY_SECONDS = 30.0
-"""How long a search is repeated while Milvus restarts or an index is replaced."""
+PATIENCE = 120.0
+"""Default for the seconds that a call waits; servers wait for ``serve_deadline_seconds``."""
+RELOAD_SECONDS = 10.0
+"""After a model could not be loaded, seconds until the next attempt."""
 MAX_HITS = 16_384
 """Milvus' limit for one query."""
 MAX_QUERIES = 1_000
@@ -64,10 +69,10 @@ class SearchResult:
 class Retriever:
     """Searches the live index; safe to share between threads.
 
-    The alias is resolved once a second. The search that finds it changed loads the new model, while
-    others use the previous collection, which is kept for the grace time. A search that meets a
-    collection just dropped, or a Milvus that restarts, is repeated for up to
-    :data:`RETRY_SECONDS`.
+    The alias is resolved once a second, by one thread at a time. When it points at another build,
+    that build's model is loaded in a thread of its own; until it is loaded, calls use the previous
+    collection, which is kept for the grace time. A call that meets a dropped collection, or a
+    Milvus that restarts, is repeated until its time is up.
 
     Example::
 
@@ -82,13 +87,14 @@ class Retriever:
         settings: Settings,
         *,
         load: "Callable[[Settings, Build], Encoder]" = target.load_encoder,
-        retry_seconds: float = RETRY_SECONDS,
+        seconds: float = PATIENCE,
     ) -> None:
         """Connect; models are loaded when they are needed.
 
         Args:
             load: loads the model of a build; by default from the registry, its digest verified.
-            retry_seconds: how long a search is repeated.
+            seconds: how long a call waits for the alias, the first model and Milvus, all together.
+                The time of encoding is not counted.
 
         Raises:
             MilvusUnavailableError: Milvus does not answer now.
@@ -96,11 +102,12 @@ class Retriever:
         self._settings = settings
         self._client = milvus.connect(settings)
         self._load = load
-        self._retry_seconds = retry_seconds
+        self._seconds = seconds
         self._target: Target | None = None
         self._resolved_at = 0.0
+        self._resolving = threading.Lock()
+        self._loading: _Loading | None = None
         self._had_target = False
-        self._switching = threading.Lock()
 
     def search(self, query: str, k: int = 10) -> SearchResult:
         """The ``k`` nearest documents of a query.
@@ -119,7 +126,9 @@ class Retriever:
         if not queries:
             return []
         try:
-            results = self._with_target(lambda found: self._search(found, queries, k))
+            results = self._with_target(
+                lambda found, deadline: self._search(found, queries, k, deadline)
+            )
         except RetrailError:
             metrics.SEARCHES.labels("error").inc(len(queries))
             raise
@@ -133,13 +142,13 @@ class Retriever:
             As :meth:`search`.
         """
 
-        def get(found: Target) -> Document | None:
+        def get(found: Target, deadline: Deadline) -> Document | None:
             rows = self._client.query(
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
                 consistency_level=CONSISTENCY,
-                timeout=CALL_TIMEOUT,
+                timeout=deadline.call_timeout(),
             )
             if not rows:
                 return None
@@ -148,15 +157,17 @@ class Retriever:
         return self._with_target(get)
 
     def version(self) -> int:
-        """The version that searches are answered by now.
+        """The version that answers searches; Milvus confirmed the alias within the last second.
 
         Raises:
             As :meth:`search`.
         """
-        return self._with_target(lambda found: found.build.version)
+        return self._with_target(lambda found, _: found.build.version, confirmed=True)
 
     def close(self) -> None:
-        """Close the connection. Searches in progress may fail."""
+        """Close the connection; calls in progress fail."""
+        if self._loading is not None:
+            self._loading.give_up()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -172,27 +183,32 @@ class Retriever:
         """Close it."""
         self.close()
 
-    def _search(self, found: Target, queries: Sequence[str], k: int) -> list[SearchResult]:
-        with metrics.SEARCH_SECONDS.labels("encode").time():
+    def _search(
+        self, found: Target, queries: Sequence[str], k: int, deadline: Deadline
+    ) -> list[SearchResult]:
+        with metrics.SEARCH_SECONDS.labels("encode").time(), deadline.paused():
             vectors = found.encoder.encode_queries(list(queries))
         answers: list[Any] = []
         with metrics.SEARCH_SECONDS.labels("milvus").time():
             for start in range(0, len(queries), MAX_QUERIES):
                 part = slice(start, start + MAX_QUERIES)
-                answers += target.search(self._client, found.build, queries[part], vectors[part], k)
+                answers += target.search(
+                    self._client, found.build, queries[part], vectors[part], k, deadline
+                )
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
 
     # -- The target -----------------------------------------------------------------------------
 
-    def _with_target(self, call: Callable[[Target], T]) -> T:
+    def _with_target(self, call: Callable[[Target, Deadline], T], *, confirmed: bool = False) -> T:
         """Call with the target; repeat, with the target of then, while that may help."""
+        deadline = Deadline(self._seconds)
 
         def attempt() -> T:
-            found = self._current()
+            found = self._current(deadline, confirmed=confirmed)
             try:
-                return call(found)
+                return call(found, deadline)
             except milvus.FAILURES as error:
-                self._recover(found, error)
+                self._recover(found, error, deadline)
                 raise
 
         def may_help(error: BaseException) -> bool:
@@ -207,74 +223,148 @@ class Retriever:
             log.info("search failed, retrying", error=milvus.error_message(error))
 
         attempts = retrying(
-            may_help, seconds=self._retry_seconds, first=0.02, longest=0.5, before_sleep=count
+            may_help, seconds=self._seconds, first=0.02, longest=0.5, before_sleep=count
         )
         try:
             return attempts(attempt)
         except milvus.FAILURES as error:
             raise MilvusUnavailableError(
                 f"Searches in Milvus at {self._settings.milvus_uri} failed for "
-                f"{self._retry_seconds:.0f} s: {milvus.error_message(error)}. Check that the "
+                f"{self._seconds:.0f} s: {milvus.error_message(error)}. Check that the "
                 "server is up."
             ) from error
 
-    def _recover(self, failed: Target, error: Exception) -> None:
+    def _recover(self, failed: Target, error: Exception, deadline: Deadline) -> None:
         """Resolve the alias again, or load the collection, before the call is repeated."""
         if milvus.is_missing(error):
-            with self._switching:
+            with self._resolving:
                 if self._target is failed:
                     self._target = None
         elif milvus.is_not_loaded(error):
             try:
-                self._client.load_collection(failed.build.collection, timeout=CALL_TIMEOUT)
+                self._client.load_collection(
+                    failed.build.collection, timeout=deadline.call_timeout()
+                )
             except milvus.FAILURES as reason:
                 log.info("collection not loaded yet", error=milvus.error_message(reason))
 
-    def _current(self) -> Target:
+    def _current(self, deadline: Deadline, *, confirmed: bool) -> Target:
         """The target to search: what the alias pointed at within the last second.
 
-        One thread resolves the alias and, if need be, loads; the others use the previous target.
+        One thread resolves the alias; the others use the previous target meanwhile, unless there
+        is none, or it must be ``confirmed``.
         """
         found = self._target
-        if found is not None:
-            if self._is_fresh() or not self._switching.acquire(blocking=False):
+        if found is not None and self._is_fresh():
+            return found
+        patient = found is None or confirmed
+        if not self._resolving.acquire(timeout=deadline.left() if patient else 0):
+            if found is not None and not confirmed:
                 return found
-        else:
-            self._switching.acquire()
+            raise MilvusUnavailableError(
+                f"Milvus at {self._settings.milvus_uri} does not answer: the alias could not be "
+                f"resolved within {self._seconds:.0f} s. Check that the server is up."
+            )
         try:
-            return self._resolve()
+            current = self._resolve(deadline)
         finally:
-            self._switching.release()
+            self._resolving.release()
+        return current.result(deadline) if isinstance(current, _Loading) else current
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._resolved_at <= CACHED_SECONDS
 
-    def _resolve(self) -> Target:
-        """Resolve the alias, and load the model if it is another; under the lock."""
-        before = self._target
-        if before is not None and self._is_fresh():
-            return before
-        build = target.resolve(self._client, self._settings)
-        found = before
-        if before is None or before.build.build_id != build.build_id:
-            try:
-                if before is not None and before.build.digest == build.digest:
-                    encoder = before.encoder
-                else:
-                    encoder = self._load(self._settings, build)
-            except ModelError as error:
-                if before is None:
-                    raise
-                log.error("cannot load the new model, using the previous one", error=str(error))
-            else:
-                found = Target(build, encoder)
-                self._had_target = True
-                metrics.SWITCHES.inc()
-                metrics.SEARCHED_VERSION.set(build.version)
-                log.info("searching", collection=build.collection, version=build.version)
-        assert found is not None
-        self._target, self._resolved_at = found, time.monotonic()
+    def _resolve(self, deadline: Deadline) -> "Target | _Loading":
+        """Resolve the alias, under the lock; returns what to search, or what to wait for."""
+        if self._target is not None and self._is_fresh():
+            return self._target
+        build = target.resolve(self._client, self._settings, deadline)
+        self._resolved_at = time.monotonic()
+        found = self._target
+        if found is not None and found.build.build_id == build.build_id:
+            self._loading = None
+            return found
+        if found is not None and found.build.digest == build.digest:
+            return self._switch(Target(build, found.encoder))
+        loading = self._loading
+        if loading is None or loading.build.build_id != build.build_id or loading.has_failed():
+            loading = self._loading = _Loading(build)
+            load = threading.Thread(
+                target=loading.run,
+                args=(lambda: self._load(self._settings, build), self._loaded),
+                name="load-model",
+                # A model that is being loaded must not hold up the end of the process.
+                daemon=True,
+            )
+            load.start()
+        return found or loading
+
+    def _loaded(self, loading: "_Loading", found: Target) -> None:
+        """Take a model that was loaded, unless the alias has moved on since."""
+        with self._resolving:
+            if self._loading is loading:
+                self._loading = None
+                self._switch(found)
+
+    def _switch(self, found: Target) -> Target:
+        self._target, self._had_target = found, True
+        metrics.SWITCHES.inc()
+        metrics.SEARCHED_VERSION.set(found.build.version)
+        log.info("searching", collection=found.build.collection, version=found.build.version)
         return found
+
+
+class _Loading:
+    """A build whose model is being loaded in a thread of its own."""
+
+    def __init__(self, build: Build) -> None:
+        self.build = build
+        self._future: Future[Target] = Future()
+        self._retry_at = math.inf
+
+    def run(
+        self, load: "Callable[[], Encoder]", loaded: "Callable[[_Loading, Target], None]"
+    ) -> None:
+        """Load the model; what it raises is raised by :meth:`result`."""
+        try:
+            found = Target(self.build, load())
+        except Exception as error:
+            log.error(
+                "cannot load the model of the index",
+                collection=self.build.collection,
+                version=self.build.version,
+                error=str(error),
+            )
+            self._retry_at = time.monotonic() + RELOAD_SECONDS
+            self.give_up(error)
+            return
+        loaded(self, found)
+        with suppress(InvalidStateError):
+            self._future.set_result(found)
+
+    def has_failed(self) -> bool:
+        """Whether the model could not be loaded, long enough ago to try again."""
+        return time.monotonic() >= self._retry_at
+
+    def result(self, deadline: Deadline) -> Target:
+        """The loaded target.
+
+        Raises:
+            ModelError: the model cannot be loaded, or is still being loaded at the deadline.
+        """
+        try:
+            return self._future.result(deadline.left())
+        except TimeoutError as error:
+            raise ModelError(
+                f"The model of {self.build.collection} is being loaded. Repeat the search.",
+                collection=self.build.collection,
+                version=self.build.version,
+            ) from error
+
+    def give_up(self, error: Exception | None = None) -> None:
+        """Wait no longer."""
+        with suppress(InvalidStateError):
+            self._future.set_exception(error or ModelError("The retriever was closed."))
 
 
 def _reason(error: BaseException) -> str:

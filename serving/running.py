@@ -1,9 +1,10 @@
-"""A search service over the live index, and the server process around it."""
+"""The search service over the live index, and the server process around it."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +16,7 @@ from retrail import Publisher, Timeout
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
-from serving.guards import LOOPBACK, guarded
+from serving.guards import LOOPBACK, LimitedProtocol, connection_limit, guarded
 from serving.metrics import EventCounts
 from serving.service import SearchService
 from serving.sessions import DEFAULT_AGENT
@@ -23,17 +24,16 @@ from serving.sessions import DEFAULT_AGENT
 if TYPE_CHECKING:
     from serving.retriever import Retriever
 
-STOP_SECONDS = 10
-"""How long requests in progress may take when the server stops."""
+STOP_SECONDS = 5
+"""Seconds that requests in progress may take when the server stops."""
 
 log = structlog.get_logger(__name__)
 
 
 def publisher(settings: Settings) -> Publisher:
-    """Publishes trajectories of any number of agents.
+    """Publishes the trajectories of all agents.
 
-    It never fails or delays a search: events that cannot be published are dropped, logged and
-    counted.
+    Searches never wait for it: events that cannot be published are dropped, logged and counted.
     """
     return Publisher(
         DEFAULT_AGENT,
@@ -49,13 +49,13 @@ async def serving(
 ) -> AsyncIterator[SearchService]:
     """A service for the running event loop.
 
-    At the end it closes what it was given: requests are answered, trajectories ended, their events
-    delivered.
+    At the end it closes the retriever, ends all trajectories and delivers their events.
     """
     counts = EventCounts(lambda: publisher.stats)
     REGISTRY.register(counts)
     try:
-        service = SearchService(settings, AsyncRetriever(retriever), publisher)
+        searches = AsyncRetriever(retriever, seconds=settings.serve_deadline_seconds)
+        service = SearchService(settings, searches, publisher)
         async with service.running():
             yield service
     finally:
@@ -68,7 +68,7 @@ async def serving(
 def listen(
     host: str, port: int, settings: Settings, *, without_token: bool = False
 ) -> socket.socket:
-    """A socket to serve on, before anything slow is begun; port 0 is any free one.
+    """A socket to listen on, opened before anything slow starts; port 0: any free one.
 
     Raises:
         ConfigurationError: the address is taken, or others could reach it without a token.
@@ -93,8 +93,12 @@ def listen(
 
 def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: str) -> None:
     """Serve until SIGTERM or SIGINT; requests in progress are answered."""
+    most = connection_limit()
     config = uvicorn.Config(
         guarded(app, settings, host=host),
+        http=partial(LimitedProtocol, most=most),  # type: ignore[arg-type]
+        ws="none",
+        backlog=most,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -107,6 +111,6 @@ def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: st
 
 
 def address(listener: socket.socket) -> str:
-    """Its URL."""
+    """The URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,11 +1,12 @@
-"""Searching and opening documents for agents, and publishing that they did.
+"""Searches and opens documents for agents, and publishes these calls as trajectory events.
 
-The HTTP API and the MCP server are two faces of this.
+The HTTP API and the MCP server are built on it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 import structlog
@@ -14,16 +15,57 @@ from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 from serving.async_retriever import AsyncRetriever
-from serving.problems import UnknownDocumentError
+from serving.problems import Failure, RefusedError
 from serving.sessions import Caller, Session, Sessions, TrajectoryPublisher
 from serving.tools import OpenedDocument, SearchAnswer
 
 SWEEP_SECONDS = 5.0
-"""Between two looks for trajectories that have been silent for too long."""
+"""Seconds between two checks for idle trajectories and for a new model."""
 PROBE_SECONDS = 2.0
-"""How long a question about readiness may take."""
+"""Seconds after which a readiness probe fails."""
 
 log = structlog.get_logger(__name__)
+
+
+UNKNOWN_DOCUMENT = Failure(
+    404,
+    "No such document",
+    "The index holds no document with this id. Use a doc_id of a search hit.",
+)
+BUSY = Failure(503, "Too many requests at once", "The server is busy. Repeat the request.", 1)
+
+
+class Slots:
+    """Limits the calls that are answered at once, in all and of each caller.
+
+    A caller may hold ``most`` slots divided by the number of callers that hold any. An eighth of
+    the slots is reserved for the first call of callers that hold none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[object] = Counter()
+
+    @contextmanager
+    def taken(self, caller: object) -> Iterator[None]:
+        """Hold a slot.
+
+        Raises:
+            RefusedError: there is no slot for this call now.
+        """
+        own, free = self._taken[caller], self._most - self._taken.total()
+        reserved = self._most // 8 if own else 0
+        share = max(1, self._most // len(self._taken.keys() | {caller}))
+        if free <= reserved or own >= share:
+            raise RefusedError(BUSY)
+        self._taken[caller] += 1
+        try:
+            with metrics.REQUESTS_IN_PROGRESS.track_inprogress():
+                yield
+        finally:
+            self._taken[caller] -= 1
+            if not self._taken[caller]:
+                del self._taken[caller]
 
 
 class SearchService:
@@ -40,6 +82,7 @@ class SearchService:
         self._retriever = retriever
         self._probe: asyncio.Task[int] | None = None
         self._was_ready: bool | None = None
+        self._slots = Slots(settings.serve_concurrency)
         self.sessions = Sessions(
             publisher,
             idle_seconds=settings.mine_idle_seconds / 2,
@@ -59,8 +102,9 @@ class SearchService:
 
         Raises:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
+            RefusedError: too many calls are being answered.
         """
-        with metrics.REQUEST_SECONDS.labels("search").time():
+        with self._slots.taken(caller.who), metrics.REQUEST_SECONDS.labels("search").time():
             result = await self._retriever.search(query, k)
             session = self._session(caller, reasoning)
             session.searched(query, result)
@@ -72,28 +116,29 @@ class SearchService:
         """A whole document.
 
         Raises:
-            UnknownDocumentError: there is none; its reasoning was published nevertheless.
+            RefusedError: there is none, and its reasoning was published nevertheless; or too many
+                calls are being answered.
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be opened now.
         """
-        with metrics.REQUEST_SECONDS.labels("open").time():
+        with self._slots.taken(caller.who), metrics.REQUEST_SECONDS.labels("open").time():
             document = await self._retriever.open(doc_id)
             session = self._session(caller, reasoning)
             if document is None:
-                raise UnknownDocumentError(doc_id, session.trajectory_id)
+                raise RefusedError(UNKNOWN_DOCUMENT, session.trajectory_id)
             session.opened(doc_id)
             return OpenedDocument.of(document, session.trajectory_id)
 
     async def ready(self) -> int:
-        """The version that searches are answered by; loads its model if need be.
+        """The version that answers searches.
 
-        Logs when the answer changes, not each time: probes come every few seconds.
+        Logs when the answer changes, not at each probe.
 
         Raises:
             MilvusUnavailableError: nothing can be searched now, or there is no answer within
                 :data:`PROBE_SECONDS`.
             NoIndexError, ModelError: nothing can be searched now.
         """
-        # One question at a time, however many ask: a hanging one must not use up the threads.
+        # One check at a time for all probes: hanging ones must not use up the threads.
         if self._probe is None or self._probe.done():
             self._probe = self._asked()
         try:
@@ -105,7 +150,7 @@ class SearchService:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Load the model, and end silent trajectories, meanwhile; at the end, all of them."""
+        """Load the model, and end idle trajectories meanwhile; at the end, all of them."""
         self._probe = self._asked()
         sweep = asyncio.create_task(self._sweep())
         try:
@@ -119,7 +164,7 @@ class SearchService:
 
     def _asked(self) -> asyncio.Task[int]:
         task = asyncio.create_task(self._version())
-        # Nobody may be waiting any more when it fails.
+        # It may fail when no probe waits for it any more.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
@@ -139,8 +184,11 @@ class SearchService:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            if self._probe is None or self._probe.done():
+                # Without searches too, a new model is loaded before it is needed.
+                self._probe = self._asked()
             if ended := self.sessions.end_idle():
-                log.info("silent trajectories ended", count=ended)
+                log.info("idle trajectories ended", count=ended)
 
     def _session(self, caller: Caller, reasoning: str | None) -> Session:
         session = self.sessions.of(caller)

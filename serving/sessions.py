@@ -71,13 +71,19 @@ class Agent:
 class Caller:
     """Who asks, and which trajectory it goes on with (no handle: a new one).
 
-    A name means the same trajectory only to the same agent, model and tenant; a trajectory id, or
-    the handle of a transport's own ``session``, does to whoever has it.
+    A name means the same trajectory only to the same agent, model and tenant; a trajectory id and
+    the handle of a transport's own ``session`` mean it to every caller that has them.
     """
 
     agent: Agent
     handle: str | None = None
     session: bool = False
+    address: str = ""
+
+    @property
+    def who(self) -> object:
+        """What shares of the server are counted by."""
+        return self.address, self.agent
 
     @property
     def key(self) -> tuple[Agent | None, str] | None:

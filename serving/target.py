@@ -1,6 +1,8 @@
 """What is searched: a collection together with the model that built it, and one call to Milvus."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
 
 CALL_TIMEOUT = 10.0
-"""Seconds for one call. Less than a worker's (:data:`retrail_runtime.milvus.CALL_TIMEOUT`): an
-agent waits, and a call that hangs is repeated while its caller is still there."""
+"""Most seconds for one call to Milvus; a call that hangs is repeated until the deadline."""
 CONSISTENCY = "Bounded"
 """A search does not wait for writes of this moment, although the collection's default is Strong."""
 RRF_K = 60
@@ -49,19 +50,41 @@ class Target:
     encoder: "Encoder"
 
 
+class Deadline:
+    """The time that is left for the calls of one search."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds; 0 once it has passed."""
+        return max(0.0, self._until - time.monotonic())
+
+    def call_timeout(self) -> float:
+        """Seconds for the next call to Milvus."""
+        return max(0.01, min(CALL_TIMEOUT, self.left()))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside is not counted."""
+        began = time.monotonic()
+        yield
+        self._until += time.monotonic() - began
+
+
 def load_encoder(settings: Settings, build: Build) -> "Encoder":
     """The encoder of a build's model, from the registry.
 
     Raises:
         ModelError: it is not there, or its digest is not the build's.
     """
-    # Importing torch takes seconds; who asks for an index that does not exist need not wait.
+    # Importing torch takes seconds, and without an index it is not needed.
     from trainer.registry.registry import Registry
 
     return Registry.of(settings).load(Model(location=build.location, digest=build.digest))
 
 
-def resolve(client: MilvusClient, settings: Settings) -> Build:
+def resolve(client: MilvusClient, settings: Settings, deadline: Deadline) -> Build:
     """The build that the alias points at: name, version and model from one answer.
 
     Raises:
@@ -70,12 +93,14 @@ def resolve(client: MilvusClient, settings: Settings) -> Build:
     """
     alias = settings.retriever
     try:
-        found = client.describe_collection(alias, timeout=CALL_TIMEOUT)
+        found = client.describe_collection(alias, timeout=deadline.call_timeout())
         name = str(found["collection_name"])
         if name == alias:
             # Milvus 2.3 answers with the name that it was asked for.
-            name = str(client.describe_alias(alias, timeout=CALL_TIMEOUT)["collection_name"])
-            found = client.describe_collection(name, timeout=CALL_TIMEOUT)
+            name = str(
+                client.describe_alias(alias, timeout=deadline.call_timeout())["collection_name"]
+            )
+            found = client.describe_collection(name, timeout=deadline.call_timeout())
     except milvus.FAILURES as error:
         if milvus.is_missing(error):
             raise NoIndexError(
@@ -101,6 +126,7 @@ def search(
     queries: Sequence[str],
     vectors: "NDArray[np.float32]",
     k: int,
+    deadline: Deadline,
 ) -> list[Any]:
     """The hits of each query, best first, in one call.
 
@@ -119,7 +145,7 @@ def search(
         "limit": k,
         "output_fields": _OUTPUT_FIELDS,
         "consistency_level": CONSISTENCY,
-        "timeout": CALL_TIMEOUT,
+        "timeout": deadline.call_timeout(),
     }
     by_vector = {"metric_type": METRIC}
     if build.search == "dense":

@@ -5,10 +5,11 @@ HTTP API and MCP server share it; ``retrail.adapters.openai`` describes the same
 
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.base import DocId, Version
 from schemas.documents import Document
+from schemas.events import not_blank
 
 if TYPE_CHECKING:
     from serving.retriever import Hit, SearchResult
@@ -44,7 +45,9 @@ Query = Annotated[
         min_length=1,
         max_length=MAX_QUERY,
         description="What to look for: a question or a description, in natural language.",
+        json_schema_extra={"pattern": r"\S"},
     ),
+    AfterValidator(not_blank),
 ]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many documents to return.")]
 HitId = Annotated[DocId, Field(description="The doc_id of a hit.")]

@@ -5,7 +5,10 @@ import json
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,90 @@ def test_standard_output_is_the_protocols_and_a_signal_loses_no_event(indexed: S
         assert process.stderr is not None
         assert "ready to search" in process.stderr.read()
     assert [event.type for event in events(indexed)] == ["search", "end"]
+
+
+def test_case_19_a_call_with_a_lone_surrogate_is_answered_over_stdio(indexed: Settings) -> None:
+    call = json.dumps(SEARCH | {"id": 12}).replace('"gzip"', '"x \\ud800 y"')
+    lines = [
+        json.dumps(INITIALIZE),
+        '{"jsonrpc": "2.0", "method": "notifications/initialized"}',
+        "no JSON",
+        '{"jsonrpc": "2.0", "id": 11, "method": 5}',
+        call,
+    ]
+    with running(indexed, "mcp") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(line + "\n" for line in lines))
+        process.stdin.flush()
+        answers = {a["id"]: a for a in (json.loads(process.stdout.readline()) for _ in range(4))}
+        assert answers.keys() == {1, None, 11, 12}
+        assert answers[11]["error"]["code"] == -32600
+        assert answers[12]["result"]["isError"] is False
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert events(indexed)[0].query == "x \ufffd y"
+
+
+def test_case_200_half_headers_under_ulimit_160(indexed: Settings) -> None:
+    """Search and probes stay, and one log line is written."""
+    command = ["bash", "-c", f'ulimit -n 160; exec {sys.executable} -m retrail_cli "$@"', "serve"]
+    with running(indexed, "serve", "--port", "0", command=command) as process:
+        url = url_of(process)
+        with httpx.Client(base_url=url, timeout=20) as http, ExitStack() as stack:
+            eventually(lambda: http.get("/readyz").is_success, 180, interval=0.5)
+            for _ in range(200):
+                address = (httpx.URL(url).host, httpx.URL(url).port)
+                half = stack.enter_context(socket.create_connection(address, 10))
+                half.sendall(b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            for _ in range(3):
+                assert httpx.get(f"{url}/healthz", timeout=10).is_success
+                answer = httpx.post(f"{url}/v1/search", json={"query": "gzip"}, timeout=10)
+                assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert log.count("too many connections") == 1, log
+    assert "accept" not in log
+    assert len(log) < 10_000, log
+
+
+SLOW_LOAD = """
+import sys, time
+from serving import retriever
+retriever.Retriever.__init__.__kwdefaults__["load"] = lambda *_: time.sleep(300)
+sys.argv = ["retrail", *sys.argv[1:]]
+from retrail_cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("wanted", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_model_loads_ends_the_server_within_10_s(
+    indexed: Settings, wanted: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", SLOW_LOAD]
+    with running(indexed, "serve", "--port", "0", command=command) as process:
+        url = url_of(process)
+        eventually(lambda: answers(f"{url}/healthz") == 200)
+        assert answers(f"{url}/readyz") == 503
+        with ThreadPoolExecutor(1) as pool:
+            search = pool.submit(answers, f"{url}/v1/documents/gzip")
+            assert answers(f"{url}/healthz") == 200
+            process.send_signal(wanted)
+            began = time.monotonic()
+            process.wait(30)
+            assert time.monotonic() - began < 10
+            assert search.result() in (None, 500, 503)
+
+
+def answers(url: str) -> int | None:
+    """The status of a page; ``None`` if there is no answer."""
+    try:
+        return httpx.get(url, timeout=20).status_code
+    except httpx.TransportError:
+        return None
 
 
 def test_over_http_the_tools_listen(indexed: Settings) -> None:

@@ -111,6 +111,6 @@ class World:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[SearchService]:
-        retriever = AsyncRetriever(self.retriever)
+        retriever = AsyncRetriever(self.retriever, seconds=self.settings.serve_deadline_seconds)
         async with SearchService(self.settings, retriever, self.log).running() as service:
             yield service

@@ -3,20 +3,26 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from schemas.settings import Settings
+from serving.guards import HEADER_SECONDS, LimitedProtocol
 from serving.running import address, listen
 from tests.waiting import eventually
 
 
 @contextmanager
-def listening(app: ASGIApp) -> Iterator[str]:
-    """Serve ``app``; yields its URL."""
+def listening(
+    app: ASGIApp, *, most: int = 1000, header_seconds: float = HEADER_SECONDS
+) -> Iterator[str]:
+    """Serve ``app`` within limits of connections; yields its URL."""
     with listen("127.0.0.1", 0, Settings()) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        protocol = partial(LimitedProtocol, most=most, header_seconds=header_seconds)
+        config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="on")  # type: ignore[arg-type]
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

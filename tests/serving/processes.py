@@ -5,7 +5,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,20 @@ def live_index(settings: Settings, texts: Mapping[str, str], folder: Path) -> It
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     path = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    # On a busy machine the first model may take longer than the default.
+    path["RETRAIL_SERVE_DEADLINE_SECONDS"] = "120"
     return os.environ | variables(settings) | path | more
 
 
 @contextmanager
-def running(settings: Settings, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    settings: Settings,
+    *arguments: str,
+    command: Sequence[str] = (sys.executable, "-m", "retrail_cli"),
+    **more: str,
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "retrail_cli", *arguments],
+        [*command, *arguments],
         env=environment(settings, **more),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import NoIndexError
+from schemas.errors import MilvusUnavailableError, NoIndexError
 from serving.async_retriever import AsyncRetriever, Batcher
 from serving.retriever import SearchResult
 from tests.serving.fakes import TEXTS, FakeRetriever
@@ -16,7 +16,7 @@ from tests.waiting import eventually
 def test_concurrent_queries_share_a_search_and_keep_their_k() -> None:
     async def go() -> None:
         fake = FakeRetriever()
-        async with AsyncRetriever(fake) as retriever:
+        async with AsyncRetriever(fake, seconds=30) as retriever:
             fake.goes_on.clear()
             first = asyncio.create_task(retriever.search("gzip", k=1))
             await asyncio.to_thread(eventually, lambda: fake.batches)
@@ -43,7 +43,7 @@ def test_concurrent_queries_share_a_search_and_keep_their_k() -> None:
 def test_documents_versions_and_errors_come_through() -> None:
     async def go() -> None:
         fake = FakeRetriever(version=4)
-        async with AsyncRetriever(fake) as retriever:
+        async with AsyncRetriever(fake, seconds=30) as retriever:
             opened = await retriever.open("json#0")
             assert opened is not None
             assert opened.text == TEXTS["json#0"]
@@ -62,7 +62,7 @@ def test_documents_versions_and_errors_come_through() -> None:
 def test_a_document_is_opened_while_a_search_takes_long() -> None:
     async def go() -> None:
         fake = FakeRetriever()
-        async with AsyncRetriever(fake) as retriever:
+        async with AsyncRetriever(fake, seconds=30) as retriever:
             fake.goes_on.clear()
             search = asyncio.create_task(retriever.search("gzip"))
             await asyncio.to_thread(eventually, lambda: fake.batches)
@@ -70,6 +70,22 @@ def test_a_document_is_opened_while_a_search_takes_long() -> None:
             assert not search.done()
             fake.goes_on.set()
             await search
+
+    asyncio.run(go())
+
+
+def test_a_call_that_waits_too_long_fails_also_behind_another_one() -> None:
+    async def go() -> None:
+        fake = FakeRetriever()
+        async with AsyncRetriever(fake, seconds=0.2) as retriever:
+            fake.goes_on.clear()
+            try:
+                searches = [retriever.search(query) for query in ("gzip", "zip", "json")]
+                for failure in await asyncio.gather(*searches, return_exceptions=True):
+                    assert isinstance(failure, MilvusUnavailableError)
+            finally:
+                fake.goes_on.set()
+            assert (await retriever.search("gzip")).retriever_version == 1
 
     asyncio.run(go())
 

@@ -1,9 +1,13 @@
-"""The token, the limits and the host names, around an app that counts what reached it."""
+"""Token, host names, origins, and the limits of bodies and connections."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,8 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.settings import Settings
 from serving import guards
+from tests.serving.fakes import World
+from tests.serving.live import listening
+from tests.waiting import eventually
 
 TOKEN = "correct horse"
+CLOSED_FOR_HEADER = ("retrail_serve_connections_closed_total", {"reason": "header"})
 
 
 class Echo:
@@ -47,7 +55,7 @@ def client(app: ASGIApp, base: str = "http://127.0.0.1:8080") -> httpx.AsyncClie
 
 
 def guarded(
-    echo: Echo,
+    echo: ASGIApp,
     host: str = "127.0.0.1",
     *,
     max_body: int = guards.MAX_BODY,
@@ -96,7 +104,7 @@ def test_only_the_token_opens(header: str | None, status: int) -> None:
                 assert response.headers["www-authenticate"] == "Bearer"
                 problem_of(response)
             assert (await http.get("/metrics")).status_code == 401
-            for probe in guards.UNGUARDED:
+            for probe in guards.PROBES:
                 assert (await http.get(probe)).status_code == 200
 
     asyncio.run(go())
@@ -164,23 +172,116 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
     assert json.loads(sent[1]["body"])["status"] == 408
 
 
-def test_one_request_too_many_gets_retry_after_and_probes_get_through() -> None:
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:8080", 200),
+        ("http://localhost:3000", 200),
+        ("https://evil.example", 403),
+        ("http://127.0.0.1.evil.example", 403),
+        ("http://[evil", 403),
+        ("null", 403),
+    ],
+)
+def test_pages_of_another_host_are_refused_with_and_without_a_token(
+    origin: str, status: int
+) -> None:
     async def go() -> None:
-        echo = Echo()
-        echo.may.clear()
-        async with client(guarded(echo, serve_concurrency=2)) as http:
-            under_way = [asyncio.create_task(http.post("/v1/search")) for _ in range(2)]
-            await echo.is_reached(2)
-            refused = await http.post("/v1/search")
-            assert refused.status_code == 503
-            assert refused.headers["retry-after"] == "1"
-            problem_of(refused)
-            assert (await http.get("/v1/documents/a")).status_code == 503
-            probe = asyncio.create_task(http.get("/healthz"))
-            await echo.is_reached(3)
-            echo.may.set()
-            assert [r.status_code for r in await asyncio.gather(*under_way, probe)] == [200] * 3
-            assert (await http.post("/v1/search")).status_code == 200
-        assert REGISTRY.get_sample_value("retrail_serve_requests_in_progress") == 0
+        for app in (guarded(Echo()), guarded(Echo(), "0.0.0.0", serve_token=SecretStr(TOKEN))):
+            async with client(app) as http:
+                headers = {"Origin": origin, "Authorization": f"Bearer {TOKEN}"}
+                answer = await http.post("/v1/search", headers=headers)
+                assert answer.status_code == status
+                if status == 403:
+                    problem_of(answer)
+                assert (await http.get("/healthz", headers=headers)).status_code == 200
 
     asyncio.run(go())
+
+
+# -- Connections -----------------------------------------------------------------------------------
+
+
+HALF = b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+SLOW_BODY = HALF + b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the server closed a connection, with or without an answer."""
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+@contextmanager
+def connections(url: str, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Clients that sent the beginning of a request."""
+    address = (urlsplit(url).hostname, urlsplit(url).port)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(count)]
+        for connection in opened:
+            connection.sendall(sent)
+        yield opened
+
+
+def test_case_slow_bodies_leave_the_others_served() -> None:
+    """70 connections send ``Content-Length: 500`` and one byte."""
+    world = World(serve_concurrency=4)
+    with (
+        listening(guarded(world.app, body_seconds=1.0)) as url,
+        connections(url, 70, SLOW_BODY) as slow,
+    ):
+        for _ in range(5):
+            answer = httpx.post(f"{url}/v1/search", json={"query": "gzip"})
+            assert answer.status_code == 200
+        assert b" 408 " in slow[0].recv(65536)
+        assert closed(slow[0])
+
+
+@pytest.mark.parametrize("sent", [b"", HALF, SLOW_BODY], ids=["nothing", "half header", "no body"])
+def test_beyond_the_limit_the_connection_that_waited_longest_is_closed(sent: bytes) -> None:
+    world = World()
+    with (
+        listening(guarded(world.app), most=10) as url,
+        connections(url, 40, sent) as opened,
+    ):
+        assert closed(opened[0])
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        opened[-1].settimeout(0.1)
+        assert not closed(opened[-1])
+
+
+def test_a_header_that_does_not_arrive_in_time_closes_the_connection() -> None:
+    world = World()
+    before = REGISTRY.get_sample_value(*CLOSED_FOR_HEADER) or 0
+    with listening(guarded(world.app), header_seconds=0.3) as url:
+        with connections(url, 2, HALF) as opened:
+            assert all(map(closed, opened))
+        with httpx.Client() as http:
+            # Also on a connection that had a request before.
+            assert http.get(f"{url}/healthz").status_code == 200
+        with connections(url, 1, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") as [used]:
+            assert b" 200 " in used.recv(65536)
+            used.sendall(HALF)
+            assert closed(used)
+    assert REGISTRY.get_sample_value(*CLOSED_FOR_HEADER) == before + 3
+
+
+def test_a_request_in_progress_is_not_cut_off() -> None:
+    world = World()
+    world.retriever.goes_on.clear()
+    with (
+        listening(guarded(world.app), most=3, header_seconds=0.2) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(httpx.post, f"{url}/v1/search", json={"query": "gzip"}, timeout=20)
+        eventually(lambda: world.retriever.batches)
+        with connections(url, 10, HALF) as opened:
+            assert all(map(closed, opened))
+        world.retriever.goes_on.set()
+        assert answer.result().status_code == 200

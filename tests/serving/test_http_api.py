@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -41,7 +42,7 @@ def http(world: World) -> Iterator[TestClient]:
 def described() -> schemathesis.BaseSchema:
     world = World(serve_token=SecretStr(TOKEN))
     # All that may be said to a request that the contract does not allow.
-    refusals = ["400", "401", "404", "405", "408", "413", "422", "503"]
+    refusals = ["400", "401", "403", "404", "405", "408", "413", "422", "503"]
     config = {"checks": {"negative_data_rejection": {"expected-statuses": refusals}}}
     found = schemathesis.openapi.from_dict(
         world.app.openapi(), config=schemathesis.Config.from_dict(config)
@@ -62,6 +63,45 @@ schema = described()
 )
 def test_it_keeps_its_openapi_document(case: schemathesis.Case) -> None:
     case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+def test_errors_and_headers_are_described(world: World) -> None:
+    api = world.app.openapi()
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, item in api["paths"].items():
+        for operation in item.values():
+            assert operation["tags"]
+            for status, response in operation["responses"].items():
+                assert int(status) < 400 or response["content"] == problem
+            for parameter in operation.get("parameters", []):
+                assert parameter["in"] == "path" or parameter["description"]
+        if path in ("/v1/search", "/v1/open", "/v1/documents/{doc_id}"):
+            [operation] = item.values()
+            for status, header in (
+                ("200", TRAJECTORY_HEADER),
+                ("503", "Retry-After"),
+                ("401", "WWW-Authenticate"),
+            ):
+                assert operation["responses"][status]["headers"][header]["description"]
+    assert {tag["name"] for tag in api["tags"]} == {"search", "trajectories", "probes"}
+    assert "pattern" in api["components"]["schemas"]["HttpSearchRequest"]["properties"]["query"]
+
+
+def test_the_documentation_needs_no_internet_and_no_token() -> None:
+    world = World(serve_token=SecretStr(TOKEN))
+    app = guarded(world.app, world.settings, host="0.0.0.0")
+    with TestClient(app) as http:
+        page = http.get("/docs")
+        assert page.status_code == 200
+        links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+        assert len(links) >= 3
+        for link in links:
+            assert link.startswith("/static-offline-docs/")
+            assert http.get(link).status_code == 200, link
+        assert "https://" not in page.text
+        [description] = re.findall(r"url: '([^']+)'", page.text)
+        assert "bearer" in http.get(description).text
+        assert http.get("/metrics").status_code == 401
 
 
 # -- Searching and opening -------------------------------------------------------------------------
@@ -89,10 +129,13 @@ def test_hits_have_whole_texts_if_asked_for(http: TestClient) -> None:
     assert {hit["doc_id"]: hit["text"] for hit in hits} == TEXTS
 
 
-@pytest.mark.parametrize("doc_id", TEXTS)
-def test_documents_are_whole_whatever_their_ids(doc_id: str, http: TestClient) -> None:
-    path = doc_id.replace("#", "%23")
-    wanted = {"doc_id": doc_id, "title": doc_id, "text": TEXTS[doc_id]}
+@pytest.mark.parametrize("doc_id", [*TEXTS, "two\nlines", "ends\n", "a\ttab", "ü/?&="])
+def test_documents_are_whole_whatever_their_ids(
+    doc_id: str, world: World, http: TestClient
+) -> None:
+    world.retriever.texts.setdefault(doc_id, "A text.")
+    path = quote(doc_id)
+    wanted = {"doc_id": doc_id, "title": doc_id, "text": world.retriever.texts[doc_id]}
     for answer in (
         http.get(f"/v1/documents/{path}"),
         http.get(f"/v1/documents/{path.replace('/', '%2F')}"),
@@ -192,6 +235,7 @@ def test_silence_ends_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({}, "body.query"),
         ({"query": ""}, "body.query"),
+        ({"query": " \t\n\u3000"}, "body.query"),
         ({"query": "x" * 4001}, "body.query"),
         ({"query": 5}, "body.query"),
         ({"query": "a", "k": 0}, "body.k"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, JSONRPCError, TextContent
 from pydantic import SecretStr
 
 from schemas.errors import NoIndexError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
-from serving.mcp_server import create_http_app, create_server
+from serving.mcp_server import create_http_app, create_server, readable
 from serving.service import SearchService
 from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
 from tests.serving.live import listening
@@ -37,7 +40,7 @@ class World:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[SearchService]:
-        retriever = AsyncRetriever(self.retriever)
+        retriever = AsyncRetriever(self.retriever, seconds=self.settings.serve_deadline_seconds)
         async with SearchService(self.settings, retriever, self.log).running() as service:
             yield service
 
@@ -146,6 +149,51 @@ def test_the_model_reads_what_is_wrong_and_nothing_internal() -> None:
     connected("legacy", world, test)
 
 
+@both
+def test_a_blank_query_is_refused_and_an_id_of_several_lines_is_opened(mode: str) -> None:
+    world = World()
+    world.retriever.texts["two\nlines\tand a tab"] = "A text."
+
+    async def test(client: Client) -> None:
+        assert "blank" in await refusal(client, "search", query=" \n\t")
+        found = await call(client, "search", query="A text.", k=1)
+        [hit] = found["hits"]
+        opened = await call(client, "open_document", doc_id=hit["doc_id"])
+        assert (opened["doc_id"], opened["text"]) == ("two\nlines\tand a tab", "A text.")
+
+    connected(mode, world, test)
+
+
+MALFORMED = [
+    ('{"jsonrpc": "2.0", "id": 3}', 3),
+    ('{"jsonrpc": "2.0", "id": "a", "method": 5}', "a"),
+    ('{"jsonrpc": "2.0", "id": 4, "method": "ping", "params": [1]}', 4),
+    ('{"id": 5, "method": "ping"}', 5),
+    ("[]", None),
+    ("{", None),
+    ("[" * 100_000, None),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), MALFORMED)
+def test_what_is_no_request_is_answered_with_its_id(text: str, name: object) -> None:
+    answer = readable(text)
+    assert isinstance(answer, JSONRPCError)
+    assert answer.id == name
+
+
+@given(st.text(), st.sampled_from(["\\ud800", "\\udfff", "\\ud83d\\ude00", "\\\\ud800"]))
+def test_lone_surrogates_are_replaced_and_nothing_else(text: str, escape: str) -> None:
+    said = json.dumps(text)[1:-1] + escape
+    line = f'{{"jsonrpc": "2.0", "id": 1, "method": "x", "params": {{"a": "{said}"}}}}'
+    found = readable(line)
+    assert isinstance(found, str)
+    wanted = json.loads(f'"{said}"')
+    if escape in ("\\ud800", "\\udfff"):
+        wanted = wanted[:-1] + "\ufffd"
+    assert json.loads(found)["params"] == {"a": wanted}
+
+
 # -- Streamable HTTP -------------------------------------------------------------------------------
 
 
@@ -244,5 +292,48 @@ def test_the_token_guards_it_and_probes_need_none() -> None:
             assert (await http.get(f"{url}/readyz")).status_code == 503
             metrics = await http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
             assert 'retrail_serve_requests_total{operation="mcp",status="200"}' in metrics.text
+
+    served(world, test)
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", MODERN])
+def test_case_19_over_http_every_request_with_an_id_is_answered(version: str) -> None:
+    world = World()
+
+    async def test(url: str) -> None:
+        headers = {
+            "Accept": "application/json, text/event-stream",
+            "Content-Type": "application/json",
+            "MCP-Protocol-Version": version,
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": "search",
+        }
+        info = {"name": "x", "version": "1"}
+        hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": info}
+        prefix = "io.modelcontextprotocol/"
+        meta = {
+            f"{prefix}protocolVersion": version,
+            f"{prefix}clientCapabilities": {},
+            f"{prefix}clientInfo": info,
+        }
+        async with httpx.AsyncClient(headers=headers, timeout=20) as http:
+            if version != MODERN:
+                body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+                begun = await http.post(f"{url}/mcp", json=body)
+                http.headers["Mcp-Session-Id"] = begun.headers["mcp-session-id"]
+            params = {"name": "search", "arguments": {"query": "x QUERY y"}, "_meta": meta}
+            body = {"jsonrpc": "2.0", "id": 12, "method": "tools/call", "params": params}
+            text = json.dumps(body).replace("QUERY", "\\ud800")
+            answer = await http.post(f"{url}/mcp", content=text)
+            [line] = re.findall(r"\{.*\}", answer.text)
+            found = json.loads(line)
+            assert found["id"] == 12
+            assert "result" in found, found
+            assert found["result"]["isError"] is False
+            for text, name in MALFORMED:
+                answer = await http.post(f"{url}/mcp", content=text)
+                assert answer.status_code == 400
+                assert answer.json()["id"] == name
+        assert world.retriever.batches[-1][0] == ["x \ufffd y"]
 
     served(world, test)

@@ -1,86 +1,19 @@
 """The retriever against a real Milvus Lite server, with encoders of plain numbers."""
 
-import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from consumers.indexing.collection import Row
 from consumers.indexing.milvus import Milvus
 from deploy.milvus import MilvusLite
-from retrail_runtime.milvus import Build, collection_name
-from schemas import SearchMode
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from serving import retriever as module
 from serving.retriever import Retriever
+from tests.serving.numbers import DIMENSION, numbers, put, settings_for
 from tests.waiting import eventually
-
-DIMENSION = 16
-
-
-class Numbers:
-    """An encoder whose space depends on its version: texts are seeds."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        seeds = [[self.version, *text.encode()] for text in texts]
-        vectors = np.array([np.random.default_rng(s).normal(size=DIMENSION) for s in seeds])
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def settings_for(uri: str) -> Settings:
-    return Settings(milvus_uri=uri, retriever=f"r{secrets.token_hex(4)}")
-
-
-@pytest.fixture
-def here(milvus: str) -> Iterator[Settings]:
-    settings = settings_for(milvus)
-    yield settings
-    shell = Milvus(settings)
-    for build in shell.builds():
-        shell.drop(build)
-
-
-def put(
-    settings: Settings,
-    version: int,
-    texts: Sequence[str],
-    *,
-    alias: bool = True,
-    search: SearchMode = "dense",
-    rebuild: str = "",
-) -> Build:
-    """A build whose documents are named by their texts."""
-    shell = Milvus(settings, vector_index="FLAT")
-    build = Build(
-        collection_name(settings.retriever, version, rebuild),
-        version,
-        secrets.token_hex(4),
-        "somewhere",
-        f"{version:064}",
-        search=search,
-    )
-    shell.create(build, DIMENSION)
-    vectors = Numbers(version).encode_queries(texts)
-    shell.upsert(
-        build, [Row(t, "title", f"text {t}", "h", v) for t, v in zip(texts, vectors, strict=True)]
-    )
-    shell.make_searchable(build)
-    if alias:
-        shell.swap(build)
-    return build
-
-
-def numbers(_: Settings, build: Build) -> Numbers:
-    return Numbers(build.version)
 
 
 def test_hits_come_by_rank_with_the_version_that_answered(here: Settings) -> None:
@@ -138,8 +71,13 @@ def test_an_impossible_k_is_refused(here: Settings, k: int) -> None:
 
 
 def test_documents_are_opened_by_id(here: Settings) -> None:
-    put(here, 1, ["a", 'quo"te'])
+    ids = ["a", 'quo"te', "two\nlines", "a\ttab", "ends\n", "back\\slash"]
+    put(here, 1, ids)
     with Retriever(here, load=numbers) as retriever:
+        for doc_id in ids:
+            found = retriever.open(doc_id)
+            assert found is not None
+            assert found.text == f"text {doc_id}"
         document = retriever.open('quo"te')
         assert document is not None
         assert (document.title, document.text) == ("title", 'text quo"te')
@@ -171,70 +109,6 @@ def test_a_collection_of_somebody_else_is_not_searched(here: Settings) -> None:
     ):
         retriever.search("a")
     client.drop_collection(f"{here.retriever}_theirs")
-
-
-def test_the_alias_is_asked_once_a_second_and_models_load_before_the_switch(
-    here: Settings,
-) -> None:
-    put(here, 1, ["a", "b"])
-    loading, loaded = threading.Event(), threading.Event()
-
-    def load(settings: Settings, build: Build) -> Numbers:
-        if build.version == 2:
-            loading.set()
-            assert loaded.wait(20)
-        return Numbers(build.version)
-
-    with Retriever(here, load=load) as retriever:
-        assert retriever.search("a").retriever_version == 1
-        put(here, 2, ["a", "c"])
-        slow = threading.Thread(
-            target=lambda: eventually(lambda: retriever.search("a").retriever_version == 2)
-        )
-        slow.start()
-        assert loading.wait(10)
-        during = retriever.search("b", k=1)
-        assert (during.retriever_version, during.hits[0].doc_id) == (1, "b")
-        loaded.set()
-        slow.join()
-        assert retriever.search("c", k=1).hits[0].doc_id == "c"
-
-
-def test_a_collection_of_the_same_model_is_searched_without_loading_it_again(
-    here: Settings,
-) -> None:
-    loaded: list[str] = []
-
-    def load(settings: Settings, build: Build) -> Numbers:
-        loaded.append(build.collection)
-        return Numbers(build.version)
-
-    before = put(here, 1, ["a"])
-    with Retriever(here, load=load) as retriever:
-        retriever.search("a")
-        again = put(here, 1, ["a", "b"], rebuild="aaaa0001")
-        eventually(lambda: retriever.open("b"))
-        assert retriever.search("b", k=1).hits[0].doc_id == "b"
-        assert retriever.search("b").retriever_version == 1
-    assert before.digest == again.digest
-    assert loaded == [before.collection]
-
-
-def test_a_model_that_does_not_load_leaves_the_index_before_in_use(here: Settings) -> None:
-    put(here, 1, ["a"])
-    tried = threading.Event()
-
-    def load(settings: Settings, build: Build) -> Numbers:
-        if build.version == 2:
-            tried.set()
-            raise ModelError("broken")
-        return Numbers(build.version)
-
-    with Retriever(here, load=load) as retriever:
-        retriever.search("a")
-        put(here, 2, ["b"])
-        eventually(lambda: retriever.search("a") and tried.is_set())
-        assert retriever.search("a").retriever_version == 1
 
 
 def test_a_search_that_meets_a_dropped_collection_resolves_again(here: Settings) -> None:
@@ -294,7 +168,7 @@ def test_a_milvus_that_stays_away_is_reported(tmp_path: Path) -> None:
     settings = settings_for(f"http://{server.address}")
     try:
         put(settings, 1, ["a"])
-        retriever = Retriever(settings, load=numbers, retry_seconds=0.5)
+        retriever = Retriever(settings, load=numbers, seconds=0.5)
         retriever.search("a")
     finally:
         server.stop()
