@@ -128,19 +128,14 @@ class _Mining:
             elif holding is None:
                 self.counts["browses", "unsearched"] += 1
             else:
-                self.pairs.append(self._pair(browsed, holding, rank, relevant, rejected))
+                self.pairs.append(self._pair(browsed, holding, relevant, rejected))
                 self.counts["browses", verdict] += 1
         phase.rejected.extend(rejected)
         if relevant:
             self.phase = _Phase()
 
     def _pair(
-        self,
-        browsed: _Browsed,
-        holding: SearchStep,
-        rank: int,
-        relevant: set[str],
-        rejected: list[str],
+        self, browsed: _Browsed, holding: SearchStep, relevant: set[str], rejected: list[str]
     ) -> MinedPair:
         phase, positive, judged = self.phase, browsed.browse.doc_id, browsed.judged
         all_rejected = {*rejected, *phase.rejected}
@@ -162,7 +157,7 @@ class _Mining:
             judge_version=judged.judge_version,
             reasoning_tokens=browsed.reasoning.tokens if browsed.reasoning else None,
             rejected=sum(1 for _ in takewhile(all_rejected.__contains__, negatives)),
-            rank=rank,
+            rank=holding.rank_of(positive),
             retriever_version=holding.retriever_version,
         )
 

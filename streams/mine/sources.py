@@ -46,41 +46,27 @@ class Sources:
     """
 
     def __init__(self, known: Sequence[Source] = ()) -> None:
-        newest, *others = known or [Source("", -1, -1)]
-        # The newest one in parts, because nearly every record continues it.
-        self._topic_id, self._partition, self._offset = newest
-        self._others = tuple(others)
+        self._offsets = {source[:2]: source.offset for source in reversed(known)}
 
     @property
     def known(self) -> tuple[Source, ...]:
         """All of them as they are now."""
-        newest = Source(self._topic_id, self._partition, self._offset)
-        return (newest, *self._others) if self._topic_id else ()
+        return tuple(Source(*log, offset) for log, offset in reversed(self._offsets.items()))
 
     def arrive(self, topic_id: str, partition: int, first: int, last: int) -> Arrival:
         """Classify a record that covers the offsets ``first`` to ``last``; ``next`` advances."""
-        if topic_id != self._topic_id or partition != self._partition:
-            return self._arrive_of_another(topic_id, partition, first, last)
-        arrival = _arrival(self._offset, first, last)
-        if arrival == "next":
-            self._offset = last
-        return arrival
+        log = (topic_id, partition)
+        if (offset := self._offsets.get(log)) is not None:
+            if last <= offset:
+                return "repeated"
+            if first > offset + 1:
+                return "refused"
+            del self._offsets[log]
+        elif len(self._offsets) == MOST:
+            del self._offsets[next(iter(self._offsets))]
+        self._offsets[log] = last
+        return "next"
 
     def next_of(self, topic_id: str, partition: int) -> int:
         """The next offset of a source; 0 if it is unknown."""
-        return next((s.offset + 1 for s in self.known if s[:2] == (topic_id, partition)), 0)
-
-    def _arrive_of_another(self, topic_id: str, partition: int, first: int, last: int) -> Arrival:
-        place, known = (topic_id, partition), self.known
-        for source in known:
-            if source[:2] == place and (found := _arrival(source.offset, first, last)) != "next":
-                return found
-        self._others = tuple(source for source in known if source[:2] != place)[: MOST - 1]
-        self._topic_id, self._partition, self._offset = topic_id, partition, last
-        return "next"
-
-
-def _arrival(offset: int, first: int, last: int) -> Arrival:
-    if last <= offset:
-        return "repeated"
-    return "next" if first <= offset + 1 else "refused"
+        return self._offsets.get((topic_id, partition), -1) + 1
