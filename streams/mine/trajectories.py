@@ -14,6 +14,7 @@ a fold that starts in its middle closes it at the same record.
 
 from collections import deque
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 from schemas.events import Agent, Outcome
@@ -170,11 +171,11 @@ class UnnumberedTrajectory(OpenTrajectory):
     """An unnumbered trajectory between its first search and its close.
 
     Attributes:
-        event_ids: of the events that were accepted.
+        event_ids: 8 bytes for each event that was accepted, the digest of its id.
         span: ``touched`` is of its last event, also if that was dropped.
     """
 
-    event_ids: set[str] = field(default_factory=set)
+    event_ids: bytearray = field(default_factory=bytearray)
 
     def overflows(self, event: Event, limits: Limits) -> bool:
         """Its size never closes it."""
@@ -184,11 +185,13 @@ class UnnumberedTrajectory(OpenTrajectory):
         """Take one event; an ``end`` always closes it."""
         self.span.touched = now
         if not isinstance(event, End):
-            if event.event_id in self.event_ids:
+            digest = blake2b(event.event_id.encode(), digest_size=8).digest()
+            if digest in self.event_ids:
                 return "repeated"
-            if len(self.event_ids) >= limits.events:
+            if self.events >= limits.events:
                 return "oversize"
-            self.event_ids.add(event.event_id)
+            self.event_ids += digest
+        self.events += 1
         self.span.last_offset = offset
         self._append(event)
         return "accepted"
