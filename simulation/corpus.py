@@ -7,6 +7,7 @@ with a score of 0 are not relevant; needs without a relevant document are left o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -43,14 +44,14 @@ class Corpus:
         name: in reports.
         training: needs of the agents whose trajectories are trained on.
         unseen: needs of no trajectory; all figures are measured on these.
-        notes: messages about what was left out.
+        left_out: messages about what was left out.
     """
 
     name: str
     documents: tuple[Document, ...]
     training: tuple[Need, ...]
     unseen: tuple[Need, ...]
-    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def needs(self) -> int:
@@ -134,22 +135,14 @@ def load_beir(folder: Path) -> Corpus:
             f"{folder / 'qrels' / 'test.tsv'} ({len(both)} such queries). Remove the queries of "
             "test.tsv, which are only measured, from train.tsv."
         )
-    notes = [
-        message
-        for lost, what in (
-            (lost_documents, "documents"),
-            (lost_queries, "queries"),
-            (lost_judgements, "judgements"),
-        )
-        if lost.count
-        for message in (f"{lost.count:,} {what} left out:", *lost.messages())
-    ]
     return Corpus(
         folder.resolve().name,
         tuple(documents.values()),
         tuple(training),
         tuple(unseen),
-        notes=tuple(notes),
+        tuple(
+            chain(*(lost.messages() for lost in (lost_documents, lost_queries, lost_judgements)))
+        ),
     )
 
 

@@ -50,14 +50,11 @@ def render(report: Report) -> bytes:
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
-        grid = figure.add_gridspec(
-            2, 3, left=0.06, right=0.975, top=0.76, bottom=0.13, hspace=0.62, wspace=0.27
-        )
+        grid = figure.add_gridspec(1, 3, left=0.06, right=0.975, top=0.76, bottom=0.13, wspace=0.27)
         _title(figure, report)
-        _found(figure.add_subplot(grid[:, 0]), report.turns)
-        _agents(figure.add_subplot(grid[:, 1]), report.turns)
-        _losses(figure.add_subplot(grid[0, 2]), report.turns)
-        _times(figure.add_subplot(grid[1, 2]), report.turns)
+        _found(figure.add_subplot(grid[0]), report.turns)
+        _agents(figure.add_subplot(grid[1]), report.turns)
+        _losses(figure.add_subplot(grid[2]), report.turns)
         _footer(figure, report)
         content = io.BytesIO()
         figure.savefig(content, format="png", metadata={"Software": None})
@@ -161,34 +158,6 @@ def _losses(axes: Any, turns: Sequence[Turn]) -> None:
     axes.set_ylim(0, highest * 1.25)
     axes.set_xlim(0.5, max(2, start) - 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _times(axes: Any, turns: Sequence[Turn]) -> None:
-    """Duration of the stages of each turn."""
-    head(axes, "Duration of each stage", "seconds")
-    stages = ("agents", "mining", "training", "refresh", "measuring")
-    colours = (BLUE, AMBER, RED, GREEN, GREY)
-    for row, turn in enumerate(turns):
-        left = 0.0
-        for stage, colour in zip(stages, colours, strict=True):
-            seconds = getattr(turn.seconds, stage)
-            label = stage if row == 0 else None
-            axes.barh(row, seconds, left=left, height=0.62, color=colour, label=label)
-            left += seconds
-    shown = range(0, len(turns), 1 + len(turns) // 10)
-    axes.set_yticks(shown, [f"turn {turns[place].turn}" for place in shown])
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.legend(
-        ncol=len(stages),
-        loc="upper center",
-        bbox_to_anchor=(0.45, -0.16),
-        frameon=False,
-        fontsize=8,
-        handlelength=0.9,
-        columnspacing=0.9,
-        handletextpad=0.4,
-    )
 
 
 def head(axes: Any, title: str, explained: str) -> None:

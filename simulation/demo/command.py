@@ -66,8 +66,8 @@ def run(
             f"agents, {len(found.unseen):,} never seen. {turns} turns of {plan.agents:,} agents, "
             f"seed {seed}."
         )
-        for note in found.notes:
-            view.say(note)
+        for message in found.left_out:
+            view.say(f"left out: {message}")
         with installation(seed, view.say) as stack:
             view.say(gate_note(stack.settings))
             result = Flywheel(plan, stack, view).run()
