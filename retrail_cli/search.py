@@ -35,6 +35,8 @@ def search(
       retrail search "how do I open a gzip file" -k 5
       retrail search "gzip" --json | jq '.hits[].doc_id'
     """
+    if not query.strip():
+        raise typer.BadParameter("The query is blank.", param_hint="query")
     from dataclasses import asdict
 
     from schemas.settings import load

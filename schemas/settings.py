@@ -351,8 +351,6 @@ class Settings(
 def load(**overrides: Any) -> Settings:
     """Read the settings; ``RETRAIL_ENV_FILE`` names a file that is read below the environment.
 
-    What :func:`mistakes` finds is logged as a warning, once per process.
-
     Raises:
         ConfigurationError: that file cannot be read, or a setting is bad: each is named with what
             is wrong with it.
@@ -379,19 +377,14 @@ def load(**overrides: Any) -> Settings:
 
 
 def mistakes(environ: Mapping[str, str]) -> list[str]:
-    """Variables that are not settings, and lines of the env file that assign nothing.
-
-    Raises:
-        OSError, UnicodeDecodeError: the file at ``RETRAIL_ENV_FILE`` cannot be read.
-    """
+    """Variables that are not settings, env file lines that set nothing; :func:`load` logs them."""
     found, names = list[str](), {name for name in environ if name.startswith("RETRAIL_")}
     if path := environ.get("RETRAIL_ENV_FILE"):
         with Path(path).open(encoding="utf-8") as file:
             for line in parse_stream(file):
                 if line.error or (line.key and line.value is None):
-                    text = line.original.string
-                    blank = text[: len(text) - len(text.lstrip())].count("\n")
-                    found.append(f"{path}:{line.original.line + blank} is not an assignment.")
+                    first = line.original.line + line.original.string.rstrip().count("\n")
+                    found.append(f"{path}:{first} is not an assignment.")
                 elif line.key and line.key.startswith("RETRAIL_"):
                     names.add(line.key)
     known = {"ENV_FILE", *map(str.upper, Settings.model_fields)}
@@ -404,6 +397,4 @@ def mistakes(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-@cache
-def _warn(mistake: str) -> None:
-    logging.getLogger("retrail").warning(mistake)
+_warn = cache(logging.getLogger("retrail").warning)

@@ -91,6 +91,9 @@ def slowness() -> float:
 def test_wrong_usage_is_status_2(retrail: Any) -> None:
     assert retrail("no-such-command").status == 2
     assert retrail("search").status == 2
+    for blank in ("", " \n"):
+        done = retrail("search", blank)
+        assert (done.status, "The query is blank." in done.err) == (2, True)
     done = retrail("mine", "x", "--judge", "nobody")
     assert done.status == 2
     assert "nobody" in done.err
