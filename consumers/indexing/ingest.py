@@ -130,7 +130,11 @@ def _letter(record: kafka.Record, error: str) -> kafka.Outgoing:
 
 
 class Ingest:
-    """A member of a build's consumer group."""
+    """A member of a build's consumer group.
+
+    Attributes:
+        moved_at: last progress, or look at the topic, on the monotonic clock; ``None`` before.
+    """
 
     def __init__(
         self,
@@ -152,6 +156,7 @@ class Ingest:
         self._letters = letters
         self._topic = Topics.of(settings).documents
         self._positions: dict[int, int] = {}
+        self.moved_at: float | None = None
         self._stopping = threading.Event()
 
     def run(self, stopping: threading.Event) -> None:
@@ -192,8 +197,8 @@ class Ingest:
         size = FIRST_CHUNK
         while not self._stopping.is_set():
             messages = kafka.ready(self._settings, reader, POLL_SECONDS, size)
+            self.moved_at = started = time.monotonic()
             if messages:
-                started = time.monotonic()
                 self._process(reader, messages, embedder)
                 size = next_chunk(size, time.monotonic() - started, self._chunk_seconds)
 
@@ -277,5 +282,6 @@ class Ingest:
         log.info(event, collection=self._build.collection, partitions=numbers)
 
     def _check(self, *_: object) -> None:
+        self.moved_at = time.monotonic()
         if self._stopping.is_set():
             raise StoppedError("the build is no longer followed")

@@ -25,7 +25,7 @@ from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retire
 from consumers.indexing.releases import ReleaseWatch, register_first
 from retrail_runtime import kafka
 from retrail_runtime.lease import Lease
-from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.metrics import Health, serve_metrics
 from retrail_runtime.milvus import Build, collection_name
 from retrail_runtime.process import RateLimit, stop_event
 from schemas.errors import (
@@ -64,8 +64,9 @@ def run(settings: Settings) -> None:
     )
     with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
-        serve_metrics(settings, "index")
-        IndexWorker(settings, milvus, stop).run()
+        worker = IndexWorker(settings, milvus, stop)
+        serve_metrics(settings, "index", worker.health)
+        worker.run()
 
 
 class TopicIds:
@@ -162,6 +163,8 @@ class IndexWorker:
         self._index_group = settings.group("index")
         self._retired: dict[str, float] = {}
         self._ingests: dict[tuple[str, str], Task] = {}
+        self._followed: dict[tuple[str, str], Ingest] = {}
+        self._observed = metrics.Observation(time.monotonic())
         self._ending: list[Task] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
@@ -194,6 +197,12 @@ class IndexWorker:
             finally:
                 self._close()
 
+    def health(self) -> Health:
+        """The state of the worker; for any thread."""
+        moved = [found.moved_at for found in list(self._followed.values())]
+        started = [at for at in moved if at is not None]
+        return metrics.state_of(self._observed, started, time.monotonic()).value
+
     def _step(self, releases: Releases, topic_id: str | None, leads: bool) -> None:
         """Read the facts once, and act on them.
 
@@ -206,6 +215,7 @@ class IndexWorker:
         if releases.live is None:
             if leads and releases.lacks_first():
                 register_first(self._settings)
+            self._observed = metrics.Observation(time.monotonic(), topic_id is None)
             return
         facts = Facts(
             live=releases.live.version,
@@ -226,6 +236,12 @@ class IndexWorker:
             self._drop(decided, facts)
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.LIVE_VERSION.set(serving)
+        self._observed = metrics.Observation(
+            time.monotonic(),
+            topic_missing=topic_id is None,
+            serving=facts.aliased,
+            target=decided.target.collection if decided.target else None,
+        )
 
     def _follow(self, builds: tuple[Build, ...], topic_id: str | None) -> None:
         """Start and stop threads, so that one follows ``documents`` for each build."""
@@ -244,8 +260,10 @@ class IndexWorker:
                     self._milvus,
                     self._letters,
                 )
+                self._followed[one.key] = ingest
                 self._ingests[one.key] = Task(f"ingest-{one.build.collection}", ingest.run)
                 self._ingests[one.key].start()
+        self._followed = {key: self._followed[key] for key in self._ingests}
         for digest in set(self._embedders) - {build.digest for build in builds}:
             self._embedders.pop(digest, None)
         metrics.BUILDS.set(len(self._ingests))
