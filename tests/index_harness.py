@@ -154,7 +154,7 @@ Embedder.rows = slow
 
 
 class WorkerProcess:
-    """An index worker as a process of its own, to be killed; a slow one waits before encoding."""
+    """An index worker in its own process, to be killed; a slow one waits before it encodes."""
 
     def __init__(self, settings: Settings, *, slow: bool = False) -> None:
         given = settings.model_dump(exclude_defaults=True)
@@ -228,7 +228,7 @@ def searching(
     expected: Mapping[int, Sequence[Mapping[str, float]]],
     threads: int = 3,
 ) -> Iterator[Searches]:
-    """Search meanwhile; ``expected`` holds for each version the scores of each query."""
+    """Search during the block; ``expected`` holds for each version the scores of each query."""
     found = Searches()
     done = threading.Event()
 

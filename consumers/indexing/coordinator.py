@@ -219,7 +219,7 @@ class Coordinator:
     def _repair(self, build: Build, difference: Difference) -> None:
         """Write and delete rows as the topic has them now.
 
-        A document that changes meanwhile is left to its partition's owner; if both write at once,
+        Documents that change during the repair are left to their partitions; if both write at once,
         the next comparison repairs it.
         """
         if not difference:

@@ -8,7 +8,7 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 - After a restart every collection is "released" until ``load_collection``; upserts and deletes
   work. ``load_collection`` and ``flush`` may be repeated.
 - ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
-  code 6. Building one takes 0.5 s at least: pymilvus asks twice a second.
+  code 6. Building one takes at least 0.5 s: pymilvus polls twice a second.
 - ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
   dropping a collection drops its aliases with it.
 - Of two rows with one key in a batch the last wins on Lite; on Milvus 2.x both may stay.
@@ -137,7 +137,7 @@ class Milvus:
             build.collection,
             schema=collection.schema(build.search, dimension),
             properties=build.properties(),
-            # For `hashes`; every other call names a level of its own.
+            # For `hashes`; every other call sets its level.
             consistency_level="Strong",
         )
 

@@ -322,7 +322,7 @@ class IndexWorker:
             return found
 
     def _forget_ended(self) -> bool:
-        """Forget tasks that have ended; returns whether one ended that should have gone on.
+        """Forget ended tasks; returns whether one ended without being stopped.
 
         Raises:
             As :func:`run`, if a task failed.

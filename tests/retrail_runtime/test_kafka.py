@@ -112,7 +112,7 @@ def test_each_acknowledged_record_is_reported(settings: Settings, topics: Topics
 def test_the_size_of_a_record_is_that_of_its_largest_batch(
     settings: Settings, topics: Topics
 ) -> None:
-    """A topic takes what :func:`record_size` says that it takes."""
+    """A topic accepts records up to :func:`record_size`."""
     value = b"x" * (MAX_EVENT_BYTES - kafka.record_size(b"k", b"", [("h", b"x")]))
     record = kafka.Outgoing(b"k", value, [("h", b"x")])
     assert record.size == MAX_EVENT_BYTES

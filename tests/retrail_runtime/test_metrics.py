@@ -23,7 +23,7 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_health_is_asked_at_each_request(tmp_path: Path) -> None:
+def test_health_is_read_at_each_request(tmp_path: Path) -> None:
     now = Health(alive=True, ready=False, detail="folding")
     port = serve_metrics(Settings(data_dir=tmp_path), "mine", lambda: now)
     assert get(port, "/healthz") == (200, "folding\n")

@@ -73,24 +73,24 @@ def certificate(tmp_path: Path) -> Pair:
 
 
 class Certificates(NamedTuple):
-    """What both ends need where the server asks its clients for certificates."""
+    """Certificates of both ends for mutual TLS."""
 
     authority: Pair
     server: Pair
     client: Pair
-    stranger: Pair
+    refused: Pair
 
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
-    """Of one authority, but for the stranger's."""
+    """Of one authority, but for the refused's."""
     folder = tmp_path / "certificates"
     authority = signed(folder, "authority.test")
     return Certificates(
         authority,
         signed(folder, "milvus.test", authority),
         signed(folder, "retrail.test", authority),
-        signed(folder, "stranger.test"),
+        signed(folder, "refused.test"),
     )
 
 
@@ -170,7 +170,7 @@ def test_a_server_with_an_unknown_certificate_is_refused(behind_tls: str) -> Non
         connect(Settings(milvus_uri=behind_tls), timeout=2)
 
 
-def test_a_server_that_asks_for_certificates_lets_in_whom_its_authority_signed(
+def test_a_server_with_mutual_tls_accepts_certificates_of_its_authority(
     asking_for_certificates: str, certificates: Certificates
 ) -> None:
     lets_in_only_clients_of_its_authority(asking_for_certificates, certificates)
@@ -180,8 +180,8 @@ def lets_in_only_clients_of_its_authority(uri: str, certificates: Certificates) 
     trusted = certificates.authority[0]
     client = connect(as_client(uri, trusted, certificates.client))
     assert isinstance(client.list_collections(), list)
-    # They do not slip in through the connection of the one who was let in.
-    for refused in (None, certificates.stranger):
+    # They do not reuse the connection of the accepted client.
+    for refused in (None, certificates.refused):
         with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_TLS_CERTFILE"):
             connect(as_client(uri, trusted, refused), timeout=2)
     client.close()
@@ -217,21 +217,21 @@ def answers(settings: Settings) -> bool:
 
 
 @pytest.mark.faults
-def test_a_standalone_server_with_tls_asks_for_a_token(
+def test_a_standalone_server_with_tls_requires_a_token(
     standalone_over_tls: Callable[[Pair, Mapping[str, str]], str], certificate: Pair
 ) -> None:
     uri = standalone_over_tls(certificate, {"authorization_enabled": "true", "tls_mode": "1"})
-    nobody = as_client(uri, certificate[0])
-    root = nobody.model_copy(update={"milvus_token": SecretStr("root:Milvus")})
-    stranger = nobody.model_copy(update={"milvus_token": SecretStr("root:wrong")})
+    anonymous = as_client(uri, certificate[0])
+    root = anonymous.model_copy(update={"milvus_token": SecretStr("root:Milvus")})
+    refused = anonymous.model_copy(update={"milvus_token": SecretStr("root:wrong")})
     eventually(lambda: answers(root), 90, "an answer")
-    for settings in (nobody, stranger):
+    for settings in (anonymous, refused):
         with pytest.raises(MilvusUnavailableError, match="RETRAIL_MILVUS_TOKEN"):
             connect(settings)
 
 
 @pytest.mark.faults
-def test_a_standalone_server_with_mutual_tls_lets_in_whom_its_authority_signed(
+def test_a_standalone_server_with_mutual_tls_accepts_certificates_of_its_authority(
     standalone_over_tls: Callable[[Pair, Mapping[str, str]], str], certificates: Certificates
 ) -> None:
     authority = certificates.authority[0]

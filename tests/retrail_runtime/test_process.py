@@ -1,4 +1,4 @@
-"""Logging is set up as often as needed; stop signals, each in a process of its own."""
+"""Logging is set up as often as needed; stop signals, each in its own process."""
 
 import json
 import logging

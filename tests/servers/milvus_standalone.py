@@ -10,7 +10,7 @@ from deploy.processes import Child
 from tests.servers import milvus_wheel, private_network
 
 PORT = 19530
-"""In the network of its own."""
+"""In its own network."""
 
 SESSION_SECONDS = 3
 """A killed server's lease on itself; its next start waits until that is over. Its default is 30."""

@@ -1,8 +1,8 @@
 """A real standalone Milvus, fetched once from PyPI into the user's cache.
 
 The package ``milvus`` (the last version is 2.3.5) holds the server for Linux x86-64, compressed,
-and a launcher. It gets a virtual environment of its own; the launcher is not used, because it kills
-the server a second after it asked it to stop.
+and a launcher. It gets its own virtual environment; the launcher is not used, because it kills
+the server a second after its stop signal.
 """
 
 import lzma
@@ -47,7 +47,7 @@ def require_platform() -> None:
     if tried.returncode != 0:
         why = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MissingToolError(
-            "Milvus listens on every interface, so it must run in a network of its own, which the "
+            "Milvus listens on every interface, so it must run in its own network, which the "
             f"kernel refuses to this user ({why})."
         )
 

@@ -1,4 +1,4 @@
-"""Run a server in a network of its own, with one loopback port into it.
+"""Run a server in its own network, with one loopback port into it.
 
 Run as ``python -I -S private_network.py PORT INNER_PORT PROGRAM ARGUMENT…``. Milvus listens on
 every interface and has no setting against it. So it gets a network namespace (``unshare(2)``), in

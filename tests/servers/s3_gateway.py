@@ -34,7 +34,7 @@ class S3Gateway(Server):
 
     name = "s3"
     port_names = ("s3",)
-    # No stack starts it: a registry has a URL of its own, and this is only its endpoint.
+    # No stack starts it: the registry has its own URL, and this is only its endpoint.
     setting = "registry"
 
     @property

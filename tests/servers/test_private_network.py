@@ -1,4 +1,4 @@
-"""A server in a network of its own ends with this process, or before it."""
+"""A server in its own network ends with this process, or before it."""
 
 import subprocess
 import sys

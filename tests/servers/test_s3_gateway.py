@@ -36,7 +36,7 @@ def test_it_is_built_once(machine: Path, tmp_path: Path) -> None:
     s3_gateway.require_tools()
 
 
-def test_a_failed_build_says_why_and_leaves_nothing(machine: Path) -> None:
+def test_a_failed_build_gives_the_reason_and_leaves_nothing(machine: Path) -> None:
     go(machine, "echo 'no such module' >&2; exit 1")
 
     with pytest.raises(StackError, match="no such module"):
@@ -45,7 +45,9 @@ def test_a_failed_build_says_why_and_leaves_nothing(machine: Path) -> None:
     assert {path.name for path in s3_gateway.cached().parent.iterdir()} <= {"versitygw.lock"}
 
 
-def test_without_go_it_says_what_to_install(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_go_the_error_names_what_to_install(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", os.devnull)
     for missing in (s3_gateway.require_tools, s3_gateway.built):
         with pytest.raises(MissingToolError, match="Install Go"):

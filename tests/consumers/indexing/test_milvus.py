@@ -223,7 +223,7 @@ def test_the_alias_of_a_dropped_collection_is_set_again(shell: Milvus, build: Bu
 
 
 @on_both
-def test_a_collection_that_is_gone_is_told_from_a_failure(shell: Milvus, build: Build) -> None:
+def test_a_missing_collection_is_distinguished_from_a_failure(shell: Milvus, build: Build) -> None:
     shell._client.drop_collection(build.collection)
     for call in (
         lambda: shell.upsert(build, [row("a")]),
@@ -255,7 +255,7 @@ def test_what_was_just_written_is_read(shell: Milvus, build: Build) -> None:
         assert shell.count(build) == 0
 
 
-def test_no_milvus_at_the_start_says_what_to_do() -> None:
+def test_without_milvus_the_start_fails_with_a_remedy() -> None:
     with pytest.raises(
         MilvusUnavailableError, match=r"127\.0\.0\.1:1 .*retrail up.*RETRAIL_MILVUS_URI"
     ):

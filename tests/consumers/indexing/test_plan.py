@@ -83,8 +83,13 @@ def test_a_collection_made_again_is_another_build() -> None:
 
 def test_a_rebuild_is_built_beside_the_build_that_serves_and_replaces_it() -> None:
     one = replace(build(1, served=True), successor="aaaa0001")
-    asked = planning.plan(facts(one, live=1, aliased=1))
-    assert (asked.target, asked.create, asked.follow, asked.drop) == (one, 1, (one,), ())
+    requested = planning.plan(facts(one, live=1, aliased=1))
+    assert (requested.target, requested.create, requested.follow, requested.drop) == (
+        one,
+        1,
+        (one,),
+        (),
+    )
     two = rebuilt(1, "aaaa0001")
     under_way = planning.plan(facts(one, two, live=1, aliased=1))
     assert (under_way.target, under_way.create, under_way.follow) == (two, None, (one, two))
@@ -118,12 +123,12 @@ ids = st.sampled_from(["aaaa0000", "aaaa0001", "aaaa0002", "aaaa0003"])
 
 
 @given(successors=st.dictionaries(ids, st.one_of(st.just(""), ids), min_size=1), data=st.data())
-def test_whatever_rebuilds_were_asked_for_the_plans_come_to_an_end(
+def test_plans_end_after_any_requests_for_rebuilds(
     successors: dict[str, str], data: st.DataObject
 ) -> None:
     """Also after requests at the same moment: one build is left, and nothing is created on."""
     order = sorted(successors)
-    # A successor is asked for after its predecessor was created, so there are no cycles.
+    # A successor is requested after its predecessor was created, so there are no cycles.
     builds = {
         name: rebuilt(1, name, served=True, successor=after if after > name else "")
         for name, after in ((name, successors[name]) for name in order)

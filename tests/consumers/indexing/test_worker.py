@@ -124,7 +124,7 @@ def test_texts_are_not_encoded_again_after_a_restart(small: Settings) -> None:
 
 
 @standalone_in_faults
-def test_a_dropped_collection_is_built_anew(small: Settings) -> None:
+def test_a_dropped_collection_is_built_again(small: Settings) -> None:
     texts = harness.documents(30)
     harness.publish(small, texts)
     with harness.working(small), Retriever(small) as retriever:
