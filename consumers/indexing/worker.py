@@ -171,7 +171,7 @@ class IndexWorker:
         self._vectors = VectorStore.of(settings)
         self._letters = DeadLetters(settings)
         self._assignment: Assignment | None = None
-        self._model_errors = RateLimit(ERROR_LOG_SECONDS)
+        self._errors = RateLimit(ERROR_LOG_SECONDS)
         coordinator = Coordinator(settings, milvus, lambda: self._assignment, self._embedder)
         self._coordinator = Task("index-coordinator", coordinator.run)
 
@@ -213,7 +213,10 @@ class IndexWorker:
            drop the builds that are over.
         """
         if releases.live is None:
-            if leads and releases.lacks_first():
+            if not releases.lacks_first():
+                if self._errors.allows("live"):
+                    log.error("no release is live, choose one with `retrail promote VERSION`")
+            elif leads:
                 register_first(self._settings)
             self._observed = metrics.Observation(time.monotonic(), topic_id is None)
             return
@@ -287,7 +290,7 @@ class IndexWorker:
             # Fatal, unless another build serves.
             if facts.aliased is None:
                 raise
-            if self._model_errors.allows():
+            if self._errors.allows():
                 log.error(
                     "cannot build the live release, the previous one keeps serving",
                     version=build.version,
