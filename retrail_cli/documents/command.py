@@ -119,7 +119,8 @@ def load(
         try:
             kafka.send_all(kafka.producer(settings), topic, records())
         finally:
-            for message in left_out.messages():
+            messages = list(left_out.messages())
+            for message in messages:
                 typer.echo(message, err=True)
     names = ", ".join(source.name for source in sources)
     are_there = counted(todo.loaded, f"document of {names} is", f"documents of {names} are")
@@ -134,7 +135,7 @@ def load(
     if left_out.count:
         were = counted(left_out.count, "document was", "documents were")
         typer.echo(f"{were} left out.", err=True)
-        if not todo.loaded:
+        if not todo.loaded and any(": has no " in message for message in messages):
             typer.echo(
                 "Name the fields of your files with --id-field, --title-field and --text-field.",
                 err=True,
