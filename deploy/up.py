@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import structlog
 from rich.console import Console
 
 from deploy import environment
@@ -14,6 +15,8 @@ from deploy.stack import LocalStack, Part
 from retrail_runtime.files import atomic_write
 from retrail_runtime.process import StopSignals, interrupt
 from schemas.errors import EXIT_INTERRUPTED
+
+log = structlog.get_logger(__name__)
 
 INTERVAL = 0.25
 """Seconds between two checks of the processes."""
@@ -39,7 +42,7 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
             (status 130). Everything is stopped.
     """
     signals = StopSignals(interrupt, again=stack.send_kill)
-    targets_file = stack.settings.data_dir / TARGETS
+    targets = Targets(stack.settings.data_dir / TARGETS)
     ready = False
     with signals:
         try:
@@ -51,14 +54,11 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 values = environment.variables(stack.settings)
                 environment.write(env_file, values, stack.started)
             view.say(_how_to_reach(stack, env_file))
-            written = None
             while True:
                 stack.check()
                 parts = stack.parts()
                 view.show(parts)
-                if (targets := prometheus_targets(parts)) != written:
-                    atomic_write(targets_file, json.dumps(targets, indent=2) + "\n")
-                    written = targets
+                targets.update(parts)
                 time.sleep(INTERVAL)
         except KeyboardInterrupt:
             view.say("stopping workers, Milvus and broker (press Ctrl-C again to kill them)")
@@ -68,7 +68,8 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 ) from None
         finally:
             signals.stopping = True
-            targets_file.unlink(missing_ok=True)
+            if ready:
+                targets.remove()
             stack.stop()
     view.say("stopped")
 
@@ -95,6 +96,28 @@ def prometheus_targets(parts: Sequence[Part]) -> list[dict[str, object]]:
         for part in parts
         if part.role and part.where
     ]
+
+
+class Targets:
+    """The file of the metrics pages that Prometheus scrapes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: list[dict[str, object]] | None = None
+
+    def update(self, parts: Sequence[Part]) -> None:
+        """Write the file if the targets changed; log if that fails."""
+        targets = prometheus_targets(parts)
+        if targets != self._written:
+            self._written = targets
+            try:
+                atomic_write(self._path, json.dumps(targets, indent=2) + "\n")
+            except OSError as error:
+                log.warning("cannot write the targets of Prometheus", error=str(error))
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
 
 
 class View:

@@ -1,5 +1,6 @@
 """The whole stack: workers over servers, locks, and ``retrail up`` as a process."""
 
+import io
 import os
 import signal
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from dotenv import dotenv_values
 from pymilvus import MilvusClient
+from rich.console import Console
 
 from deploy.errors import MissingToolError, StackError
 from deploy.processes import free_ports
 from deploy.stack import LocalStack, python_environment, retrail_worker
+from deploy.up import TARGETS, View, run
 from retrail_runtime.files import user_cache
 from schemas.errors import BrokerUnavailableError, MilvusUnavailableError, TopicMismatchError
 from schemas.settings import Settings
@@ -132,6 +135,15 @@ def test_data_directory_is_locked(settings: Settings) -> None:
         LocalStack(settings, ()).start()
 
 
+def test_a_second_up_leaves_the_targets_of_the_first(settings: Settings) -> None:
+    with LocalStack(settings, ()):
+        targets = settings.data_dir / TARGETS
+        targets.write_text("[]")
+        with pytest.raises(StackError, match="Another stack runs on"):
+            run(LocalStack(settings, ()), View(Console(file=io.StringIO())), None)
+        assert targets.exists()
+
+
 def test_external_servers_that_do_not_answer(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,12 +242,15 @@ def test_up_until_ctrl_c(tmp_path: Path) -> None:
         assert MilvusClient(uri=settings.milvus_uri).list_collections() == []
         children = children_of(process, "kafka.Kafka", "milvus_lite")
         assert len(psutil.Process(process.pid).children()) == 2
+        targets = tmp_path / "d" / TARGETS
+        eventually(targets.exists, what="targets of Prometheus")
 
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert not any(child.is_running() for child in children)
+    assert not targets.exists()
     assert "kafka ready at 127.0.0.1:" in output
     assert output.rstrip().endswith("stopped")
 
