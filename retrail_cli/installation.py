@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 Check = Callable[["Settings"], str]
 """Returns what it found; raises a ``RetrailError`` whose message says what to do."""
 
-COLOURS = {
-    "ok": typer.colors.GREEN,
-    "optional": typer.colors.YELLOW,
-    "missing": typer.colors.RED,
-}
+COLOURS = {"ok": typer.colors.GREEN, "optional": typer.colors.YELLOW, "missing": typer.colors.RED}
 
 
 def doctor() -> None:
@@ -185,11 +181,7 @@ OPTIONAL = ("Apache Kafka, for `retrail up`", "Milvus Lite, for `retrail up`")
 
 COLUMNS = ("topic", "partitions", "retention", "state")
 
-topics = typer.Typer(
-    help="Create and check topics.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+topics = typer.Typer(help="Create and check topics.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @topics.command("create")

@@ -27,12 +27,10 @@ def up(
         ),
     ] = None,
     kafka_port: Annotated[
-        int,
-        typer.Option(min=0, max=65535, help="Port of Kafka; 0: any free one."),
+        int, typer.Option(min=0, max=65535, help="Port of Kafka; 0: any free one.")
     ] = 0,
     milvus_port: Annotated[
-        int,
-        typer.Option(min=0, max=65535, help="Port of Milvus; 0: any free one."),
+        int, typer.Option(min=0, max=65535, help="Port of Milvus; 0: any free one.")
     ] = 0,
 ) -> None:
     """Run Kafka, Milvus Lite and all workers on this machine until Ctrl-C.
@@ -65,12 +63,10 @@ def up(
 
 def demo(
     report: Annotated[
-        Path | None,
-        typer.Option(help="Write the results here, as JSON.", show_default=False),
+        Path | None, typer.Option(help="Write the results here, as JSON.", show_default=False)
     ] = None,
     chart: Annotated[
-        Path | None,
-        typer.Option(help="Draw the results here, as PNG.", show_default=False),
+        Path | None, typer.Option(help="Draw the results here, as PNG.", show_default=False)
     ] = None,
     corpus: Annotated[
         Path | None,

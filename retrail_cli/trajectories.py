@@ -266,12 +266,8 @@ def mine(
     from schemas.settings import load
     from streams.importing.offline import mine as mined
 
-    chosen = {
-        "judge": judge,
-        "profile": profile,
-        "judge_url": judge_url,
-        "judge_model": judge_model,
-    }
+    server = {"judge_url": judge_url, "judge_model": judge_model}
+    chosen = {"judge": judge, "profile": profile} | server
     settings = load(**{name: value for name, value in chosen.items() if value is not None})
     known = None if documents is None else _in_files(documents)
     importing = partial(_importing, paths, file_format, tools, known)

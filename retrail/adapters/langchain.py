@@ -83,12 +83,7 @@ class RetrailCallbackHandler(BaseCallbackHandler):
     on_chain_error = on_tool_error = on_retriever_error = on_chain_end
 
     def on_llm_end(
-        self,
-        response: LLMResult,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
+        self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         """A model answered: record its text and reasoning."""
         run = self._runs.get(parent_run_id) if parent_run_id else None

@@ -106,14 +106,12 @@ class Report:
     def lines(self) -> Iterator[str]:
         """The counts as text, one line per format, without zeros."""
         for name, counts in self.formats.items():
-            figures = {
-                field: value
+            figures = [
+                f"{value:,} {field.replace('_', ' ')}"
                 for field, value in asdict(counts).items()
                 if isinstance(value, int) and value
-            }
-            yield f"{name}: " + ", ".join(
-                f"{value:,} {field.replace('_', ' ')}" for field, value in figures.items()
-            )
+            ]
+            yield f"{name}: {', '.join(figures)}"
             if counts.unknown_tools:
                 tools = counts.unknown_tools.most_common(10)
                 more = len(counts.unknown_tools) - len(tools)

@@ -8,16 +8,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from schemas.errors import InvalidRecordError
-from streams.importing.readers import (
-    Answered,
-    Call,
-    Calls,
-    Fit,
-    Step,
-    Thought,
-    Trajectory,
-    Unknown,
-)
+from streams.importing.readers import Answered, Call, Calls, Fit, Step, Thought, Trajectory, Unknown
 
 _TYPES = {"reasoning", "tool_call", "output_text"}
 

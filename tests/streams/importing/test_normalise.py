@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.documents import Document
+from streams.events import encode, read_published
 from streams.importing.hits import Documents, url_key
 from streams.importing.normalise import parts
 from streams.importing.readers import (
@@ -232,6 +233,12 @@ def test_what_breaks_the_contract_is_a_fault_there():
     [part], _ = written(search("q", "a"), opened("x" * 513), Thought("?"))
     assert shape(part.events) == [("search", "q", ["a"])]
     assert part.fault.startswith("event 1 breaks the contract")
+
+
+def test_the_events_of_a_part_are_as_the_contract_reads_them():
+    found, _ = written(*TURNS, Unknown("x"), search("lamp", {"id": "a", "score": 0.5}))
+    events = [event for part in found for event in part.events]
+    assert [read_published(encode(event)) for event in events] == [(event, 0) for event in events]
 
 
 def test_long_names_and_ids_are_cut_or_hashed():
