@@ -32,6 +32,7 @@ contain help. To read a document use open_document with its doc_id.""",
                     "language.",
                     "maxLength": 4000,
                     "minLength": 1,
+                    "pattern": r"\S",
                     "type": "string",
                 },
                 "k": {
@@ -143,10 +144,7 @@ def _body(name: str, arguments: str | dict[str, Any]) -> dict[str, Any] | str:
         given = json.loads(arguments) if isinstance(arguments, str) else arguments
     except ValueError as error:
         return f"The arguments are not JSON: {error}"
-    if not isinstance(given, dict):
-        return "The arguments are not a JSON object."
-    query = given.get("query")
-    return "The query is blank." if isinstance(query, str) and not query.strip() else given
+    return given if isinstance(given, dict) else "The arguments are not a JSON object."
 
 
 def _content(answer: dict[str, Any]) -> str:

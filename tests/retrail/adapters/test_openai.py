@@ -91,7 +91,7 @@ def test_what_the_model_wrote_beside_a_call_comes_first(client: SearchClient, wo
         ("search", "{", "JSON"),
         ("search", "[]", "JSON object"),
         ("search", "{}", "query: Field required"),
-        ("search", '{"query": " \\n"}', "The query is blank"),
+        ("search", '{"query": " \\n"}', "blank"),
         ("search", '{"query": "a", "k": 1000}', "k: Input should be less than or equal to 100"),
         ("search", '{"query": "a", "top": 1}', "top: Extra inputs are not permitted"),
         ("search", '{"query": "a", "reasoning": 1}', "reasoning: Input should be a valid string"),
