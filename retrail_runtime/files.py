@@ -198,7 +198,7 @@ def try_lock(path: Path) -> FileLock | None:
         return None
     except OSError as error:
         raise ConfigurationError(
-            f"Cannot write {path.parent}: {error.strerror}. Set RETRAIL_DATA_DIR to a folder that "
-            "this user can write."
+            f"Cannot write {path.parent}: {error.strerror} ({free_space(path)}). Set "
+            "RETRAIL_DATA_DIR to a folder that this user can write."
         ) from error
     return lock

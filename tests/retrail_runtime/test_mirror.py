@@ -1,6 +1,8 @@
 """The local copy of a topic: contents, deletions, restarts, other topics, broken files."""
 
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -310,6 +312,43 @@ def test_a_full_disk_is_named(send: Send, opened: Opener, monkeypatch: pytest.Mo
     store = opened()
     store.catch_up()
     assert store.values() == {"a": "x"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mounted("size=1m", folder):
+        pytest.skip("this user cannot mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def mounted(options: str, folder: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return shutil.which("mount") is not None and not subprocess.run(command).returncode
+
+
+def test_a_disk_that_fills_is_named_with_its_free_space_and_nothing_is_lost(
+    settings: Settings, topics: Topics, send: Send, small_disk: Path
+) -> None:
+    send(*((f"d{n}", b"x" * 1000) for n in range(3000)))
+    opener = Opener(settings, topics.documents, small_disk)
+    with pytest.raises(RestartRequiredError, match=rf"MiB free in {small_disk}.*permissions"):
+        opener().catch_up()
+    assert mounted("remount,size=50m", small_disk)
+    store = opener()
+    store.catch_up()
+    assert len(store.values()) == 3000
+    opener.close()
+
+
+def test_a_copy_that_cannot_be_opened_is_named(
+    settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RestartRequiredError, match=r"local copy .*file/.*sqlite failed.*MiB free"):
+        LastMirror(settings, topics.documents, tmp_path / "file")
 
 
 def test_a_topic_id_is_read_without_a_line_on_stderr(
