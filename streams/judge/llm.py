@@ -181,7 +181,7 @@ class LlmJudge:
             "max_tokens": MAX_ANSWER_TOKENS,
         }
         response = await self._post(body)
-        verdict = self._read(response, code) if response else None
+        verdict = None if response is None else self._read(response, code)
         self._answered += verdict is not None
         return verdict
 

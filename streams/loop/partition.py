@@ -194,7 +194,7 @@ class Slot:
     moved_at: float = field(default_factory=time.monotonic)
     last_timestamp: int = 0
     lag: int | None = None
-    stable: int = 0
+    stable: int = -1
     stable_at: float = 0.0
 
 

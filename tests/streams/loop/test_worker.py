@@ -288,3 +288,23 @@ def test_a_transaction_that_stays_open_shows_its_age(monkeypatch):
     ages, healths = zip(*run(scenario()), strict=True)
     assert ages == (0, 30, 91, 0, 0)
     assert set(healths[:3]) == {State.WORKING.value}
+
+
+def test_a_transaction_that_opens_the_log_is_as_old_as_the_worker_has_seen_it(monkeypatch):
+    """The last stable offset is 0 from the start: it showed the uptime of the machine."""
+    now = 1_000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
+    world = World()
+
+    async def scenario():
+        nonlocal now
+        await world.start()
+        world.source.end, world.source.high = 0, 7
+        ages = []
+        for seconds in (0, 61):
+            now += seconds
+            await world.worker._look(dict(world.worker._slots), 0)
+            ages.append(metrics.OPEN_TRANSACTION.labels("events", 0)._value.get())
+        return ages
+
+    assert run(scenario()) == [0, 61]
