@@ -91,10 +91,10 @@ class Clock:
 
 
 class Agents:
-    """Agents that work side by side, each on one trajectory after another."""
+    """Concurrent agents, each with one trajectory after another; every third is unnumbered."""
 
     def __init__(self, number: int = 10) -> None:
-        self._names = (f"t{count}" for count in itertools.count())
+        self._numbers = itertools.count()
         self._left: list[list[Envelope]] = [[] for _ in range(number)]
 
     def events(self, rounds: int) -> list[Envelope]:
@@ -103,7 +103,9 @@ class Agents:
         for _ in range(rounds):
             for place, left in enumerate(self._left):
                 if not left:
-                    self._left[place] = left = trajectory(next(self._names))[::-1]
+                    number = next(self._numbers)
+                    events = trajectory(f"t{number}", numbered=number % 3 > 0)
+                    self._left[place] = left = events[::-1]
                 done.append(left.pop())
         return done
 
