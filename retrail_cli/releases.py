@@ -238,8 +238,8 @@ def train(
     settings = load()
     with _progress() as on_step:
         release = train_now(settings, on_step=on_step)
-    if release is None:
-        typer.echo("No new release: there was nothing new to learn from.")
+    if isinstance(release, str):
+        typer.echo(f"No new release: {release}.")
         return
     typer.echo(f"Release {release.version}: {release.decision} ({release.reason}).")
 

@@ -55,18 +55,26 @@ class GateDecision(Contract):
     Attributes:
         reason: the decision in words.
         held_out: on held-out queries; absent without any, and if nothing was compared.
+        ancestor: with an earlier release in the place of the parent, on the same queries.
+        ancestor_version: that release: the fifth before the child in its lineage, or the first;
+            absent if that is the parent.
         regression: on the user's own queries; absent if there was no regression set, or none of its
             documents in the corpus.
         margin: fall of nDCG@10 that had to be ruled out.
         caps: of the held-out queries, against poisoning.
+        results: digest of the file beside the model that has the results of every query; absent if
+            nothing was compared.
     """
 
     decision: Decision
     reason: str
     held_out: Comparison | None = None
+    ancestor: Comparison | None = None
+    ancestor_version: Version | None = None
     regression: Comparison | None = None
     margin: float | None = None
     caps: Caps | None = None
+    results: Digest | None = None
 
 
 class Release(GateDecision):

@@ -25,7 +25,8 @@ PENDING_AGE = Gauge("retrail_train_pairs_pending_age_seconds", "Age of the oldes
 ACTIVE = Gauge("retrail_train_active", "1 on the trainer that trains, 0 on a stand-by.")
 RUNS = Counter(
     "retrail_train_runs_total",
-    "Training runs by result: ship, hold, reject, pending, empty, interrupted, failed.",
+    "Training runs by result: ship, hold, reject, pending, postponed (the child could not ship), "
+    "empty, interrupted, failed.",
     ["result"],
 )
 RUN_SECONDS = Histogram(

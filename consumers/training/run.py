@@ -9,8 +9,8 @@ import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
-from consumers.training import metrics
-from consumers.training.gate import compare
+from consumers.training import gate, metrics
+from consumers.training.gate import Questions
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep, comparing, reporting
 from consumers.training.mirrors import Mirrors
@@ -35,6 +35,15 @@ from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
 
+_LEFT_OUT = {
+    "no text": "are about documents that are not loaded (`retrail documents load PATH`)",
+    "held out": "are of queries that are held out for the gate (a fifth of all)",
+    "irrelevant": "are about documents that did not help the agent",
+    "outcome": "are of trajectories that RETRAIL_TRAIN_OUTCOME_POLICY leaves out",
+    "repeated": "repeat pairs that were read before",
+}
+"""Reasons of :class:`trainer.data.selection.Selection` in words, with the remedy."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
@@ -45,6 +54,7 @@ class RunContext:
         history: used by nothing else while the run lasts.
         check: called between small steps; raises :class:`StoppedError` when the run must stop.
         on_step: called after every optimiser step, from the thread of the run.
+        asked: somebody asked for this run, so it trains even if the child cannot ship.
     """
 
     settings: Settings
@@ -53,6 +63,7 @@ class RunContext:
     history: RunHistory
     check: Callable[[], None]
     on_step: OnStep | None = None
+    asked: bool = False
 
     @property
     def registry(self) -> Registry:
@@ -60,11 +71,12 @@ class RunContext:
         return Registry.of(self.settings)
 
 
-def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
+def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
     """Make a run of the pairs before ``ends`` that are new to the live lineage.
 
     1. Choose ranges: up to ``ends``, what neither the live lineage has learned from nor a rollback
-       has quarantined. The run's id is the hash of parent and ranges.
+       has quarantined. The run's id is the hash of parent and ranges. Count the held-out queries:
+       if the child could not ship, train only if asked.
     2. Select pairs (:mod:`trainer.data.selection`): each id once, relevant, not held out, within
        the caps; what is left out is counted by reason. A seeded sample of the lineage's earlier
        pairs joins them. Measure intensity.
@@ -77,13 +89,14 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
     6. Publish the child into the registry, whole or not at all.
        *A crash after 6*: the repetition finds it and does not train again.
     7. Evaluate parent and child on the held-out queries seen so far; the gate decides.
-    8. Put the model card beside the child, if there is one, and get the release acknowledged.
+    8. Put the model card and the results of every query beside the child, if there is one, and get
+       the release acknowledged.
        *A crash after 8*: the repetition only does 9.
     9. If it passed, and its parent is still live and nobody has changed ``live`` since 8: get
        ``live`` acknowledged.
 
     Returns:
-        The release; ``None`` if there was nothing new to learn from.
+        The release; or why there is none, with the remedy.
 
     Raises:
         StoppedError: by ``context.check``, or another trainer was faster.
@@ -101,11 +114,25 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | None:
         )
     ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
     if not ranges or history.run(run_id(live.version, ranges)) is not None:
-        log.info("no pair is new since the last run", live=live.version)
-        return None
+        return (
+            f"no pair is new since the last run (release {live.version} is live); pairs come from "
+            "agents' trajectories, `retrail pairs` lists them"
+        )
+    questions = _questions(context, history, live.version, ranges)
+    hold = gate.certain_hold(questions, context.settings)
+    log.info(
+        "held-out queries counted",
+        usable=len(questions.held_out),
+        wanted=context.settings.gate_min_queries,
+        can_ship=not hold,
+    )
+    if hold and not context.asked:
+        metrics.RUNS.labels(result="postponed").inc()
+        return f"a child could not ship: {hold}"
     manifest = _freeze(context, history, live.version, ranges)
-    if manifest is None:
-        return None
+    if isinstance(manifest, str):
+        metrics.RUNS.labels(result="empty").inc()
+        return manifest
     context.check()
     context.history.announce(context.producer, manifest)
     log.info(
@@ -192,8 +219,8 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 
 def _freeze(
     context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
-) -> RunManifest | None:
-    """Steps 2 and 3; ``None`` if no step could be trained."""
+) -> RunManifest | str:
+    """Steps 2 and 3; or why no step can be trained, with the remedy."""
     settings, mirrors = context.settings, context.mirrors
     folder = context.registry.open(history.releases.by_version[parent].model)
     config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
@@ -212,10 +239,8 @@ def _freeze(
         metrics.PAIRS_EXCLUDED.labels(reason=reason).inc(count)
     try:
         finetune.plan(selected.examples, config)
-    except TrainingError as nothing:
-        metrics.RUNS.labels(result="empty").inc()
-        log.warning("nothing to train on", reason=str(nothing), left_out=dict(selected.left_out))
-        return None
+    except TrainingError:
+        return too_few(len(selected.pair_ids), selected.left_out)
     return RunManifest(
         run_id=run_id(parent, ranges),
         version=history.next_version(),
@@ -251,17 +276,7 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
             reason=f"the run gave no child, the model is its parent's: {failure}",
         )
     else:
-        mirrors = context.mirrors
-        ranges = [*lineage.trained(history, manifest.parent), *manifest.ranges]
-        decision = compare(
-            context.registry.load(parent),
-            context.registry.load(model),
-            mirrors.pairs.held_out(ranges),
-            mirrors.pairs.trainable(ranges),
-            mirrors.documents,
-            settings=context.settings,
-            progress=comparing(context.check),
-        )
+        decision = _compared(context, manifest, model)
     return Release(
         version=manifest.version,
         retriever=manifest.retriever,
@@ -270,6 +285,55 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
         model=model,
         created_at=datetime.now(UTC),
         **dict(decision),
+    )
+
+
+def _compared(context: RunContext, manifest: RunManifest, model: Model) -> GateDecision:
+    """Step 7, and the results of every query beside the child."""
+    history, registry = context.history.history, context.registry
+    by_version = history.releases.by_version
+    version = history.releases.ancestor(manifest.parent)
+    questions = _questions(context, history, manifest.parent, manifest.ranges)
+    decision, results = gate.compare(
+        registry.load(by_version[manifest.parent].model),
+        registry.load(model),
+        questions,
+        context.mirrors.documents,
+        settings=context.settings,
+        progress=comparing(context.check),
+        ancestor=None
+        if version == manifest.parent or gate.certain_hold(questions, context.settings)
+        else (version, registry.load(by_version[version].model)),
+    )
+    if not results:
+        return decision
+    registry.write_beside(model, "gate.jsonl", results.decode())
+    return decision.model_copy(update={"results": hashlib.sha256(results).hexdigest()})
+
+
+def _questions(
+    context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
+) -> Questions:
+    pairs, earlier = context.mirrors.pairs, lineage.trained(history, parent)
+    return gate.choose(
+        pairs.held_out(ranges),
+        pairs.held_out(earlier),
+        pairs.trainable([*earlier, *ranges]),
+        context.mirrors.documents,
+        context.settings,
+    )
+
+
+def too_few(count: int, left_out: Mapping[str, int]) -> str:
+    """Why the new pairs give no training step, by reason, and the remedies."""
+    reasons = [
+        f"{number:,} {_LEFT_OUT.get(reason, f'were left out ({reason})')}"
+        for reason, number in sorted(left_out.items(), key=lambda item: -item[1])
+    ]
+    return (
+        f"of {count + sum(left_out.values()):,} new pairs {count:,} can train, and a training step "
+        "takes two queries, or one with a negative"
+        + (f". The others: {'; '.join(reasons)}" if reasons else "")
     )
 
 

@@ -78,7 +78,7 @@ def run(settings: Settings) -> None:
     log.info("trainer stopped")
 
 
-def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release | None:
+def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release | str:
     """One run with what is on the topics now: ``retrail train``.
 
     Waits while another trainer has a run in hand, then takes its place for this one run. A run that
@@ -88,7 +88,7 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
         on_step: called after every optimiser step, from another thread.
 
     Returns:
-        The release; ``None`` if no pair was new, or none could train (the log says why).
+        The release; or why there is none, with the remedy.
 
     Raises:
         InputError: there is no first release yet, or the gate's regression set cannot be read.
@@ -104,9 +104,9 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
         )
     _wait_for_others(settings)
     with closing(Trainer(settings, "now", on_step)) as trainer:
-        while not trainer.finished:
+        while trainer.result is None:
             trainer.turn()
-        return trainer.release
+        return trainer.result
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +127,13 @@ class RunThread(threading.Thread):
     """Runs ``work(check)``; ``check`` raises :class:`StoppedError` after :meth:`stop`.
 
     Attributes:
-        release: what ``work`` returned, once the thread has ended without an error.
+        result: what ``work`` returned, once the thread has ended without an error.
         error: what ``work`` raised.
     """
 
-    def __init__(self, work: Callable[[Callable[[], None]], Release | None]) -> None:
+    def __init__(self, work: Callable[[Callable[[], None]], Release | str]) -> None:
         super().__init__(name="training-run", daemon=True)
-        self.release: Release | None = None
+        self.result: Release | str | None = None
         self.error: Exception | None = None
         self._work = work
         self._stopping = threading.Event()
@@ -141,7 +141,7 @@ class RunThread(threading.Thread):
     def run(self) -> None:
         """The thread's body."""
         try:
-            self.release = self._work(self._check)
+            self.result = self._work(self._check)
         except Exception as error:
             self.error = error
 
@@ -172,13 +172,13 @@ class Trainer:
 
     Attributes:
         phase: see above.
-        finished: whether the one run of ``retrail train`` is over.
-        release: what it gave.
+        result: of the one run of ``retrail train``, once it is over: the release, or why there is
+            none.
     """
 
     def __init__(self, settings: Settings, role: Role, on_step: OnStep | None = None) -> None:
-        self.finished = False
-        self.release: Release | None = None
+        self.result: Release | str | None = None
+        self._finished: Release | None = None
         self.phase: Phase = "standing by"
         self._closed = False
         self._settings = settings
@@ -306,7 +306,7 @@ class Trainer:
             return "catching up"
         log.info("run begins", why=pending.why)
 
-        def work(check: Callable[[], None]) -> Release | None:
+        def work(check: Callable[[], None]) -> Release | str:
             context = RunContext(
                 self._settings,
                 self._producer,
@@ -314,6 +314,7 @@ class Trainer:
                 self._history,
                 check,
                 self._on_step,
+                asked=self._role == "now",
             )
             if pending.unfinished is not None:
                 return finish(context, pending.unfinished)
@@ -338,11 +339,13 @@ class Trainer:
         if thread.error is not None:
             metrics.RUNS.labels(result="failed").inc()
             raise _as_retrail_error(thread.error)
-        self.release = thread.release or self.release
+        if isinstance(thread.result, Release):
+            self._finished = thread.result
+        elif thread.result is not None:
+            log.warning("no run", reason=thread.result)
+            self._fruitless = dict(pending.ends.pairs)
         if pending.unfinished is None:
-            self.finished = True
-            if thread.release is None:
-                self._fruitless = dict(pending.ends.pairs)
+            self.result = self._finished or thread.result
         return "deciding"
 
 

@@ -207,9 +207,9 @@ class Flywheel:
             )
         finally:
             one_core()
-        if release is None:
+        if isinstance(release, str):
             raise RetrailError(
-                "The pairs of this turn gave no training step. Use more agents (--agents)."
+                f"This turn made no release: {release}. Use more agents (--agents)."
             )
         stage.note = f"{len(losses)} steps, gate: {release.reason}"
         return release

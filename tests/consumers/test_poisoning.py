@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.adversary import PUSHED, TENANT, trajectory
 from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
-from consumers.training.gate import compare
+from consumers.training.gate import choose, compare
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
@@ -96,16 +96,24 @@ class Town:
 
     def gate(self, child: Encoder, settings: Settings, caps: Caps | None = None) -> GateDecision:
         relevant = [pair for pair in self.pairs if pair.verdict == "relevant"]
-        return compare(
+        texts = Texts(self.corpus.documents)
+        questions = choose(
+            [pair for pair in relevant if is_held_out(pair.query)],
+            [],
+            [pair for pair in relevant if not is_held_out(pair.query)],
+            texts,
+            settings,
+            caps,
+        )
+        decision, _ = compare(
             parent(),
             child,
-            [pair for pair in relevant if is_held_out(pair.query)],
-            [pair for pair in relevant if not is_held_out(pair.query)],
-            Texts(self.corpus.documents),
+            questions,
+            texts,
             settings=settings,
             progress=lambda stage, done, of: None,
-            caps=caps,
         )
+        return decision
 
     def quality(self, index: ExactIndex) -> float:
         return measure.quality(self.corpus.unseen, index.search_many).ndcg_at_10

@@ -15,6 +15,7 @@ from consumers.training.reproduce import reproduce
 from consumers.training.run import frozen_examples
 from consumers.training.worker import train_now
 from schemas.errors import RegistryError
+from schemas.releases import Release
 from schemas.runs import RunManifest, TrainingFile
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -45,7 +46,7 @@ def test_everything_works_over_object_storage(installation: Settings) -> None:
 
     release = train_now(world.settings)
 
-    assert release is not None
+    assert isinstance(release, Release)
     assert release.decision == "ship"
     location = release.model.location
     assert {

@@ -27,13 +27,11 @@ def test_train_prints_the_decision_of_the_gate(
     assert (done.status, done.out) == (0, "Release 4: hold (nDCG@10 fell by .01).\n")
 
 
-def test_train_prints_that_there_is_nothing_new(
-    retrail: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consumers.training.worker, "train_now", lambda settings, on_step: None)
+def test_train_says_why_there_is_no_release(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "of 14 new pairs 0 can train"
+    monkeypatch.setattr(consumers.training.worker, "train_now", lambda settings, on_step: why)
     done = retrail("train")
-    assert done.status == 0
-    assert "nothing new to learn from" in done.out
+    assert (done.status, done.out) == (0, f"No new release: {why}.\n")
 
 
 def test_the_demo_gets_its_options(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:

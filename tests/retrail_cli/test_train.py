@@ -13,6 +13,7 @@ from consumers.training.worker import train_now
 from retrail_runtime import kafka
 from schemas.documents import Document
 from schemas.errors import InputError
+from schemas.releases import Release
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, small
@@ -32,12 +33,12 @@ def test_a_run_is_verified_against_the_topics(
 ) -> None:
     world.open()
     world.pairs(20)
-    assert train_now(world.settings) is not None
+    assert isinstance(train_now(world.settings), Release)
     # Repeats and others' records in the ranges change nothing; some pairs weigh half.
     again = world.pairs(20, outcome="incorrect")
     world.publish(again[:5])
     kafka.send_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{")])
-    assert train_now(world.settings) is not None
+    assert isinstance(train_now(world.settings), Release)
     first, second = world.manifests()
     assert second.replayed
     world.pairs(10)
@@ -89,7 +90,7 @@ def test_torchrun_repeats_a_run_in_two_processes(world: World) -> None:
     world.open()
     world.pairs(20)
     release = train_now(world.settings)
-    assert release is not None
+    assert isinstance(release, Release)
     [manifest] = world.manifests()
     values = world.settings.model_dump(mode="json", exclude_none=True)
 

@@ -15,6 +15,9 @@ from schemas.releases import Live, Release
 FIRST = 1
 """Version of the first, untrained release."""
 
+GENERATIONS = 5
+"""Releases back that a child is compared with, beside its parent."""
+
 MAX_STEP = 100
 """A new version is at most this far above the highest one, so that no record uses them all up."""
 
@@ -71,6 +74,11 @@ class Releases:
             chain.append(current)
             current = self.by_version[current].parent
         return tuple(chain)
+
+    def ancestor(self, parent: int) -> int:
+        """The fifth release before a child of ``parent`` in its lineage, or the first one."""
+        chain = self.lineage(parent)
+        return chain[min(GENERATIONS, len(chain)) - 1]
 
     def run_of(self, version: int) -> str | None:
         """The run that made a version; ``None`` for the first release."""

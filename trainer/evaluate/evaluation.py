@@ -8,7 +8,7 @@ trec_eval: linear gains, and a document is relevant from grade 1 on.
 import math
 import random
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ir_measures
 import numpy as np
@@ -46,11 +46,13 @@ class QueryMetrics:
         ndcg_at_10: a document's gain is its grade, discounted by log2(rank + 1).
         recall_at_10: share of the relevant documents among the first ten.
         reciprocal_rank: of the first relevant document.
+        hits: ids of the first ten documents, best first; empty where they were not asked for.
     """
 
     ndcg_at_10: float
     recall_at_10: float
     reciprocal_rank: float
+    hits: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -90,7 +92,10 @@ def evaluate_vectors(
         some = asked[start : start + _QUERIES_AT_ONCE]
         order = _order(_scores(encoder.encode_queries(some), vectors), DEPTH)
         rankings = [[str(index) for index in row] for row in order.tolist()]
-        found |= zip(some, measure([relevant[query] for query in some], rankings), strict=True)
+        measured = measure([relevant[query] for query in some], rankings)
+        for query, metrics, row in zip(some, measured, order, strict=True):
+            hits = tuple(ids[index] for index in row[:CUTOFF])
+            found[query] = replace(metrics, hits=hits)
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schemas.base import canonical
 from schemas.releases import Comparison, Decision, GateDecision
 from schemas.runs import Caps
 from trainer.evaluate import evaluation
@@ -46,25 +47,33 @@ def decide(
     held_out: Comparison | None,
     rule: Rule,
     *,
+    since_parent: bool = False,
+    ancestor: tuple[int, Comparison | None] | None = None,
     regression_set: bool = False,
     regression: Comparison | None = None,
     manual: bool = False,
     caps: Caps | None = None,
 ) -> GateDecision:
-    """The stricter decision of the held-out queries and of the regression set.
+    """The strictest decision of the held-out queries, of the ancestor and of the regression set.
 
     Without a held-out query nothing is known about the child, so it is held: the parent goes on
     serving, and the run's pairs enter the next run, which by then may have one.
 
     Args:
         held_out: on the held-out queries; ``None`` if there are none.
-        rule: for the held-out queries; the margin is for both.
+        rule: for the held-out queries; the margin is for all.
+        since_parent: whether the queries were first asked after the parent's, for the record.
+        ancestor: a release before the parent, and the child compared with it on the same queries:
+            small losses must not add up.
         regression_set: whether the user has queries of their own.
         regression: on these; ``None`` if none of their documents is in the corpus.
         manual: whether a person has the last word: a child that would ship is pending.
         caps: that the held-out queries were chosen by, for the record.
     """
-    found = [_of_held_out(held_out, rule)]
+    found = [_of_held_out(held_out, rule, since_parent=since_parent)]
+    version, compared = ancestor or (None, None)
+    if compared is not None:
+        found.append(_of_ancestor(version, compared, Rule(rule.margin, may_fall=True)))
     if regression_set:
         found.append(_of_regression(regression, Rule(rule.margin, may_fall=True)))
     decision = min((decision for decision, _ in found), key=_STRICTEST.index)
@@ -76,6 +85,8 @@ def decide(
         decision=decision,
         reason="; ".join(reasons),
         held_out=held_out,
+        ancestor=compared,
+        ancestor_version=version,
         regression=regression,
         margin=rule.margin,
         caps=caps,
@@ -204,14 +215,58 @@ def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) ->
     return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]
 
 
-def _of_held_out(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:
+def results(
+    name: str,
+    relevant: Mapping[str, Mapping[str, int]],
+    parent: Mapping[str, QueryMetrics],
+    child: Mapping[str, QueryMetrics],
+) -> bytes:
+    """What parent and child found for each query: canonical JSON lines in order of the queries.
+
+    ::
+
+        {"child":{"hits":["d1"],"ndcg_at_10":1.0},"parent":{…},"query":"…","relevant":{"d1":1},
+         "set":"held out"}
+
+    Equal results give equal bytes.
+
+    Args:
+        name: of the set of queries: ``held out`` or ``regression``.
+        relevant: grades of documents by query.
+    """
+
+    def row(found: QueryMetrics) -> dict[str, object]:
+        return {"hits": list(found.hits), "ndcg_at_10": round(found.ndcg_at_10, 6)}
+
+    rows = (
+        {
+            "set": name,
+            "query": query,
+            "relevant": dict(relevant[query]),
+            "parent": row(parent[query]),
+            "child": row(child[query]),
+        }
+        for query in sorted(parent)
+    )
+    return b"".join(canonical(line) + b"\n" for line in rows)
+
+
+def _of_held_out(
+    found: Comparison | None, rule: Rule, *, since_parent: bool
+) -> tuple[Decision, str]:
     if found is None:
         return "hold", (
             "there is no held-out query with a known document yet, so the child cannot be "
             "compared; its pairs enter the next run"
         )
     decision, reason = verdict(found.difference, found.interval, found.queries, rule)
-    return decision, f"mean nDCG@10 changes by {_figures(found)} held-out queries; {reason}"
+    which = "held-out queries first asked since the parent" if since_parent else "held-out queries"
+    return decision, f"mean nDCG@10 changes by {_figures(found)} {which}; {reason}"
+
+
+def _of_ancestor(version: int | None, found: Comparison, rule: Rule) -> tuple[Decision, str]:
+    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
+    return decision, f"from release {version} it changes by {_figures(found)} queries; {reason}"
 
 
 def _of_regression(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:

@@ -1,15 +1,16 @@
 """The gate with a regression set: queries that no agent asked."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from consumers.training.gate import compare
+from consumers.training.gate import certain_hold, choose, compare
 from consumers.training.metrics import comparing
 from schemas.documents import Document
 from schemas.events import Agent
@@ -54,10 +55,11 @@ class Texts:
         return list(self._texts)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        return {name: Document(doc_id=name, text=self._texts[name]) for name in ids}
+        known = [name for name in ids if name in self._texts]
+        return {name: Document(doc_id=name, text=self._texts[name]) for name in known}
 
 
-def held_out() -> list[LabelledPair]:
+def held_out(words: Sequence[str] = SEEN) -> list[LabelledPair]:
     return [
         LabelledPair(
             pair_id=pair_id("", "t", number, "reference"),
@@ -79,21 +81,40 @@ def held_out() -> list[LabelledPair]:
             agent=Agent(name="a", model="m"),
             tenant="",
         )
-        for number, word in enumerate(SEEN)
+        for number, word in enumerate(words)
     ]
 
 
+def settings(own: Path | None = None, **changes: Any) -> Settings:
+    defaults: dict[str, Any] = {"gate_margin": 0.5, "gate_min_queries": 1, "gate_regression": own}
+    return Settings(**(defaults | changes))
+
+
 def gate(
-    child: Words, own: Path | None, *, check: Callable[[], None] = lambda: None
+    child: Words,
+    own: Path | None,
+    *,
+    check: Callable[[], None] = lambda: None,
+    ancestor: Words | None = None,
 ) -> GateDecision:
+    return gate_with_results(child, own, check=check, ancestor=ancestor)[0]
+
+
+def gate_with_results(
+    child: Words,
+    own: Path | None,
+    *,
+    check: Callable[[], None] = lambda: None,
+    ancestor: Words | None = None,
+) -> tuple[GateDecision, bytes]:
     return compare(
         cast(Encoder, Words()),
         cast(Encoder, child),
-        held_out(),
-        [],
+        choose(held_out(), [], [], Texts(), settings(own)),
         Texts(),
-        settings=Settings(gate_margin=0.5, gate_min_queries=1, gate_regression=own),
+        settings=settings(own),
         progress=comparing(check),
+        ancestor=(1, cast(Encoder, ancestor)) if ancestor else None,
     )
 
 
@@ -179,3 +200,87 @@ def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
 
     with pytest.raises(StoppedInTestError):
         gate(Words(), own, check=stop)
+
+
+def test_a_child_that_falls_behind_an_earlier_release_does_not_ship() -> None:
+    """Small losses must not add up: the parent had lost two of four queries by then."""
+    parent = cast(Encoder, Words("amber", "birch"))
+    child = cast(Encoder, Words("amber", "birch"))
+    questions = choose(held_out(), [], [], Texts(), settings(gate_margin=0.1))
+
+    def decided(ancestor: tuple[int, Encoder] | None) -> GateDecision:
+        return compare(
+            parent,
+            child,
+            questions,
+            Texts(),
+            settings=settings(gate_margin=0.1),
+            progress=comparing(lambda: None),
+            ancestor=ancestor,
+        )[0]
+
+    alone, found = decided(None), decided((3, cast(Encoder, Words())))
+
+    assert (alone.decision, alone.ancestor) == ("ship", None)
+    assert (found.decision, found.ancestor_version) == ("hold", 3)
+    assert found.ancestor is not None
+    assert found.ancestor.difference == -0.5
+    assert "from release 3 it changes by -0.5000" in found.reason
+
+
+def test_every_query_has_its_results_in_lines_that_do_not_depend_on_order() -> None:
+    _, results = gate_with_results(Words("delta"), None)
+
+    assert gate_with_results(Words("delta"), None)[1] == results
+    lines = [json.loads(line) for line in results.splitlines()]
+    assert [line["query"] for line in lines] == sorted(SEEN)
+    assert {line["set"] for line in lines} == {"held out"}
+    last = lines[-1]
+    assert last["relevant"] == {"doc-delta": 1}
+    assert (last["parent"]["ndcg_at_10"], last["child"]["ndcg_at_10"]) == (1.0, 0.0)
+    assert last["parent"]["hits"][0] == "doc-delta"
+    assert len(last["child"]["hits"]) == 10
+    assert "doc-delta" not in last["child"]["hits"]
+
+
+def test_results_of_the_users_own_queries_are_kept_too(own: Path) -> None:
+    _, results = gate_with_results(Words(), own)
+    lines = [json.loads(line) for line in results.splitlines()]
+    assert [(line["set"], line["query"]) for line in lines] == [
+        *(("held out", word) for word in sorted(SEEN)),
+        *(("regression", word) for word in sorted(OWN)),
+    ]
+
+
+def test_queries_that_are_new_since_the_parent_are_preferred_where_there_are_enough() -> None:
+    earlier, new = held_out(SEEN), held_out((*OWN, SEEN[0]))
+
+    enough = choose(new, earlier, [], Texts(), settings(gate_min_queries=4))
+    assert (sorted(enough.held_out), enough.since_parent) == (sorted(OWN), True)
+
+    too_few = choose(new, earlier, [], Texts(), settings(gate_min_queries=5))
+    assert (sorted(too_few.held_out), too_few.since_parent) == (sorted(WORDS), False)
+
+    first = choose(new, [], [], Texts(), settings(gate_min_queries=1))
+    assert not first.since_parent, "there is no query of before"
+
+
+class Unused:
+    """An encoder that must not be asked."""
+
+
+def test_a_hold_that_is_certain_is_decided_without_encoding(tmp_path: Path) -> None:
+    pairs = [*held_out(), *held_out(["not loaded"])]
+    few = settings(gate_min_queries=100)
+    questions = choose(pairs, [], [], Texts(), few)
+    unused = cast(Encoder, Unused())
+
+    decision, results = compare(
+        unused, unused, questions, Texts(), settings=few, progress=comparing(lambda: None)
+    )
+
+    assert (decision.decision, decision.held_out, results) == ("hold", None, b"")
+    assert decision.reason == certain_hold(questions, few)
+    assert "4 usable held-out queries, and the gate needs 100" in decision.reason
+    assert "1 more are about documents that are not loaded" in decision.reason
+    assert certain_hold(questions, settings(gate_min_queries=4)) == ""

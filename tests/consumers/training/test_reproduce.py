@@ -13,6 +13,7 @@ from schemas.documents import Document
 from schemas.errors import InputError
 from schemas.events import ReportedOutcome
 from schemas.pairs import LabelledPair
+from schemas.releases import Release
 from schemas.runs import Range, SelectionRules, TrainingFile
 from schemas.settings import Settings
 from tests.consumers.training.world import World
@@ -30,9 +31,9 @@ def test_a_run_repeated_from_its_manifest_gives_the_released_model_and_writes_no
     world.open()
     world.pairs(20)
     release = train_now(world.settings)
-    assert release is not None
+    assert isinstance(release, Release)
     world.pairs(20)
-    assert train_now(world.settings) is not None
+    assert isinstance(train_now(world.settings), Release)
     before = world.manifests(), world.releases()
     assert release.run_id is not None
     for wanted in (release.run_id, release.run_id[:8]):

@@ -1,5 +1,7 @@
 """What a run selects, and what comes of it."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def test_a_rolled_back_run_is_not_learned_from_again(world: World) -> None:
     assert (live.version, live.quarantined) == (1, (world.manifests()[0].run_id,))
     good = world.pairs(12)
     release = train_now(world.settings)
-    assert release is not None
+    assert isinstance(release, Release)
     assert (release.parent, world.live()) == (1, 3)
     [_, manifest] = world.manifests()
     ids = {pair_id for some in world.trained(manifest) for pair_id in some}
@@ -79,8 +81,8 @@ def test_equal_pairs_give_an_equal_model(world: World, tmp_path: Path) -> None:
     other.open()
     other.publish(reversed(pairs))
     two = train_now(other.settings)
-    assert one is not None
-    assert two is not None
+    assert isinstance(one, Release)
+    assert isinstance(two, Release)
     assert one.model.digest == two.model.digest
     assert one.held_out == two.held_out
 
@@ -151,7 +153,7 @@ def test_an_outcome_that_became_known_later_decides_what_trains(world: World) ->
     ) as publisher:
         for pair in pairs[:25]:
             publisher.outcome(pair.trajectory_id, "correct", source="user")
-    assert train_now(world.settings) is not None
+    assert isinstance(train_now(world.settings), Release)
     [manifest] = world.manifests()
     trains = [pair for pair in pairs if not is_held_out(pair.query)]
     reported = {pair.pair_id for pair in pairs[:25]}
@@ -169,36 +171,42 @@ def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_
     world.open()
     first = world.pairs(20)
     one = train_now(world.settings)
-    assert one is not None
+    assert isinstance(one, Release)
     assert (one.version, one.decision) == (2, "pending")
     assert one.reason.endswith("it waits for `retrail promote`")
     assert world.live() == 1
     second = world.pairs(20)
     two = train_now(world.settings)
-    assert two is not None
+    assert isinstance(two, Release)
     assert (two.version, two.parent, two.decision) == (3, 1, "pending")
     ids = {p.pair_id for p in (*first, *second) if not is_held_out(p.query)}
     assert set(world.trained(world.manifests()[1])[0]) == ids
     assert releases.promote(world.settings, 3).version == world.live() == 3
-    assert train_now(world.settings) is None, "nothing is new to the promoted release"
+    assert isinstance(train_now(world.settings), str), "nothing is new to the promoted release"
 
 
 def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: World) -> None:
     world.open()
     world.pairs(20)
     release = train_now(world.settings)
-    assert release is not None
+    assert isinstance(release, Release)
     home = Path(world.settings.registry_url) / release.model.location
     text = home.with_name("v2.md").read_text()
     assert f"| digest of the model's files | `{release.model.digest}` |" in text
     assert f"Decision: **{release.decision}**: {release.reason}." in text
     assert release.held_out is not None
     assert release.margin == 1.0
+    results = home.with_name("v2.gate.jsonl").read_bytes()
+    assert release.results == hashlib.sha256(results).hexdigest()
+    lines = [json.loads(line) for line in results.splitlines()]
+    assert len(lines) == release.held_out.queries
+    difference = sum(x["child"]["ndcg_at_10"] - x["parent"]["ndcg_at_10"] for x in lines)
+    assert release.held_out.difference == pytest.approx(difference / len(lines), abs=1e-5)
 
     world.settings = world.settings.model_copy(update={"train_learning_rate": 1e30})
     world.pairs(20)
     failed = train_now(world.settings)
-    assert failed is not None
+    assert isinstance(failed, Release)
     assert (failed.decision, failed.model) == ("reject", release.model)
     assert home.with_name("v2.md").read_text() == text
     cards = sorted(path.name for path in Path(world.settings.registry_url).rglob("*.md"))
@@ -208,7 +216,7 @@ def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: Wo
 def test_a_recreated_topic_of_manifests_ends_the_training(world: World) -> None:
     world.open()
     world.pairs(10)
-    assert train_now(world.settings) is not None
+    assert isinstance(train_now(world.settings), Release)
     admin = AdminClient(world.settings.kafka())
     admin.delete_topics([world.topics.training_runs])[world.topics.training_runs].result()
     eventually(lambda: world.topics.training_runs not in admin.list_topics(timeout=5).topics)

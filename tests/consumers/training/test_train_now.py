@@ -6,13 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumers.training import worker as worker_module
 from consumers.training.worker import Trainer, train_now
 from retrail_runtime.lease import Lease, has_members
 from schemas.errors import InputError
+from schemas.releases import Release
 from schemas.settings import Settings
-from tests.consumers.training.world import World, turn_until
+from tests.consumers.training.world import World, metric, turn_until
+from trainer.data.draws import is_held_out
 
 
 def test_train_now_makes_one_run(world: World) -> None:
@@ -20,14 +23,14 @@ def test_train_now_makes_one_run(world: World) -> None:
     world.pairs(10)
     steps: list[int] = []
     release = train_now(world.settings, on_step=lambda step: steps.append(step.step))
-    assert release is not None
+    assert isinstance(release, Release)
     assert (release.version, release.parent, release.decision) == (2, 1, "ship")
     assert steps == list(range(1, len(steps) + 1))
     assert world.live() == 2
-    assert train_now(world.settings) is None, "nothing is new"
+    assert isinstance(train_now(world.settings), str), "nothing is new"
     world.pairs(10)
     again = train_now(world.settings)
-    assert again is not None
+    assert isinstance(again, Release)
     assert again.version == 3
 
 
@@ -52,7 +55,7 @@ def test_train_now_waits_for_the_run_that_a_worker_has_in_hand(
             assert worker.phase == "working"
             resume.set()
             turn_until(asked.done, worker)
-        assert asked.result() is None, "nothing was new behind the worker's run"
+        assert "no pair is new" in asked.result(), "nothing was new behind the worker's run"
     finally:
         resume.set()
         worker.close()
@@ -68,7 +71,7 @@ def test_a_run_is_interrupted_by_retrail_train_and_repeated_by_it(world: World) 
     try:
         turn_until(lambda: slow.phase == "working", slow)
         with closing(Trainer(world.settings, "now")) as now:
-            turn_until(lambda: now.finished, slow, now)
+            turn_until(lambda: now.result is not None, slow, now)
             assert slow.phase == "standing by"
     finally:
         slow.close()
@@ -78,9 +81,43 @@ def test_a_run_is_interrupted_by_retrail_train_and_repeated_by_it(world: World) 
 
 def test_train_now_without_pairs(world: World) -> None:
     world.open()
-    assert train_now(world.settings) is None
+    assert isinstance(train_now(world.settings), str)
     world.pairs(5, verdict="irrelevant")
-    assert train_now(world.settings) is None
+    assert isinstance(train_now(world.settings), str)
+    assert world.manifests() == []
+
+
+def test_what_cannot_ship_is_said_first_and_costs_no_encoding(world: World) -> None:
+    """Case M1: ten usable held-out queries where the gate wants a hundred."""
+    world.settings = world.settings.model_copy(update={"gate_min_queries": 100})
+    world.open()
+    pairs = world.pairs(20)
+    usable = sum(is_held_out(pair.query) for pair in pairs)
+    with closing(Trainer(world.settings, "worker")) as worker, capture_logs() as logged:
+        turn_until(lambda: any(entry["event"] == "no run" for entry in logged), worker)
+        turn_until(lambda: worker.phase == "watching", worker)
+    [counted] = [entry for entry in logged if entry["event"] == "held-out queries counted"]
+    assert (counted["usable"], counted["wanted"], counted["can_ship"]) == (usable, 100, False)
+    assert world.manifests() == [], "a worker waits for more queries"
+
+    encoded = metric("retrail_encoder_texts_total", kind="document")
+    release = train_now(world.settings)
+    assert isinstance(release, Release)
+    assert (release.decision, release.held_out) == ("hold", None)
+    assert f"there are {usable} usable held-out queries, and the gate needs 100" in release.reason
+    assert metric("retrail_encoder_texts_total", kind="document") == encoded
+
+
+def test_why_pairs_do_not_train_is_said_with_the_remedy(world: World) -> None:
+    """Case M2: most pairs are about documents that are not loaded."""
+    world.open()
+    pairs = world.pairs(9, positive="not loaded")
+    unknown = sum(not is_held_out(pair.query) for pair in pairs)
+    world.pairs(3, verdict="irrelevant")
+    why = train_now(world.settings)
+    assert isinstance(why, str)
+    assert why.startswith("of 12 new pairs 0 can train")
+    assert f"{unknown} are about documents that are not loaded (`retrail documents load" in why
     assert world.manifests() == []
 
 
@@ -110,6 +147,6 @@ def test_a_lease_that_is_lost_and_comes_back_at_once_ends_nothing(
 
     monkeypatch.setattr(Lease, "poll", flickering)
     release = train_now(world.settings, on_step=on_step)
-    assert release is not None
+    assert isinstance(release, Release)
     assert len(world.manifests()) == 1
     assert world.live() == release.version == 2

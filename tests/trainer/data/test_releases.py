@@ -109,3 +109,9 @@ def test_whatever_is_written_live_names_a_release_that_may_serve(
     if found.live is not None:
         decision = found.by_version[found.live.version].decision
         assert found.live.by == "operator" or decision in ("first", "ship")
+
+
+def test_a_child_is_compared_with_the_fifth_release_before_it_or_the_first() -> None:
+    chain = [ONE, *(a_release(version, version - 1, "ship") for version in range(2, 9))]
+    found = known(*chain)
+    assert [found.ancestor(parent) for parent in range(1, 9)] == [1, 1, 1, 1, 1, 2, 3, 4]

@@ -48,7 +48,7 @@ def test_a_relevant_document_below_the_cutoff_counts_for_mrr_alone() -> None:
 
     (found,) = evaluate(AXES, {"1 0": {"d19"}}, documents).values()
 
-    assert found == QueryMetrics(0.0, 0.0, 1 / 20)
+    assert found == QueryMetrics(0.0, 0.0, 1 / 20, tuple(sorted(documents)[:10]))
 
 
 def test_ranks_below_the_depth_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_differences_below_the_sixth_digit_are_ties() -> None:
 def test_documents_outside_the_pool_do_not_count_and_queries_without_any_are_left_out() -> None:
     found = evaluate(AXES, {"1 0": {"a", "gone"}, "0 1": {"gone"}, "1 1": set()}, {"a": "1 0"})
 
-    assert found == {"1 0": QueryMetrics(1.0, 1.0, 1.0)}
+    assert found == {"1 0": QueryMetrics(1.0, 1.0, 1.0, ("a",))}
 
 
 @given(

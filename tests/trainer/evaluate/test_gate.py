@@ -210,3 +210,27 @@ def test_a_regression_set_needs_no_number_of_queries_and_pends_only_what_passes_
     worse = found([0.5] * 3, [0.1] * 3)
     rejected = decide(COMPARISON, rule, regression_set=True, regression=worse, manual=True)
     assert rejected.decision == "reject"
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "decision"),
+    [
+        ([0.0] * 30, "ship", "ship"),
+        ([-0.01] * 30, "ship", "ship"),
+        ([-0.5, 0.4] * 15, "ship", "hold"),
+        ([-0.2, 0.0] * 15, "ship", "reject"),
+        ([-0.2, 0.0] * 15, "hold", "reject"),
+        ([0.2] * 30, "hold", "hold"),
+        ([0.2] * 30, "reject", "reject"),
+    ],
+)
+def test_the_table_of_the_ancestor(
+    changes: list[float], before: Decision, decision: Decision
+) -> None:
+    earlier = found([0.5] * len(changes), [0.5 + d for d in changes])
+
+    after = decide(HELD_OUT[before], Rule(0.02, 100), ancestor=(3, earlier))
+
+    assert after.decision == decision, after.reason
+    assert (after.ancestor, after.ancestor_version) == (earlier, 3)
+    assert "from release 3 it changes by" in after.reason
