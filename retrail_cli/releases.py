@@ -203,7 +203,7 @@ def train(
 ) -> None:
     """Train on the new pairs now.
 
-    Unlike `retrail worker train`, this command does not wait for enough pairs. The new model is
+    Unlike `retrail worker train`, this command does not wait for enough pairs or held-out queries. The new model is
     evaluated on held-out queries and goes live if it passes the gate. A running train worker
     continues afterwards.
 
