@@ -203,9 +203,9 @@ def train(
 ) -> None:
     """Train on the new pairs now.
 
-    Unlike `retrail worker train`, this command does not wait for enough pairs or held-out queries. The new model is
-    evaluated on held-out queries and goes live if it passes the gate. A running train worker
-    continues afterwards.
+    Unlike `retrail worker train`, this command does not wait for enough pairs or held-out queries.
+    The new model is evaluated on held-out queries and goes live if it passes the gate. A running
+    train worker continues afterwards.
 
     --run repeats an earlier run. On the machine that trained it, the model is identical, file by
     file; exit status 1: it differs. Under torchrun several processes, on one GPU each or on CPUs,

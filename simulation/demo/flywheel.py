@@ -208,9 +208,7 @@ class Flywheel:
         finally:
             one_core()
         if isinstance(release, str):
-            raise RetrailError(
-                f"This turn made no release: {release}. Use more agents (--agents)."
-            )
+            raise RetrailError(f"This turn made no release: {release}. Use more agents (--agents).")
         stage.note = f"{len(losses)} steps, gate: {release.reason}"
         return release
 
