@@ -1,7 +1,7 @@
 """What a run prints: a line for every stage and turn; on a terminal also a bar for the stage."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +10,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from simulation.demo.report import Report, Turn
 
@@ -140,38 +139,22 @@ def figures(turn: Turn) -> str:
     )
 
 
-def table(turns: list[Turn] | tuple[Turn, ...], title: str) -> Table:
-    """All turns; each figure with its change from the turn before."""
+def table(turns: Iterable[Turn], title: str) -> Table:
+    """The figures of all turns; ``kept`` marks a turn whose model did not ship."""
     shown = Table(
         title=title, title_justify="left", title_style="dim", box=SIMPLE_HEAD, pad_edge=False
     )
     for name in ("turn", "model", "pairs", "nDCG@10", "recall@10", "success", "steps"):
         shown.add_column(name, justify="right", no_wrap=True)
-    before: Turn | None = None
     for turn in turns:
-        old = before or turn
+        kept = turn.gate is not None and turn.gate.decision != "ship"
         shown.add_row(
             str(turn.turn),
-            f"v{turn.model_version}" + ("" if shipped(turn) else " kept"),
+            f"v{turn.model_version}{' kept' if kept else ''}",
             f"{turn.pairs:,}" if turn.turn else "",
-            _changed(turn.ndcg_at_10, old.ndcg_at_10, ".3f"),
-            _changed(turn.recall_at_10, old.recall_at_10, ".3f"),
-            _changed(turn.success_rate, old.success_rate, ".1%"),
-            _changed(turn.mean_steps, old.mean_steps, ".2f", more_is_better=False),
+            f"{turn.ndcg_at_10:.3f}",
+            f"{turn.recall_at_10:.3f}",
+            f"{turn.success_rate:.1%}",
+            f"{turn.mean_steps:.2f}",
         )
-        before = turn
     return shown
-
-
-def shipped(turn: Turn) -> bool:
-    """Whether the model of the turn shipped; that of turn 0 always did."""
-    return turn.gate is None or turn.gate.decision == "ship"
-
-
-def _changed(value: float, before: float, form: str, *, more_is_better: bool = True) -> Text:
-    text = Text(format(value, form))
-    change = value - before
-    if change:
-        good = (change > 0) == more_is_better
-        text.append(f" {change:+{form}}", style="green" if good else "red")
-    return text

@@ -48,15 +48,15 @@ def test_each_agent_publishes_one_trajectory_under_its_model(settings: Settings)
     todo = fleet.assignments(NEEDS, 12, seed=0, turn=1)
     progress: list[tuple[int, int]] = []
     retriever: Any = FakeRetriever(TEXTS, version=3)
-    shift = fleet.work(todo, retriever, settings, on_progress=lambda *at: progress.append(at))
+    result = fleet.work(todo, retriever, settings, on_progress=lambda *at: progress.append(at))
     assert progress[-1] == (12, 12)
-    events = published(settings, shift.events)
+    events = published(settings, result.events)
     models = {e["trajectory_id"]: e["agent"]["model"] for e in events}
     assert models == {each.mind.trajectory_id: each.mind.persona.model for each in todo}
     assert set(models.values()) <= {persona.model for persona in PERSONAS}
     ends = [e["outcome"] for e in events if e["type"] == "end"]
     assert len(ends) == 12
-    assert ends.count("correct") == shift.correct
+    assert ends.count("correct") == result.correct
     assert {e["retriever_version"] for e in events if e["type"] == "search"} == {3}
 
 

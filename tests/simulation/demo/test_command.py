@@ -1,4 +1,4 @@
-"""What a run of the demo takes of the user's settings."""
+"""Settings of the temporary installation of a run."""
 
 from pathlib import Path
 
