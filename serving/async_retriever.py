@@ -157,7 +157,7 @@ class Batcher(Generic[Q, A]):
         answer: returns the answers of a batch, in its order.
         largest: maximum number of questions in a batch.
         common: exceptions that concern a batch as a whole. After any other one its questions are
-            asked one by one, so that only the bad one fails.
+            answered one by one, so that only the bad one fails.
 
     Example::
 

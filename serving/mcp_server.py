@@ -69,8 +69,7 @@ LONGEST_NAME = 128
 _Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=tools.TRAJECTORY)]
 
 STDIO_STOP_SECONDS = 1.5
-"""How long events may take to be delivered once the client asked the process to stop; the SDK's
-client kills it after two."""
+"""Seconds to deliver events after a stop signal; the SDK's client kills the server after two."""
 
 Running = Callable[[], AbstractAsyncContextManager[SearchService]]
 """The service; entered when the server starts, left when it stops."""

@@ -289,14 +289,11 @@ class Retriever:
         loading = self._loading
         if loading is None or loading.build.build_id != build.build_id or loading.has_failed():
             loading = self._loading = _Loading(build)
-            load = threading.Thread(
-                target=loading.run,
-                args=(lambda: self._load(self._settings, build), self._loaded),
-                name="load-model",
-                # A model that is being loaded must not hold up the end of the process.
-                daemon=True,
-            )
-            load.start()
+            arguments = (lambda: self._load(self._settings, build), self._loaded)
+            # A daemon: a model that is being loaded must not delay the end of the process.
+            threading.Thread(
+                target=loading.run, args=arguments, name="load-model", daemon=True
+            ).start()
         return found or loading
 
     def _loaded(self, loading: "_Loading", found: Target) -> None:
@@ -329,12 +326,8 @@ class _Loading:
         try:
             found = Target(self.build, load())
         except Exception as error:
-            log.error(
-                "cannot load the model of the index",
-                collection=self.build.collection,
-                version=self.build.version,
-                error=str(error),
-            )
+            where = {"collection": self.build.collection, "version": self.build.version}
+            log.error("cannot load the model of the index", error=str(error), **where)
             self._retry_at = time.monotonic() + RELOAD_SECONDS
             self.give_up(error)
             return

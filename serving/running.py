@@ -71,7 +71,7 @@ def listen(
     """A socket to listen on, opened before anything slow starts; port 0: any free one.
 
     Raises:
-        ConfigurationError: the address is taken, or others could reach it without a token.
+        ConfigurationError: the address is taken, or it is not the loopback and there is no token.
     """
     if settings.serve_token is None and host not in LOOPBACK and not without_token:
         raise ConfigurationError(

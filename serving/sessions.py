@@ -1,10 +1,9 @@
-"""The trajectories that requests go on with: which one, and when it ends.
+"""Open trajectories: to which one a request belongs, and when it ends.
 
-A request names its trajectory by a *handle*: a name that the client made up
-(``task-17``), or the trajectory id that an earlier answer gave. The number of the next event is
-known in memory only, so no id is ever used twice: every trajectory gets a random part, also one
-with a name. A server that was restarted does not know the handles of before; it opens new
-trajectories for them, and the old ones are closed by the miner when they have been silent.
+A request names its trajectory by a *handle*: a name that the client chose (``task-17``), or the
+trajectory id of an earlier answer. The number of the next event is kept in memory only, so no id is
+used twice: every trajectory id has a random part. A restarted server opens new trajectories for the
+handles of earlier ones, which the miner closes when they have been idle.
 """
 
 import re
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from serving.retriever import SearchResult
 
 TRAJECTORY_HEADER = "Retrail-Trajectory"
-"""Names the trajectory of a request, and of its answer."""
+"""Header of requests and answers that names the trajectory."""
 HANDLE = r"^[A-Za-z0-9._:~-]{1,160}$"
-"""What a client may send; every trajectory id that an answer gives is one, too."""
+"""Pattern of what a client may send; trajectory ids in answers match it."""
 
 DEFAULT_AGENT = "agent"
-"""Of callers that name none."""
+"""Name of agents that give none."""
 
 Outcome = Literal["correct", "incorrect", "unknown"]
 EndedBy = Literal["end", "idle", "full", "shutdown"]
@@ -42,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 def new_trajectory_id(handle: str | None, random: str) -> str:
-    """An id for a handle that is not known; ``random`` is 32 hexadecimal digits.
+    """An id for a handle without an open trajectory; ``random`` is 32 hexadecimal digits.
 
     >>> new_trajectory_id("task-17", 8 * "0123")
     'task-17.01230123012301230123012301230123'
@@ -69,7 +68,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and which trajectory it goes on with (no handle: a new one).
+    """The agent of a request, and the trajectory that it continues (no handle: a new one).
 
     A name means the same trajectory only to the same agent, model and tenant; a trajectory id and
     the handle of a transport's own ``session`` mean it to every caller that has them.
@@ -87,17 +86,17 @@ class Caller:
 
     @property
     def key(self) -> tuple[Agent | None, str] | None:
-        """What the trajectory is found by, unless by its id."""
+        """Key under which the trajectory is found; its id finds it too."""
         return None if self.handle is None else (None if self.session else self.agent, self.handle)
 
     @property
     def name(self) -> str | None:
-        """What the id of the trajectory may show; a transport's session is a secret."""
+        """The part of the handle that the id may show; a transport's session is a secret."""
         return None if self.session else self.handle
 
 
 class TrajectoryPublisher(Protocol):
-    """What is needed of :class:`retrail.Publisher`."""
+    """The part of :class:`retrail.Publisher` that sessions need."""
 
     def trajectory(self, trajectory_id: str, *, agent: str, model: str, tenant: str) -> Trajectory:
         """Open a trajectory."""
@@ -114,23 +113,23 @@ class Session:
     events: int = field(default=0)
 
     def reasoned(self, reasoning: str | None) -> None:
-        """The agent's reasoning since its last call; about the document opened right before."""
+        """Publish the reasoning since the last call, about the document opened before it."""
         if reasoning:
             self.trajectory.reason(reasoning)
             self.events += 1
 
     def searched(self, query: str, result: "SearchResult") -> None:
-        """A query was answered."""
+        """Publish a search."""
         self.trajectory.search(query, result.hits, retriever_version=result.retriever_version)
         self.events += 1
 
     def opened(self, doc_id: str) -> None:
-        """A document was handed out."""
+        """Publish the opening of a document."""
         self.trajectory.browse(doc_id)
         self.events += 1
 
     def end(self, outcome: Outcome, answer: str | None) -> None:
-        """Nothing follows."""
+        """Publish the end."""
         if answer is not None:
             self.trajectory.answer(answer)
             self.events += 1
@@ -143,9 +142,9 @@ class Sessions:
     """Open trajectories by handle; for one thread (an event loop's).
 
     Args:
-        idle_seconds: silence after which :meth:`end_idle` ends one.
-        most: open at once; one more ends the one that was silent longest.
-        now: seconds of a clock that does not jump.
+        idle_seconds: time without a call after which :meth:`end_idle` ends a trajectory.
+        most: maximum open trajectories; one more ends the least recently used one.
+        now: seconds of a monotonic clock.
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class Sessions:
         return len(self._open)
 
     def of(self, caller: Caller) -> Session:
-        """The trajectory that a caller goes on with: the open one of its handle, or a new one."""
+        """The open trajectory of a caller's handle, or a new one."""
         session = self._find(caller) or self._begin(caller)
         session.used_at = self._now()
         self._open.move_to_end(session.trajectory_id)
@@ -186,7 +185,7 @@ class Sessions:
         return session
 
     def end_idle(self) -> int:
-        """End what has been silent for too long; returns how many."""
+        """End idle trajectories; returns how many."""
         count, limit = 0, self._now() - self._idle_seconds
         while self._open and (oldest := next(iter(self._open.values()))).used_at <= limit:
             self._end(oldest, "idle")
@@ -194,7 +193,7 @@ class Sessions:
         return count
 
     def end_all(self) -> None:
-        """The server stops."""
+        """End all trajectories, because the server stops."""
         while self._open:
             self._end(next(iter(self._open.values())), "shutdown")
 

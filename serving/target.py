@@ -1,4 +1,4 @@
-"""What is searched: a collection together with the model that built it, and one call to Milvus."""
+"""The search target: a collection with the model that built it, and one call to Milvus."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
-"""What agents can do, search and open a document: parameters, answers, and how models read of them.
+"""The two tools of agents, search and open: parameters, answers, and descriptions for models.
 
-HTTP API and MCP server share it; ``retrail.adapters.openai`` describes the same tools.
+The HTTP API and the MCP server share them; ``retrail.adapters.openai`` describes the same tools.
 """
 
 from typing import TYPE_CHECKING, Annotated, Self
@@ -62,7 +62,7 @@ Reasoning = Annotated[
 
 
 class Request(BaseModel):
-    """What an agent sends; an unknown field is an error."""
+    """A request body; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,7 +76,7 @@ class SearchRequest(Request):
 
 
 class OpenRequest(Request):
-    """A document to open, and why."""
+    """A document to open, and the reasoning before it."""
 
     doc_id: HitId
     reasoning: Reasoning = None
@@ -103,7 +103,7 @@ class ShownHit(BaseModel):
 
     @classmethod
     def of(cls, hit: "Hit", *, whole: bool = False) -> Self:
-        """What of a retriever's hit is shown; ``whole``: its text, too."""
+        """A retriever's hit as agents see it; ``whole``: with its text."""
         return cls(
             doc_id=hit.doc_id,
             rank=hit.rank,
@@ -115,7 +115,7 @@ class ShownHit(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Hits by rank, the release that found them, and the trajectory that the search is part of."""
+    """Hits by rank, the version that found them, and the search's trajectory."""
 
     hits: list[ShownHit]
     retriever_version: Version
@@ -132,7 +132,7 @@ class SearchAnswer(BaseModel):
 
 
 class OpenedDocument(BaseModel):
-    """A document, and the trajectory that its opening is part of."""
+    """A document, and the trajectory of its opening."""
 
     doc_id: DocId
     title: str
@@ -151,7 +151,7 @@ class OpenedDocument(BaseModel):
 
 
 def snippet(text: str, longest: int = SNIPPET_CHARS) -> str:
-    """The beginning of a text, in one line; an ellipsis shows that there is more.
+    """The beginning of a text in one line, with an ellipsis if there is more.
 
     >>> snippet("A house\\non a hill", 10)
     'A house o…'
