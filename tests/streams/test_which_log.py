@@ -1,9 +1,9 @@
-"""The source topic is deleted and created again, and somebody forges a judged event."""
+"""The source topic is deleted and created again, or enlarged; somebody forges a judged event."""
 
 import json
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from deploy import topics as topics_module
 from schemas.topics import Topics
@@ -119,3 +119,40 @@ def test_a_forged_judged_event_does_not_silence_its_partition(settings, fleet):
         assert [worker.stop() for worker in workers] == [0, 0]
         workers = [fleet.start("judge"), fleet.start("mine")]
     assert_same_pairs(settings, expected)
+
+
+def add_a_partition(settings, *topics):
+    """One more than the installation has."""
+    admin = AdminClient(settings.kafka())
+    wanted = [NewPartitions(topic, settings.partitions + 1) for topic in topics]
+    for done in admin.create_partitions(wanted).values():
+        done.result(30)
+
+
+def test_a_partition_that_is_added_is_refused_and_none_of_its_records_is_lost(settings, fleet):
+    """Partition counts are never changed in place. Case: new partitions of trajectory-events."""
+    topics = Topics.of(settings)
+    judge, miner = fleet.start("judge"), fleet.start("mine")
+    published = some_events(10, "before")
+    publish(settings, published)
+    expected = mined_offline(published, settings)
+    fleet.until_pairs(expected)
+    add_a_partition(settings, topics.trajectory_events)
+    assert judge.wait(60) == 1
+    assert "ended: " in judge.log
+    assert "had 2 partitions when this worker started" in judge.log
+    again = fleet.start("judge")
+    assert again.wait(30) == 1
+    assert "need the same number of partitions" in again.log
+    more = some_events(40, "after")
+    publish(settings, more)
+    assert {one.partition() for one in read(settings, topics.trajectory_events)} == {0, 1, 2}
+    # An operator who changes all topics alike, and loses only what was open meanwhile.
+    others = (topics.judged_events, topics.trajectory_events_dlq, topics.labelled_pairs)
+    add_a_partition(settings, *others)
+    assert miner.wait(60) == 1
+    workers = [fleet.start("judge"), fleet.start("mine")]
+    expected |= mined_offline(more, settings)
+    fleet.until_pairs(expected)
+    assert_same_pairs(settings, expected)
+    assert [worker.stop() for worker in workers] == [0, 0]
