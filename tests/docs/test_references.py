@@ -102,6 +102,30 @@ def test_settings_exist(page: Path) -> None:
         assert any(name.endswith(end) for name in SETTINGS), end
 
 
+def defaults_in(page: Path) -> list[tuple[str, str]]:
+    """Settings and their defaults in the tables of a page that have a column for them."""
+    found, column = list[tuple[str, str]](), None
+    for line in text_of(page).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not line.startswith("|"):
+            column = None
+        elif "default" in cells:
+            column = cells.index("default")
+        elif column is not None and len(cells) > column:
+            names = re.findall(r"`(RETRAIL_[A-Z_]+)`", cells[0])
+            values = re.findall(r"`([^`]+)`|(?:^| )([\d.]+)\b", cells[column])
+            found += zip(names, (quoted or number for quoted, number in values), strict=False)
+    return found
+
+
+@each_page
+def test_defaults_are_those_of_the_settings(page: Path) -> None:
+    for name, written in defaults_in(page):
+        default = Settings.model_fields[name.removeprefix("RETRAIL_").lower()].default
+        same = str(default) == written
+        assert same or float(default) == float(written), f"{name}: {default}, not {written}"
+
+
 @each_page
 def test_metrics_exist(page: Path) -> None:
     for name in re.findall(r"(?<![\w-])retrail_[a-z0-9_]*[a-z0-9](?![\w-]|_?<)", text_of(page)):
@@ -162,6 +186,7 @@ def test_words_are_those_of_the_field(page: Path) -> None:
 def test_the_checks_find_what_they_look_for() -> None:
     code = [line for page in PAGES for line in code_of(page)]
     assert len(commands_in(code)) > 60
+    assert len([found for page in PAGES for found in defaults_in(page)]) > 10
     with pytest.raises(AssertionError):
         check(["worker", "judge|nobody"])
     with pytest.raises(AssertionError):
