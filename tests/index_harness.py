@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,6 +103,13 @@ def release(settings: Settings, version: int, seed: int, folder: Path) -> Releas
     )
     releases.write_release(kafka.producer(settings), settings, made)
     return made
+
+
+def models(settings: Settings, versions: Iterable[int], folder: Path) -> dict[int, Model]:
+    """Models of the first release, which serves, and of further ones, which this makes."""
+    build = Milvus(settings).builds()[0]
+    first = Model(location=build.location, digest=build.digest)
+    return {1: first} | {v: release(settings, v, v, folder).model for v in versions}
 
 
 def make_live(settings: Settings, version: int) -> None:

@@ -11,7 +11,6 @@ from consumers.indexing.milvus import Milvus
 from deploy.errors import MissingToolError
 from deploy.milvus import MilvusLite
 from retrail_runtime.milvus import Build
-from schemas.releases import Model
 from schemas.settings import Settings
 from serving.retriever import Retriever
 from tests import index_harness as harness
@@ -68,10 +67,7 @@ def test_a_kill_during_builds_and_swaps_loses_and_mixes_nothing(
     reference = harness.Reference(small, texts)
     with harness.working(small), Retriever(small) as retriever:
         harness.serves(small, 1)
-        build = Milvus(small).builds()[0]
-        models = {1: Model(location=build.location, digest=build.digest)}
-        for version in MOMENTS:
-            models[version] = harness.release(small, version, version, tmp_path).model
+        models = harness.models(small, MOMENTS, tmp_path)
         expected = {v: reference.scores(model, queries) for v, model in models.items()}
         with harness.searching(retriever, queries, expected) as searches:
             for version, moment in MOMENTS.items():

@@ -16,7 +16,6 @@ from consumers.indexing.milvus import Milvus
 from consumers.indexing.releases import request_rebuild
 from retrail_runtime.milvus import Build
 from schemas.errors import InputError
-from schemas.releases import Model
 from schemas.settings import Settings
 from serving.retriever import Retriever
 from tests import index_harness as harness
@@ -43,10 +42,7 @@ def test_searches_across_swaps_never_fail_nor_mix_models(small: Settings, tmp_pa
     reference = harness.Reference(small, texts)
     with harness.working(small), Retriever(small) as retriever:
         harness.serves(small, 1)
-        build = Milvus(small).builds()[0]
-        models = {1: Model(location=build.location, digest=build.digest)}
-        for version in (2, 3):
-            models[version] = harness.release(small, version, version, tmp_path).model
+        models = harness.models(small, (2, 3), tmp_path)
         expected = {v: reference.scores(model, queries) for v, model in models.items()}
         assert not harness.is_exact(retriever.search(queries[0]).hits, expected[2][0])
         with harness.searching(retriever, queries, expected) as searches:

@@ -86,6 +86,12 @@ def test_paths_exist(page: Path) -> None:
             assert re.search(rf"^({target}|.*\b{target}\b.*):", _makefile(), re.M), target
 
 
+def test_paths_in_the_notice_exist() -> None:
+    paths = re.findall(r"\b\w+/[\w./]+\.txt\b", (ROOT / "NOTICE").read_text(encoding="utf-8"))
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 @functools.cache
 def _makefile() -> str:
     return (ROOT / "Makefile").read_text(encoding="utf-8")

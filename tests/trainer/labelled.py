@@ -1,10 +1,12 @@
 """Labelled pairs and examples for tests."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from schemas.events import Agent
 from schemas.pairs import LabelledPair
+from schemas.runs import TrainingConfig
 from trainer.data.examples import TrainingExample
 
 
@@ -44,3 +46,34 @@ def example(number: int = 0, **changes: Any) -> TrainingExample:
         "weight": 1.0,
     }
     return TrainingExample(**(fields | changes))
+
+
+NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
+
+
+def misleading_examples(weight: Callable[[int], float] = lambda _: 1.0) -> list[TrainingExample]:
+    """Eight examples whose positive shares no word with the query: an untrained encoder fails."""
+    return [
+        example(
+            i,
+            query=f"{name} {i}",
+            positive_text=f"on the {NAMES[i - 3]}s of port {9 - i}",
+            negatives=((f"n{i}", f"no {NAMES[i - 1]} at all, {'really ' * i}"),),
+            weight=weight(i),
+        )
+        for i, name in enumerate(NAMES)
+    ]
+
+
+def training_config(**changes: Any) -> TrainingConfig:
+    """A configuration for a tiny model; ``changes`` overrule its fields."""
+    fields: dict[str, Any] = {
+        "epochs": 5,
+        "batch": 4,
+        "negatives": 1,
+        "learning_rate": 5e-3,
+        "temperature": 0.05,
+        "max_tokens": 32,
+        "seed": 1,
+    }
+    return TrainingConfig(**(fields | changes))

@@ -1,15 +1,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from schemas.runs import TrainingConfig
 from schemas.settings import Settings
-from tests.trainer.labelled import example
+from tests.trainer.labelled import example, misleading_examples, training_config
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation
 from trainer.fit import finetune, gradients
@@ -18,31 +16,7 @@ from trainer.fit.loss import weighted_info_nce
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
-NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
-EXAMPLES = [
-    example(
-        i,
-        query=f"{name} {i}",
-        # Of another name, so that an untrained encoder is misled.
-        positive_text=f"on the {NAMES[i - 3]}s of port {9 - i}",
-        negatives=((f"n{i}", f"no {NAMES[i - 1]} at all, {'really ' * i}"),),
-        weight=0.5 + i / 8,
-    )
-    for i, name in enumerate(NAMES)
-]
-
-
-def config(**changes: Any) -> TrainingConfig:
-    fields: dict[str, Any] = {
-        "epochs": 5,
-        "batch": 4,
-        "negatives": 1,
-        "learning_rate": 5e-3,
-        "temperature": 0.05,
-        "max_tokens": 32,
-        "seed": 1,
-    }
-    return TrainingConfig(**(fields | changes))
+EXAMPLES = misleading_examples(lambda i: 0.5 + i / 8)
 
 
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -62,7 +36,7 @@ def test_the_child_finds_what_it_was_trained_on_and_the_parent_stays(encoder: En
     documents = {e.positive_id: e.positive_text for e in EXAMPLES}
     documents |= {doc_id: text for e in EXAMPLES for doc_id, text in e.negatives}
 
-    report = finetune.finetune(encoder, EXAMPLES, config(epochs=20))
+    report = finetune.finetune(encoder, EXAMPLES, training_config(epochs=20))
 
     assert same(weights(encoder), before)
     parent, child = (
@@ -75,23 +49,23 @@ def test_the_child_finds_what_it_was_trained_on_and_the_parent_stays(encoder: En
 
 
 def test_two_runs_give_identical_weights(tiny: Path) -> None:
-    first = finetune.finetune(Encoder.load(tiny), EXAMPLES, config())
-    second = finetune.finetune(Encoder.load(tiny), list(reversed(EXAMPLES)), config())
+    first = finetune.finetune(Encoder.load(tiny), EXAMPLES, training_config())
+    second = finetune.finetune(Encoder.load(tiny), list(reversed(EXAMPLES)), training_config())
 
     assert same(weights(first.encoder), weights(second.encoder))
     assert [step.loss for step in first.steps] == [step.loss for step in second.steps]
 
 
 def test_another_seed_gives_another_child(encoder: Encoder) -> None:
-    first = finetune.finetune(encoder, EXAMPLES, config(seed=1))
-    second = finetune.finetune(encoder, EXAMPLES, config(seed=2))
+    first = finetune.finetune(encoder, EXAMPLES, training_config(seed=1))
+    second = finetune.finetune(encoder, EXAMPLES, training_config(seed=2))
 
     assert not same(weights(first.encoder), weights(second.encoder))
 
 
 def test_minilm_gives_the_same_child_twice_in_bfloat16() -> None:
     minilm = Encoder.load("minilm", precision="bfloat16", device="cpu")
-    short = config(epochs=2, learning_rate=5e-5, max_tokens=16)
+    short = training_config(epochs=2, learning_rate=5e-5, max_tokens=16)
 
     first = finetune.finetune(minilm, EXAMPLES[:4], short)
     second = finetune.finetune(minilm, EXAMPLES[:4], short)
@@ -103,7 +77,7 @@ def test_minilm_gives_the_same_child_twice_in_bfloat16() -> None:
 def test_progress_reports_steps_loss_speed_and_time_left(encoder: Encoder) -> None:
     seen: list[Step] = []
 
-    report = finetune.finetune(encoder, EXAMPLES, config(epochs=3), on_step=seen.append)
+    report = finetune.finetune(encoder, EXAMPLES, training_config(epochs=3), on_step=seen.append)
 
     assert tuple(seen) == report.steps
     assert [step.step for step in seen] == [1, 2, 3, 4, 5, 6]
@@ -117,7 +91,7 @@ def test_a_callback_can_stop_training(encoder: Encoder) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune.finetune(encoder, EXAMPLES, config(), on_step=stop)
+        finetune.finetune(encoder, EXAMPLES, training_config(), on_step=stop)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 100])
@@ -136,19 +110,19 @@ def test_a_loss_that_is_no_number_ends_training(encoder: Encoder, weight: float)
     broken = [example(0, weight=weight), example(1)]
 
     with pytest.raises(TrainingError, match=r"step 1 of 5 .*TRAIN_LEARNING_RATE"):
-        finetune.finetune(encoder, broken, config())
+        finetune.finetune(encoder, broken, training_config())
 
 
 def test_nothing_to_learn(encoder: Encoder) -> None:
     with pytest.raises(TrainingError, match="The 1 pairs of this run"):
-        finetune.finetune(encoder, [example(0)], config())
+        finetune.finetune(encoder, [example(0)], training_config())
 
 
 def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> None:
     encoder = Encoder.load(
         tiny, query_prefix="ask ", document_prefix="read ", precision="float32", device="cpu"
     )
-    (batch,) = finetune.plan(EXAMPLES, config(epochs=1, batch=8))
+    (batch,) = finetune.plan(EXAMPLES, training_config(epochs=1, batch=8))
     masked = torch.zeros(8, len(batch.documents), dtype=torch.bool)
     expected = weighted_info_nce(
         torch.from_numpy(encoder.encode_queries(batch.queries)),
@@ -159,7 +133,7 @@ def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> N
         0.05,
     )
 
-    report = finetune.finetune(encoder, EXAMPLES, config(epochs=1, batch=8, max_tokens=64))
+    report = finetune.finetune(encoder, EXAMPLES, training_config(epochs=1, batch=8, max_tokens=64))
 
     assert report.steps[0].loss == pytest.approx(expected.item(), rel=0.02)
 
@@ -167,7 +141,7 @@ def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> N
 def test_a_light_pair_pulls_less_than_a_heavy_one(encoder: Encoder) -> None:
     def moved(weight: float) -> float:
         one = [example(0, weight=weight, negatives=(("n", "some other text"),)), example(1)]
-        child = finetune.finetune(encoder, one, config(epochs=1, batch=2)).encoder
+        child = finetune.finetune(encoder, one, training_config(epochs=1, batch=2)).encoder
         text = [one[0].query, one[0].positive_text]
         query, positive = child.encode_queries(text)
         return float(np.dot(query, positive))
@@ -188,8 +162,8 @@ def test_a_batch_whose_texts_are_encoded_twice_gives_the_same_child(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
-    one = finetune.finetune(encoder, EXAMPLES, config(epochs=2)).encoder
-    other = finetune.finetune(encoder, EXAMPLES, config(epochs=2, tokens_kept=0)).encoder
+    one = finetune.finetune(encoder, EXAMPLES, training_config(epochs=2)).encoder
+    other = finetune.finetune(encoder, EXAMPLES, training_config(epochs=2, tokens_kept=0)).encoder
 
     texts = [example.query for example in EXAMPLES]
     np.testing.assert_allclose(other.encode_queries(texts), one.encode_queries(texts), atol=1e-3)

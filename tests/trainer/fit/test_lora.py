@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from schemas.errors import ConfigurationError
 from schemas.runs import TrainingConfig
 from tests.tiny_model import write_tiny_qwen3
-from tests.trainer.labelled import example
+from tests.trainer.labelled import example, training_config
 from trainer.fit import finetune
 from trainer.model import presets
 from trainer.model.encoder import Encoder
@@ -36,14 +36,11 @@ def config(**changes: Any) -> TrainingConfig:
     fields: dict[str, Any] = {
         "epochs": 3,
         "batch": 6,
-        "negatives": 1,
         "learning_rate": 1e-2,
-        "temperature": 0.05,
         "max_tokens": 128,
-        "seed": 1,
         "lora_rank": 2,
     }
-    return TrainingConfig(**(fields | changes))
+    return training_config(**(fields | changes))
 
 
 def test_the_child_is_a_plain_model_whose_matrices_learned(qwen3: Encoder, tmp_path: Path) -> None:

@@ -15,31 +15,18 @@ from sentence_transformers.base.modules import Dense, Normalize, Router, Transfo
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from schemas.runs import TrainingConfig
 from tests.tiny_model import write_tiny_model
-from tests.trainer.labelled import example
+from tests.trainer.labelled import misleading_examples, training_config
 from trainer.evaluate import evaluation, gate
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
 from trainer.registry.manifest import digest_of
 
-NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]
-EXAMPLES = [
-    example(
-        i,
-        query=f"{name} {i}",
-        # Of another name, so that an untrained encoder is misled.
-        positive_text=f"on the {NAMES[i - 3]}s of port {9 - i}",
-        negatives=((f"n{i}", f"no {NAMES[i - 1]} at all, {'really ' * i}"),),
-    )
-    for i, name in enumerate(NAMES)
-]
+EXAMPLES = misleading_examples()
 QUERIES = [example.query for example in EXAMPLES]
 DOCUMENTS = {e.positive_id: e.positive_text for e in EXAMPLES}
 DOCUMENTS |= {doc_id: text for e in EXAMPLES for doc_id, text in e.negatives}
-CONFIG = TrainingConfig(
-    epochs=12, batch=4, negatives=1, learning_rate=5e-3, temperature=0.05, max_tokens=48, seed=1
-)
+CONFIG = training_config(epochs=12, max_tokens=48)
 
 
 class Kind:
