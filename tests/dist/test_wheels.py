@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def run(python: Path, code: str, folder: Path, *arguments: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [python, "-c", code, *arguments]
     subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+@pytest.mark.smoke
+def test_source_distributions_contain_named_files_only(wheels: dict[str, Path]) -> None:
+    packed = wheels["retrail_server"].parent.glob("retrail_server-*.tar.gz")
+    with tarfile.open(next(packed)) as archive:
+        found = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    others = {"retrail", "docs", "examples", "constraints.txt", "pyproject.toml", "PKG-INFO"}
+    assert SERVER_PACKAGES | {"README.md", "LICENSE", "NOTICE"} <= found
+    pages = {name for name in found if name.endswith(".md")}
+    assert found - pages - SERVER_PACKAGES - others <= {"LICENSE", "NOTICE", ".gitignore"}
 
 
 @pytest.mark.smoke
