@@ -2,18 +2,16 @@
 
 import secrets
 from contextlib import closing
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from consumers import releases
 from consumers.indexing.milvus import Milvus
-from retrail_runtime import kafka
 from retrail_runtime.milvus import Build, collection_name
-from schemas.releases import Live
 from schemas.settings import Settings
 from schemas.topics import Topics
+from tests import index_harness as harness
 
 
 @pytest.fixture
@@ -24,11 +22,12 @@ def installation(settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyP
     return settings
 
 
-def test_a_rebuild_is_asked_for_in_the_collection_of_the_live_release(
-    retrail: Any, installation: Settings
+def test_a_rebuild_is_requested_in_the_collection_of_the_live_release(
+    retrail: Any, installation: Settings, tmp_path: Path
 ) -> None:
-    live = Live(version=2, why="a test", changed_at=datetime.now(UTC))
-    releases.write_live(kafka.producer(installation), installation, live)
+    for version in (1, 2):
+        harness.release(installation, version, version, tmp_path)
+    harness.make_live(installation, 2)
     retriever = installation.retriever
     builds = [
         Build(collection_name(retriever, version), version, secrets.token_hex(4), "folder", "d")
