@@ -77,7 +77,7 @@ def test_worker_finds_our_packages_whatever_the_folder_holds(tmp_path: Path) -> 
         text=True,
     )
     assert shown.returncode == 0, shown.stderr
-    assert "judged-events" in shown.stdout
+    assert "retrail worker judge" in shown.stdout
 
 
 def test_worker_keeps_docstrings() -> None:
