@@ -7,6 +7,7 @@ transformers gets Pooling and Normalize. Everything else is refused by its name.
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 import torch
+from safetensors import SafetensorError
 
 from schemas.errors import ModelError
 
@@ -113,15 +115,28 @@ def load(folder: Path, *, pooling: PoolingMode = "mean", device: str) -> "Senten
 
 
 def save(model: "SentenceTransformer", path: Path) -> None:
-    """Write ``model`` into the folder ``path``; equal models give equal files."""
+    """Write ``model`` into the folder ``path``; equal models give equal files.
+
+    Raises:
+        ModelError: the disk is full, or the folder cannot be written.
+    """
     for module in transformers_of(model):
         backend = getattr(module.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             # What it encoded last would be written as well.
             backend.no_truncation()
             backend.no_padding()
-    with quiet():
-        model.save_pretrained(str(path), create_model_card=False, safe_serialization=True)
+    try:
+        with quiet():
+            model.save_pretrained(str(path), create_model_card=False, safe_serialization=True)
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(path).free / 1e6
+        raise ModelError(
+            f"Cannot write the model into {path} ({free:,.0f} MB free there): {error}. "
+            "Free space, raise the limit on file sizes (ulimit -f), or set RETRAIL_DATA_DIR to "
+            "another disk.",
+            path=path,
+        ) from error
 
 
 def transformers_of(model: Any) -> "list[Transformer]":

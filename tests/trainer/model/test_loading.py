@@ -1,6 +1,7 @@
 """What a model may be, what a folder must hold, and what of it is never run."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 
 from schemas.errors import ModelError
+from tests.tiny_model import write_tiny_model
 from trainer.model.encoder import Encoder
 from trainer.model.loading import locate
 
@@ -206,3 +208,18 @@ def test_a_broken_file_is_named(plain: Path) -> None:
 
     with pytest.raises(ModelError, match=r"modules\.json is not JSON"):
         Encoder.load(plain)
+
+
+def test_a_full_disk_is_named_with_the_folder_and_the_free_space(tmp_path: Path) -> None:
+    """Case: ``ulimit -f``, or a full disk, while a model is written."""
+    encoder = Encoder.load(write_tiny_model(tmp_path / "model"), max_tokens=32)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ModelError, match=r"into .* \([\d,]+ MB free there\)") as found:
+            encoder.save(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.value.path == folder
