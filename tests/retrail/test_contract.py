@@ -92,6 +92,7 @@ def expected(name: str, given: dict[str, Any], browsed: str | None) -> dict[str,
                 "tokens": given.get("tokens"),
                 "verdict": given.get("verdict"),
                 "about": browsed,
+                "about_previous": None,
             }
         case "answer":
             text = given.get("text")
