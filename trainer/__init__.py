@@ -1,4 +1,4 @@
 """Training: encoder, weighted loss, fine-tuning, evaluation, gate, registry.
 
-Functions of plain values: nothing here knows Kafka or Milvus.
+Functions of plain values, without Kafka or Milvus.
 """

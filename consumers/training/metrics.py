@@ -1,4 +1,4 @@
-"""Metrics of the trainer (steps, loss and gate: ``trainer.metrics``), and a run's progress."""
+"""Metrics and progress of training runs (steps, loss and gate: ``trainer.metrics``)."""
 
 import time
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from trainer.fit.finetune import Step
 
 PAIRS_READ = Counter(
     "retrail_train_pairs_read_total",
-    "Labelled pairs read by the trainer, the first of each pair_id, by verdict.",
+    "Labelled pairs read by the trainer, without repeated pair_ids, by verdict.",
     ["verdict"],
 )
 PAIRS_REPEATED = Counter(
-    "retrail_train_pairs_repeated_total", "Labelled pairs whose pair_id had been read before."
+    "retrail_train_pairs_repeated_total", "Labelled pairs with a pair_id that was read before."
 )
 PAIRS_PENDING = Gauge(
     "retrail_train_pairs_pending",
-    "Relevant pairs for training since the last run; RETRAIL_TRAIN_MIN_PAIRS of them start one.",
+    "Trainable pairs since the last run; RETRAIL_TRAIN_MIN_PAIRS of them start the next.",
 )
 PENDING_AGE = Gauge("retrail_train_pairs_pending_age_seconds", "Age of the oldest pending pair.")
-ACTIVE = Gauge("retrail_train_active", "1 on the trainer that trains, 0 on a stand-by.")
+ACTIVE = Gauge("retrail_train_active", "1 on the active trainer, 0 on a stand-by.")
 RUNS = Counter(
     "retrail_train_runs_total",
     "Training runs by result: ship, hold, reject, pending, postponed (the child could not ship), "
@@ -31,7 +31,7 @@ RUNS = Counter(
 )
 RUN_SECONDS = Histogram(
     "retrail_train_run_duration_seconds",
-    "Wall time of a run from its manifest to its release.",
+    "Duration of a run from manifest to release, in seconds.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
 )
 PAIRS_EXCLUDED = Counter(
@@ -39,25 +39,24 @@ PAIRS_EXCLUDED = Counter(
     "Pairs in a run's ranges that did not train, by reason.",
     ["reason"],
 )
-LIVE_VERSION = Gauge("retrail_live_version", "Version of the retriever that should serve.")
-
+LIVE_VERSION = Gauge("retrail_live_version", "Version of the live release.")
 
 log = structlog.get_logger(__name__)
 
 OnStep = Callable[[Step], None]
 
 StageProgress = Callable[[str, int, int], None]
-"""Called with the stage, and how many documents of how many are done."""
+"""Called with the stage, the number of encoded documents, and the number of all documents."""
 
 PROGRESS_SECONDS = 5.0
-"""Between two lines about the progress of a run in the log."""
+"""Between two log lines about a run's progress."""
 
 
 def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
     """A callback for every optimiser step.
 
     Args:
-        check: called first; what it raises ends the training.
+        check: called first; its exceptions end the training.
         on_step: called with every step.
     """
     logged_at = time.monotonic()
@@ -83,10 +82,10 @@ def reporting(check: Callable[[], None], on_step: OnStep | None) -> OnStep:
 
 
 def comparing(check: Callable[[], None]) -> StageProgress:
-    """A callback for the encoding of the gate's documents: minutes, on a large corpus.
+    """A callback for the gate's encoding of documents, which takes minutes on a large corpus.
 
     Args:
-        check: called first; what it raises ends the comparison.
+        check: called first; its exceptions end the comparison.
     """
     logged_at = began = time.monotonic()
     stage = ""

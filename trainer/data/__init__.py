@@ -1,4 +1,4 @@
-"""What a run learns from: selection, caps, weights, held-out queries, the training file.
+"""Training data of a run: selection, caps, weights, held-out queries, the training file.
 
 May import ``schemas`` and ``retrail_runtime``.
 """

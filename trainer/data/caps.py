@@ -1,19 +1,19 @@
-"""Caps against poisoning: how much of a run one agent, tenant, trajectory, query or document gets.
+"""Caps against poisoning: limits on the share of one agent, tenant, trajectory, query or document.
 
-Whoever can publish trajectories can publish many. Up to its cap a group trains like all others;
-pairs beyond it are left out, drawn by the seed, and counted.
+Anyone who can publish a trajectory can publish thousands. Pairs of a group up to its cap train as
+usual; excess pairs are dropped at random (seeded) and counted.
 
-- A share is one of the pairs that are left, not of those that came. So a flood does not raise its
-  own limit: ten thousand pairs of one agent beside a thousand of others are cut to a thousand
-  under a cap of one half.
-- A share is taken of :data:`ORDINARY_RUN` pairs at least. So a small run, of a small corpus or
-  started by a person or by the age of its pairs, loses little or nothing.
-- Of k groups each may have 1/k, whatever the cap. So a single agent or tenant is not capped at all
-  (there is nobody whose pairs it would crowd out), and no run is emptied.
-- A document, a query or a trajectory may have :data:`FAIR` times as much, because some are asked
-  for more often, or longer, than others: among a few dozen documents, a cap of a hundredth would
-  cut all of them to the rarest.
-- What one cap leaves out raises the shares of what is left, so all are applied until none binds.
+- A share is a fraction of the pairs that remain, not of those that arrived, so a flood does not
+  raise its own limit: with a cap of one half, ten thousand pairs of one agent beside a thousand of
+  others are cut to a thousand.
+- A share is a fraction of at least :data:`ORDINARY_RUN` pairs, so a small run loses little or
+  nothing.
+- Each of k groups may have 1/k, whatever the cap, so a single agent or tenant is not capped at all
+  and no run is emptied.
+- A document, a query or a trajectory may have :data:`FAIR` times an equal share, because some are
+  naturally more frequent: with a few dozen documents, a cap of a hundredth would cut all of them to
+  the rarest.
+- Each cap raises the shares of the remaining groups, so the caps are applied until none binds.
 """
 
 import math
@@ -33,13 +33,13 @@ GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "agent": lambda pair: pair.agent.name,
     "tenant": lambda pair: pair.tenant,
 }
-"""What is capped, the finest first; each name is a field of :class:`Caps`."""
+"""The group of a pair for each capped field of :class:`Caps`, the finest first."""
 
 ORDINARY_RUN = 512
-"""Pairs that a share is taken of at least (:attr:`Caps.run`)."""
+"""Fewest pairs that a share is a fraction of (:attr:`Caps.run`)."""
 
 FAIR: dict[str, float] = {"trajectory": 3.0, "query": 3.0, "document": 3.0}
-"""Times an equal share that a group may always have; an agent and a tenant once."""
+"""A group may always have this multiple of an equal share; agents and tenants have 1."""
 
 UNCAPPED = Caps(agent=1.0, tenant=1.0, trajectory=1.0, query=1.0, document=1.0, run=1)
 
@@ -47,7 +47,7 @@ _ROUNDING = 1e-9
 
 
 def caps_of(settings: TrainSettings) -> Caps:
-    """The caps of a run."""
+    """The caps of a training run."""
     return Caps(
         agent=settings.train_cap_agent,
         tenant=settings.train_cap_tenant,
@@ -60,7 +60,7 @@ def caps_of(settings: TrainSettings) -> Caps:
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """What caps leave.
+    """Pairs within the caps.
 
     Attributes:
         pairs: sorted by ``pair_id``.
@@ -72,11 +72,11 @@ class Capped:
 
 
 def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) -> Capped:
-    """Leave out what lies beyond the caps.
+    """Drop pairs beyond the caps.
 
     Args:
         pairs: each id once, in any order.
-        seed, parent: decide which pairs of a group stay.
+        seed, parent: seed of the draw within a group.
     """
     kept = {pair.pair_id: pair for pair in pairs}
     left_out: Counter[str] = Counter()
@@ -99,17 +99,17 @@ def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) 
 
 
 def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> int:
-    """Pairs that one group may have.
+    """The maximum number of pairs of one group.
 
     Args:
-        sizes: pairs of each group.
-        share: above 0, at most 1.
-        run: pairs that the share is taken of at least.
-        fair: times an equal share that a group may have, whatever ``share`` is.
+        sizes: number of pairs of each group.
+        share: maximum share, above 0 and at most 1.
+        run: fewest pairs that ``share`` is a fraction of.
+        fair: a group may have this multiple of an equal share, whatever ``share`` is.
 
     Returns:
-        The largest L that is at most ``share``, or ``fair`` equal shares if that is more, of what
-        is left when every group is cut to L; but not below ``share`` of ``run``, nor below 1.
+        The largest L that is at most max(``share``, ``fair`` / groups) of the pairs that remain
+        when every group is cut to L; at least ``share`` · ``run``, and at least 1.
     """
     least = max(1, math.floor(share * run))
     if not sizes:
@@ -118,7 +118,7 @@ def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> in
 
 
 def _level(sizes: Collection[int], share: float) -> int:
-    """The largest L with L ≤ share · Σ min(size, L); such L are all those up to one of them."""
+    """The largest L with L ≤ share · Σ min(size, L); the condition is monotone in L."""
     low, high = 0, max(sizes)
     while low < high:
         middle = (low + high + 1) // 2

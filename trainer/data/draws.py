@@ -1,4 +1,4 @@
-"""Choices that a hash makes: which queries are held out, and which pairs are drawn."""
+"""Deterministic sampling by hash: held-out queries and draws of pairs."""
 
 import hashlib
 import heapq
@@ -10,7 +10,7 @@ HELD_OUT_SHARE = 0.2
 
 
 def normalize_query(query: str) -> str:
-    """The query without case and spacing: spellings that differ only in these are one query.
+    """The query case-folded, with single spaces: spellings of one query normalize to one string.
 
     >>> normalize_query("  What IS\\na Trajectory? ")
     'what is a trajectory?'
@@ -19,26 +19,26 @@ def normalize_query(query: str) -> str:
 
 
 def is_held_out(query: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whether a query is for evaluation only: a hash of it decides, the same in every run.
+    """Whether a query is for evaluation only, by its hash: the same in every run.
 
     Args:
-        query: as asked; it is normalized here.
-        share: of all queries, 0 to 1. Queries held out at a share are held out at any larger one.
+        query: as the agent wrote it.
+        share: of all queries, 0 to 1. A query held out at one share is held out at any larger one.
     """
     digest = hashlib.sha256(normalize_query(query).encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]:
-    """``count`` of ``ids``, sorted: the same ones for the same seed and parent, in any order.
+    """Sample ``count`` of ``ids``, sorted; the order of ``ids`` does not matter.
 
-    Drawn by hash, so that one id more or less changes one choice and not all.
+    Sampling is by hash, so adding or removing one id changes at most one choice.
     """
     return sorted(heapq.nsmallest(max(0, count), set(ids), key=_rank(seed, parent)))
 
 
 def shuffled(ids: Iterable[str], *, seed: int, parent: int) -> list[str]:
-    """All of ``ids`` in the order in which :func:`draw` takes them."""
+    """All of ``ids`` in the order of :func:`draw`."""
     return sorted(set(ids), key=_rank(seed, parent))
 
 

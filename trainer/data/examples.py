@@ -1,4 +1,4 @@
-"""Training examples: built from pairs, which hold ids, and frozen with their texts in a file.
+"""Training examples: pairs with their texts and weights, and the training file that freezes them.
 
 The training file is JSON lines in one fixed order::
 
@@ -7,8 +7,8 @@ The training file is JSON lines in one fixed order::
     {"doc_id":"b","text":"…"}
     {"negatives":["b"],"pair_id":"…","positive":"a","query":"…","weight":1.25}
 
-Documents by id, then examples by pair id, keys sorted: equal examples give equal bytes, so the
-SHA-256 of the file names what was trained on.
+Documents are sorted by id, examples by pair id, and keys by name. Equal examples give equal bytes,
+so the file's SHA-256 identifies the training data.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from trainer.data.draws import HELD_OUT_SHARE, is_held_out
 from trainer.data.weighting import Variant, weight
 
 TextOf = Callable[[str], str | None]
-"""The text of a document that the encoder reads; ``None`` if it is unknown or deleted."""
+"""Returns the text of a document as the encoder reads it; ``None`` if unknown or deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """A query, a document that served it, and documents that served it less.
+    """A query with a relevant document (the positive) and less relevant ones (negatives).
 
     Attributes:
         negatives: (id, text), rejected ones first.
@@ -49,14 +49,14 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Examples by pair id, and what was left out.
+    """Examples by pair id, with counts of what was left out.
 
     Attributes:
         examples: sorted by ``pair_id``.
-        left_out: number of pairs by reason: ``irrelevant``, ``held out``, ``repeated`` (a pair id
-            counts once), ``no text`` (the positive is unknown or deleted).
-        negatives_left_out: number of negatives by reason: ``no text``, ``positive`` (its text is
-            the positive's), ``repeated`` (its text occurs before it).
+        left_out: number of pairs by reason: ``irrelevant``, ``held out``, ``repeated`` (its id
+            occurred before), ``no text`` (the positive is unknown or deleted).
+        negatives_left_out: number of negatives by reason: ``no text``, ``positive`` (same text as
+            the positive), ``repeated`` (same text as an earlier negative).
     """
 
     examples: tuple[TrainingExample, ...]
@@ -69,9 +69,9 @@ def trainable(
     share: float = HELD_OUT_SHARE,
     variant: Variant = "reweight",
 ) -> "Trainable":
-    """Part the pairs that train from those that do not: relevant, not held out, each id once.
+    """Select the pairs that train: relevant, not held out, each id once.
 
-    Under the variant ``naive`` irrelevant ones train too: every browsed document is a positive.
+    Under the variant ``naive`` irrelevant pairs train too: every browsed document is a positive.
     """
     first: dict[str, LabelledPair] = {}
     left_out: Counter[str] = Counter()
@@ -89,7 +89,7 @@ def trainable(
 
 @dataclass(frozen=True, slots=True)
 class Trainable:
-    """Pairs that train, sorted by ``pair_id``, and the number left out by reason."""
+    """Pairs that train, sorted by ``pair_id``, and the number of others by reason."""
 
     pairs: tuple[LabelledPair, ...]
     left_out: Mapping[str, int]
@@ -98,7 +98,7 @@ class Trainable:
 def build(
     chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: Variant = "reweight"
 ) -> Examples:
-    """Look the texts up and weigh the pairs."""
+    """Look up the texts and compute the weights."""
     examples = []
     left_out = Counter(chosen.left_out)
     negatives_left_out: Counter[str] = Counter()
@@ -137,10 +137,10 @@ FORMAT = "retrail-training/1"
 
 
 def dump_file(examples: Sequence[TrainingExample]) -> bytes:
-    """The canonical bytes of examples, given in any order.
+    """The training file of examples in any order.
 
     Raises:
-        ValueError: two examples give one document different texts.
+        ValueError: two examples have different texts for one document.
     """
     texts: dict[str, str] = {}
     for example in examples:
@@ -167,28 +167,29 @@ def dump_file(examples: Sequence[TrainingExample]) -> bytes:
 
 
 def file_digest(content: bytes) -> str:
-    """SHA-256 of the file, 64 hex digits."""
+    """SHA-256 of a training file, 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def parse_file(content: bytes, name: str) -> tuple[TrainingExample, ...]:
-    """Read the bytes of a training file.
+    """Parse a training file.
 
     Args:
-        name: of the file, for messages.
+        content: of the file.
+        name: of the file, for error messages.
 
     Raises:
-        InputError: it is malformed or cut short; the message names the line.
+        InputError: the file is malformed or truncated; the message names the line.
     """
     lines = content.splitlines()
     number = 1
     try:
         header: dict[str, Any] = orjson.loads(lines[0])
         if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+            raise ValueError(f"the format is {header['format']}, not {FORMAT}")
         last_document = 1 + int(header["documents"])
         if len(lines) != last_document + int(header["examples"]):
-            raise ValueError("it is cut short or has lines too many")
+            raise ValueError("the number of lines differs from the header")
         texts: dict[str, str] = {}
         examples = []
         for number, line in enumerate(lines[1:], start=2):
@@ -199,8 +200,8 @@ def parse_file(content: bytes, name: str) -> tuple[TrainingExample, ...]:
                 examples.append(_example(row, texts))
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{name}, line {number}, is not of a training file: {error}. Restore the file from a "
-            "copy of the registry."
+            f"{name}, line {number}: not a valid training file: {error}. Restore it from a backup "
+            "of the registry."
         ) from error
     return tuple(examples)
 

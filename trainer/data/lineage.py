@@ -1,8 +1,8 @@
-"""Which pairs a run takes: the arithmetic of offset ranges along the live lineage.
+"""The offset ranges of a run's pairs, computed along the live lineage.
 
-The lineage of a release is its chain of parents. Its runs' ranges are what its model has learned
-from; everything else is new, whatever runs were held or rejected meanwhile. A rollback quarantines
-a run: its ranges are skipped until a release of that run is promoted.
+The lineage of a release is its chain of parents. Its model was trained on the ranges of the
+lineage's runs; all other pairs are new, including those of held or rejected runs. A rollback
+quarantines a run: its ranges are skipped until a release of that run is promoted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,10 +25,10 @@ class History:
     releases: Releases = field(default_factory=Releases)
 
     def announced(self, manifest: RunManifest) -> "History":
-        """After a manifest was read; one that is refused changes nothing.
+        """The history with one more manifest; a refused manifest changes nothing.
 
-        The first of a run and the first of a version count. Another one comes of a trainer whose
-        lease had expired; it is void.
+        The first manifest of a run and of a version counts. A second one was written by a trainer
+        whose lease had expired; it is ignored.
         """
         taken = any(
             run.run_id == manifest.run_id or run.version == manifest.version for run in self.runs
@@ -38,7 +38,7 @@ class History:
         return replace(self, runs=(*self.runs, manifest))
 
     def refusal(self, manifest: RunManifest) -> str:
-        """Why a manifest of another program does not count, or an empty string."""
+        """Why a manifest is refused, or an empty string."""
         if manifest.parent not in self.releases.by_version:
             return f"its parent, release {manifest.parent}, does not exist"
         highest = self.next_version() - 1
@@ -50,27 +50,27 @@ class History:
         return ""
 
     def next_version(self) -> int:
-        """Of the next run: one above the highest."""
+        """Version of the next run: one above the highest."""
         known = [run.version for run in self.runs]
         return 1 + max([*known, *self.releases.by_version], default=0)
 
     def run(self, run_id: str | None) -> RunManifest | None:
-        """The run of an id."""
+        """The run with this id; ``None`` if it is unknown."""
         return next((run for run in self.runs if run.run_id == run_id), None)
 
     def last(self) -> RunManifest | None:
-        """The run whose manifest came last."""
+        """The most recent run."""
         return self.runs[-1] if self.runs else None
 
 
 def unfinished(history: History, run: RunManifest) -> bool:
-    """Whether a run still lacks its release, or its release should be live and is not."""
+    """Whether a run has no release yet, or its release should be live and is not."""
     known = history.releases
     return run.version not in known.by_version or releases.goes_live(known, run.version)
 
 
 def trained(history: History, version: int) -> list[Range]:
-    """What the model of ``version`` has learned from: the ranges of its lineage's runs."""
+    """The ranges that the model of ``version`` was trained on, over all runs of its lineage."""
     runs = (
         history.run(history.releases.run_of(ancestor))
         for ancestor in history.releases.lineage(version)
@@ -99,19 +99,19 @@ def quarantined(history: History) -> list[Range]:
 
 
 def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[Range, ...]:
-    """What the next run takes of ``topic``.
+    """The ranges of ``topic`` for the next run, by partition and offset, none empty.
 
-    All up to ``ends`` but what the live lineage has learned from and what is quarantined; in order
-    of partition and offset, none empty. That is mostly one range a partition, behind the lineage's
-    end. It is more where an operator went from one branch of releases to another: what only the
-    branch that was left had learned is new again, though it lies before the end of the live one.
+    All offsets below ``ends``, without those that the live lineage was trained on and those that
+    are quarantined. Usually that is one range per partition. After an operator has switched to
+    another branch of releases, pairs that only the abandoned branch was trained on are new again,
+    although they lie before the end of the live lineage.
 
     Raises:
         ValueError: there is no live release.
     """
     live = history.releases.live
     if live is None:
-        raise ValueError("no run without a live release")
+        raise ValueError("there is no live release")
     taken = [*trained(history, live.version), *quarantined(history)]
     found: list[Range] = []
     for partition, end in sorted(ends.items()):
@@ -132,11 +132,11 @@ def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[R
 
 
 def seen_ends(history: History, topic: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """Where triggers start to count: what no run of any outcome has taken yet.
+    """Start offsets for counting pending pairs: the ends of all runs, whatever their result.
 
     Args:
-        ends: of the topic's partitions. A range beyond them is no run's of this topic: it would
-            keep triggers from counting for good.
+        ends: of the topic's partitions. Ranges beyond them belong to another topic and are ignored,
+            or they would block all triggers.
     """
     spans = (span for run in history.runs for span in run.ranges)
     return ends_of((s for s in spans if s.end <= ends.get(s.partition, 0)), topic)
@@ -154,11 +154,12 @@ def ends_of(ranges: Iterable[Range], topic: str) -> dict[int, int]:
 def due(
     count: int, oldest: int | None, now: int, *, min_pairs: int, max_age_seconds: float
 ) -> Trigger | None:
-    """Whether pending pairs start a run.
+    """The trigger of a run, or ``None`` if no run is due.
 
     Args:
-        count: how many could train.
-        oldest: append time of the oldest, and ``now``, in milliseconds since the epoch.
+        count: number of pending pairs that could train.
+        oldest: append time of the oldest, in milliseconds since the epoch.
+        now: in milliseconds since the epoch.
     """
     if count >= min_pairs:
         return "count"

@@ -1,8 +1,8 @@
-"""All releases and what serves: the state of ``retriever-releases``, and who may change it how.
+"""The state of ``retriever-releases``, all releases and the live one, and its transitions.
 
-``live`` is the truth about what serves; the Milvus alias follows it. A release is written once and
-never changed; ``live`` is the one record that is replaced. Records of other programs that do not
-fit are refused (:func:`refusal`), in the same way by every reader.
+``live`` is authoritative; the Milvus alias follows it. A release is written once and never changes;
+``live`` is the only record that is replaced. Every reader refuses the same invalid records of other
+programs (:func:`refusal`).
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ FIRST = 1
 """Version of the first, untrained release."""
 
 GENERATIONS = 5
-"""Releases back that a child is compared with, beside its parent."""
+"""A child is also compared with the release this many generations before it."""
 
 MAX_STEP = 100
-"""A new version is at most this far above the highest one, so that no record uses them all up."""
+"""Largest gap between a new version and the highest one; a single record cannot exhaust them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Releases:
     Attributes:
         by_version: every release.
         offsets: offset of each release on the topic.
-        live: what should serve; ``None`` before the first release.
+        live: the live release; ``None`` before the first one.
         live_offset: offset of ``live`` on the topic, -1 without one.
-        next_offset: of the first record not read yet.
-        earlier: ``live`` records before ``live`` and their offsets, as far as the topic has them.
+        next_offset: of the first unread record.
+        earlier: previous ``live`` records and their offsets, unless compacted away.
     """
 
     by_version: Mapping[int, Release] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Releases:
     earlier: tuple[tuple[Live, int], ...] = ()
 
     def with_record(self, record: Release | Live | None, offset: int) -> "Releases":
-        """After the record at ``offset``; an invalid (``None``) or refused one changes nothing."""
+        """With the record at ``offset``; an invalid (``None``) or refused one changes nothing."""
         known = replace(self, next_offset=offset + 1)
         if record is None or refusal(self, record):
             return known
@@ -59,10 +59,10 @@ class Releases:
         )
 
     def lacks_first(self) -> bool:
-        """Whether the first release is still to be registered, or to be made live.
+        """Whether the first release must still be registered or made live.
 
-        With a later release and no ``live``, the ``live`` of then was overwritten by a record that
-        is refused, and compacted away: only an operator knows what should serve.
+        With a later release and no ``live``, a refused record has replaced ``live`` and compaction
+        has removed the original; only an operator can choose the live release then.
         """
         return self.live is None and all(version == FIRST for version in self.by_version)
 
@@ -81,17 +81,16 @@ class Releases:
         return chain[min(GENERATIONS, len(chain)) - 1]
 
     def run_of(self, version: int) -> str | None:
-        """The run that made a version; ``None`` for the first release."""
+        """Id of the run that made a version; ``None`` for the first release."""
         release = self.by_version.get(version)
         return release.run_id if release else None
 
 
 def refusal(known: Releases, record: Release | Live) -> str:
-    """Why a record does not count, or an empty string.
+    """Why a record is refused, or an empty string.
 
-    Only Retrail writes this topic; a record of another program, or of another installation with
-    the same topic prefix, must neither stop training nor decide what serves. A release that is
-    written again is no error: the first one counts.
+    A record of another program, or of another installation with the same topic prefix, must neither
+    stop training nor change the live release. A repeated release is no error: the first one counts.
     """
     if isinstance(record, Live):
         release = known.by_version.get(record.version)
@@ -110,9 +109,9 @@ def refusal(known: Releases, record: Release | Live) -> str:
             return ""
         return f"release {version} exists (offset {known.offsets[version]}) and never changes"
     if version == FIRST:
-        return "" if parent is None else f"release {FIRST} has no parent, this one names {parent}"
+        return "" if parent is None else f"release {FIRST} has no parent, the record has {parent}"
     if parent is None:
-        return f"it has no parent, which only release {FIRST} lacks"
+        return f"it has no parent; only release {FIRST} has none"
     if parent not in known.by_version:
         return f"its parent, release {parent}, does not exist"
     highest = max(known.by_version)
@@ -122,9 +121,9 @@ def refusal(known: Releases, record: Release | Live) -> str:
 
 
 def promoted(known: Releases, version: int, now: datetime) -> Live:
-    """``live`` after promoting ``version``: unchanged if that version is live already.
+    """``live`` after promoting ``version``; unchanged if it is live already.
 
-    Runs of its lineage leave quarantine.
+    The runs of its lineage leave quarantine.
 
     Raises:
         InputError: there is no such release.
@@ -149,24 +148,24 @@ def promoted(known: Releases, version: int, now: datetime) -> Live:
 def rolled_back(known: Releases, now: datetime) -> Live:
     """``live`` after a rollback.
 
-    The target is the version that was live before; if that one was itself rolled back, the parent
-    of the live release. The run of the version left is quarantined, unless the target descends
+    The target is the previously live version, or the parent of the live release if that version was
+    itself rolled back. The run of the replaced version is quarantined, unless the target descends
     from it.
 
     Raises:
-        InputError: there is nothing to go back to.
+        InputError: there is no earlier release.
     """
     live = known.live
     if live is None:
-        raise InputError("There is no live release yet, so nothing to roll back.")
+        raise InputError("There is no live release yet, so there is nothing to roll back.")
     target = live.previous
     if target is None or known.run_of(target) in live.quarantined:
         release = known.by_version.get(live.version)
         target = release.parent if release else None
     if target is None or target not in known.by_version:
         raise InputError(
-            f"Release {live.version} is the first of its line, so there is none to roll back to. "
-            "`retrail promote VERSION` makes another one live."
+            f"Release {live.version} is the first of its lineage, so there is no release to roll "
+            "back to. `retrail promote VERSION` makes another one live."
         )
     left = known.run_of(live.version)
     kept = {known.run_of(ancestor) for ancestor in known.lineage(target)}
@@ -184,10 +183,10 @@ def rolled_back(known: Releases, now: datetime) -> Live:
 
 
 def goes_live(known: Releases, version: int) -> bool:
-    """Whether a release is to become live.
+    """Whether a release should become live.
 
-    Not if the gate decided otherwise, if its parent is no longer live, or if ``live`` was written
-    after the release: then somebody has decided since, and a repetition must not undo that.
+    Not if the gate did not ship it, if its parent is no longer live, or if ``live`` was written
+    after the release: a repeated run must not undo a later decision.
     """
     release, live = known.by_version.get(version), known.live
     return (

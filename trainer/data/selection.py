@@ -1,4 +1,4 @@
-"""What enters a run: new pairs, and a replay of earlier ones against forgetting."""
+"""Selection of a run's pairs: new ones, and a replay of earlier ones against forgetting."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +16,16 @@ from trainer.data.examples import Trainable, TrainingExample
 from trainer.data.weighting import Variant, outcome_factor
 
 MAX_NEW = 80_000
-"""New pairs in one run, and a quarter as many replayed ones: all of them are in memory."""
+"""Most new pairs in one run, all in memory; replayed ones are at most a quarter of it."""
 
 CHUNK = 500
 """Earlier pairs that are read at once."""
 
 OVER = "over the limit"
-OUTCOME = "outcome"
-NO_TEXT = "no text"
-REPEATED = "repeated"
 
 
 class PairSource(Protocol):
-    """Where a selection reads pairs, for instance a local copy of ``labelled-pairs``."""
+    """Source of pairs, such as a local mirror of ``labelled-pairs``."""
 
     def within(self, ranges: Iterable[Range]) -> Iterable[LabelledPair]: ...
     def trainable_ids(self, ranges: Iterable[Range]) -> Sequence[str]: ...
@@ -37,7 +34,7 @@ class PairSource(Protocol):
 
 
 class TextSource(Protocol):
-    """Where a selection reads documents, for instance a local copy of ``documents``."""
+    """Source of documents, such as a local mirror of ``documents``."""
 
     def known(self, doc_ids: Iterable[str]) -> set[str]: ...
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
@@ -45,10 +42,11 @@ class TextSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a training file holds.
+    """The contents of a training file.
 
     Attributes:
-        pair_ids, replayed: ids of ``examples``, new and earlier ones, each sorted.
+        pair_ids: ids of the new pairs in ``examples``, sorted.
+        replayed: ids of the replayed ones, sorted.
         left_out: number of pairs in the ranges that do not train, by reason.
     """
 
@@ -60,7 +58,7 @@ class Selection:
 
 
 def rules_of(settings: TrainSettings) -> SelectionRules:
-    """The rules that the settings ask for."""
+    """The selection rules in the settings."""
     return SelectionRules(
         caps=caps.caps_of(settings),
         replay=settings.train_replay,
@@ -70,13 +68,13 @@ def rules_of(settings: TrainSettings) -> SelectionRules:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Selects pairs, looks up their texts and weighs them.
+    """Selects pairs, looks up their texts and computes their weights.
 
     Attributes:
         pairs, texts: sources; equal contents give an equal selection.
-        parent, seed: decide every draw.
-        outcome_of: outcome of a pair's trajectory, as far as it is known.
-        limit: new pairs at most; of more, so many are drawn.
+        parent, seed: seed of all draws.
+        outcome_of: latest known outcome of a pair's trajectory.
+        limit: maximum number of new pairs; more are sampled down to it.
     """
 
     pairs: PairSource
@@ -89,20 +87,20 @@ class Selector:
     limit: int = MAX_NEW
 
     def select(self, ranges: Iterable[Range], earlier: Iterable[Range]) -> Selection:
-        """What a run over ``ranges`` trains on.
+        """Select the training data of a run over ``ranges``.
 
-        1. Of the pairs in ``ranges``: those that train under the variant, each id once, that are
-           not held out.
-        2. Of these: those whose outcome the policy takes, with a positive that has a text.
-        3. Of these: what the caps leave, and the limit.
-        4. A replay: of what the parent has learned from, drawn by the seed, the pairs that pass 1
-           to 3 as well. (Of the same topic only: a new revision mines the same trajectories again,
-           and what it replaces should not come back.)
-        5. Measure intensity over both, look the texts up, and weigh.
+        1. Take the pairs in ``ranges`` that train under the variant and are not held out, each id
+           once.
+        2. Keep those whose outcome the policy accepts and whose positive has a text.
+        3. Apply the caps and the limit.
+        4. Add a replay: a seeded sample of the parent's training pairs that pass 1 to 3 as well.
+           (From the same topic only: a new revision mines the same trajectories again, and its
+           predecessor's pairs should not return.)
+        5. Measure the intensity over both, look up the texts, and compute the weights.
 
         Args:
             ranges: of the new pairs.
-            earlier: what the parent has learned from.
+            earlier: ranges that the parent was trained on.
         """
         ranges = list(ranges)
         new, left_out = self._new(ranges)
@@ -129,7 +127,7 @@ class Selector:
     def _new(self, ranges: Sequence[Range]) -> tuple[list[LabelledPair], Mapping[str, int]]:
         found = examples.trainable(self.pairs.within(ranges), variant=self.variant)
         left_out = Counter(found.left_out)
-        left_out[REPEATED] += self.pairs.repeats(ranges)
+        left_out["repeated"] += self.pairs.repeats(ranges)
         kept = self._passing(found.pairs, left_out)
         capped = caps.apply(kept, self.rules.caps, seed=self.seed, parent=self.parent)
         left_out += capped.left_out
@@ -138,7 +136,7 @@ class Selector:
         return [pair for pair in capped.pairs if pair.pair_id in drawn], +left_out
 
     def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
-        """At most ``wanted`` pairs by id; fewer where caps bind."""
+        """At most ``wanted`` pairs by id; fewer if caps bind."""
         ids = shuffled(self.pairs.trainable_ids(earlier), seed=self.seed, parent=self.parent)
         kept: list[LabelledPair] = []
         for start in range(0, len(ids), CHUNK):
@@ -150,14 +148,14 @@ class Selector:
         return list(caps.apply(kept, self.rules.caps, seed=self.seed, parent=self.parent).pairs)
 
     def _passing(self, pairs: Sequence[LabelledPair], left_out: Counter[str]) -> list[LabelledPair]:
-        """Step 2; ``left_out`` counts what does not pass, each pair under the first reason."""
+        """Step 2; ``left_out`` counts each dropped pair under its first reason."""
         with_text = self.texts.known(pair.positive for pair in pairs)
         kept = []
         for pair in pairs:
             if self._factor(pair) == 0:
-                left_out[OUTCOME] += 1
+                left_out["outcome"] += 1
             elif pair.positive not in with_text:
-                left_out[NO_TEXT] += 1
+                left_out["no text"] += 1
             else:
                 kept.append(pair)
         return kept

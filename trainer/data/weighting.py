@@ -1,13 +1,13 @@
-"""How much a pair counts: agents reason longer about documents that help them (LRAT, eq. 3).
+"""Weights of pairs: agents reason longer about documents that help them (LRAT, eq. 3).
 
     w = (1 − exp(−ln 2 · l / β)) / μ
 
 l is the length of the reasoning in tokens, β the median of l and μ the mean of the unnormalised
-weights, both per agent model, because agents differ in verbosity. So a pair of median length has
-half the weight that an endless one would have, and weights average 1 within an agent model.
+weights, both per agent model, because agents differ in verbosity. A pair of median length has half
+of the maximum weight, and weights average 1 within an agent model.
 
-Only the variant ``reweight`` weighs so; under ``naive`` and ``filter`` every pair counts 1. The
-outcome of the trajectory, if a policy asks for it, is a factor of the weight.
+This applies to the variant ``reweight``; under ``naive`` and ``filter`` every weight is 1. An
+outcome policy multiplies the weight by a factor.
 """
 
 import math
@@ -22,18 +22,18 @@ from schemas.runs import AgentIntensity, Intensity
 from schemas.settings import OutcomePolicy
 
 Variant = Literal["naive", "filter", "reweight"]
-"""Which browsed documents are positives, and their weights (LRAT's ablation): all of them, weight
-1; the relevant ones, weight 1; the relevant ones by the length of the reasoning."""
+"""LRAT's ablation. ``naive``: every browsed document is a positive of weight 1; ``filter``: only
+relevant ones, weight 1; ``reweight``: relevant ones, weighted by the length of the reasoning."""
 
 ENOUGH_PAIRS = 50
-"""An agent model with fewer pairs is measured by the β and μ over all agents."""
+"""An agent model with fewer pairs uses β and μ over all agents."""
 
 
 def measure(pairs: Iterable[LabelledPair]) -> Intensity:
-    """β and μ over the pairs that train: relevant ones with a reasoning of at least one token.
+    """β and μ over the relevant pairs that have a reasoning of at least one token.
 
     Args:
-        pairs: those of a run; irrelevant ones are passed over. Their order does not matter.
+        pairs: of a run, in any order; irrelevant ones are skipped.
     """
     lengths: dict[str, list[int]] = defaultdict(list)
     for pair in pairs:
@@ -54,7 +54,7 @@ def weight(pair: LabelledPair, intensity: Intensity, variant: Variant = "reweigh
     """The weight of a pair; 1 if it has no reasoning (LRAT, eq. 3).
 
     Raises:
-        ValueError: ``intensity`` was measured over no pair with a reasoning, so not over this one.
+        ValueError: ``intensity`` was measured without any pair that has a reasoning.
     """
     if variant != "reweight" or not pair.reasoning_tokens:
         return 1.0
@@ -65,7 +65,7 @@ def weight(pair: LabelledPair, intensity: Intensity, variant: Variant = "reweigh
 
 
 def outcome_factor(policy: OutcomePolicy, outcome: Outcome) -> float:
-    """Factor of a pair's weight; 0 leaves the pair out.
+    """Factor of a pair's weight; 0 drops the pair.
 
     ============== ========= ========= =========
     policy         correct   incorrect unknown
@@ -78,7 +78,7 @@ def outcome_factor(policy: OutcomePolicy, outcome: Outcome) -> float:
     Agents find useful documents on the way to a wrong answer too, so ``all`` is the default.
 
     Args:
-        outcome: of the trajectory; the latest report, else that of its end event.
+        outcome: of the trajectory, from the latest report or else from its end event.
     """
     match policy:
         case "all":
@@ -91,7 +91,7 @@ def outcome_factor(policy: OutcomePolicy, outcome: Outcome) -> float:
 
 def _measured(lengths: Sequence[int]) -> AgentIntensity:
     beta = float(median(lengths))
-    # fsum is exact, so the order in which pairs were consumed leaves no trace in the manifest.
+    # fsum is exact, so the manifest does not depend on the order in which pairs were consumed.
     total = math.fsum(_unnormalised(length, beta) for length in lengths)
     return AgentIntensity(beta=beta, mu=total / len(lengths), pairs=len(lengths))
 

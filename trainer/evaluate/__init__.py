@@ -1,4 +1,4 @@
-"""Whether a child is better than its parent: nDCG@10 and the gate.
+"""Compares a child with its parent: nDCG@10 and the gate.
 
 May import ``trainer.model`` and ``trainer.data``.
 """

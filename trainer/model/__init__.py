@@ -1,4 +1,4 @@
-"""The encoder: loads a model, encodes texts, speeds that up on CPUs.
+"""The encoder: loads a model and encodes texts, with optimisations for CPUs.
 
 May import ``schemas`` and ``retrail_runtime``.
 """

@@ -1,4 +1,4 @@
-"""Where released models and training files are kept: a folder or object storage.
+"""The registry of released models and training files, in a folder or object storage.
 
 May import every package of ``trainer``.
 """

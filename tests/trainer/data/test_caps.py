@@ -1,4 +1,4 @@
-"""How much of a run one agent, tenant, trajectory, query or document gets."""
+"""Caps on the share of one agent, tenant, trajectory, query or document."""
 
 from collections import Counter
 from typing import Any
@@ -22,11 +22,11 @@ LABELS: dict[str, Any] = {
     "query": lambda value: {"query": value},
     "document": lambda value: {"positive": value},
 }
-"""What makes a pair one of a group."""
+"""Fields of a pair in group N, by kind of cap."""
 
 
 def sized(name: str, *sizes: int) -> list[LabelledPair]:
-    """Pairs that fall into groups of these sizes under one of the caps."""
+    """Pairs in groups of these sizes, by one kind of cap."""
     groups = [group for group, size in enumerate(sizes) for _ in range(size)]
     return [labelled(n, **LABELS[name](f"group {group}")) for n, group in enumerate(groups)]
 
@@ -63,7 +63,7 @@ def test_a_trajectory_query_or_document_may_have_three_times_an_equal_share(name
     assert left(name, 0.01, 1, 50, 5, 1) == [50, 5, 1]
 
 
-def test_of_few_groups_each_may_have_an_equal_share() -> None:
+def test_each_of_few_groups_may_have_an_equal_share() -> None:
     assert left("agent", 0.1, 1, 50, 50) == [50, 50]
     assert left("agent", 0.1, 1, 90, 30) == [30, 30]
 
@@ -80,7 +80,7 @@ def test_spellings_of_a_query_are_one_query() -> None:
     assert capped.left_out == {"query cap": 17}
 
 
-def test_the_seed_decides_who_stays() -> None:
+def test_the_seed_selects_the_pairs_that_stay() -> None:
     pairs = sized("agent", 100, 20)
     caps = NO_CAPS.model_copy(update={"agent": 0.5})
     chosen = apply(pairs, caps, seed=0, parent=1)
@@ -130,7 +130,7 @@ def test_no_group_has_more_than_its_share_and_no_run_is_emptied(
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=12), shares, st.integers(1, 100))
-def test_the_limit_is_the_largest_that_holds(sizes: list[int], share: float, run: int) -> None:
+def test_the_limit_is_the_largest_valid_one(sizes: list[int], share: float, run: int) -> None:
     found = limit(sizes, share, run)
     equal = max(share, 1 / len(sizes))
 

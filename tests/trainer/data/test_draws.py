@@ -1,4 +1,4 @@
-"""What hashes choose: held-out queries and drawn pairs."""
+"""Held-out queries and drawn pairs, by hash."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def test_about_a_fifth_is_held_out() -> None:
     assert share == pytest.approx(0.2, abs=0.015)
 
 
-def test_the_choice_never_changes() -> None:
+def test_the_hash_of_a_query_never_changes() -> None:
     chosen = [number for number in range(30) if is_held_out(f"query {number}")]
 
     # By hand: sha256(query)[:8] as a big-endian number, below 0.2 · 2^64.

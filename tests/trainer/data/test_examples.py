@@ -37,7 +37,7 @@ def test_texts_and_weights_are_looked_up() -> None:
     assert found.left_out == found.negatives_left_out == {}
 
 
-def test_what_does_not_train_is_counted() -> None:
+def test_pairs_that_do_not_train_are_counted() -> None:
     found = built(
         pair(1),
         pair(1, positive="a"),
@@ -50,7 +50,7 @@ def test_what_does_not_train_is_counted() -> None:
     assert found.left_out == {"repeated": 1, "irrelevant": 1, "held out": 1, "no text": 1}
 
 
-def test_negatives_without_a_text_of_their_own_are_counted_and_left_out() -> None:
+def test_negatives_without_a_distinct_text_are_left_out_and_counted() -> None:
     found = built(pair(negatives=("gone", "same", "a", "again", "b"), rejected=4))
 
     (one,) = found.examples
@@ -75,7 +75,7 @@ EXAMPLES = (
 )
 
 
-def test_what_is_dumped_is_parsed() -> None:
+def test_a_file_round_trips() -> None:
     assert parse_file(dump_file(EXAMPLES), "x") == EXAMPLES
 
 
@@ -102,7 +102,7 @@ def test_weights_and_texts_survive_exactly(weight: float, text: str) -> None:
     assert parse_file(dump_file([one]), "x") == (one,)
 
 
-def test_one_document_has_one_text() -> None:
+def test_two_texts_of_one_document_are_an_error() -> None:
     with pytest.raises(ValueError, match="d1 has two texts"):
         dump_file([example(1), example(2, negatives=(("d1", "another"),))])
 
@@ -123,5 +123,5 @@ def test_a_damaged_file_names_the_line(damage: object, line: int) -> None:
 
     content = b"".join(row + b"\n" for row in damage(lines))
 
-    with pytest.raises(InputError, match=f"x, line {line}, is not of a training file"):
+    with pytest.raises(InputError, match=f"x, line {line}: not a valid training file"):
         parse_file(content, "x")

@@ -1,4 +1,4 @@
-"""Which pairs a run takes, over any history of runs, gates, rollbacks and promotions."""
+"""Ranges of runs, over any history of runs, decisions, rollbacks and promotions."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,14 +29,14 @@ TOPIC = "pairs"
 
 
 def manifest(parent: int, ranges: tuple[Range, ...], version: int) -> RunManifest:
-    """Only what lineage reads of one: building a whole one takes a while."""
+    """A release with only the fields that lineage reads; validating a whole one is slow."""
     return RunManifest.model_construct(
         run_id=run_id(parent, ranges), version=version, parent=parent, ranges=ranges
     )
 
 
 class World:
-    """The two topics, written as the trainer and an operator write them."""
+    """The two topics as a trainer and an operator write them."""
 
     def __init__(self) -> None:
         self.history = History()
@@ -105,7 +105,7 @@ def covered(ranges: list[Range]) -> list[tuple[int, int]]:
     return [(span.partition, at) for span in ranges for at in range(span.start, span.end)]
 
 
-def test_a_run_takes_what_lies_behind_the_live_lineage() -> None:
+def test_a_run_takes_the_pairs_after_the_live_lineage() -> None:
     world = World()
     world.ends = {0: 10, 1: 4}
     assert covered(list(world.train("ship"))) == covered(
@@ -124,7 +124,7 @@ def test_pairs_of_a_held_run_enter_the_next_one() -> None:
     assert world.train("ship") == (Range(topic=TOPIC, partition=0, start=0, end=8),)
 
 
-def test_a_rollback_sets_the_pairs_of_its_run_aside() -> None:
+def test_a_rollback_quarantines_the_pairs_of_its_run() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("ship")
@@ -149,7 +149,7 @@ def test_two_rollbacks_go_back_two_releases() -> None:
     assert world.live is not None
     assert world.live.version == 1
     assert set(world.live.quarantined) == {world.runs[0].run_id, world.runs[1].run_id}
-    with pytest.raises(InputError, match="first of its line"):
+    with pytest.raises(InputError, match="first of its lineage"):
         world.rollback()
 
 
@@ -175,7 +175,7 @@ def test_rolling_back_to_a_descendant_quarantines_nothing_of_it() -> None:
     assert (world.live.version, world.live.quarantined) == (3, ())
 
 
-def test_pairs_of_a_branch_that_was_left_are_new_to_the_other_one() -> None:
+def test_pairs_of_an_abandoned_branch_are_new_to_the_other_one() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("ship")
@@ -188,12 +188,12 @@ def test_pairs_of_a_branch_that_was_left_are_new_to_the_other_one() -> None:
     assert world.train("ship") == (Range(topic=TOPIC, partition=0, start=0, end=5),)
 
 
-def test_promoting_what_does_not_exist_names_what_does() -> None:
+def test_promoting_an_unknown_release_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"no release 7\. Releases: 1\."):
         World().promote(7)
 
 
-def test_promoting_what_is_live_changes_nothing() -> None:
+def test_promoting_the_live_release_changes_nothing() -> None:
     world = World()
     assert promoted(world.releases, 1, NOW) == world.live
 
@@ -224,7 +224,7 @@ def test_a_repeat_does_not_undo_a_rollback() -> None:
     assert shipped(world.releases, 2, NOW) is None
 
 
-def test_of_two_manifests_of_one_run_the_first_counts() -> None:
+def test_the_first_of_two_manifests_of_one_run_counts() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("hold")
@@ -235,7 +235,7 @@ def test_of_two_manifests_of_one_run_the_first_counts() -> None:
     assert not unfinished(world.history, first)
 
 
-def test_of_two_manifests_of_one_version_the_first_counts() -> None:
+def test_the_first_of_two_manifests_of_one_version_counts() -> None:
     world = World()
     world.ends = {0: 5, 1: 0}
     world.train("hold")
@@ -304,7 +304,7 @@ def test_a_range_beyond_the_end_of_its_partition_does_not_stop_the_triggers() ->
         (1, 940_001, None),
     ],
 )
-def test_triggers(count: int, oldest: int | None, expected: str | None) -> None:
+def test_a_run_is_due_by_count_or_age(count: int, oldest: int | None, expected: str | None) -> None:
     found = due(count, oldest, 1_000_000, min_pairs=10, max_age_seconds=60)
     assert found == expected
 
@@ -322,7 +322,7 @@ actions = st.lists(
 
 @settings(max_examples=1000)
 @given(actions)
-def test_no_pair_is_new_twice_in_a_lineage_and_none_is_lost(script: list[tuple[str, ...]]) -> None:
+def test_each_pair_is_new_exactly_once_in_a_lineage(script: list[tuple[str, ...]]) -> None:
     world = World()
     for name, first, second in script:
         try:

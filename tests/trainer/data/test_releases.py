@@ -1,4 +1,4 @@
-"""Which records of ``retriever-releases`` count, whoever wrote them."""
+"""Which records of ``retriever-releases`` are accepted, and which are refused."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ START = (ONE, live(1), TWO, live(2))
         (live(9, by="operator"), "live names release 9, which does not exist"),
     ],
 )
-def test_a_record_that_does_not_fit_is_refused_and_changes_nothing(
+def test_an_inconsistent_record_is_refused_and_changes_nothing(
     record: Release | Live, why: str
 ) -> None:
     before = known(*START)
@@ -55,7 +55,7 @@ def test_a_record_that_does_not_fit_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("decision", ["hold", "reject", "pending"])
-def test_what_the_gate_did_not_ship_goes_live_by_an_operator_alone(decision: str) -> None:
+def test_only_an_operator_makes_an_unshipped_release_live(decision: str) -> None:
     before = known(*START, a_release(3, 2, decision))
 
     assert f"did not ship ({decision})" in refusal(before, live(3))
@@ -69,7 +69,7 @@ def test_what_the_gate_did_not_ship_goes_live_by_an_operator_alone(decision: str
     assert after.with_record(back, 6).live == back
 
 
-def test_a_release_that_is_written_again_is_no_error_and_the_first_one_counts() -> None:
+def test_a_repeated_release_is_no_error_and_the_first_one_counts() -> None:
     before = known(*START)
     again = TWO.model_copy(update={"reason": "decided again"})
 
@@ -79,11 +79,11 @@ def test_a_release_that_is_written_again_is_no_error_and_the_first_one_counts() 
     assert (after.by_version, after.offsets) == (before.by_version, before.offsets)
 
 
-def test_the_first_release_is_registered_only_where_there_is_no_later_one() -> None:
+def test_the_first_release_is_registered_only_without_a_later_one() -> None:
     assert known().lacks_first()
     assert known(ONE).lacks_first()
     assert not known(ONE, live(1)).lacks_first()
-    # What should serve was overwritten by a record that is refused, and compacted away.
+    # A refused record replaced the live one, which was compacted away.
     assert not known(ONE, TWO, live(9)).lacks_first()
 
 
@@ -97,7 +97,7 @@ RECORDS = st.builds(
 
 
 @given(st.lists(RECORDS, max_size=20))
-def test_whatever_is_written_live_names_a_release_that_may_serve(
+def test_live_names_a_servable_release_whatever_is_written(
     records: list[Release | Live],
 ) -> None:
     found = known(*records)

@@ -1,4 +1,4 @@
-"""What enters a run, selected from plain values."""
+"""Selection of a run's pairs from plain values."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -117,7 +117,7 @@ def test_a_positive_without_text_is_left_out_of_examples_and_intensity() -> None
     assert chosen.intensity.overall.beta == 10
 
 
-def test_a_flood_is_sampled_and_counted() -> None:
+def test_pairs_above_the_limit_are_sampled_and_counted() -> None:
     new, earlier = made(40), made(40, start=1000)
     chosen = choose(new, earlier, limit=8)
     assert len(chosen.pair_ids) == 8
@@ -125,7 +125,7 @@ def test_a_flood_is_sampled_and_counted() -> None:
     assert chosen.left_out == {OVER: 32}
 
 
-def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> None:
+def test_an_outcome_policy_drops_and_weights_new_and_replayed_pairs() -> None:
     factors = {"correct": 1.0, "incorrect": 0.5, "unknown": 1.0}
     new = [*made(6), *made(2, 100, outcome="incorrect"), *made(3, 200, outcome="unknown")]
     earlier = [*made(2, 1000, outcome="incorrect"), *made(3, 2000)]
@@ -144,7 +144,7 @@ def test_an_outcome_policy_leaves_out_and_weighs_new_and_replayed_pairs() -> Non
     assert set(correct.replayed) == {pair.pair_id for pair in earlier[2:]}
 
 
-def test_a_known_outcome_counts_before_the_one_of_the_pair() -> None:
+def test_a_reported_outcome_overrides_the_one_of_the_pair() -> None:
     new = [*made(4), *made(3, 100, outcome="incorrect")]
     late = {new[0].trajectory_id: "incorrect", new[6].trajectory_id: "correct"}
     chosen = choose(
@@ -157,7 +157,7 @@ def test_a_known_outcome_counts_before_the_one_of_the_pair() -> None:
     assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in [*new[1:4], new[6]]))
 
 
-def test_the_naive_variant_takes_every_browsed_document_and_weighs_none() -> None:
+def test_the_naive_variant_takes_every_browsed_document_with_weight_one() -> None:
     relevant = [*made(8, reasoning_tokens=10), *made(8, 50, reasoning_tokens=100)]
     irrelevant = made(6, 100, verdict="irrelevant")
     every = [*relevant, *irrelevant]
@@ -177,7 +177,7 @@ def test_the_naive_variant_takes_every_browsed_document_and_weighs_none() -> Non
     assert {example.weight for example in naive.examples} == {1.0}
 
 
-def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counted() -> None:
+def test_caps_apply_to_new_and_replayed_pairs_and_are_counted() -> None:
     loud = made(60, positive="loud", negatives=("0",), tenant="loud")
     earlier_loud = made(60, 1000, positive="loud", negatives=("0",), tenant="loud")
     quiet, earlier_quiet = made(20, 200), made(20, 1200)
@@ -196,12 +196,12 @@ def test_what_lies_beyond_a_cap_is_left_out_of_new_and_replayed_pairs_and_counte
     assert 0 < len(replayed_loud) == len(chosen.replayed) - len(replayed_loud)
 
 
-def test_small_corpora_and_small_runs_lose_nothing_to_the_caps_that_are_on_by_default() -> None:
+def test_the_default_caps_drop_nothing_from_small_corpora_and_runs() -> None:
     assert choose(made(200), []).left_out == {}
     assert choose(made(20, query="one query", positive="1", negatives=("0",)), []).left_out == {}
 
 
-def test_a_small_run_is_not_filled_by_a_document_that_somebody_pushes() -> None:
+def test_a_pushed_document_cannot_fill_a_small_run() -> None:
     honest = [pair for n in range(55) for pair in made(2, 10 * n, positive=f"honest {n}")]
     lies = made(24, 1000, positive="pushed", reasoning_tokens=5000)
     chosen = choose([*honest, *lies], [])
@@ -209,7 +209,7 @@ def test_a_small_run_is_not_filled_by_a_document_that_somebody_pushes() -> None:
     assert sum(example.positive_id == "pushed" for example in chosen.examples) == 6
 
 
-def test_caps_count_only_what_would_train() -> None:
+def test_caps_count_only_trainable_pairs() -> None:
     gone = made(30, positive="gone", negatives=("0",), tenant="other")
     chosen = choose(
         [*gone, *made(30, 100)],

@@ -13,7 +13,7 @@ from trainer.data.weighting import ENOUGH_PAIRS, measure, outcome_factor, weight
 
 
 def reference(length: int, lengths: list[int]) -> float:
-    """LRAT, eq. 3, as it is printed."""
+    """LRAT, eq. 3, as printed."""
     beta = median(lengths)
 
     def unnormalised(tokens: int) -> float:
@@ -33,7 +33,7 @@ def test_weights_are_those_of_the_paper_and_average_one(lengths: list[int]) -> N
     assert mean(weights) == pytest.approx(1.0)
 
 
-def test_each_agent_model_is_its_own_measure() -> None:
+def test_each_agent_model_has_its_own_intensity() -> None:
     terse = [labelled(i, model="terse", reasoning_tokens=10 + i) for i in range(ENOUGH_PAIRS)]
     wordy = [
         labelled(100 + i, model="wordy", reasoning_tokens=100 * (10 + i))
@@ -47,7 +47,7 @@ def test_each_agent_model_is_its_own_measure() -> None:
         assert weight(short, intensity) == pytest.approx(weight(long, intensity))
 
 
-def test_an_agent_model_with_few_pairs_is_measured_by_all() -> None:
+def test_an_agent_model_with_few_pairs_uses_the_overall_intensity() -> None:
     many = [labelled(i, model="many", reasoning_tokens=100) for i in range(ENOUGH_PAIRS)]
     few = [labelled(100 + i, model="few", reasoning_tokens=7) for i in range(ENOUGH_PAIRS - 1)]
     intensity = measure([*many, *few])
@@ -71,7 +71,7 @@ def test_only_relevant_pairs_with_a_reasoning_are_measured() -> None:
     assert measure([*counted, *passed_over]) == measure(counted)
 
 
-def test_no_reasoning_weighs_one() -> None:
+def test_a_pair_without_reasoning_has_weight_one() -> None:
     intensity = measure([labelled(0, reasoning_tokens=10)])
 
     assert weight(labelled(1), intensity) == 1.0
@@ -79,12 +79,12 @@ def test_no_reasoning_weighs_one() -> None:
     assert weight(labelled(3), measure([])) == 1.0
 
 
-def test_a_pair_that_nothing_was_measured_for_is_a_bug_of_the_caller() -> None:
+def test_a_pair_without_measured_intensity_is_an_error() -> None:
     with pytest.raises(ValueError, match="no intensity"):
         weight(labelled(0, reasoning_tokens=10), measure([]))
 
 
-def test_order_leaves_no_trace() -> None:
+def test_the_order_of_pairs_does_not_matter() -> None:
     draw = random.Random(3)
     pairs = [labelled(i, reasoning_tokens=draw.randint(1, 900)) for i in range(300)]
     shuffled = draw.sample(pairs, len(pairs))
