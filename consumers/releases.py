@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 
 from retrail_runtime import kafka
 from retrail_runtime.kafka import require_broker
-from retrail_runtime.metrics import INVALID_RECORDS
+from retrail_runtime.metrics import INVALID_RECORDS, at_zero
 from schemas import releases
 from schemas.errors import InvalidRecordError
 from schemas.releases import Live, Release
@@ -29,6 +29,8 @@ _REMEDIES = {
     "runs": "find the program that wrote it. It can stay: a single record of this topic cannot be "
     "removed",
 }
+
+at_zero(INVALID_RECORDS, _REMEDIES)
 
 _reported: set[tuple[str, int]] = set()
 """Topic and offset of the refused records that this process has reported."""

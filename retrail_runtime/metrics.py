@@ -8,6 +8,7 @@
     /readyz    it does its share of the work              not yet, or not any more
 """
 
+import itertools
 import os
 import socket
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import structlog
-from prometheus_client import Counter, Gauge, make_wsgi_app
+from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from retrail_runtime.files import atomic_write
@@ -42,6 +43,19 @@ MIRROR_REBUILDS = Counter(
     "Local copies of a topic that were removed and read again.",
     ["topic", "reason"],
 )
+
+
+def at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
+    """Show a series of the value 0 for each combination of label values.
+
+    ``rate`` does not see the first increment of a series that appears with it.
+
+    Args:
+        values: all that are known of each label, in the order of the labels.
+    """
+    for labels in itertools.product(*values):
+        metric.labels(*labels)
+
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -27,6 +27,11 @@ log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 5.0
 """Timeout of a request for end offsets: the process has other work to do."""
+
+Rebuild = Literal[
+    "corrupted", "topic recreated", "table changed", "topic truncated", "absent too long"
+]
+"""Why a local copy is removed and read again."""
 
 MAX_ABSENCE_SECONDS = 6 * 24 * 3600.0
 """An older copy of a compacted topic may have missed deletions, which the topic keeps for
@@ -300,6 +305,8 @@ class TopicMirror(ABC):
 
     def _open(self, topic_id: str, marks: Mapping[int, tuple[int, int]]) -> sqlite3.Connection:
         wanted = {"topic_id": topic_id, "table": self.table.sql()}
+        metrics.at_zero(metrics.INVALID_RECORDS, [self.table.name])
+        metrics.at_zero(metrics.MIRROR_REBUILDS, [self.topic], get_args(Rebuild))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path)
         reason = self._outdated(db, wanted, marks)
@@ -323,7 +330,7 @@ class TopicMirror(ABC):
         db: sqlite3.Connection,
         wanted: Mapping[str, str],
         marks: Mapping[int, tuple[int, int]],
-    ) -> str | None:
+    ) -> Rebuild | None:
         """Why an existing copy cannot be used; ``None`` if it can, or is new."""
         try:
             db.executescript(_BOOKKEEPING)

@@ -19,6 +19,7 @@ Errors of one package only are in its own ``errors`` module and derive from thes
 """
 
 from pathlib import Path
+from typing import Literal
 
 EXIT_CANNOT_GO_ON = 75
 """Exit status of a worker for which a restart is the remedy (``EX_TEMPFAIL``, sysexits.h)."""
@@ -75,6 +76,17 @@ class TopicMismatchError(RetrailError):
     """A topic does not exist, or differs from its specification."""
 
 
+InvalidReason = Literal[
+    "malformed_json",
+    "unknown_type",
+    "missing_field",
+    "invalid_field",
+    "unsupported_version",
+    "wrong_key",
+    "too_large",
+]
+
+
 class InvalidRecordError(RetrailError):
     """A record does not satisfy its contract.
 
@@ -87,7 +99,7 @@ class InvalidRecordError(RetrailError):
         self,
         message: str,
         *,
-        reason: str = "malformed",
+        reason: InvalidReason = "invalid_field",
         key: str | None = None,
         topic: str | None = None,
         partition: int | None = None,

@@ -30,7 +30,7 @@ from schemas.base import (
     decode_change,
 )
 from schemas.base import describe as describe
-from schemas.errors import InvalidRecordError
+from schemas.errors import InvalidReason, InvalidRecordError
 
 SCHEMA_VERSION = "1.0"
 """Major.minor. A newer minor version is read without its unknown fields; a newer major is not."""
@@ -200,7 +200,7 @@ def _require_version(version: str) -> None:
         )
 
 
-_REASONS = {
+_REASONS: dict[str, InvalidReason] = {
     "json_invalid": "malformed_json",
     "union_tag_invalid": "unknown_type",
     "union_tag_not_found": "missing_field",
@@ -208,7 +208,7 @@ _REASONS = {
 }
 
 
-def _reason(details: Iterable[ErrorDetails]) -> str:
+def _reason(details: Iterable[ErrorDetails]) -> InvalidReason:
     return next(
         (_REASONS[item["type"]] for item in details if item["type"] in _REASONS), "invalid_field"
     )

@@ -14,6 +14,7 @@ from schemas.events import Agent, Outcome
 from schemas.judged import JudgeLabel
 
 ClosedBy = Literal["end", "idle", "age", "size"]
+PairVerdict = Literal["relevant", "irrelevant"]
 
 
 class LabelledPair(Contract):
@@ -47,7 +48,7 @@ class LabelledPair(Contract):
     earlier_queries: tuple[str, ...] = ()
     positive: DocId
     negatives: tuple[DocId, ...]
-    verdict: Literal["relevant", "irrelevant"]
+    verdict: PairVerdict
     judge: JudgeLabel
     judge_version: JudgeLabel
     reasoning_tokens: Count | None = None

@@ -116,7 +116,7 @@ class LimitedProtocol(H11Protocol):
         # The notifications of an MCP session: its client connects again.
         return self.cycle.response_started and self.scope["method"] == "GET"
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: metrics.CloseReason) -> None:
         """Close the connection without an answer."""
         metrics.CONNECTIONS_CLOSED.labels(reason).inc()
         self.connections.discard(self)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path, Request, Response, Security
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,7 +17,9 @@ from pydantic import BaseModel, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
+from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
+from serving import metrics
 from serving.problems import PROBLEM, Problem, add_handlers, failure_of
 from serving.service import SearchService
 from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller, Outcome
@@ -319,6 +322,12 @@ async def _readyz(service: _Service) -> Any:
 @_probes.get("/metrics", include_in_schema=False)
 async def _metrics() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+for _route in _operations.routes:
+    assert isinstance(_route, APIRoute)
+    statuses = {"200", *map(str, _route.responses)}
+    at_zero(metrics.REQUESTS, [str(_route.operation_id)], statuses)
 
 
 async def _opened(

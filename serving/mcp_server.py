@@ -49,10 +49,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrail import Publisher
+from retrail_runtime.metrics import at_zero
 from retrail_runtime.process import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
-from serving import tools
+from serving import metrics, tools
 from serving.guards import MAX_BODY, MCP_PATH, replayed
 from serving.problems import RefusedError, failure_of
 from serving.running import serving
@@ -155,6 +156,7 @@ def create_http_app(settings: Settings, running: Running, *, host: str) -> Starl
     """
     current: list[SearchService] = []
     server = create_server(settings, running, current)
+    at_zero(metrics.REQUESTS, ["mcp"], ("200", "401", "500", "503"))
 
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})

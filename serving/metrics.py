@@ -1,11 +1,16 @@
 """Metrics of searches and of the servers around them."""
 
 from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from retrail import Stats
+from retrail_runtime.metrics import at_zero
+
+RetryReason = Literal["no alias", "dropped", "not loaded", "failed"]
+CloseReason = Literal["header", "limit"]
 
 SEARCH_SECONDS = Histogram(
     "retrail_search_duration_seconds",
@@ -50,6 +55,12 @@ TRAJECTORIES_OPEN = Gauge("retrail_serve_open_trajectories", "Trajectories that 
 TRAJECTORIES_ENDED = Counter(
     "retrail_serve_trajectories_ended_total", "Trajectories ended, by reason.", ["reason"]
 )
+
+at_zero(SEARCH_SECONDS, ("encode", "milvus"))
+at_zero(SEARCHES, ("ok", "error"))
+at_zero(RETRIES, get_args(RetryReason))
+at_zero(REQUEST_SECONDS, ("search", "open"))
+at_zero(CONNECTIONS_CLOSED, get_args(CloseReason))
 
 
 class EventCounts:

@@ -360,7 +360,7 @@ class _Loading:
             self._future.set_exception(error or ModelError("The retriever was closed."))
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException) -> metrics.RetryReason:
     """The label of a repeated call."""
     if isinstance(error, NoIndexError):
         return "no alias"

@@ -12,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import structlog
 
 from retrail import Trajectory
+from retrail_runtime.metrics import at_zero
 from serving import metrics
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ DEFAULT_AGENT = "agent"
 
 Outcome = Literal["correct", "incorrect", "unknown"]
 EndedBy = Literal["end", "idle", "full", "shutdown"]
+
+at_zero(metrics.TRAJECTORIES_ENDED, get_args(EndedBy))
 
 _RANDOM_BYTES = 16
 _LONGEST_NAME = 160 - 2 * _RANDOM_BYTES - 1

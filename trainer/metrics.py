@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from retrail_runtime.metrics import at_zero
+
 ENCODED = Counter("retrail_encoder_texts_total", "Texts encoded.", ["kind"])
 ENCODING_SECONDS = Histogram(
     "retrail_encoder_duration_seconds",
@@ -32,3 +34,5 @@ RUN_SECONDS_LEFT = Gauge(
 )
 GATE_DECISIONS = Counter("retrail_gate_decisions_total", "Decisions of the gate.", ["decision"])
 GATE_NDCG = Gauge("retrail_gate_ndcg_at_10", "Mean held-out nDCG@10 at the last gate.", ["model"])
+
+at_zero(ENCODED, ("query", "document"))

@@ -3,10 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from retrail_runtime.metrics import Health
+from consumers.indexing.plan import Role
+from retrail_runtime.metrics import Health, at_zero
 
 DOCUMENTS_ENCODED = Counter(
     "retrail_index_documents_encoded_total", "Documents encoded.", ["version"]
@@ -47,6 +49,16 @@ LAG = Gauge(
     ["collection", "partition"],
 )
 BUILDS = Gauge("retrail_index_builds", "Builds that this worker follows.")
+
+at_zero(REPAIRS, ("upsert", "delete"))
+at_zero(DROPPED, get_args(Role))
+
+
+def show_build(version: int) -> None:
+    """Show the counters of a build's version, at 0 before its first document."""
+    for counter in (DOCUMENTS_ENCODED, DOCUMENTS_REUSED, ROWS_UPSERTED, ROWS_DELETED):
+        at_zero(counter, [str(version)])
+
 
 SLOW_SECONDS = 45.0
 """Without a turn of the main loop; a call to Milvus may be retried for 30 s."""

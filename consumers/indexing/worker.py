@@ -255,6 +255,7 @@ class IndexWorker:
             self._ending.append(task)
         for one in wanted:
             if one.key not in self._ingests:
+                metrics.show_build(one.build.version)
                 ingest = Ingest(
                     self._settings,
                     one.build,

@@ -2,11 +2,16 @@
 
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from retrail_runtime.metrics import at_zero
+from schemas.pairs import PairVerdict
+from schemas.releases import Decision
 from trainer import metrics
+from trainer.data.selection import REASONS
 from trainer.fit.finetune import Step
 
 PAIRS_READ = Counter(
@@ -40,6 +45,13 @@ PAIRS_EXCLUDED = Counter(
     ["reason"],
 )
 LIVE_VERSION = Gauge("retrail_live_version", "Version of the live release.")
+
+_DECISIONS = tuple(decision for decision in get_args(Decision) if decision != "first")
+at_zero(metrics.GATE_DECISIONS, _DECISIONS)
+at_zero(RUNS, (*_DECISIONS, "postponed", "empty", "interrupted", "failed"))
+at_zero(PAIRS_READ, get_args(PairVerdict))
+at_zero(PAIRS_EXCLUDED, REASONS)
+
 
 log = structlog.get_logger(__name__)
 

@@ -30,7 +30,7 @@ from tenacity import (
 from schemas.errors import ConfigurationError
 from schemas.events import Verdict
 from schemas.settings import Settings
-from streams import metrics
+from streams.judge import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.events import Verdict
-from streams import metrics
+from streams.judge import metrics
 
 WEIGHTS_FILE = Path(__file__).with_name("local.json")
 _WORDS: dict[str, Any] = tomllib.loads(

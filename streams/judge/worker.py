@@ -11,17 +11,17 @@ its tasks wait, the queue fills up, and the partition lags.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 
 from retrail_runtime.kafka import Outgoing
+from retrail_runtime.metrics import at_zero
 from schemas.base import DeadLetter
 from schemas.errors import InvalidRecordError
 from schemas.events import Verdict
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
-from streams import metrics
 from streams.events import (
     ABSENT,
     Event,
@@ -32,10 +32,20 @@ from streams.events import (
     encode,
     read_published,
 )
-from streams.judge.judgement import Judge, judge_named, judged, located, question
+from streams.judge import metrics
+from streams.judge.judgement import (
+    AGENT,
+    NO_JUDGE,
+    Judge,
+    judge_named,
+    judged,
+    located,
+    question,
+)
 from streams.loop import process
 from streams.loop.checkpoint import Committed, Deadline, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
+from streams.metrics import BoundedLabel
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +55,7 @@ MAX_OUTPUT_BYTES = MAX_EVENT_BYTES + ADDED_BYTES
 MAX_MESSAGE = 2_000
 """Characters of an error's message in a dead letter's headers."""
 
-_agent_models = metrics.BoundedLabel()
+_agent_models = BoundedLabel()
 
 
 class JudgeTask(PartitionTask):
@@ -194,6 +204,7 @@ def run(settings: Settings) -> None:
     """
     topics, judge = Topics.of(settings), judge_named(settings)
     written = [topics.judged_events, topics.trajectory_events_dlq]
+    at_zero(metrics.VERDICTS, get_args(Verdict), (AGENT, judge.name if judge else NO_JUDGE))
 
     def make_task(assignment: Assignment) -> JudgeTask:
         return JudgeTask(assignment, topics, judge)

@@ -63,7 +63,8 @@ class Handler(Protocol):
         """Process what was fetched of one partition, in order, at least one item."""
 
 
-Finding = Literal["continuous", "refetched", "gap", "reset"]
+Discontinuity = Literal["refetched", "gap", "reset"]
+Finding = Literal["continuous", Discontinuity]
 
 
 class Continuity:

@@ -5,20 +5,21 @@ import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from retrail_runtime import files
 from retrail_runtime.kafka import require_broker
-from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.metrics import at_zero, serve_metrics
 from retrail_runtime.process import StopSignals
 from schemas.errors import RestartRequiredError, RetrailError
 from schemas.settings import Settings
+from streams import metrics
 from streams.loop import health
 from streams.loop.faust_app import BatchApp
-from streams.loop.partition import MakeTask
+from streams.loop.partition import Discontinuity, MakeTask
 from streams.loop.worker import ANSWER_SECONDS, Worker
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ def run(
     counts = require_broker(settings, [source, *written], keyed_alike=True)
     claimed = files.claim(settings, role)
     tune_gc()
+    at_zero(metrics.DISCONTINUITIES, [source], (*get_args(Discontinuity), "skipped", "recreated"))
     guard = ExitGuard()
 
     async def main() -> RetrailError | None:

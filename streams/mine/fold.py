@@ -10,7 +10,7 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import asdict
@@ -25,6 +25,7 @@ from streams.mine.mining import MinedPair, mine
 from streams.mine.sources import Source, Sources
 from streams.mine.steps import unpack
 from streams.mine.trajectories import (
+    Arrival,
     ClosedTrajectories,
     Key,
     Limits,
@@ -33,6 +34,8 @@ from streams.mine.trajectories import (
     Start,
     UnnumberedTrajectory,
 )
+
+EventResult = Literal[Arrival, "rejudged", "refused", "undecodable"]
 
 
 class Resume(NamedTuple):
@@ -319,7 +322,7 @@ class Fold:
             }
         )
 
-    def _count(self, result: str, silent: bool) -> None:
+    def _count(self, result: EventResult, silent: bool) -> None:
         if not silent:
             self.counts["events", result] += 1
 

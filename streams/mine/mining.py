@@ -15,7 +15,10 @@ from msgspec import Struct
 
 from schemas import ProfileName
 from schemas.events import Verdict
+from schemas.pairs import PairVerdict
 from streams.mine.steps import BrowseStep, ReasoningStep, SearchStep, Step
+
+BrowseResult = Literal["relevant", "irrelevant", "unknown", "unsearched"]
 
 
 class MinedPair(Struct, frozen=True, gc=False):
@@ -29,7 +32,7 @@ class MinedPair(Struct, frozen=True, gc=False):
     earlier_queries: tuple[str, ...]
     positive: str
     negatives: tuple[str, ...]
-    verdict: Literal["relevant", "irrelevant"]
+    verdict: PairVerdict
     judge: str
     judge_version: str
     reasoning_tokens: int | None
@@ -123,13 +126,13 @@ class _Mining:
             if holding is not None:
                 rank = holding.rank_of(browsed.browse.doc_id)
                 self.counts["rank", verdict, str(rank)] += 1
-            if verdict == "unknown":
-                self.counts["browses", "unknown"] += 1
-            elif holding is None:
-                self.counts["browses", "unsearched"] += 1
-            else:
-                self.pairs.append(self._pair(browsed, holding, relevant, rejected))
-                self.counts["browses", verdict] += 1
+            result: BrowseResult = verdict
+            if verdict != "unknown":
+                if holding is None:
+                    result = "unsearched"
+                else:
+                    self.pairs.append(self._pair(browsed, holding, relevant, rejected))
+            self.counts["browses", result] += 1
         phase.rejected.extend(rejected)
         if relevant:
             self.phase = _Phase()

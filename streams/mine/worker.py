@@ -18,10 +18,10 @@ from retrail_runtime.kafka import Outgoing
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
-from streams import metrics
 from streams.loop import process
 from streams.loop.checkpoint import Committed, Deadline, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
+from streams.mine import metrics
 from streams.mine.fold import Fold, Resume
 
 log = structlog.get_logger(__name__)

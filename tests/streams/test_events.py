@@ -1,13 +1,14 @@
 """The structs of the stream workers accept what the contract accepts, with equal values."""
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas import events, judged
-from schemas.errors import InvalidRecordError
+from schemas.errors import InvalidReason, InvalidRecordError
 from streams.events import Tick, encode, read_judged, read_published
 from tests.effort import examples
 
@@ -244,8 +245,9 @@ def test_miner_and_contract_agree(value):
 @given(st.binary(max_size=200))
 def test_foreign_bytes_raise_nothing_else(value):
     for read in (read_published, read_judged):
-        with pytest.raises(InvalidRecordError):
+        with pytest.raises(InvalidRecordError) as raised:
             read(value)
+        assert raised.value.reason in get_args(InvalidReason)
 
 
 @pytest.mark.parametrize("event", PUBLISHED, ids=lambda event: event["type"])

@@ -22,6 +22,11 @@ CHUNK = 500
 """Earlier pairs that are read at once."""
 
 OVER = "over the limit"
+REASONS = (
+    *("irrelevant", "held out", "repeated", "no text", "outcome", OVER),
+    *(f"{group} cap" for group in caps.GROUPS),
+)
+"""Why a pair does not train: all keys of :attr:`Selection.left_out`."""
 
 
 class PairSource(Protocol):

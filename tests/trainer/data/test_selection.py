@@ -11,7 +11,7 @@ from tests.consumers.training.world import World
 from trainer.data import examples
 from trainer.data.caps import ORDINARY_RUN
 from trainer.data.draws import is_held_out
-from trainer.data.selection import OVER, Selection, Selector, rules_of
+from trainer.data.selection import OVER, REASONS, Selection, Selector, rules_of
 from trainer.data.weighting import Variant
 
 NEW = Range(topic="pairs", partition=0, start=10, end=20)
@@ -87,7 +87,9 @@ def choose(
         chosen_by.model_copy(update={"caps": caps}),
         **values,
     )
-    return selector.select([NEW], [EARLIER])
+    chosen = selector.select([NEW], [EARLIER])
+    assert chosen.left_out.keys() <= set(REASONS)
+    return chosen
 
 
 def test_a_replay_joins_the_new_pairs() -> None:
