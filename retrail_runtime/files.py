@@ -26,6 +26,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a full disk, an exceeded quota, and the limit on file sizes (``ulimit -f``)."""
+
 _GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
 
 
@@ -63,7 +66,7 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
         part.replace(path)
         sync(part.parent)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in DISK_FULL:
             raise
         reason = f"{error.strerror} ({free_space(path)})"
         raise OSError(error.errno, reason, str(path)) from error

@@ -18,7 +18,7 @@ from trainer.registry.storage import Storage
 
 
 def kill_before(wanted: str, nth: int) -> None:
-    """Let this process die before one request."""
+    """Kill this process before its nth matching request."""
     request, link, left = Storage._request, os.link, nth
 
     def count(what: str) -> None:

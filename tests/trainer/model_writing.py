@@ -1,7 +1,9 @@
-"""What tests of the registry write and look for."""
+"""Models for tests of the registry, and checks of its contents."""
 
 import re
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -12,13 +14,24 @@ from schemas.settings import Settings
 
 
 def files(**contents: str) -> Callable[[Path], None]:
-    """Writes files of these names and contents."""
+    """A function that writes files with these names and contents."""
 
     def write(folder: Path) -> None:
         for name, content in contents.items():
             (folder / name).write_text(content)
 
     return write
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Fail writes beyond ``size`` bytes of a file, like ``ulimit -f`` and like a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def names(settings: Settings) -> list[str]:
@@ -36,19 +49,19 @@ def read(settings: Settings, location: str) -> bytes:
 
 
 def put(settings: Settings, location: str, content: bytes) -> None:
-    """Write a file of a registry, as nobody should."""
+    """Write a file of a registry directly, to damage it."""
     with fsspec.open(f"{settings.registry_url}/{location}", "wb") as file:
         file.write(content)
 
 
 def files_of(settings: Settings, model: Model) -> str:
-    """Where the files of a model lie."""
+    """Location of a model's files."""
     manifest = orjson.loads(read(settings, f"{model.location}.json"))
     return f"{model.location.rpartition('/')[0]}/{manifest['folder']}"
 
 
 def left_over(settings: Settings) -> list[str]:
-    """What an interrupted publication has left in the registry and in the cache."""
+    """Files that an interrupted publication has left in the registry and in the cache."""
     found = [str(path) for path in settings.model_cache.glob(".*")]
     every = names(settings)
     published = set()

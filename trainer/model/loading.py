@@ -7,7 +7,6 @@ transformers gets Pooling and Normalize. Everything else is refused by its name.
 
 import copy
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import structlog
 import torch
 from safetensors import SafetensorError
 
+from retrail_runtime.files import free_space
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
@@ -130,11 +130,9 @@ def save(model: "SentenceTransformer", path: Path) -> None:
         with quiet():
             model.save_pretrained(str(path), create_model_card=False, safe_serialization=True)
     except (OSError, SafetensorError) as error:
-        free = shutil.disk_usage(path).free / 1e6
         raise ModelError(
-            f"Cannot write the model into {path} ({free:,.0f} MB free there): {error}. "
-            "Free space, raise the limit on file sizes (ulimit -f), or set RETRAIL_DATA_DIR to "
-            "another disk.",
+            f"Cannot write the model into {path}: {error} ({free_space(path)}). Free space, raise "
+            "the limit on file sizes (ulimit -f), or set RETRAIL_DATA_DIR to another disk.",
             path=path,
         ) from error
 

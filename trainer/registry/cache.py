@@ -1,10 +1,10 @@
-"""Models of the registry on this machine: a folder that its processes share.
+"""Local cache of the registry's models: a folder that all processes of a machine share.
 
 ::
 
     <folder>/<digest>/          the files of a model
-    <folder>/<digest>.lock      held while they are verified, downloaded or removed
-    <folder>/.<random>/         being written; a killed process leaves it behind
+    <folder>/<digest>.lock      locked while the files are verified, downloaded or removed
+    <folder>/.<random>/         temporary; a killed process leaves it behind
 """
 
 import os
@@ -24,25 +24,24 @@ from trainer.registry.manifest import digest_of
 log = structlog.get_logger(__name__)
 
 KEPT = 4
-"""Models that stay however old they are: parent, child, and those that a rollback goes back to."""
+"""Most recently opened models that are never pruned: parent, child, and targets of a rollback."""
 
 KEPT_SECONDS = 24 * 3600.0
-"""A model that was opened within this time stays: another process may be about to read it."""
+"""A model opened within this time is never pruned: another process may be about to read it."""
 
 
 class ModelCache:
-    """A folder of models, each verified when it is opened."""
+    """A folder of models; each is verified when it is opened."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is read or written yet."""
         self.folder = folder
 
     def open(self, digest: str, download: Callable[[Path], object]) -> Path:
-        """The folder of a model; of several processes that open it one downloads it.
+        """The folder of a model; if several processes open a missing one, one of them downloads it.
 
         Args:
             digest: of the model.
-            download: fills an empty folder, if the model is missing or was changed on the disk.
+            download: fills an empty folder; called if the model is missing or damaged.
 
         Raises:
             OSError: the cache cannot be read or written.
@@ -59,7 +58,11 @@ class ModelCache:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """An empty folder, removed at the end unless it was renamed; then old models go too."""
+        """A temporary empty folder, removed at the end unless renamed; then old models are pruned.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = self.folder / f".{secrets.token_hex(8)}"
         folder.mkdir()
@@ -70,7 +73,7 @@ class ModelCache:
             self._prune()
 
     def _prune(self) -> None:
-        """Remove what nobody needs. A model that another process has locked stays."""
+        """Remove old models, and temporary folders of killed processes; locked models stay."""
         old = time.time() - KEPT_SECONDS
         folders = [path for path in self.folder.iterdir() if path.is_dir()]
         for path in folders:
@@ -87,7 +90,7 @@ class ModelCache:
 
 
 def _intact(copy: Path, digest: str) -> bool:
-    """Whether it is there and is that model; removed if it is another."""
+    """Whether the folder holds the model with this digest; a damaged one is removed."""
     if not copy.is_dir():
         return False
     try:
@@ -95,7 +98,7 @@ def _intact(copy: Path, digest: str) -> bool:
             return True
     except (ModelError, OSError) as error:
         log.warning("cannot read the cached model", folder=str(copy), error=str(error))
-    log.warning("cached model was changed on the disk, downloading it again", folder=str(copy))
+    log.warning("cached model is damaged, downloading it again", folder=str(copy))
     shutil.rmtree(copy)
     return False
 
@@ -105,5 +108,5 @@ def _last_used(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        # Another process has just removed it.
+        # Another process has removed it.
         return 0.0

@@ -1,8 +1,7 @@
-"""Files about a model, for people: its model card and the loss of each step of its training.
+"""The model card, and a table of the training steps; both are stored beside the model.
 
-They lie beside the model in the registry. The card is Markdown with the metadata that model hubs
-read: what the model is, what it was trained on and how it was evaluated. All of it comes from the
-records on the topics.
+The card is Markdown with the metadata of model hubs. It describes the model, its training data and
+its evaluation, from the records on the topics.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ tags:
 
 
 def card(release: Release, manifest: RunManifest) -> str:
-    """Markdown.
+    """The model card of a trained release, as Markdown.
 
     Args:
         release: of a run that trained a child.
@@ -74,10 +73,10 @@ def card(release: Release, manifest: RunManifest) -> str:
         "\n## Evaluation\n",
         *_evaluation(release),
         f"\nDecision: **{release.decision}**: {release.reason}.\n",
-        "\n## Limits\n",
-        "It was evaluated on agents' queries over the documents of this installation; on other "
-        "queries or documents it may be worse than its parent. A document that agents use is not "
-        "always correct.\n",
+        "\n## Limitations\n",
+        "The evaluation covers agents' queries over the documents of this installation. On other "
+        "queries or documents the model may be worse than its parent. Documents that agents use "
+        "are not always correct.\n",
     ]
     return "\n".join(parts)
 
@@ -90,13 +89,13 @@ def first_card(
     query_prompt: str,
     document_prompt: str,
 ) -> str:
-    """Markdown of the first release, the model before any training.
+    """The model card of the first release, which is untrained, as Markdown.
 
     Args:
         model: RETRAIL_MODEL.
-        max_tokens: longest input.
-        query_prompt: written before every query.
-        document_prompt: written before every document.
+        max_tokens: longest input, in tokens.
+        query_prompt: prefix of every query.
+        document_prompt: prefix of every document.
     """
     parts = [
         f"{_HEAD}# {release.retriever}, version {release.version}\n",
@@ -120,8 +119,8 @@ def first_card(
             }
         ),
         "\n## Evaluation\n",
-        "It was not evaluated. The cards of its children compare them with it on held-out "
-        "queries.\n",
+        "The first release is not evaluated. The cards of its children compare them with it on "
+        "held-out queries.\n",
     ]
     return "\n".join(parts)
 
@@ -135,23 +134,27 @@ def steps_csv(steps: Iterable[Step]) -> str:
 def _evaluation(release: Release) -> list[str]:
     if release.held_out is None:
         return ["It was not compared with its parent.\n"]
-    found = _compared(
-        release.held_out, "held-out queries, which are never trained on, over the same documents"
-    )
-    if release.regression is not None:
+    held_out = "held-out queries, which are never trained on, over the same documents"
+    found = _compared(release.held_out, held_out, f"parent (version {release.parent})")
+    if release.ancestor is not None:
         found += _compared(
-            release.regression, "queries of the regression set (RETRAIL_GATE_REGRESSION)"
+            release.ancestor,
+            "held-out queries, compared with an earlier release of the lineage",
+            f"version {release.ancestor_version}",
         )
+    if release.regression is not None:
+        own = "queries of the regression set (RETRAIL_GATE_REGRESSION)"
+        found += _compared(release.regression, own, f"parent (version {release.parent})")
     return found
 
 
-def _compared(found: Comparison, queries: str) -> list[str]:
+def _compared(found: Comparison, queries: str, before: str) -> list[str]:
     low, high = found.interval
     return [
         f"\nOn {found.queries:,} {queries}:\n",
         _rows(
             ("", "nDCG@10", "recall@10", "MRR"),
-            (_measured("parent", found.parent_metrics), _measured("child", found.child_metrics)),
+            (_measured(before, found.parent_metrics), _measured("child", found.child_metrics)),
         ),
         f"\nDifference in nDCG@10: {found.difference:+.4f}, one-sided 95% bounds {low:+.4f} and "
         f"{high:+.4f} (paired bootstrap).",

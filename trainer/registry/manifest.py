@@ -1,4 +1,4 @@
-"""The manifest of a model: its files and their digests."""
+"""The manifest of a model: its files with their digests."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from schemas.runs import Digest
 
 
 def inside(location: str) -> str:
-    """``location`` itself, if it is a relative path that stays below where it starts.
+    """Return ``location`` if it is a relative path without ``..``.
 
     Raises:
         ValueError: it is not.
@@ -25,19 +25,19 @@ def inside(location: str) -> str:
 
 
 class ModelFile(Contract):
-    """One file of a model: its path in the folder (POSIX), bytes, and SHA-256."""
+    """A file of a model: its path in the folder (POSIX), size in bytes, and SHA-256."""
 
     path: Annotated[str, AfterValidator(inside)]
-    # A shard of a large model has more bytes than a Count counts.
+    # Not a Count, which is too small for a shard of a large model.
     size: int
     sha256: Digest
 
 
 class Manifest(Contract):
-    """Makes files a model: it lists them all. It lies beside the folder of the files.
+    """The list of all files of a model, stored beside their folder.
 
     Attributes:
-        folder: name of the folder of the files.
+        folder: name of the files' folder.
     """
 
     format: Literal["retrail-model/1"] = "retrail-model/1"
@@ -46,11 +46,11 @@ class Manifest(Contract):
 
     @property
     def digest(self) -> str:
-        """Of the model: SHA-256, 64 hex digits, over the sorted paths, sizes and digests."""
+        """Digest of the model: SHA-256, 64 hex digits, over sorted paths, sizes and digests."""
         return digest(self.files)
 
     def difference(self, folder: Path) -> str | None:
-        """How the files in ``folder`` differ from those of the manifest, or ``None``.
+        """The first difference between the files in ``folder`` and the manifest, or ``None``.
 
         Raises:
             ModelError: see :func:`survey`.
@@ -68,15 +68,15 @@ class Manifest(Contract):
 
 
 def survey(folder: Path) -> tuple[ModelFile, ...]:
-    """All files of a folder, by path.
+    """All files of a folder, sorted by path.
 
     Raises:
-        ModelError: the folder has something that is neither a file nor a folder.
+        ModelError: the folder has an entry that is neither a file nor a folder, such as a link.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ModelError(f"{path} is not a regular file; a published model has no links.")
+            raise ModelError(f"{path} is not a regular file; a model must not contain links.")
         if path.is_file():
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()

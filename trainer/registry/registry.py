@@ -2,13 +2,13 @@
 
 ::
 
-    <registry>/<retriever>/v3.json             manifest: the model is published
-    <registry>/<retriever>/v3-<random>/…       its files, in sentence-transformers format
-    <registry>/<retriever>/v3.md, …            beside it and not in its digest: the model card
+    <registry>/<retriever>/v3.json             manifest; its existence publishes the model
+    <registry>/<retriever>/v3-<random>/…       the files, in sentence-transformers format
+    <registry>/<retriever>/v3.md, …            model card and the like, not part of the digest
     <registry>/<retriever>/training/<digest>.jsonl
 
-A file appears whole or not at all, a folder of files does not. So a model is what a manifest lists.
-It is written last, under the condition that there is none: a hard link in a folder,
+Single files are written atomically, folders are not. So a model consists of the files in its
+manifest, which is written last and only if none exists: with a hard link in a folder, with
 ``If-None-Match: *`` in S3
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
 
@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 from pydantic import ValidationError
 
+from retrail_runtime.files import free_space
 from schemas.errors import InputError, ModelError, RegistryError
 from schemas.releases import Model
 from schemas.runs import TrainingFile
@@ -42,19 +43,19 @@ _MANIFEST = re.compile(r"v([1-9]\d*)\.json")
 
 
 class Registry:
-    """Models and training files of the retrievers in one place.
+    """Models and training files of all retrievers.
 
-    Any number of processes may share it: what is published never changes. Every method raises
+    Any number of processes may share it; published files never change. Every method raises
     :class:`schemas.errors.RegistryError` if the folder or object storage cannot be used.
     """
 
     def __init__(self, url: str, cache: Path) -> None:
-        """Nothing is read or written yet.
+        """Neither read nor write anything yet.
 
         Args:
             url: a folder, or a URL of object storage.
-            cache: folder on this machine: models are written here, and downloaded into it. Models
-                of a registry in a folder are opened where they are.
+            cache: local folder in which models are written before they are published, and into
+                which they are downloaded. A registry in a folder is read in place.
 
         Raises:
             ConfigurationError: no installed library supports the protocol of the URL.
@@ -77,31 +78,31 @@ class Registry:
         return self._storage.name
 
     def require(self, *, writing: bool) -> None:
-        """Fail now, and not after an hour's training, if it cannot be read, or written to."""
+        """Check at the start of a process that the registry can be read, or also written."""
         self._storage.list()
         if writing:
             self._storage.try_exclusive_create()
 
     def publish(self, retriever: str, version: int, write: Callable[[Path], None]) -> Model:
-        """Publish a model: it appears whole, durably, or not at all.
+        """Publish a model atomically and durably.
 
         1. Write the files on this machine.
         2. Copy them into the registry, unless the version is published. *A crash here*: no
            manifest lists them.
-        3. Create the manifest, unless there is one by now. From here on the model is published.
-        4. Remove the version's files that the manifest does not list: of publishers that came too
-           late, or crashed before 3.
+        3. Create the manifest, unless one exists by now. The model is published from here on.
+        4. Remove files of this version that the manifest does not list, left by publishers that
+           lost the race or crashed before 3.
 
-        To publish the same files again changes nothing. Of two processes that publish different
-        files as one version, one succeeds.
+        Publishing the same files again changes nothing. If two processes publish different files as
+        one version, one of them succeeds.
 
         Args:
-            retriever: the family.
+            retriever: name of the retriever.
             version: 1, 2, ….
-            write: fills an existing empty folder, for instance ``encoder.save``.
+            write: fills an existing empty folder, such as ``encoder.save``.
 
         Raises:
-            ModelError: the version exists with other files, or this machine's disk fails.
+            ModelError: the version exists with other files, or the local disk fails.
         """
         location = f"{retriever}/v{version}"
         try:
@@ -116,13 +117,14 @@ class Registry:
                     self._cache.open(manifest.digest, folder.rename)
         except OSError as error:
             raise ModelError(
-                f"Cannot publish version {version} of {retriever} into {self.name}: {error}. "
-                "Nothing was published; free space or correct permissions and try again.",
+                f"Cannot publish version {version} of {retriever} into {self.name}: {error} "
+                f"({free_space(self._cache.folder)}). Nothing was published; free space or correct "
+                "permissions and try again.",
                 version=version,
             ) from error
         if published.digest != manifest.digest:
             raise ModelError(
-                f"Version {version} of {retriever} is in the registry already, with other files "
+                f"Version {version} of {retriever} exists in the registry with other files "
                 f"({self.name}, {location}). Versions never change: use the published one, or "
                 "another registry.",
                 version=version,
@@ -132,7 +134,7 @@ class Registry:
         return Model(location=location, digest=manifest.digest)
 
     def published(self, retriever: str, version: int) -> Model | None:
-        """What is published as this version, or nothing: a repeated run need not train again.
+        """The model published as this version, or ``None``; a repeated run reuses it.
 
         Raises:
             ModelError: its manifest is damaged.
@@ -142,7 +144,7 @@ class Registry:
         return Model(location=location, digest=manifest.digest) if manifest else None
 
     def holds(self, model: Model) -> bool:
-        """Whether a model is published as a record names it; its files are not read.
+        """Whether the registry has a model with this location and digest; reads only its manifest.
 
         Raises:
             ModelError: its manifest is damaged.
@@ -154,16 +156,16 @@ class Registry:
         return manifest is not None and manifest.digest == model.digest
 
     def versions(self, retriever: str) -> list[int]:
-        """Versions that are published, ascending."""
+        """The published versions, ascending."""
         found = (_MANIFEST.fullmatch(name) for name in self._storage.list(retriever))
         return sorted(int(match[1]) for match in found if match)
 
     def open(self, model: Model) -> Path:
-        """A folder on this machine with the files of a model, their digests verified.
+        """A local folder with the files of a model, whose digests are verified.
 
         Raises:
-            ModelError: it is not there, its files are not those that were published, or they
-                cannot be copied to this machine's disk.
+            ModelError: the model is missing, its files differ from the published ones, or they
+                cannot be copied to the local disk.
         """
         if self._storage.is_folder:
             manifest = self._manifest_of(model)
@@ -173,12 +175,13 @@ class Registry:
             return self._cache.open(model.digest, partial(self._download, model))
         except OSError as error:
             raise ModelError(
-                f"Cannot copy the model {model.location} into {self._cache.folder}: {error}. "
-                "Free space or correct permissions, or set RETRAIL_DATA_DIR to another folder."
+                f"Cannot copy the model {model.location} into {self._cache.folder}: {error} "
+                f"({free_space(self._cache.folder)}). Free space or correct permissions, or set "
+                "RETRAIL_DATA_DIR to another folder."
             ) from error
 
     def load(self, model: Model) -> Encoder:
-        """The encoder of a release; its prefixes, pooling and length limit lie with the model.
+        """The encoder of a release; prompts, pooling and length limit are in the model's files.
 
         Raises:
             ModelError: see :meth:`open` and :meth:`trainer.model.encoder.Encoder.load`.
@@ -186,12 +189,10 @@ class Registry:
         return Encoder.load(self.open(model), max_tokens=None)
 
     def write_beside(self, model: Model, suffix: str, text: str) -> None:
-        """Write a file about a published model beside it, in the place of an earlier one.
-
-        It is no file of the model: the digest does not cover it.
+        """Write or replace a file beside a published model, outside of its digest.
 
         Args:
-            suffix: of the file's name: ``md`` for the model card, ….
+            suffix: of the file's name, such as ``md`` for the model card.
         """
         self._storage.write(f"{_inside(model.location)}.{suffix}", text.encode())
 
@@ -206,11 +207,11 @@ class Registry:
         return TrainingFile(location=location, digest=digest, examples=len(examples))
 
     def load_training_file(self, frozen: TrainingFile) -> tuple[TrainingExample, ...]:
-        """The examples of a manifest.
+        """The examples of a training file.
 
         Raises:
             InputError: the file is missing or malformed.
-            ModelError: it is not the file that the manifest names.
+            ModelError: its digest differs from the one in the manifest.
         """
         name = f"{self.name}/{_inside(frozen.location)}"
         try:
@@ -221,21 +222,21 @@ class Registry:
             ) from error
         if file_digest(content) != frozen.digest:
             raise ModelError(
-                f"The training file {name} is not the one that the manifest names: its digest is "
-                f"not {frozen.digest}. Restore it from a copy of the registry.",
+                f"The training file {name} is not the one in the manifest: its digest is not "
+                f"{frozen.digest}. Restore it from a backup of the registry.",
                 path=name,
             )
         return parse_file(content, name)
 
     def _add(self, location: str, manifest: Manifest, folder: Path) -> Manifest:
-        """Steps 2 and 3; the manifest that is published then, this one or another."""
+        """Steps 2 and 3; returns the published manifest, this one or another publisher's."""
         files = _files(location, manifest)
         try:
             self._storage.try_exclusive_create()
             self._storage.upload(folder, manifest.files, files)
         except (OSError, RegistryError):
             self._storage.remove(files)
-            # Another publisher of this version that has finished removes these files.
+            # Another publisher of this version may have finished and removed these files.
             if (published := self._manifest(location)) is None:
                 raise
             return published
@@ -243,8 +244,8 @@ class Registry:
         published = self._manifest(location)
         if published is None:
             raise RegistryError(
-                f"The registry {self.name} accepted the manifest of {location} and does not "
-                "return it. Its storage must be consistent: what was written must be read at once."
+                f"The registry {self.name} accepted the manifest of {location} but does not return "
+                "it. The storage must be strongly consistent (read after write)."
             )
         return published
 
@@ -264,7 +265,7 @@ class Registry:
         except ValidationError as error:
             raise ModelError(
                 f"The manifest {name} in {self.name} is damaged: {error.errors()[0]['msg']}. "
-                "Restore it from a copy, or roll back."
+                "Restore it from a backup, or roll back."
             ) from error
 
     def _manifest_of(self, model: Model) -> Manifest:
@@ -281,7 +282,7 @@ class Registry:
 
     def _download(self, model: Model, folder: Path) -> None:
         manifest = self._manifest_of(model)
-        # If a file is missing, the error of the verification names it.
+        # The verification reports a missing file by name.
         with suppress(FileNotFoundError):
             self._storage.download(_files(model.location, manifest), manifest.files, folder)
         self._verified(model, manifest, folder)
@@ -294,18 +295,18 @@ class Registry:
 
     def _changed(self, model: Model, how: str) -> ModelError:
         return ModelError(
-            f"The model {model.location} in {self.name} is not the one that was published: {how}. "
-            "Restore it from a copy, or roll back."
+            f"The model {model.location} in {self.name} differs from the published one: {how}. "
+            "Restore it from a backup, or roll back."
         )
 
 
 def _name(location: str) -> str:
-    """Of the manifest."""
+    """Location of the manifest."""
     return f"{location}.json"
 
 
 def _files(location: str, manifest: Manifest) -> str:
-    """Where the files of a model lie."""
+    """Location of a model's files."""
     return str(PurePosixPath(location).parent / manifest.folder)
 
 

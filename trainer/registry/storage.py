@@ -1,7 +1,6 @@
-"""The file system under a registry, through fsspec: a folder or object storage.
+"""The file system of a registry, through fsspec: a folder or object storage.
 
-What it adds to fsspec: a write is whole or not at all in a folder too, and an error names the
-registry and what to do.
+It adds to fsspec atomic writes in folders, and errors that name the registry and a remedy.
 """
 
 import errno
@@ -18,36 +17,36 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from retrail_runtime.files import atomic_write, sync
+from retrail_runtime.files import DISK_FULL, atomic_write, free_space, sync
 from schemas.errors import ConfigurationError, RegistryError, RetrailError
 from trainer.registry.manifest import ModelFile
 
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
-"""For a connection to S3, each of several times; a search waits for it. Its own default is 60."""
+"""Timeout of one attempt to connect to S3 (botocore's default is 60): a search waits for it."""
 
 _NOT_EXCLUSIVE = (
-    "the storage of the registry does not support exclusive create; two trainers that publish one "
-    "version at the same moment may overwrite each other"
+    "the registry's storage does not support exclusive create; concurrent publishers of one "
+    "version may overwrite each other"
 )
 
 _tried: set[str] = set()
-"""Registries whose exclusive create this process has tried."""
+"""Registries whose exclusive create this process has tested."""
 
 
 class Storage:
-    """Files in one place. Locations are POSIX paths relative to it.
+    """Files below one root; locations are POSIX paths relative to it.
 
     Every method raises :class:`schemas.errors.RegistryError` if the folder or object storage
     cannot be used.
     """
 
     def __init__(self, url: str) -> None:
-        """Nothing is read or written yet.
+        """Neither read nor write anything yet.
 
-        Credentials and endpoint are those that the library of the protocol finds: for S3 the
-        variables ``AWS_…``, profiles and roles; for all the configuration of fsspec.
+        Credentials and endpoint come from the protocol's library: for S3 the variables ``AWS_…``,
+        profiles and roles; for all protocols fsspec's configuration.
 
         Args:
             url: a folder, or the URL of a bucket or of a prefix in one.
@@ -64,11 +63,11 @@ class Storage:
             self._files, self._root = _remote(self.name)
 
     def path(self, location: str) -> str:
-        """In the file system: of a folder, the path on this machine."""
+        """Path in the file system; for a folder, the local path."""
         return f"{self._root}/{location}"
 
     def list(self, location: str = "") -> list[str]:
-        """Names right below a location, of files and folders; none if there is no such folder."""
+        """Names of the files and folders directly in a location; empty if it does not exist."""
         try:
             with self._request("list models"):
                 found = self._files.ls(self.path(location).rstrip("/"), detail=False)
@@ -87,25 +86,25 @@ class Storage:
         return content
 
     def write(self, location: str, content: bytes) -> None:
-        """Write a file, whole; an earlier one is replaced."""
+        """Write or replace a file atomically."""
         with self._request(f"write {location}"):
             self._files.pipe_file(self.path(location), content)
 
     def create(self, location: str, content: bytes) -> None:
-        """Write a file, whole, unless it exists: then that one stays."""
+        """Write a file atomically, unless it exists."""
         with self._request(f"create {location}"):
             try:
                 self._files.pipe_file(self.path(location), content, mode="create")
             except Exception as error:
-                # Each server reports an existing object by another error, and a request that was
-                # repeated may find what its first try has created.
+                # Servers report an existing object by different errors, and a retried request may
+                # find the object that its first attempt created.
                 try:
                     self.read(location)
                 except FileNotFoundError:
                     raise error from error.__cause__
 
     def upload(self, folder: Path, files: tuple[ModelFile, ...], location: str) -> None:
-        """Copy the files of a local folder below a location.
+        """Copy the files of a local folder into a location.
 
         Raises:
             OSError: a local file cannot be read.
@@ -122,7 +121,7 @@ class Storage:
                     sync(path)
 
     def download(self, location: str, files: tuple[ModelFile, ...], folder: Path) -> None:
-        """Copy the files below a location into a local folder.
+        """Copy the files in a location into a local folder.
 
         Raises:
             FileNotFoundError: one of them does not exist.
@@ -136,7 +135,7 @@ class Storage:
                 self._files.get_file(self.path(name), str(target))
 
     def remove(self, location: str) -> None:
-        """Remove a file, or a folder with all below it; a failure costs space and is logged."""
+        """Remove a file, or a folder with its contents; a failure is only logged."""
         try:
             with self._request(f"remove {location}"):
                 self._files.rm(self.path(location), recursive=True)
@@ -146,10 +145,10 @@ class Storage:
             log.warning("cannot remove unpublished files", error=str(error))
 
     def try_exclusive_create(self) -> None:
-        """Write, read and remove a file, once a process, and warn if it can be created twice.
+        """Test once per process whether the storage supports exclusive create; if not, warn.
 
-        There are servers that ignore the condition. As one trainer is active at a time, a release
-        is still published once there; what is missing is the guard behind that.
+        Some servers ignore the condition. Only one trainer is active at a time, so a release is
+        still published once there; only the second guard is missing.
         """
         if self.name in _tried:
             return
@@ -165,12 +164,12 @@ class Storage:
 
     @contextmanager
     def _request(self, what: str) -> Iterator[None]:
-        """Around calls of the file system, whose errors are of many classes.
+        """Translate the errors of the file system, which are of many classes.
 
-        Lets FileNotFoundError through and, for object storage, errors of the local disk.
+        FileNotFoundError and, for object storage, errors of the local disk pass unchanged.
 
         Raises:
-            RegistryError: for all others, with what to do.
+            RegistryError: for all others, with a remedy.
         """
         try:
             yield
@@ -179,15 +178,17 @@ class Storage:
         except Exception as error:
             if isinstance(error, FileNotFoundError) and _code(error) != "NoSuchBucket":
                 raise
-            local = isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC)
+            local = isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL)
             if local and not self.is_folder:
                 raise
             raise RegistryError(self._message(what, error)) from error
 
     def _message(self, what: str, error: Exception) -> str:
         if self.is_folder:
+            # An error with a cause is atomic_file's, which has the free space already.
+            free = "" if error.__cause__ else f" ({free_space(Path(self._root))})"
             return (
-                f"Cannot {what} in the registry {self.name}: {error}. Check the disk and the "
+                f"Cannot {what} in the registry {self.name}: {error}{free}. Check the disk and the "
                 "permissions there, or set RETRAIL_REGISTRY or RETRAIL_DATA_DIR to a folder that "
                 "this user can write."
             )
@@ -199,10 +200,10 @@ class Storage:
             )
         if isinstance(error, PermissionError):
             return (
-                f"The registry {self.name} denies the right to {what}: {error}. Check the "
+                f"The registry {self.name} denies permission to {what}: {error}. Check the "
                 "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the "
-                "role of this machine) and what they may do in the bucket: list, get and put; a "
-                "trainer also deletes what was not published."
+                "role of this machine) and their permissions in the bucket: list, get and put; a "
+                "trainer also needs delete."
             )
         return (
             f"Cannot {what} in the registry {self.name}: {error} ({type(error).__name__}). Check "
@@ -212,7 +213,7 @@ class Storage:
 
 
 class _Folder(LocalFileSystem):  # type: ignore[misc]
-    """The local file system; a write is whole or not at all, as in object storage."""
+    """The local file system with atomic writes, as in object storage."""
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         target = Path(path)
@@ -238,7 +239,7 @@ class _Folder(LocalFileSystem):  # type: ignore[misc]
 def _remote(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL, and the path in it."""
     is_s3 = url.startswith(("s3://", "s3a://"))
-    # What another process has published must be seen at once.
+    # Files that another process publishes must be visible at once.
     options: dict[str, Any] = {"use_listings_cache": False}
     if is_s3:
         configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})

@@ -1,7 +1,6 @@
 """What a model may be, what a folder must hold, and what of it is never run."""
 
 import json
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sentence_transformers.sentence_transformer.modules import (
 
 from schemas.errors import ModelError
 from tests.tiny_model import write_tiny_model
+from tests.trainer.model_writing import file_size_limit
 from trainer.model.encoder import Encoder
 from trainer.model.loading import locate
 
@@ -215,11 +215,7 @@ def test_a_full_disk_is_named_with_the_folder_and_the_free_space(tmp_path: Path)
     encoder = Encoder.load(write_tiny_model(tmp_path / "model"), max_tokens=32)
     folder = tmp_path / "out"
     folder.mkdir()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(ModelError, match=r"into .* \([\d,]+ MB free there\)") as found:
-            encoder.save(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    named = pytest.raises(ModelError, match=rf"[\d,]+ MiB free in {folder}\)")
+    with file_size_limit(4096), named as found:
+        encoder.save(folder)
     assert found.value.path == folder

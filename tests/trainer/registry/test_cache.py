@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ def cache(tmp_path: Path) -> ModelCache:
 
 
 def keep(cache: ModelCache, content: str) -> str:
-    """Write a model and keep it; its digest."""
+    """Write a model into the cache, and return its digest."""
     with cache.writing() as folder:
         files(a=content)(folder)
         digest = digest_of(folder)
@@ -72,11 +74,11 @@ def test_a_model_that_was_changed_on_the_disk_is_downloaded_again(cache: ModelCa
         assert (copy / "a").read_text() == content
 
 
-def test_old_models_go_but_for_those_opened_last(cache: ModelCache) -> None:
+def test_old_models_are_pruned_except_those_opened_last(cache: ModelCache) -> None:
     digests = [keep(cache, str(number)) for number in range(KEPT + 2)]
     for number, digest in enumerate(reversed(digests)):
         age(cache, digest, KEPT_SECONDS + 60 + number)
-    # The oldest is opened, which makes it the latest.
+    # Opening the oldest makes it the latest.
     cache.open(digests[0], no_download)
 
     new = keep(cache, "new")
@@ -104,7 +106,7 @@ def test_a_model_that_another_process_is_opening_stays(cache: ModelCache) -> Non
     assert digests[0] not in models(cache)
 
 
-def test_folders_of_killed_processes_go_after_a_day(cache: ModelCache) -> None:
+def test_folders_of_killed_processes_are_removed_after_a_day(cache: ModelCache) -> None:
     cache.folder.mkdir()
     for name in (".old", ".recent"):
         (cache.folder / name).mkdir()
@@ -115,22 +117,42 @@ def test_folders_of_killed_processes_go_after_a_day(cache: ModelCache) -> None:
     assert models(cache) == {digest, ".recent"}
 
 
-def test_many_may_prune_at_once(cache: ModelCache) -> None:
-    """Without a lock two that prune met FileNotFoundError, for which opening a model failed."""
+PRUNER = """
+import pathlib, sys
+from trainer.registry.cache import ModelCache
+
+cache = ModelCache(pathlib.Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+with cache.writing():
+    pass
+"""
+
+
+def test_processes_can_prune_at_once(cache: ModelCache) -> None:
+    """Case: two workers of a machine that follow the same release (FileNotFoundError)."""
     cache.folder.mkdir()
-    for number in range(200):
+    for number in range(400):
         name = f"{number:064x}"
         (cache.folder / name).mkdir()
         (cache.folder / name / "a").write_text("1")
         age(cache, name, KEPT_SECONDS + 60 + number)
+    command = [sys.executable, "-c", PRUNER, str(cache.folder)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pruners = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    for pruner in pruners:
+        assert pruner.stdout.readline() == "ready\n"
 
-    digests = at_once(lambda: keep(ModelCache(cache.folder), "1"), 8)
+    for pruner in pruners:
+        pruner.stdin.write("\n")
+        pruner.stdin.flush()
+    errors = [pruner.communicate(timeout=60)[1] for pruner in pruners]
 
-    assert len(set(digests)) == 1
-    assert len(models(cache)) == KEPT
+    assert [pruner.returncode for pruner in pruners] == [0, 0], errors
+    assert models(cache) == {f"{number:064x}" for number in range(KEPT)}
 
 
-def test_of_many_that_open_a_model_at_once_one_downloads_it(cache: ModelCache) -> None:
+def test_a_model_is_downloaded_once_by_threads_that_open_it_together(cache: ModelCache) -> None:
     digest = keep(ModelCache(cache.folder.with_name("other")), "1")
     downloads: list[Path] = []
 
@@ -145,7 +167,7 @@ def test_of_many_that_open_a_model_at_once_one_downloads_it(cache: ModelCache) -
 
 
 def at_once(act: Callable[[], Any], times: int) -> list[Any]:
-    """What it returns in so many threads that start together."""
+    """Results of ``act`` in this number of threads, which start together."""
     together = threading.Barrier(times)
     results: list[Any] = []
 

@@ -44,7 +44,7 @@ def test_a_card_has_origin_data_training_and_evaluation() -> None:
         "| labelled-pairs | 1 | 0 | 6 |",
         "| held out | 102 |",
         "| learning rate | 3e-05 |",
-        "| parent | 0.4100 | 0.6000 | 0.4000 |",
+        "| parent (version 3) | 0.4100 | 0.6000 | 0.4000 |",
         "| child | 0.4500 | 0.6300 | 0.4400 |",
         "Decision: **ship**: because of 4.",
     ):
@@ -53,28 +53,40 @@ def test_a_card_has_origin_data_training_and_evaluation() -> None:
     assert "+0.0400, one-sided 95% bounds +0.0120 and +0.0700" in text
 
 
-def test_a_card_of_a_release_that_was_not_compared() -> None:
+def test_a_card_without_a_comparison() -> None:
     text = card(compared(held_out=None), MANIFEST)
     assert "not compared with its parent" in text
     assert "0.4500" not in text
 
 
-def test_a_card_has_the_regression_set() -> None:
-    own = Comparison(
-        queries=50,
-        parent_metrics=Metrics(ndcg_at_10=0.7, recall_at_10=0.8, mrr=0.75),
-        child_metrics=Metrics(ndcg_at_10=0.71, recall_at_10=0.81, mrr=0.76),
-        difference=0.01,
-        interval=(-0.005, 0.02),
-    )
+OTHER = Comparison(
+    queries=50,
+    parent_metrics=Metrics(ndcg_at_10=0.7, recall_at_10=0.8, mrr=0.75),
+    child_metrics=Metrics(ndcg_at_10=0.71, recall_at_10=0.81, mrr=0.76),
+    difference=0.01,
+    interval=(-0.005, 0.02),
+)
 
-    lines = card(compared(regression=own), MANIFEST).splitlines()
+
+def test_a_card_has_the_regression_set() -> None:
+    lines = card(compared(regression=OTHER), MANIFEST).splitlines()
 
     assert "On 50 queries of the regression set (RETRAIL_GATE_REGRESSION):" in lines
+    assert "| parent (version 3) | 0.7000 | 0.8000 | 0.7500 |" in lines
     assert "| child | 0.7100 | 0.8100 | 0.7600 |" in lines
 
 
-def test_the_card_of_the_first_release_describes_its_inputs() -> None:
+def test_a_card_has_the_comparison_with_the_ancestor() -> None:
+    text = card(compared(ancestor=OTHER, ancestor_version=1), MANIFEST)
+
+    lines = text.splitlines()
+    at = lines.index("On 50 held-out queries, compared with an earlier release of the lineage:")
+    assert "| version 1 | 0.7000 | 0.8000 | 0.7500 |" in lines[at:]
+    assert "| child | 0.7100 | 0.8100 | 0.7600 |" in lines[at:]
+    assert "+0.0100, one-sided 95% bounds -0.0050 and +0.0200" in text
+
+
+def test_the_card_of_the_first_release_has_its_inputs() -> None:
     text = first_card(
         a_release(1, None, "first"),
         "org/model",
@@ -95,7 +107,7 @@ def test_the_card_of_the_first_release_describes_its_inputs() -> None:
         assert line in text.splitlines()
 
 
-def test_the_steps_of_a_training_are_csv() -> None:
+def test_training_steps_are_written_as_csv() -> None:
     steps = [
         Step(1, 2, 0.75, 3e-05, 32, pairs_per_second=10.0, eta_seconds=3.2),
         Step(2, 2, 0.5, 0.0, 16, pairs_per_second=10.0, eta_seconds=0.0),

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
     [("write r/v1-", 2, 1), ("create r/v1.json", 1, 2)],
     ids=["between two files", "between files and manifest"],
 )
-def test_of_a_killed_publisher_nothing_is_seen_and_the_next_one_publishes(
+def test_files_of_a_killed_publisher_are_invisible_and_the_next_one_publishes(
     settings: Settings,
     registry: Registry,
     elsewhere: Registry,
@@ -40,10 +40,10 @@ def test_of_a_killed_publisher_nothing_is_seen_and_the_next_one_publishes(
 
 
 @pytest.mark.parametrize("settings", ["folder"], indirect=True)
-def test_a_manifest_in_a_folder_is_whole_or_not_there(
+def test_a_manifest_in_a_folder_is_written_atomically(
     settings: Settings, registry: Registry, elsewhere: Registry
 ) -> None:
-    # The first two are of the file that is created to see whether a second create fails.
+    # The first two hard links belong to the test of exclusive create.
     assert killed(settings, "half", "link", 3) == -signal.SIGKILL
 
     assert any(name.startswith("r/.v1.json.") for name in names(settings))
@@ -78,7 +78,7 @@ def killed(settings: Settings, content: str, request: str, nth: int) -> int:
     return subprocess.run([sys.executable, *command], cwd=ROOT).returncode
 
 
-def test_a_changed_file_is_noticed(
+def test_a_changed_file_is_an_error(
     settings: Settings, published: Model, elsewhere: Registry, tmp_path: Path
 ) -> None:
     changed = f"{files_of(settings, published)}/b"
@@ -112,13 +112,13 @@ def test_a_file_that_was_added_to_a_model_is_never_read(
             elsewhere.open(published)
 
 
-def test_another_manifest_than_the_records_is_noticed(
+def test_a_manifest_that_differs_from_the_record_is_an_error(
     settings: Settings, registry: Registry, published: Model, elsewhere: Registry
 ) -> None:
     other = registry.publish("r", 2, files(a="other"))
     put(settings, "r/v1.json", read(settings, f"{other.location}.json"))
 
-    with pytest.raises(ModelError, match="not the one that was published"):
+    with pytest.raises(ModelError, match="differs from the published one"):
         elsewhere.open(published)
 
 

@@ -7,7 +7,7 @@ from tests.trainer.model_writing import files
 from trainer.registry.manifest import Manifest, digest_of, survey
 
 
-def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+def test_a_digest_covers_names_and_contents(tmp_path: Path) -> None:
     digests = set()
     for number, contents in enumerate(({"a": "1"}, {"a": "2"}, {"b": "1"}, {"a": "1", "b": ""})):
         folder = tmp_path / str(number)
@@ -17,12 +17,12 @@ def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
 
     assert len(digests) == 4
     (tmp_path / "0" / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ModelError, match="no links"):
+    with pytest.raises(ModelError, match="must not contain links"):
         digest_of(tmp_path / "0")
 
 
-def test_a_digest_stays_what_it_was(tmp_path: Path) -> None:
-    """Records hold it: another rule would make every published model a changed one."""
+def test_the_digest_of_a_model_never_changes(tmp_path: Path) -> None:
+    """Release records contain it; with another rule every published model would be refused."""
     files(b="2", a="1")(tmp_path)
 
     expected = "107647b7319de6f4649faf87579c3092809caa86587a8713de322f536204e3e6"

@@ -1,4 +1,4 @@
-"""What every registry does, in a folder and on a real S3 server."""
+"""The registry in a folder and on a real S3 server."""
 
 import threading
 from pathlib import Path
@@ -14,7 +14,7 @@ from schemas.releases import Model
 from schemas.settings import Settings
 from tests.started_servers import on_s3
 from tests.trainer.labelled import example
-from tests.trainer.model_writing import files, left_over, names, put, read
+from tests.trainer.model_writing import file_size_limit, files, left_over, names, put, read
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 from trainer.registry.storage import Storage
@@ -61,7 +61,7 @@ def test_everything_in_the_folder_of_a_model_is_published(
     }
 
 
-def test_versions(registry: Registry, settings: Settings) -> None:
+def test_versions_are_listed_in_order(registry: Registry, settings: Settings) -> None:
     assert registry.versions("r") == []
     for version in (10, 2, 1):
         registry.publish("r", version, files(a=str(version)))
@@ -84,7 +84,7 @@ def test_publishing_the_same_again_changes_nothing(registry: Registry, settings:
     assert left_over(settings) == []
 
 
-def test_a_version_never_changes(registry: Registry, settings: Settings) -> None:
+def test_a_published_version_never_changes(registry: Registry, settings: Settings) -> None:
     first = registry.publish("r", 1, files(a="1"))
 
     with pytest.raises(ModelError, match="with other files"):
@@ -100,7 +100,8 @@ def test_a_failed_publication_leaves_nothing(registry: Registry, settings: Setti
         (folder / "a").write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(ModelError, match=r"No space left on device.*Nothing was published"):
+    free = rf"\([\d,]+ MiB free in {settings.model_cache}\)"
+    with pytest.raises(ModelError, match=rf"No space left on device {free}.*Nothing was published"):
         registry.publish("r", 1, write)
 
     assert registry.published("r", 1) is None
@@ -120,7 +121,8 @@ def test_a_full_disk_of_the_registry_is_named_and_nothing_is_left(
 
     with monkeypatch.context() as patched:
         patched.setattr(LocalFileSystem, "put_file", full)
-        with pytest.raises(RegistryError, match="No space left on device") as error:
+        free = rf"\([\d,]+ MiB free in {registry.name}\)"
+        with pytest.raises(RegistryError, match=f"No space left on device {free}") as error:
             registry.publish("r", 1, files(a="1", b="2"))
 
     assert registry.name in str(error.value)
@@ -129,7 +131,7 @@ def test_a_full_disk_of_the_registry_is_named_and_nothing_is_left(
     assert registry.publish("r", 1, files(a="1", b="2")) == registry.published("r", 1)
 
 
-def test_nobody_sees_a_version_before_it_is_whole(
+def test_a_version_is_invisible_until_it_is_complete(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     genuine = Storage.upload
@@ -155,7 +157,7 @@ def test_nobody_sees_a_version_before_it_is_whole(
 @pytest.mark.parametrize(
     ("contents", "winners"), [(("same", "same"), 2), (("one", "two"), 1)], ids=["same", "other"]
 )
-def test_of_two_that_race_both_get_the_one_that_is_there(
+def test_two_racing_publishers_get_the_same_model(
     settings: Settings, contents: tuple[str, str], winners: int
 ) -> None:
     together = threading.Barrier(2)
@@ -184,10 +186,10 @@ def test_of_two_that_race_both_get_the_one_that_is_there(
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_publisher_that_is_overtaken_while_it_copies_gets_what_is_published(
+def test_a_publisher_overtaken_during_its_upload_gets_the_published_model(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
-    """The one that overtakes removes the other's files, under its hands if it still copies."""
+    """The faster publisher removes the other one's files, also during its upload."""
     genuine = Storage.upload
     first: list[Model] = []
 
@@ -228,6 +230,32 @@ def test_a_training_file_is_frozen_under_its_digest(registry: Registry, settings
     assert left_over(settings) == []
 
 
+def test_a_full_disk_is_named_when_a_training_file_is_written(tmp_path: Path) -> None:
+    """Case: full disk. The message has folder and free space, and no part of the file is left."""
+    registry = Registry(str(tmp_path / "registry"), tmp_path / "cache")
+    long = example(1, negatives=(("n", "no" * 5_000),))
+
+    free = rf"\([\d,]+ MiB free in {tmp_path}/registry/r/training\)"
+    with file_size_limit(4096), pytest.raises(RegistryError, match=free):
+        registry.store_training_file("r", (long,))
+
+    assert list((tmp_path / "registry/r/training").iterdir()) == []
+
+
+def test_a_full_disk_is_named_when_a_model_is_downloaded(tmp_path: Path) -> None:
+    """Case: full disk. The local disk is at fault, not the object storage."""
+    model = Registry("memory://full-disk", tmp_path / "a").publish("r", 1, files(a="x" * 10_000))
+    other = Registry("memory://full-disk", tmp_path / "b")
+
+    free = rf"Cannot copy the model r/v1 into .*\([\d,]+ MiB free in {tmp_path}/b\)"
+    with file_size_limit(4096), pytest.raises(ModelError, match=free) as found:
+        other.open(model)
+
+    assert not isinstance(found.value, RegistryError)
+    assert list((tmp_path / "b").glob(".*")) == []
+    assert (other.open(model) / "a").read_text() == "x" * 10_000
+
+
 def test_a_missing_training_file_is_named(registry: Registry) -> None:
     frozen = registry.store_training_file("r", (example(1),))
     other = frozen.model_copy(update={"location": "r/training/other.jsonl"})
@@ -236,11 +264,11 @@ def test_a_missing_training_file_is_named(registry: Registry) -> None:
         registry.load_training_file(other)
 
 
-def test_another_training_file_than_the_manifests_is_noticed(registry: Registry) -> None:
+def test_a_training_file_that_differs_from_the_manifest_is_an_error(registry: Registry) -> None:
     frozen, other = (registry.store_training_file("r", (example(n),)) for n in (1, 2))
     swapped = frozen.model_copy(update={"location": other.location})
 
-    with pytest.raises(ModelError, match="not the one that the manifest names"):
+    with pytest.raises(ModelError, match="not the one in the manifest"):
         registry.load_training_file(swapped)
 
 

@@ -24,7 +24,7 @@ in_bucket = pytest.mark.parametrize("settings", ["s3"], indirect=True)
 
 
 @in_bucket
-def test_a_bucket_that_is_missing_is_named(settings: Settings) -> None:
+def test_a_missing_bucket_is_named(settings: Settings) -> None:
     registry = Registry.of(settings.model_copy(update={"registry": "s3://no-such-bucket/models"}))
 
     for attempt in (
@@ -44,13 +44,13 @@ def test_a_denied_access_lists_what_is_needed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
     with pytest.raises(
-        RegistryError, match=r"denies the right to list models: .*AWS_ACCESS_KEY_ID"
+        RegistryError, match=r"denies permission to list models: .*AWS_ACCESS_KEY_ID"
     ):
         Registry.of(settings).require(writing=False)
 
 
 @in_bucket
-def test_a_server_that_does_not_answer_is_named(
+def test_an_unreachable_server_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, fresh_clients: None
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -68,7 +68,7 @@ def test_a_protocol_that_no_library_supports_is_named(tmp_path: Path) -> None:
         Registry.of(Settings(data_dir=tmp_path, registry="nosuch://x"))
 
 
-def test_a_folder_that_cannot_be_used_is_found_before_a_run(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_found_before_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     registry = Registry(str(tmp_path / "file" / "registry"), tmp_path / "cache")
 
@@ -86,7 +86,7 @@ def test_a_folder_that_does_not_exist_yet_can_be_read_and_written(tmp_path: Path
     registry.require(writing=True)
 
 
-def test_a_trial_leaves_nothing(registry: Registry, settings: Settings) -> None:
+def test_testing_exclusive_create_leaves_no_file(registry: Registry, settings: Settings) -> None:
     registry.require(writing=True)
 
     assert names(settings) == []
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_written_is_named(registry: Registry, settings: Se
 
 
 @in_folder
-def test_a_folder_without_hard_links_is_usable_and_warned_of(
+def test_a_folder_without_hard_links_works_with_a_warning(
     registry: Registry, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(source: Path, target: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_folder_without_hard_links_is_usable_and_warned_of(
 
 
 class Misbehaving(MemoryFileSystem):  # type: ignore[misc]
-    """Object storage in memory whose conditional creation can be wrong."""
+    """Object storage in memory with a defective exclusive create."""
 
     protocol = "misbehaving"
     store: dict[str, Any] = {}  # noqa: RUF012
@@ -145,7 +145,7 @@ def in_memory(tmp_path: Path) -> Iterator[Registry]:
     Misbehaving.store.clear()
 
 
-def test_storage_that_ignores_conditions_is_warned_of_once(
+def test_storage_that_ignores_conditions_gives_one_warning(
     in_memory: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Misbehaving, "ignores_conditions", True)
@@ -159,7 +159,7 @@ def test_storage_that_ignores_conditions_is_warned_of_once(
     assert "does not support exclusive create" in warnings[0]
 
 
-def test_a_manifest_whose_answer_was_lost_is_published(
+def test_a_manifest_whose_acknowledgement_was_lost_is_published(
     in_memory: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Misbehaving, "loses_answers", True)
