@@ -10,11 +10,13 @@
 
 import itertools
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -42,6 +44,15 @@ MIRROR_REBUILDS = Counter(
     "retrail_mirror_rebuilds_total",
     "Local copies of a topic that were removed and read again.",
     ["topic", "reason"],
+)
+
+DEPENDENCY_UP = Gauge(
+    "retrail_dependency_up",
+    "Whether the latest call to it was answered: kafka, milvus or registry.",
+    ["dependency"],
+)
+DISK_USED = Gauge(
+    "retrail_data_dir_disk_used_ratio", "Used share of the disk that holds RETRAIL_DATA_DIR."
 )
 
 
@@ -102,8 +113,14 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = 
         atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
     except OSError as error:
         raise ConfigurationError(f"Cannot write {run}: {error.strerror}.") from error
+    DISK_USED.set_function(lambda: _disk_used(settings.data_dir))
     log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
     return port
+
+
+def _disk_used(path: Path) -> float:
+    disk = shutil.disk_usage(path)
+    return 1 - disk.free / disk.total
 
 
 def application(health: Callable[[], Health] = Health) -> Application:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import structlog
 
 from retrail_runtime import milvus
+from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, Build
 from retrail_runtime.retry import retrying
 from schemas.documents import Document
@@ -219,14 +220,19 @@ class Retriever:
 
         def count(state: Any) -> None:
             error = state.outcome.exception()
-            metrics.RETRIES.labels(_reason(error)).inc()
+            reason = _reason(error)
+            metrics.RETRIES.labels(reason).inc()
+            if reason == "failed":
+                DEPENDENCY_UP.labels("milvus").set(0)
             log.info("search failed, retrying", error=milvus.error_message(error))
 
         attempts = retrying(
             may_help, seconds=self._seconds, first=0.02, longest=0.5, before_sleep=count
         )
         try:
-            return attempts(attempt)
+            answer = attempts(attempt)
+            DEPENDENCY_UP.labels("milvus").set(1)
+            return answer
         except milvus.FAILURES as error:
             raise MilvusUnavailableError(
                 f"Searches in Milvus at {self._settings.milvus_uri} failed for "

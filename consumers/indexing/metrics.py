@@ -35,7 +35,11 @@ REPAIRS = Counter(
     "retrail_index_repairs_total", "Rows that a comparison repaired, by action.", ["action"]
 )
 DROPPED = Counter("retrail_index_builds_dropped_total", "Builds dropped, by their role.", ["role"])
-LIVE_VERSION = Gauge(
+LIVE_VERSION = Gauge("retrail_live_version", "Version of the live release; 0 before the first.")
+LIVE_SINCE = Gauge(
+    "retrail_live_release_timestamp_seconds", "Unix time at which the live release became live."
+)
+SERVING_VERSION = Gauge(
     "retrail_index_live_version", "Version whose build the alias points at; 0 before the first."
 )
 BUILD_SECONDS = Histogram(

@@ -27,6 +27,7 @@ from consumers.errors import CollectionLostError
 from consumers.indexing import collection
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
+from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
@@ -337,12 +338,15 @@ class Milvus:
             return isinstance(error, milvus.FAILURES) and only_if(error)
 
         def warn(state: Any) -> None:
+            DEPENDENCY_UP.labels("milvus").set(0)
             error = milvus.error_message(state.outcome.exception())
             log.warning("milvus call failed, retrying", call=function.__name__, error=error)
 
         options.setdefault("timeout", milvus.CALL_TIMEOUT)
         attempts = retrying(again, seconds=self._retry_seconds, stop=self._stop, before_sleep=warn)
-        return attempts(function, *arguments, **options)
+        answer = attempts(function, *arguments, **options)
+        DEPENDENCY_UP.labels("milvus").set(1)
+        return answer
 
     def _attempt(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call Milvus once and log a failure: another worker may have been first."""

@@ -220,6 +220,8 @@ class IndexWorker:
                 register_first(self._settings)
             self._observed = metrics.Observation(time.monotonic(), topic_id is None)
             return
+        metrics.LIVE_VERSION.set(releases.live.version)
+        metrics.LIVE_SINCE.set(releases.live.changed_at.timestamp())
         facts = Facts(
             live=releases.live.version,
             aliased=self._milvus.aliased(),
@@ -238,7 +240,7 @@ class IndexWorker:
             self._create(decided, releases, facts)
             self._drop(decided, facts)
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
-        metrics.LIVE_VERSION.set(serving)
+        metrics.SERVING_VERSION.set(serving)
         self._observed = metrics.Observation(
             time.monotonic(),
             topic_missing=topic_id is None,

@@ -6,7 +6,6 @@ from confluent_kafka import Producer
 
 from consumers import releases
 from consumers.errors import StoppedError
-from consumers.training import metrics
 from retrail_runtime import kafka
 from schemas import runs
 from schemas.errors import InvalidRecordError
@@ -51,8 +50,6 @@ class RunHistory:
             if problem:
                 releases.report_refused("runs", self._topic, record.offset, record.key, problem)
         self.history = self._without_foreign_live(history)
-        live = self.history.releases.live
-        metrics.LIVE_VERSION.set(live.version if live else 0)
         return self.history
 
     def _without_foreign_live(self, history: History) -> History:

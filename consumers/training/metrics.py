@@ -44,7 +44,10 @@ PAIRS_EXCLUDED = Counter(
     "Pairs in a run's ranges that did not train, by reason.",
     ["reason"],
 )
-LIVE_VERSION = Gauge("retrail_live_version", "Version of the live release.")
+NEWEST_PAIR = Gauge(
+    "retrail_live_newest_pair_timestamp_seconds",
+    "Unix time of the newest pair that the live model was trained on; 0 without one.",
+)
 
 _DECISIONS = tuple(decision for decision in get_args(Decision) if decision != "first")
 at_zero(metrics.GATE_DECISIONS, _DECISIONS)

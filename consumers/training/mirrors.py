@@ -94,6 +94,11 @@ class PairMirror(TopicMirror):
                 oldest = min((t for t in (oldest, first) if t is not None), default=None)
         return Pending(count, oldest)
 
+    def newest(self, ranges: Iterable[Range]) -> int:
+        """Append time of the newest pair in ``ranges`` that could train, in ms; 0 without one."""
+        rows = self._rows("SELECT max(timestamp) FROM pairs", ranges, _TRAINS)
+        return max((timestamp or 0 for (timestamp,) in rows), default=0)
+
     def within(self, ranges: Iterable[Range], where: str = "1") -> Iterator[LabelledPair]:
         """The pairs in ``ranges`` of this topic, in order of partition and offset."""
         for (value,) in self._rows("SELECT value FROM pairs", ranges, f"{where} ORDER BY offset"):

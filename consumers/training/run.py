@@ -370,7 +370,6 @@ def _go_live(context: RunContext, release: Release) -> None:
     if live is not None:
         context.check()
         releases.write_live(context.producer, context.settings, live)
-        metrics.LIVE_VERSION.set(live.version)
         log.info("release shipped", version=live.version, previous=live.previous)
     elif release.decision == "ship" and known.live and known.live.version != release.version:
         log.warning(

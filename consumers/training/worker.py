@@ -4,7 +4,6 @@ One trainer is active, others stand by (:mod:`retrail_runtime.lease`). It goes o
 topics while a run trains in a thread of its own (:mod:`consumers.training.run`).
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,6 +18,7 @@ from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
 from consumers.training.mirrors import Ends, Mirrors
+from consumers.training.progress import RunThread
 from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import files, kafka
 from retrail_runtime.kafka import require_broker
@@ -37,6 +37,7 @@ from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data import lineage
+from trainer.data.lineage import History
 from trainer.evaluate import regression_set
 from trainer.registry.registry import Registry
 
@@ -50,6 +51,9 @@ WATCH_SECONDS = 0.5
 
 WAIT_SECONDS = 1.0
 """Between two looks for a first release, or two tries while Kafka does not answer."""
+
+REFRESH_SECONDS = 60.0
+"""Between two reads of the history while pairs accumulate: an operator may change ``live``."""
 
 STOP_SECONDS = 20.0
 """How long a stopped run is waited for. What it leaves behind a crash would leave behind too."""
@@ -123,37 +127,6 @@ class PendingRun:
     ends: Ends
 
 
-class RunThread(threading.Thread):
-    """Runs ``work(check)``; ``check`` raises :class:`StoppedError` after :meth:`stop`.
-
-    Attributes:
-        result: what ``work`` returned, once the thread has ended without an error.
-        error: what ``work`` raised.
-    """
-
-    def __init__(self, work: Callable[[Callable[[], None]], Release | str]) -> None:
-        super().__init__(name="training-run", daemon=True)
-        self.result: Release | str | None = None
-        self.error: Exception | None = None
-        self._work = work
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        """The thread's body."""
-        try:
-            self.result = self._work(self._check)
-        except Exception as error:
-            self.error = error
-
-    def stop(self) -> None:
-        """Ask the work to end at its next check."""
-        self._stopping.set()
-
-    def _check(self) -> None:
-        if self._stopping.is_set():
-            raise StoppedError("The run was stopped; the next active trainer repeats it.")
-
-
 class Trainer:
     """One candidate for the lease; :meth:`turn` is to be called again and again.
 
@@ -202,7 +175,7 @@ class Trainer:
         }
         self._fruitless: dict[int, int] = {}
         self._ends: Mapping[int, int] = {}
-        self._lag_shown_at = 0.0
+        self._lag_shown_at = self._refreshed_at = 0.0
         self._not_before = 0.0
 
     def turn(self) -> None:
@@ -258,8 +231,17 @@ class Trainer:
             self._thread = None
         self._enter("standing by")
 
-    def _decide(self) -> Phase:
+    def _refresh(self) -> History:
+        """The history as of now."""
         history = self._history.refresh()
+        self._refreshed_at = time.monotonic()
+        live = history.releases.live
+        learned = lineage.trained(history, live.version) if live else []
+        metrics.NEWEST_PAIR.set(self._mirrors.pairs.newest(learned) / 1000)
+        return history
+
+    def _decide(self) -> Phase:
+        history = self._refresh()
         self._ends = self._mirrors.ends().pairs
         if history.releases.live is None:
             log.info("waiting for the first release, which the index worker registers")
@@ -276,6 +258,8 @@ class Trainer:
         return "waiting" if self._history.refresh().releases.live is None else "deciding"
 
     def _watch(self) -> Phase:
+        if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
+            self._refresh()
         seen = lineage.seen_ends(self._history.history, self._mirrors.pairs.topic, self._ends)
         for partition, end in self._fruitless.items():
             seen[partition] = max(end, seen.get(partition, 0))

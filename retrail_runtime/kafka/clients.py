@@ -15,6 +15,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.process import RateLimit
 from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
@@ -122,10 +123,13 @@ def topic_id(admin: AdminClient, topic: str, timeout: float = 10.0) -> str:
     """
     try:
         answer = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
-        return str(answer[topic].result().topic_id)
+        found = str(answer[topic].result().topic_id)
+        DEPENDENCY_UP.labels("kafka").set(1)
+        return found
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMismatchError(f"Kafka has no topic {topic}.", topic=topic) from error
+        DEPENDENCY_UP.labels("kafka").set(0)
         raise BrokerUnavailableError(
             f"Kafka did not describe {topic}: {error_message(error)}", topic=topic
         ) from error

@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from retrail_runtime.kafka.clients import STALL_SECONDS, consumer, error_message
+from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.retry import retrying
 from schemas.base import SKIPPED, DeadLetter
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
@@ -75,11 +76,14 @@ def offsets(
                 "`retrail topics create`.",
                 topic=topic,
             )
-        return {
+        marks = {
             partition: _watermarks(consumer, TopicPartition(topic, partition), timeout)
             for partition in sorted(found.partitions)
         }
+        DEPENDENCY_UP.labels("kafka").set(1)
+        return marks
     except KafkaException as error:
+        DEPENDENCY_UP.labels("kafka").set(0)
         raise BrokerUnavailableError(
             f"Kafka returned no offsets of {topic}: {error_message(error)}. Check that the broker "
             "is up.",

@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime.metrics import LAG_RECORDS, Health
+from retrail_runtime.metrics import DEPENDENCY_UP, LAG_RECORDS, Health
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams import metrics
 from streams.loop import health
@@ -334,10 +334,13 @@ class Worker:
             async with asyncio.timeout(ANSWER_SECONDS):
                 ends = await self.app.ends(frozenset(slots)) if slots else {}
         except (TimeoutError, KafkaError) as error:
+            DEPENDENCY_UP.labels("kafka").set(0)
             log.warning("broker does not answer; waiting", error=repr(error))
             for slot in slots.values():
                 slot.moved_at = time.monotonic()
             return
+        if slots:
+            DEPENDENCY_UP.labels("kafka").set(1)
         for partition, slot in slots.items():
             if self._slots.get(partition) is slot:
                 self._watch(partition, slot, ends[partition], as_of)

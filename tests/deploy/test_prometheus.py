@@ -61,6 +61,14 @@ STORIES = {
         {counter("process_start_time_seconds", role="judge"): "0x9 1x4 2x4 3x4 3x100"},
         *("12m", "25m", "90m"),
     ),
+    "RetrailDependencyDown": Story(
+        {counter("retrail_dependency_up", role="index", dependency="milvus"): "1x9 0x19 1x30"},
+        *("12m", "20m", "45m"),
+    ),
+    "RetrailDiskFull": Story(
+        {counter("retrail_data_dir_disk_used_ratio", role="train"): "0.5x9 0.95x29 0.5x10"},
+        *("15m", "30m", "42m"),
+    ),
     "RetrailWorkerStuck": Story(
         {counter(AGE, role="mine", topic="judged-events"): "0x19 0+60x40 0x60"},
         *("19m", "45m", "80m"),
@@ -138,9 +146,17 @@ STORIES = {
         *("15h", "40h", "120h"),
         "1h",
     ),
+    "RetrailNewestPairTooOld": Story(
+        {
+            counter("retrail_live_newest_pair_timestamp_seconds"): "60x200 720000x50",
+            counter("retrail_mine_pairs_total", verdict="relevant"): "0+10x300",
+        },
+        *("6d", "7d6h", "8d12h"),
+        "1h",
+    ),
     "RetrailIndexStale": Story(
         {
-            counter("retrail_live_version", role="train"): "1x9 2x200",
+            counter("retrail_live_version", role="index"): "1x9 2x200",
             counter("retrail_index_live_version", role="index"): "1x99 2x100",
         },
         *("60m", "80m", "110m"),

@@ -5,6 +5,7 @@ from contextlib import closing
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
+from prometheus_client import REGISTRY
 
 from retrail_runtime import kafka
 from retrail_runtime.kafka import require_broker
@@ -123,6 +124,26 @@ def test_broker_that_does_not_answer_is_named_with_what_to_do() -> None:
     settings = Settings(kafka_bootstrap="127.0.0.1:1")
     with pytest.raises(BrokerUnavailableError, match=r"127\.0\.0\.1:1 .*retrail up.*_BOOTSTRAP"):
         require_broker(settings, timeout=1)
+
+
+def test_the_metric_of_reachability_follows_the_latest_call(
+    settings: Settings, topics: Topics
+) -> None:
+    def up() -> float | None:
+        return REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "kafka"})
+
+    nowhere = Settings(kafka_bootstrap="127.0.0.1:1")
+    assert kafka.topic_id(kafka.admin(settings), topics.documents)
+    assert up() == 1
+    with pytest.raises(BrokerUnavailableError):
+        kafka.topic_id(kafka.admin(nowhere), topics.documents, timeout=1)
+    assert up() == 0
+    with closing(kafka.consumer(settings)) as reader:
+        kafka.offsets(reader, topics.documents)
+    assert up() == 1
+    with closing(kafka.consumer(nowhere)) as reader, pytest.raises(BrokerUnavailableError):
+        kafka.offsets(reader, topics.documents, timeout=1)
+    assert up() == 0
 
 
 def test_missing_topics_are_named(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """The page of a worker, over HTTP."""
 
 import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -42,6 +43,9 @@ def test_metrics_are_served_and_the_port_is_written_down(tmp_path: Path) -> None
     status, text = get(port, "/metrics")
     assert status == 200
     assert "retrail_test_pings_total 3.0" in text
+    used = re.search(r"^retrail_data_dir_disk_used_ratio (\S+)$", text, re.MULTILINE)
+    assert used is not None
+    assert 0 < float(used[1]) <= 1
     assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 200
     assert get(port, "/elsewhere")[0] == 404
 

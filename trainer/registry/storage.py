@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from retrail_runtime.files import DISK_FULL, atomic_write, free_space, sync
+from retrail_runtime.metrics import DEPENDENCY_UP
 from schemas.errors import ConfigurationError, RegistryError, RetrailError
 from trainer.registry.manifest import ModelFile
 
@@ -173,6 +174,7 @@ class Storage:
         """
         try:
             yield
+            DEPENDENCY_UP.labels("registry").set(1)
         except RetrailError:
             raise
         except Exception as error:
@@ -181,6 +183,7 @@ class Storage:
             local = isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL)
             if local and not self.is_folder:
                 raise
+            DEPENDENCY_UP.labels("registry").set(0)
             raise RegistryError(self._message(what, error)) from error
 
     def _message(self, what: str, error: Exception) -> str:

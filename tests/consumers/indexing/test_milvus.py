@@ -2,11 +2,13 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
@@ -269,3 +271,7 @@ def test_a_lost_milvus_is_waited_for_a_bounded_time(only_milvus: Settings) -> No
     message = r"call `list_collections` to http://127\.0\.0\.1:1 failed for 0 s: .*Check that"
     with pytest.raises(RestartRequiredError, match=message):
         Milvus(nowhere, client=client, retry_seconds=0.3).builds()
+    assert REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "milvus"}) == 0
+    with closing(Milvus(only_milvus)) as shell:
+        shell.builds()
+    assert REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "milvus"}) == 1

@@ -1,10 +1,12 @@
 """The index worker on real Apache Kafka and Milvus: builds, live changes, swaps."""
 
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from pymilvus import MilvusClient
 from structlog.testing import capture_logs
 
@@ -36,6 +38,10 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
         with harness.working(small):
             harness.serves(small, 1)
             assert harness.hashes(small, 1).keys() == texts.keys()
+            assert REGISTRY.get_sample_value("retrail_live_version") == 1
+            since = REGISTRY.get_sample_value("retrail_live_release_timestamp_seconds")
+            assert since is not None
+            assert 0 <= time.time() - since < 300
             result = retriever.search(texts["d7"], k=3)
             assert result.retriever_version == 1
             assert result.hits[0].doc_id == "d7"

@@ -1,13 +1,14 @@
 """The trainer on real Kafka, with a model small enough to train in a moment."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from consumers import releases
-from consumers.training import run
+from consumers.training import run, worker
 from consumers.training.run import RunContext
 from consumers.training.worker import Trainer
 from schemas.errors import ModelError, RestartRequiredError
@@ -119,6 +120,26 @@ def test_of_two_trainers_one_ships_one_release(
     assert {one.phase for one in both} == {"watching", "standing by"}
     assert len(world.manifests()) == 1
     assert sorted(world.releases().by_version) == [1, 2]
+
+
+def test_freshness_follows_releases_and_the_operator(
+    world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "REFRESH_SECONDS", 0.0)
+    began = time.time()
+
+    def newest() -> float:
+        return metric("retrail_live_newest_pair_timestamp_seconds")
+
+    world.open()
+    one = trainer()
+    turn_until(lambda: one.phase == "watching", one)
+    assert newest() == 0
+    world.pairs(30)
+    turn_until(lambda: world.live() == 2 and newest() > 0, one)
+    assert began - 1 < newest() < time.time() + 1
+    releases.promote(world.settings, 1)
+    turn_until(lambda: newest() == 0, one)
 
 
 def test_a_stand_by_takes_over(world: World, trainer: Callable[[], Trainer]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from schemas.errors import ConfigurationError, RegistryError
@@ -61,6 +62,7 @@ def test_an_unreachable_server_is_named(
     ) as error:
         Registry.of(settings).require(writing=False)
     assert error.value.exit_status == 75
+    assert REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "registry"}) == 0
 
 
 def test_a_protocol_that_no_library_supports_is_named(tmp_path: Path) -> None:
@@ -84,6 +86,7 @@ def test_a_folder_that_does_not_exist_yet_can_be_read_and_written(tmp_path: Path
     registry.require(writing=False)
     assert not (tmp_path / "some").exists()
     registry.require(writing=True)
+    assert REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "registry"}) == 1
 
 
 def test_testing_exclusive_create_leaves_no_file(registry: Registry, settings: Settings) -> None:
