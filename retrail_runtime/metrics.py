@@ -51,6 +51,8 @@ DEPENDENCY_UP = Gauge(
     "Whether the latest call to it was answered: kafka, milvus or registry.",
     ["dependency"],
 )
+ALIVE = Gauge("retrail_worker_alive", "0 while only a restart helps, as /healthz; else 1.")
+ALIVE.set(1)
 DISK_USED = Gauge(
     "retrail_data_dir_disk_used_ratio", "Used share of the disk that holds RETRAIL_DATA_DIR."
 )
@@ -70,6 +72,13 @@ def at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+SLOW_SECONDS = 45.0
+"""Without progress, a trainer or index worker is not ready; a call to Milvus is retried for 30 s.
+"""
+STUCK_SECONDS = 600.0
+"""Without progress, it needs a restart; a batch of a slow encoder or a long step takes less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,7 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = 
         atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
     except OSError as error:
         raise ConfigurationError(f"Cannot write {run}: {error.strerror}.") from error
+    ALIVE.set_function(lambda: health().alive)
     DISK_USED.set_function(lambda: _disk_used(settings.data_dir))
     log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
     return port

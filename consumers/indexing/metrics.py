@@ -8,7 +8,7 @@ from typing import get_args
 from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.indexing.plan import Role
-from retrail_runtime.metrics import Health, at_zero
+from retrail_runtime.metrics import SLOW_SECONDS, STUCK_SECONDS, Health, at_zero
 
 DOCUMENTS_ENCODED = Counter(
     "retrail_index_documents_encoded_total", "Documents encoded.", ["version"]
@@ -62,13 +62,6 @@ def show_build(version: int) -> None:
     """Show the counters of a build's version, at 0 before its first document."""
     for counter in (DOCUMENTS_ENCODED, DOCUMENTS_REUSED, ROWS_UPSERTED, ROWS_DELETED):
         at_zero(counter, [str(version)])
-
-
-SLOW_SECONDS = 45.0
-"""Without a turn of the main loop; a call to Milvus may be retried for 30 s."""
-STUCK_SECONDS = 600.0
-"""Without progress while a chunk of documents is processed; a batch of a slow encoder takes less.
-"""
 
 
 class State(Enum):

@@ -18,12 +18,12 @@ from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
 from consumers.training.mirrors import Ends, Mirrors
-from consumers.training.progress import RunThread
+from consumers.training.progress import Observation, Phase, RunThread, state_of
 from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import files, kafka
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.lease import Lease, has_members
-from retrail_runtime.metrics import serve_metrics
+from retrail_runtime.metrics import Health, serve_metrics
 from retrail_runtime.process import stop_event
 from schemas.errors import (
     BrokerUnavailableError,
@@ -59,7 +59,6 @@ STOP_SECONDS = 20.0
 """How long a stopped run is waited for. What it leaves behind a crash would leave behind too."""
 
 Role = Literal["now", "worker"]
-Phase = Literal["standing by", "deciding", "waiting", "watching", "catching up", "working"]
 
 _RANK: dict[Role, int] = {"now": 0, "worker": 1}
 """``retrail train`` takes the lease for its one run and returns it by leaving."""
@@ -75,8 +74,8 @@ def run(settings: Settings) -> None:
         RestartRequiredError: a restart is the remedy.
     """
     _require(settings)
-    serve_metrics(settings, "train")
     with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
+        serve_metrics(settings, "train", trainer.health)
         while not stop.is_set():
             trainer.turn()
     log.info("trainer stopped")
@@ -177,6 +176,8 @@ class Trainer:
         self._ends: Mapping[int, int] = {}
         self._lag_shown_at = self._refreshed_at = 0.0
         self._not_before = 0.0
+        self._turned_at = time.monotonic()
+        self._broker_answers = True
 
     def turn(self) -> None:
         """Keep the lease, store what has arrived, and do what the phase asks for.
@@ -190,7 +191,9 @@ class Trainer:
         try:
             if time.monotonic() - self._lag_shown_at >= LAG_SECONDS:
                 self._lag_shown_at = time.monotonic()
+                self._broker_answers = False
                 self._mirrors.ends()
+                self._broker_answers = True
             if not held:
                 self._stand_by()
             elif time.monotonic() >= self._not_before:
@@ -200,6 +203,19 @@ class Trainer:
                 raise
             log.warning("waiting for Kafka", error=str(error))
             self._not_before = time.monotonic() + WAIT_SECONDS
+        self._turned_at = time.monotonic()
+
+    def health(self) -> Health:
+        """The state of the trainer; for any thread."""
+        thread = self._thread
+        observed = Observation(
+            self._turned_at,
+            self.phase,
+            self._lease.joined,
+            self._broker_answers,
+            thread.moved_at if thread is not None and thread.is_alive() else None,
+        )
+        return state_of(observed, time.monotonic()).value
 
     def close(self) -> None:
         """Stop a run that is being made, return the lease and keep the local copies; idempotent."""

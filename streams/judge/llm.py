@@ -125,7 +125,6 @@ class LlmJudge:
         self._answered = 0
         self._up = asyncio.Event()
         self._up.set()
-        metrics.JUDGE_AVAILABLE.set(1)
 
     def verdict(self, text: str) -> Verdict | None:
         """The verdict on a text that was judged before."""

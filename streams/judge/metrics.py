@@ -53,6 +53,8 @@ REASONING_TOKENS = Histogram(
 )
 TICKS = Counter("retrail_judge_ticks_total", "Ticks written while there was nothing to read.")
 
+# Without a judging server there is none to wait for.
+JUDGE_AVAILABLE.set(1)
 at_zero(EVENTS, [one.__name__.lower() for one in get_args(Event)], ["accepted"])
 at_zero(EVENTS, ["invalid"], ["dead_lettered"])
 at_zero(DEAD_LETTERS, get_args(InvalidReason))

@@ -73,6 +73,13 @@ STORIES = {
         {counter(AGE, role="mine", topic="judged-events"): "0x19 0+60x40 0x60"},
         *("19m", "45m", "80m"),
     ),
+    "RetrailWorkerStuck (run)": Story(
+        {
+            counter("retrail_worker_alive", role="train"): "1x19 0x20 1x40",
+            counter("retrail_judge_server_up", role="judge"): "0x80",
+        },
+        *("19m", "30m", "50m"),
+    ),
     "RetrailLagIncreasing": Story(
         {counter(LAG, role="judge", topic="t"): "0x29 0+500x120 0x120"}, "40m", "120m", "210m"
     ),
@@ -230,9 +237,9 @@ def test_the_rules_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_is_quiet_fires_and_clears(name: str, tmp_path: Path) -> None:
-    story = STORIES[name]
+@pytest.mark.parametrize("case", STORIES)
+def test_an_alert_is_quiet_fires_and_clears(case: str, tmp_path: Path) -> None:
+    name, story = case.partition(" ")[0], STORIES[case]
     rules = tmp_path / "alerts.yml"
     rules.write_text(json.dumps(only(name)))  # JSON is YAML; one alert is tested much faster
     content = {
@@ -246,7 +253,8 @@ def test_an_alert_is_quiet_fires_and_clears(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_runbook() -> None:
+def test_every_alert_has_a_runbook_and_a_story() -> None:
+    assert {case.partition(" ")[0] for case in STORIES} == set(ALERTS)
     assert {path.stem for path in RUNBOOKS.glob("Retrail*.md")} == set(ALERTS)
     named = re.findall(r"runbook_url: (\S+)", (RULES / "alerts.yml").read_text())
     assert named == [f"docs/runbooks/{name}.md" for name in ALERTS]

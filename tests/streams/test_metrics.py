@@ -72,6 +72,11 @@ def test_a_worker_shows_no_series_of_another(role, other):
     assert "retrail_train_" not in page
 
 
+def test_a_judge_without_a_server_does_not_wait_for_one():
+    """Else RetrailJudgeServerDown fires, and RetrailWorkerStuck does not."""
+    assert "retrail_judge_server_up 1.0" in page_of("streams.judge.worker")
+
+
 def test_every_reason_of_a_dead_letter_begins_at_zero():
     page = page_of("streams.judge.worker")
     for reason in get_args(InvalidReason):

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from consumers import releases
-from consumers.training import run, worker
+from consumers.training import progress, run, worker
 from consumers.training.run import RunContext
 from consumers.training.worker import Trainer
+from retrail_runtime.metrics import serve_metrics
 from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import Release
 from tests.consumers.training.world import World, metric, turn_until
@@ -149,6 +151,40 @@ def test_a_stand_by_takes_over(world: World, trainer: Callable[[], Trainer]) -> 
     first.close()
     world.pairs(30)
     turn_until(lambda: world.live() == 2, second)
+
+
+def test_a_stuck_run_changes_the_pages_of_health(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SLOW_SECONDS", 2.0)
+    monkeypatch.setattr(progress, "STUCK_SECONDS", 6.0)
+    world.open()
+    world.pairs(30)
+    resume, training = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        training.set()
+        resume.wait()
+
+    one = Trainer(world.settings, "worker", on_step=hang)
+    port = serve_metrics(world.settings, "train", one.health)
+
+    def pages() -> tuple[int, int]:
+        urls = (f"http://127.0.0.1:{port}/{page}" for page in ("healthz", "readyz"))
+        found = [httpx.get(url).status_code for url in urls]
+        return found[0], found[1]
+
+    try:
+        turn_until(lambda: one.phase == "watching" or training.is_set(), one)
+        turn_until(training.is_set, one)
+        turn_until(lambda: pages() == (200, 503), one)
+        turn_until(lambda: pages() == (503, 503), one)
+        assert "retrail_worker_alive 0.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        resume.set()
+        turn_until(lambda: world.live() == 2 and pages() == (200, 200), one)
+    finally:
+        resume.set()
+        one.close()
 
 
 def test_watching_goes_on_while_a_run_trains(world: World) -> None:
