@@ -18,7 +18,7 @@ def _few_threads() -> None:
 
 @pytest.fixture
 def two_cores() -> Iterator[None]:
-    """For work that is done side by side."""
+    """Two torch threads, for parallel work."""
     with torch_threads(2):
         yield
 
@@ -31,5 +31,5 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoder(tiny: Path) -> Encoder:
-    """A tiny encoder, as exact as a CPU is."""
+    """A tiny encoder in float32."""
     return Encoder.load(tiny, precision="float32", device="cpu")

@@ -1,4 +1,4 @@
-"""What two processes compute together, for test_processes.py; torchrun starts it.
+"""Data-parallel computation of two processes, started by torchrun for test_processes.py.
 
     torchrun --nproc-per-node 2 -m tests.trainer.joint_training MODEL FOLDER
 
@@ -41,7 +41,7 @@ WAYS: dict[str, tuple[dict[str, Any], list[Any]]] = {
 
 
 def computed(model: Path, processes: Processes) -> dict[str, Any]:
-    """Loss and gradients of a step each way, in float64, and the weights of a child."""
+    """Loss and gradients of a step in float64, for each of WAYS, and a child's weights."""
     found: dict[str, Any] = {}
     for way, (changes, examples) in WAYS.items():
         config = CONFIG.model_copy(update=changes)
@@ -57,12 +57,12 @@ def computed(model: Path, processes: Processes) -> dict[str, Any]:
 
 
 def gradients_of(encoder: Encoder) -> dict[str, Tensor]:
-    """By name."""
+    """Gradients by parameter name."""
     return {name: p.grad for name, p in encoder.model.named_parameters() if p.grad is not None}
 
 
 def main(model: str, folder: str) -> None:
-    """Compute together, write apart."""
+    """Compute in a process group; each process writes its results."""
     torch.set_num_threads(1)
     gradients.computes_in_bfloat16 = lambda device: False
     with joined() as processes:

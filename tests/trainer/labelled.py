@@ -11,7 +11,7 @@ from trainer.data.examples import TrainingExample
 
 
 def labelled(number: int = 0, *, model: str = "m", **changes: Any) -> LabelledPair:
-    """A relevant pair; ``changes`` overrule its fields."""
+    """A relevant pair; ``changes`` override its fields."""
     fields: dict[str, Any] = {
         "pair_id": hashlib.sha256(str(number).encode()).hexdigest()[:32],
         "trajectory_id": f"t{number}",
@@ -36,7 +36,7 @@ def labelled(number: int = 0, *, model: str = "m", **changes: Any) -> LabelledPa
 
 
 def example(number: int = 0, **changes: Any) -> TrainingExample:
-    """An example without negatives, of a query of its own; ``changes`` overrule its fields."""
+    """An example with its own query and without negatives; ``changes`` override its fields."""
     fields: dict[str, Any] = {
         "pair_id": f"{number:032x}",
         "query": f"query {number}",
@@ -66,7 +66,7 @@ def misleading_examples(weight: Callable[[int], float] = lambda _: 1.0) -> list[
 
 
 def training_config(**changes: Any) -> TrainingConfig:
-    """A configuration for a tiny model; ``changes`` overrule its fields."""
+    """A configuration for a tiny model; ``changes`` override its fields."""
     fields: dict[str, Any] = {
         "epochs": 5,
         "batch": 4,

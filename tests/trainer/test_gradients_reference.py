@@ -24,8 +24,8 @@ CONFIG = TrainingConfig(
     epochs=1, batch=8, negatives=3, learning_rate=1e-3, temperature=0.2, max_tokens=48, seed=3
 )
 EXAMPLES = [
-    # Two queries with two positives each, so that a known positive meets its query in a batch;
-    # a text that is positive of two queries; a negative that is another's positive.
+    # Two queries with two positives each, so that a known positive is in a batch with its query;
+    # a text that is the positive of two queries; a negative that is another's positive.
     example(0, query="Ferry times", positive_text="ferries leave at nine", weight=0.4),
     example(1, query="ferry  TIMES", positive_text="the harbour's timetable", weight=1.7),
     example(2, query="old boats", positive_text="the harbour's timetable", weight=1.2),
@@ -53,7 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 GROUPS = 5
-"""In which the batch is encoded at 96 tokens at once."""
+"""Number of groups of the batch, at 96 tokens each."""
 
 
 @pytest.fixture(params=WAYS)
@@ -73,7 +73,7 @@ def exact(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Encoder:
 
 @pytest.fixture
 def layers(exact: Encoder) -> list[str]:
-    """The layers that ran forward, one entry a time."""
+    """One entry per forward pass of a layer."""
     ran: list[str] = []
     for layer in exact.model[0].model.encoder.layer:
         layer.attention.register_forward_hook(lambda *_: ran.append("layer"))
@@ -95,7 +95,7 @@ def batch() -> Batch:
 
 
 def vector(encoder: Encoder, text: str) -> Tensor:
-    """Mean pooling of one text that nothing is padded to."""
+    """Mean pooling of one text without padding."""
     (ids,) = encoder.tokenize([text], "query")
     states: Tensor = encoder.model[0].model(input_ids=torch.tensor([ids])).last_hidden_state[0]
     mean = sum(states) / len(states)
@@ -104,7 +104,7 @@ def vector(encoder: Encoder, text: str) -> Tensor:
 
 
 def reference(encoder: Encoder, batch: Batch) -> Tensor:
-    """The loss (:mod:`trainer.fit.loss`) word by word; the sum over the pairs of the batch."""
+    """The formula in :mod:`trainer.fit.loss`, summed over the pairs of the batch."""
     known = {
         normalize_query(query): {
             e.positive_text for e in EXAMPLES if normalize_query(e.query) == normalize_query(query)
@@ -152,7 +152,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
 
 @contextmanager
 def moved(encoder: Encoder, direction: list[Tensor], by: float) -> Iterator[None]:
-    """The weights, a little further in ``direction`` for as long as this lasts."""
+    """Shift the weights a little in ``direction`` within the block."""
     for sign in (1, -1):
         with torch.no_grad():
             for weights, part in zip(encoder.model.parameters(), direction, strict=True):

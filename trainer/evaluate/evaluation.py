@@ -1,8 +1,8 @@
-"""How well an encoder finds the documents that serve a query: nDCG@10, recall@10, MRR.
+"""Evaluation of an encoder: nDCG@10, recall@10 and MRR of exact search over a pool of documents.
 
-Exact search over the whole pool. Scores are rounded to six digits, and ties go by doc id, so that
-equal vectors rank alike on any machine. The rankings are measured by ir-measures, that is by
-trec_eval: linear gains, and a document is relevant from grade 1 on.
+Scores are rounded to six digits, and ties are broken by doc id, so equal vectors give equal
+rankings on any machine. ir-measures computes the metrics as trec_eval does: linear gains, and a
+document is relevant from grade 1 on.
 """
 
 import math
@@ -19,18 +19,18 @@ from schemas.releases import Metrics
 from trainer.model.encoder import Encoder, Progress, Vectors
 
 WHOLE_CORPUS = 20_000
-"""A corpus of up to so many documents is the pool; of a larger one a part is."""
+"""A larger corpus is sampled down to a pool of this many documents."""
 
 TOP = 100
-"""Documents that parent and child each bring into the pool of a large corpus, per query."""
+"""Documents per query that each encoder adds to the pool of a large corpus."""
 
 CUTOFF = 10
 
 DEPTH = 1000
-"""Ranks that are looked at; a first relevant document below them has the reciprocal rank 0."""
+"""Length of a ranking; a first relevant document below it has the reciprocal rank 0."""
 
 Judgements = Mapping[str, Set[str] | Mapping[str, int]]
-"""By query the relevant doc ids, or their grades."""
+"""Relevant doc ids, or their grades, by query."""
 
 _NDCG, _RECALL, _RR = nDCG @ CUTOFF, R @ CUTOFF, RR
 
@@ -40,13 +40,13 @@ _DOCUMENTS_AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class QueryMetrics:
-    """How one query fared; each between 0 and 1.
+    """Metrics of one query, each between 0 and 1.
 
     Attributes:
         ndcg_at_10: a document's gain is its grade, discounted by log2(rank + 1).
         recall_at_10: share of the relevant documents among the first ten.
         reciprocal_rank: of the first relevant document.
-        hits: ids of the first ten documents, best first; empty where they were not asked for.
+        hits: ids of the first ten documents, best first; :func:`measure` leaves it empty.
     """
 
     ndcg_at_10: float
@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         encoder: to evaluate.
-        queries: what is relevant to each.
+        queries: with their relevant documents.
         documents: the pool, text by doc id.
         progress: called while documents are encoded.
     """
@@ -78,7 +78,7 @@ def evaluate(
 def evaluate_vectors(
     encoder: Encoder, queries: Judgements, ids: Sequence[str], vectors: Vectors
 ) -> dict[str, QueryMetrics]:
-    """Like :func:`evaluate`, over documents that the encoder has encoded before.
+    """Like :func:`evaluate`, with the documents' vectors.
 
     Args:
         ids: of the pool, sorted.
@@ -105,11 +105,11 @@ def measure(
     """Metrics of each query.
 
     Args:
-        grades: of the judged documents of each query, by doc id.
-        rankings: doc ids that were found for each query, best first.
+        grades: for each query, the grades of the judged documents by doc id.
+        rankings: for each query, the doc ids of its hits, best first.
     """
     judged = {str(row): dict(some) for row, some in enumerate(grades)}
-    # Distinct scores: trec_eval would break ties its own way.
+    # Distinct scores, because trec_eval has a tie-break of its own.
     ranked = {
         str(row): {doc_id: float(-rank) for rank, doc_id in enumerate(found)}
         for row, found in enumerate(rankings)
@@ -124,7 +124,7 @@ def measure(
 
 
 def mean(metrics: Mapping[str, QueryMetrics]) -> Metrics:
-    """Means over queries, as a release records them.
+    """Means over queries, as recorded in a release.
 
     Raises:
         ValueError: there is no query.
@@ -148,16 +148,17 @@ def choose_pool(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """The documents that encoders are compared on: the same for all of them.
+    """The pool of documents on which all encoders are compared.
 
-    The whole corpus up to ``limit`` documents. Of a larger one: all relevant documents, what each
-    encoder finds first (:data:`TOP` a query), and a seeded sample of the rest up to ``limit``.
+    The whole corpus, if it has at most ``limit`` documents. Otherwise all relevant documents, the
+    best hits of each encoder (:data:`TOP` per query), and a seeded sample of the rest up to
+    ``limit``.
 
     Args:
         documents: the corpus, text by doc id.
-        queries: what is relevant to each.
-        encoders: parent and child.
-        progress: called while a large corpus is encoded, by each encoder.
+        queries: with their relevant documents.
+        encoders: to compare.
+        progress: called while each encoder encodes a large corpus.
     """
     if len(documents) <= limit:
         return dict(documents)
@@ -178,9 +179,9 @@ def top_documents(
     *,
     progress: Progress | None = None,
 ) -> list[list[str]]:
-    """The best ``count`` doc ids of every query, best first, by exact search.
+    """The doc ids of the ``count`` best hits of every query, best first, by exact search.
 
-    Memory holds the vectors of :data:`_DOCUMENTS_AT_ONCE` documents, whatever the corpus holds.
+    At most :data:`_DOCUMENTS_AT_ONCE` documents' vectors are in memory.
     """
     ids = sorted(documents)
     asked = encoder.encode_queries(queries)
@@ -189,7 +190,7 @@ def top_documents(
     for start in range(0, len(ids), _DOCUMENTS_AT_ONCE):
         some = ids[start : start + _DOCUMENTS_AT_ONCE]
         scores = _scores(asked, encoder.encode_documents([documents[doc_id] for doc_id in some]))
-        # Documents before these have smaller ids: a stable sort lets them win ties.
+        # Earlier documents have smaller ids and win ties in a stable sort.
         scores = np.concatenate([best, scores], axis=1)
         found = np.broadcast_to(np.arange(start, start + len(some)), (len(queries), len(some)))
         found = np.concatenate([columns, found], axis=1)
@@ -206,11 +207,11 @@ def _scores(queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
 
 
 def _order(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """The best ``count`` columns of each row, best first; of equal ones the leftmost."""
+    """The best ``count`` columns of each row, best first; ties are broken by column."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 def _grades(relevant: Set[str] | Mapping[str, int], column: Mapping[str, int]) -> dict[str, int]:
-    """Grades of the documents in the pool, by the name of their column."""
+    """Grades of the documents in the pool, by column."""
     grades = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
     return {str(column[doc_id]): grade for doc_id, grade in grades.items() if doc_id in column}

@@ -1,6 +1,6 @@
-"""Whether a child may serve: a pure decision over queries that no run trains on (docs/gate.md).
+"""The gate: decides whether a child ships, from metrics on held-out queries (docs/gate.md).
 
-Only queries that parent and child were both measured on count, over the same pool.
+Parent and child must be evaluated on the same queries over the same pool.
 """
 
 import math
@@ -16,10 +16,10 @@ from trainer.evaluate import evaluation
 from trainer.evaluate.evaluation import QueryMetrics
 
 Interval = tuple[float, float]
-"""One-sided 95% bounds, the lower and the upper one: together a two-sided 90% interval."""
+"""Lower and upper one-sided 95% bound; together a two-sided 90% interval."""
 
 CONFIDENCE = 0.95
-"""Of each bound."""
+"""Confidence of each bound."""
 
 RESAMPLES = 10_000
 
@@ -30,11 +30,11 @@ _STRICTEST: tuple[Decision, ...] = ("reject", "hold", "ship")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a comparison has to show.
+    """Requirements for a comparison.
 
     Attributes:
-        margin: fall of nDCG@10 that has to be ruled out.
-        min_queries: fewer queries prove too little: the child is held.
+        margin: fall of nDCG@10 that must be ruled out.
+        min_queries: with fewer queries the child is held.
         may_fall: whether the mean may fall within the margin.
     """
 
@@ -54,21 +54,22 @@ def decide(
     manual: bool = False,
     caps: Caps | None = None,
 ) -> GateDecision:
-    """The strictest decision of the held-out queries, of the ancestor and of the regression set.
+    """The strictest of the decisions on held-out queries, ancestor and regression set.
 
-    Without a held-out query nothing is known about the child, so it is held: the parent goes on
-    serving, and the run's pairs enter the next run, which by then may have one.
+    Without held-out queries the child is held: the parent keeps serving, and the run's pairs enter
+    the next run.
 
     Args:
-        held_out: on the held-out queries; ``None`` if there are none.
-        rule: for the held-out queries; the margin is for all.
-        since_parent: whether the queries were first asked after the parent's, for the record.
-        ancestor: a release before the parent, and the child compared with it on the same queries:
-            small losses must not add up.
-        regression_set: whether the user has queries of their own.
-        regression: on these; ``None`` if none of their documents is in the corpus.
-        manual: whether a person has the last word: a child that would ship is pending.
-        caps: that the held-out queries were chosen by, for the record.
+        held_out: comparison on the held-out queries; ``None`` if there are none.
+        rule: for the held-out queries; its margin applies to all comparisons.
+        since_parent: whether the queries were first asked after those of the parent's run; for the
+            reason.
+        ancestor: an earlier release, and the child compared with it on the same queries, so that
+            small losses cannot add up.
+        regression_set: whether there is a regression set.
+        regression: comparison on it; ``None`` if none of its documents is in the corpus.
+        manual: whether ``ship`` becomes ``pending``, for an operator's approval.
+        caps: caps of the held-out queries, for the record.
     """
     found = [_of_held_out(held_out, rule, since_parent=since_parent)]
     version, compared = ancestor or (None, None)
@@ -80,7 +81,7 @@ def decide(
     reasons = [reason for _, reason in found]
     if manual and decision == "ship":
         decision = "pending"
-        reasons.append("it waits for `retrail promote`")
+        reasons.append("it awaits `retrail promote`")
     return GateDecision(
         decision=decision,
         reason="; ".join(reasons),
@@ -99,7 +100,7 @@ def verdict(
     """The decision on one comparison, and its reason.
 
     ========================================================================= ========
-    what the queries show                                                     decision
+    condition                                                                 decision
     ========================================================================= ========
     there are fewer than ``rule.min_queries``                                 hold
     the lower bound is above −margin, and the mean does not fall, or it may   ship
@@ -118,10 +119,10 @@ def verdict(
     if rises and low > -rule.margin:
         return "ship", f"{fall} is ruled out"
     if high < (-rule.margin if rule.may_fall else 0.0):
-        return "reject", "that is worse, beyond chance"
+        return "reject", "the fall is significant"
     if rises:
         return "hold", f"{fall} is not ruled out"
-    return "hold", "it falls, but that may be chance"
+    return "hold", "the fall is not significant"
 
 
 def compare(
@@ -135,12 +136,12 @@ def compare(
 
     Args:
         parent, child: metrics by query.
-        relevant: documents by query. Queries with a document in common are drawn together, see
-            :func:`bootstrap_interval`; without this every query is a cluster of its own.
-        seed: of the resampling, so that a repeated run decides alike.
+        relevant: documents by query. Queries with a common document form a cluster (see
+            :func:`bootstrap_interval`); by default each query is a cluster.
+        seed: of the resampling, so that a repeated run makes the same decision.
 
     Raises:
-        ValueError: they were not measured on the same queries.
+        ValueError: parent and child have different queries.
     """
     if parent.keys() != child.keys():
         raise ValueError("parent and child were measured on different queries")
@@ -167,16 +168,16 @@ def bootstrap_interval(
 ) -> Interval:
     """One-sided bounds of the mean difference, by the paired percentile bootstrap.
 
-    Differences are paired by query, so what makes a query hard for both models cancels. Whole
-    clusters are drawn (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section
-    3.8): several questions for one document rise and fall together, and drawn one by one they
-    would pass for more evidence than they are.
+    Differences are paired by query, so the difficulty of a query cancels. Whole clusters are
+    resampled (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8),
+    because several queries for one document are correlated: resampled one by one they would narrow
+    the interval too much.
 
     Args:
-        differences: child − parent, one a query; at least one.
-        cluster: of each query, 0, 1, …; by default every query is its own.
-        seed: of the draws.
-        resamples: how many means are drawn. Memory does not grow with it.
+        differences: child − parent, one per query; at least one.
+        cluster: number of each query's cluster, 0, 1, …; by default each query is a cluster.
+        seed: of the resampling.
+        resamples: number of resampled means; memory does not depend on it.
     """
     values = np.asarray(differences, dtype=np.float64)
     member = np.arange(len(values)) if cluster is None else np.asarray(cluster)
@@ -193,10 +194,10 @@ def bootstrap_interval(
 
 
 def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) -> list[int]:
-    """By query the number of its cluster, 0, 1, … in order of the clusters' first queries.
+    """The number of each query's cluster, 0, 1, …, in order of first occurrence.
 
-    Two queries are in one cluster if they have a relevant document in common, or a chain of such
-    queries leads from one to the other.
+    Clusters are the connected components of the queries, with an edge between queries that have a
+    relevant document in common.
     """
     leader = list(range(len(queries)))
 
@@ -221,7 +222,7 @@ def results(
     parent: Mapping[str, QueryMetrics],
     child: Mapping[str, QueryMetrics],
 ) -> bytes:
-    """What parent and child found for each query: canonical JSON lines in order of the queries.
+    """The results of each query as canonical JSON lines, sorted by query.
 
     ::
 
@@ -233,6 +234,7 @@ def results(
     Args:
         name: of the set of queries: ``held out`` or ``regression``.
         relevant: grades of documents by query.
+        parent, child: metrics by query.
     """
 
     def row(found: QueryMetrics) -> dict[str, object]:
@@ -256,8 +258,8 @@ def _of_held_out(
 ) -> tuple[Decision, str]:
     if found is None:
         return "hold", (
-            "there is no held-out query with a known document yet, so the child cannot be "
-            "compared; its pairs enter the next run"
+            "there is no held-out query with a document in the corpus yet, so the child cannot be "
+            "evaluated; its pairs enter the next run"
         )
     decision, reason = verdict(found.difference, found.interval, found.queries, rule)
     which = "held-out queries first asked since the parent" if since_parent else "held-out queries"
@@ -271,7 +273,7 @@ def _of_ancestor(version: int | None, found: Comparison, rule: Rule) -> tuple[De
 
 def _of_regression(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:
     if found is None:
-        return "hold", "no document of the regression set is in the corpus, so it proves nothing"
+        return "hold", "no document of the regression set is in the corpus"
     decision, reason = verdict(found.difference, found.interval, found.queries, rule)
     return decision, f"on the regression set it changes by {_figures(found)} queries; {reason}"
 

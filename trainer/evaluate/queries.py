@@ -1,4 +1,4 @@
-"""Which documents are relevant to which held-out queries, by what agents found."""
+"""Relevant documents of held-out queries, derived from labelled pairs."""
 
 import hashlib
 from collections import defaultdict
@@ -17,20 +17,20 @@ from trainer.data.draws import normalize_query
 log = structlog.get_logger(__name__)
 
 CAP_SHARE = 0.02
-"""Largest share of all judgements that one document, or one trajectory, may have."""
+"""Largest share of all judgements for one document, or one trajectory."""
 
 CAP_RUN = 100
-"""Judgements that the share is taken of at least."""
+"""Fewest judgements that the share is a fraction of."""
 
 
 def caps_of(settings: TrainSettings) -> Caps:
-    """Caps against poisoning of the gate, whose queries the same strangers ask.
+    """Caps against poisoning of the gate, whose queries come from untrusted agents as well.
 
-    A child that has learned to put one document first gains on every query for which somebody said
-    that it is relevant. A query moves the mean by its share at most. So one document and one
-    trajectory may each have :data:`CAP_SHARE` of all that is relevant, or three times an equal
-    share where there are few: with a margin as large, neither alone can hide a fall that the gate
-    is there to see. Agents and tenants are capped as in training.
+    A child that ranks one pushed document first gains on all queries for which it is labelled
+    relevant, and a query moves the mean by at most its share. So one document, and one trajectory,
+    may have :data:`CAP_SHARE` of all judgements, or three times an equal share if there are few:
+    with a margin of that size, neither alone can hide a regression. Agents and tenants are capped
+    as in training.
     """
     return Caps(
         agent=settings.train_cap_agent,
@@ -48,24 +48,22 @@ def relevance(
     limits: Caps = UNCAPPED,
     seed: int = 0,
 ) -> dict[str, set[str]]:
-    """Relevant documents by query; spellings of one query count as one, asked as the first of them.
+    """Relevant documents by query; spellings of one query are merged under the first of them.
 
-    The query of a pair is one that the parent, or an ancestor, answered well: the agent found its
-    positive among the hits. On such queries alone a child could only fall behind. So the queries
-    before it, which the agent asked for the same thing without finding it, count as well.
-
-    The order of the pairs does not matter.
+    The parent or an ancestor answered the query of a pair well: its positive was among the hits. On
+    such queries alone a child could hardly improve. So the trajectory's earlier queries, which did
+    not find the positive, have it as a relevant document as well.
 
     Args:
-        pairs: relevant ones.
-        trained: normalized queries to leave out.
-        limits: on what one document, trajectory, … contributes, see :func:`caps_of`.
-        seed: decides what stays.
+        pairs: relevant ones, in any order.
+        trained: normalized queries to exclude.
+        limits: caps on judgements; see :func:`caps_of`.
+        seed: of the draws within the caps.
     """
     every = _judgements(pairs, trained)
     capped = caps.apply(every, limits, seed=seed, parent=0)
     if capped.left_out:
-        log.info("capped in the gate", judgements=len(every), left_out=dict(capped.left_out))
+        log.info("judgements capped", judgements=len(every), left_out=dict(capped.left_out))
     documents: dict[str, set[str]] = defaultdict(set)
     spelling: dict[str, str] = {}
     for judgement in capped.pairs:
@@ -76,9 +74,9 @@ def relevance(
 
 
 def _judgements(pairs: Iterable[LabelledPair], trained: Collection[str]) -> list[LabelledPair]:
-    """Each query with each document relevant to it, once, as a pair of its own.
+    """Each query with each of its relevant documents, once, as a pair.
 
-    It belongs to the trajectory of the pair with the lowest id.
+    Its trajectory is that of the source pair with the lowest id.
     """
     found: dict[tuple[str, str], LabelledPair] = {}
     spelling: dict[tuple[str, str], str] = {}
@@ -95,5 +93,5 @@ def _judgements(pairs: Iterable[LabelledPair], trained: Collection[str]) -> list
 
 
 def _id_of(key: tuple[str, str]) -> str:
-    """Names a judgement, whoever made it."""
+    """Id of a judgement, the same for all agents."""
     return hashlib.sha256(canonical(list(key))).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The user's own queries and judgements, on which no child may get worse.
+"""The regression set: the user's own queries and judgements, on which no child may get worse.
 
 ::
 
@@ -6,7 +6,7 @@
     queries.jsonl    or {"_id", "text"} a line, as in BEIR
     qrels.txt        query id, iteration, document id, grade: TREC's qrels, by white space
 
-A document is relevant from grade 1 on; the documents are those of the corpus. The files may be
+A document is relevant from grade 1 on; document ids are those of the corpus. The files may be
 compressed (:mod:`retrail_runtime.corpus_files`).
 """
 
@@ -23,28 +23,29 @@ QUERIES = ("queries.tsv", "queries.jsonl")
 _LAYOUT = f"{QRELS} (TREC's qrels) and {' or '.join(QUERIES)}"
 
 RegressionSet = Mapping[str, Mapping[str, int]]
-"""By text of a query the grades of documents, by id."""
+"""Grades by document id, by text of the query."""
 
 
 def load(folder: Path) -> RegressionSet:
-    """Read a regression set. Queries of one text are one query; of two grades the higher counts.
+    """Read a regression set; queries of one text are merged, with the highest of several grades.
 
     Raises:
-        InputError: a file is missing or unreadable, a line is broken, a query is judged that has no
-            text, or none has a relevant document; the message names file and line.
+        InputError: a file is missing or unreadable, a line is invalid, a judged query has no text,
+            or no query has a relevant document; the message names file and line.
     """
     if not folder.is_dir():
         raise InputError(
-            f"The regression set {folder} (RETRAIL_GATE_REGRESSION) is no folder. It is a folder "
-            f"with {_LAYOUT}."
+            f"The regression set {folder} (RETRAIL_GATE_REGRESSION) is not a folder. A regression "
+            f"set is a folder with {_LAYOUT}."
         )
     found = [path for name in QUERIES if (path := corpus_files.find(folder, name))]
     if len(found) != 1:
-        what = "both" if found else "neither"
-        raise InputError(f"{folder} holds {what} {' nor '.join(QUERIES)}. One of them is needed.")
+        names = " and ".join(QUERIES)
+        problem = f"both {names} exist" if found else f"{names} are missing"
+        raise InputError(f"{folder}: {problem}. Exactly one of them is needed.")
     qrels = corpus_files.find(folder, QRELS)
     if qrels is None:
-        raise InputError(f"{folder / QRELS} is missing. A regression set is {_LAYOUT}.")
+        raise InputError(f"{folder / QRELS} is missing. A regression set has {_LAYOUT}.")
     return _judged(qrels, _queries(found[0]), found[0].name)
 
 
@@ -52,7 +53,7 @@ def _queries(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for place, query in _valid(corpus_files.read_queries(path)):
         if query.query_id in found:
-            raise InputError(f"{place}: query {query.query_id!r} was there before.")
+            raise InputError(f"{place}: query {query.query_id!r} occurs twice.")
         found[query.query_id] = query.text
     return found
 
@@ -63,7 +64,7 @@ def _judged(path: Path, queries: Mapping[str, str], source: str) -> RegressionSe
         if found.query_id not in queries:
             raise InputError(f"{place}: query {found.query_id!r} is not in {source}.")
         grades = judged.setdefault(queries[found.query_id], {})
-        # Some collections mark spam by a grade below 0.
+        # Some collections mark spam with a negative grade.
         grades[found.doc_id] = max(found.grade, grades.get(found.doc_id, 0))
     useful = {query: grades for query, grades in judged.items() if any(grades.values())}
     if not useful:

@@ -1,11 +1,12 @@
-"""From examples to batches: a query occurs once in a batch, and a seed gives the same batches.
+"""Seeded batches of examples, in which each query occurs at most once.
 
-Queries are shuffled, a query's pairs side by side; then each batch takes one pair in turn. So the
-pairs of one query land in different batches, and batches differ in size by one at most. A query
-with more pairs than there are batches keeps the rest for another round, whose batches follow.
+Queries are shuffled, with the pairs of a query side by side; then the pairs are assigned to the
+batches round-robin. So the pairs of one query are in different batches, and batch sizes differ by
+one at most. If a query has more pairs than there are batches, the others form a further round of
+batches.
 
-Lengths play no part here, so they do not skew what stands in a batch together; a step sorts its
-texts by length when it encodes them (:mod:`trainer.fit.finetune`).
+Batches are independent of text lengths; a step sorts its texts by length when it encodes them
+(:mod:`trainer.fit.gradients`).
 """
 
 import random
@@ -19,15 +20,15 @@ from trainer.data.examples import TrainingExample
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step sees.
+    """The examples of one optimiser step.
 
     Attributes:
-        queries: n of them.
+        queries: n texts.
         documents: m distinct texts: positives first, then negatives, in order of appearance.
-        positive: index into ``documents`` of each query's own positive.
-        masked: for each query the indices of documents that must not stand against it.
-        weights: n of them.
-        pair_ids: n of them.
+        positive: for each query, the index of its positive in ``documents``.
+        masked: for each query, the indices of documents that are excluded from its negatives.
+        weights: n weights.
+        pair_ids: n ids.
     """
 
     queries: tuple[str, ...]
@@ -51,13 +52,13 @@ def epoch(
     Args:
         examples: in any order; they are sorted by pair id before the seeded shuffle.
         size: pairs in a batch, at most.
-        negatives: K, own negatives of a pair, at most.
-        seed: with ``number`` it decides all draws.
+        negatives: K, the maximum number of a pair's own negatives.
+        seed, number: seed of all draws.
         number: of the epoch.
 
     Returns:
-        Batches in which every example occurs once, but for those that stand alone in a batch and
-        have no negative (they give no gradient).
+        Batches in which every example occurs once. A batch of a single example without negatives
+        has no gradient and is dropped.
     """
     positives = known_positives(examples)
     batches = []
@@ -72,7 +73,7 @@ def epoch(
 
 
 def known_positives(examples: Sequence[TrainingExample]) -> dict[str, frozenset[str]]:
-    """Texts of all positives of a query, by the normalized query."""
+    """Texts of all positives, by normalized query."""
     texts: dict[str, set[str]] = defaultdict(set)
     for example in examples:
         texts[normalize_query(example.query)].add(example.positive_text)
@@ -87,10 +88,9 @@ def own_negatives(
     seed: int,
     number: int,
 ) -> list[str]:
-    """At most ``count`` texts, drawn by seed and epoch; all have the same chance.
+    """Sample up to ``count`` of an example's negatives, uniformly, by seed and epoch.
 
-    Known positives of the query are no negatives. The draw depends on the example alone, not on
-    the others of the run.
+    Known positives of the query are excluded. The sample does not depend on other examples.
     """
     known = positives[normalize_query(example.query)]
     others = [text for _, text in example.negatives if text not in known]

@@ -1,14 +1,14 @@
 """Fine-tuning: a parent encoder, frozen examples and a configuration give a child encoder.
 
-On one machine, with one version of torch and one number of threads, equal inputs give equal
-weights, bit for bit: no dropout, no draw but the seeded ones of :mod:`trainer.fit.batching`.
+On one machine, with one version of torch and one number of threads, equal inputs give bit-identical
+weights: the only randomness is the seeded sampling of :mod:`trainer.fit.batching`.
 
-Dropout is off. On attention it costs three to four times the time at 256 tokens, because the fused
-kernel cannot be used; and over the few steps of a run, from a trained parent, it gains nothing.
+There is no dropout. At 256 tokens it makes attention three to four times as slow, because it rules
+out the fused kernel, and it does not help over the few steps of a run from a trained parent.
 
-With LoRA (Hu et al. 2022) the matrices of a large encoder are frozen and small ones beside them are
-trained, so optimiser and gradients take memory for a hundredth of the weights. At the end the small
-matrices are added into the large ones: a child is a plain model like every other.
+With LoRA (Hu et al. 2022) the matrices of a large encoder are frozen and small adapters are
+trained, so optimiser state and gradients cover about a hundredth of the weights. After training the
+adapters are merged, so the child is a plain model.
 """
 
 import math
@@ -35,24 +35,24 @@ from trainer.model.presets import Preset
 log = structlog.get_logger(__name__)
 
 WARM_UP = 0.1
-"""Share of the steps over which the learning rate rises from 0; it then falls linearly to 0."""
+"""Fraction of the steps with a rising learning rate; afterwards it falls linearly."""
 
 WEIGHT_DECAY = 0.01
-"""On matrices; not on biases and norms."""
+"""Of matrices, not of biases and norms."""
 
 MAX_GRADIENT_NORM = 1.0
 
 MICRO_BATCHES_KEPT = 3
-"""Micro-batches of a batch whose activations are kept; texts beyond them are encoded twice."""
+"""Micro-batches per batch whose activations are kept; the other texts are encoded twice."""
 
 LORA_SCALE = 2
-"""LoRA's alpha over its rank."""
+"""LoRA's alpha divided by its rank."""
 
 
 class TrainingError(RetrailError):
-    """Training gives no child.
+    """The training failed.
 
-    No batch has two queries or a negative, so there is nothing to compare a positive with; or the
+    Either no batch has two queries or a negative, so there is no contrast to learn from; or the
     loss or its gradient is not finite, and the child is discarded.
     """
 
@@ -64,8 +64,8 @@ class Step:
     Attributes:
         step: 1 to ``steps``.
         pairs: in the step's batch.
-        pairs_per_second: since training began.
-        eta_seconds: until the last step, at that speed.
+        pairs_per_second: since the start of the training.
+        eta_seconds: estimated seconds until the last step.
     """
 
     step: int
@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a run gave: the child, and its optimiser steps."""
+    """The result of a training: the child and its optimiser steps."""
 
     encoder: Encoder
     steps: tuple[Step, ...]
@@ -87,7 +87,7 @@ class TrainingReport:
 
 
 def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
-    """The hyper-parameters that the settings ask for, and the preset's where they do not."""
+    """The hyper-parameters in the settings; the preset's where a setting is not set."""
 
     def chosen(name: str) -> Any:
         wanted = getattr(settings, f"train_{name}")
@@ -115,19 +115,19 @@ def finetune(
     on_step: Callable[[Step], None] | None = None,
     processes: Processes = SINGLE_PROCESS,
 ) -> TrainingReport:
-    """Train a child of ``encoder``, which stays as it is and may go on encoding meanwhile.
+    """Train a child of ``encoder``, which is not modified and can encode meanwhile.
 
     Args:
         encoder: the parent.
         examples: in any order.
         config: hyper-parameters.
-        on_step: called after every step; training stops with whatever it raises.
-        processes: that train it together, each with equal arguments; each gets the child.
+        on_step: called after every step; its exceptions end the training.
+        processes: the process group; all processes pass equal arguments and get the child.
 
     Raises:
         TrainingError: the examples give no step, or the loss or its gradient is not finite.
     """
-    # Takes seconds to import; the encoder has imported transformers by now.
+    # The import takes seconds, but the encoder has imported transformers by now.
     from trainer.model.cpu import training_attention
 
     batches = plan(examples, config)
@@ -184,10 +184,10 @@ def _train(
 
 
 def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Batch]:
-    """The batch of each step of all epochs, in order.
+    """The batches of all steps, over all epochs.
 
     Raises:
-        TrainingError: there is none.
+        TrainingError: there is no batch.
     """
     steps = [
         batch
@@ -202,14 +202,14 @@ def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Ba
     ]
     if not steps:
         raise TrainingError(
-            f"The {len(examples)} pairs of this run give no training step: that takes two "
+            f"The {len(examples)} pairs of this run give no training step: a step needs two "
             "queries, or one with a negative. Wait until there are more pairs."
         )
     return steps
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear rise over the warm-up, linear fall after it, for steps 1 to ``steps``; never 0."""
+    """Learning rate factor of a step from 1 to ``steps``: linear warm-up and decay, never 0."""
     warm_up = int(WARM_UP * steps)
     if step <= warm_up:
         return step / (warm_up + 1)
@@ -232,7 +232,7 @@ def _check(value: float, step: int, steps: int) -> None:
     if not math.isfinite(value):
         raise TrainingError(
             f"Training diverged at step {step} of {steps} (loss or gradient {value}). The child is "
-            "thrown away. Lower RETRAIL_TRAIN_LEARNING_RATE or raise RETRAIL_TRAIN_TEMPERATURE."
+            "discarded. Lower RETRAIL_TRAIN_LEARNING_RATE or raise RETRAIL_TRAIN_TEMPERATURE."
         )
 
 
@@ -245,12 +245,12 @@ def _count(step: Step, seconds: float) -> None:
 
 
 def add_adapters(model: Any, rank: int, seed: int) -> None:
-    """Put adapters of ``rank`` on all linear layers of a model's transformers, and freeze those.
+    """Add LoRA adapters to all linear layers of a model's transformers, and freeze the layers.
 
     Args:
-        model: a ``SentenceTransformer``. Its Dense modules, which are small, train whole.
+        model: a ``SentenceTransformer``. Its small Dense modules train without adapters.
         rank: of the adapters.
-        seed: decides their first weights; the vectors are those of the model itself until a step.
+        seed: of their initial weights. Until the first step the model's vectors do not change.
 
     Raises:
         ConfigurationError: peft is not installed.
@@ -277,7 +277,7 @@ def add_adapters(model: Any, rank: int, seed: int) -> None:
 
 
 def merge_adapters(model: Any) -> None:
-    """Undo :func:`add_adapters`, the adapters added into the matrices."""
+    """Merge the adapters of :func:`add_adapters` into the matrices."""
     modules: list[Any] = transformers_of(model)
     for module in modules:
         module.model = module.model.merge_and_unload()

@@ -1,13 +1,13 @@
 """Loss and gradients of one step, in bounded memory, in one process or several.
 
-A batch's texts are encoded in groups of like length, which wastes little on padding and changes
-nothing in the mathematics. The loss gives each vector's gradient, and each group takes its share
-back through the model. What that needs is kept of as many groups as there shall be memory for; the
-others are encoded again (GradCache: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size
-under Memory Limited Setup"): up to a third more work, for a memory that does not grow with the
-batch. Without dropout both ways give the same gradients.
+A batch's texts are encoded in groups of similar length, which reduces padding and does not change
+the result. The loss gives the gradient of each vector, which is propagated back through the model
+group by group. The activations of the first groups are kept; the other groups are encoded again
+(GradCache: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup"). That costs up to a third more time, but memory does not grow with the batch. As there is no
+dropout, both ways give the same gradients.
 
-Of several processes each encodes its shard of the texts, and all see all vectors
+With several processes, each encodes its shard of the texts and gathers all vectors
 (:mod:`trainer.fit.processes`).
 """
 
@@ -33,7 +33,7 @@ class Text:
     """A text of a batch.
 
     Attributes:
-        length: to which it would be padded alone, in tokens.
+        length: padded length in tokens, if encoded alone.
     """
 
     kind: Kind
@@ -48,8 +48,6 @@ def backward(
     processes: Processes = SINGLE_PROCESS,
 ) -> float:
     """Add the gradients of a batch to the encoder's parameters.
-
-    In several processes each computes the part of its own texts, and the parts are summed.
 
     Returns:
         The loss, the same in all processes.
@@ -79,9 +77,12 @@ def backward(
 def group_by_length(
     order: Sequence[int], texts: Sequence[Text], tokens_at_once: int
 ) -> list[list[int]]:
-    """Cut ``order``, indices of ``texts`` by kind and length, into groups of like length.
+    """Split ``order`` into groups of one kind and similar length.
 
-    Padded to its longest member, a group has at most ``tokens_at_once`` tokens, or one member.
+    Args:
+        order: indices of ``texts``, sorted by kind and length.
+        texts: of the batch.
+        tokens_at_once: maximum padded tokens of a group, unless it has a single text.
     """
     groups: list[list[int]] = []
     for index in order:
@@ -110,14 +111,14 @@ def _tokenize(encoder: Encoder, batch: Batch, config: TrainingConfig) -> list[Te
 def _split(
     groups: Sequence[list[int]], texts: Sequence[Text], tokens: int
 ) -> tuple[Sequence[list[int]], Sequence[list[int]]]:
-    """The first groups, of at most so many padded tokens together, and the others."""
+    """Split ``groups`` into the first ones, with at most ``tokens`` padded tokens, and the rest."""
     sizes = itertools.accumulate(len(group) * texts[group[-1]].length for group in groups)
     count = sum(size <= tokens for size in sizes)
     return groups[:count], groups[count:]
 
 
 def _embed(encoder: Encoder, texts: Sequence[Text], groups: Sequence[Sequence[int]]) -> Tensor:
-    """Vectors in the order of ``groups``; there may be none."""
+    """Vectors (n, dimension) in the order of ``groups``; n may be 0."""
     if not groups:
         return torch.zeros(0, encoder.dimension, device=encoder.device)
     with _autocast(encoder):
@@ -130,7 +131,7 @@ def _embed(encoder: Encoder, texts: Sequence[Text], groups: Sequence[Sequence[in
 
 
 def _loss(vectors: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
-    """From the vectors of queries and documents on."""
+    """The loss of ``vectors``: those of the queries, then those of the documents."""
     device, n = vectors.device, len(batch.queries)
     masked = torch.zeros(n, len(batch.documents), dtype=torch.bool)
     for row, columns in enumerate(batch.masked):
@@ -146,6 +147,6 @@ def _loss(vectors: Tensor, batch: Batch, config: TrainingConfig) -> Tensor:
 
 
 def _autocast(encoder: Encoder) -> AbstractContextManager[object]:
-    # One context a pass: its cache of converted weights must not outlive a pass without gradients.
+    # One context per pass: its cache of cast weights must not survive a pass without gradients.
     device = encoder.device
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bfloat16(device))

@@ -2,12 +2,13 @@
 
     L = −(1/N) Σ_i w_i · log softmax_τ( s(q_i, d_i⁺) over d_i⁺ and C_i )
 
-C_i are the pair's own negatives and the other documents of the batch (the other pairs' positives
-and negatives), s the dot product of L2-normalised vectors, τ the temperature.
+C_i are the pair's own negatives and the in-batch negatives (the other pairs' positives and
+negatives), s is the dot product of L2-normalised vectors, and τ is the temperature. It is the
+MultipleNegativesRankingLoss of sentence-transformers with scale 1/τ, weights and masks.
 
-Two kinds of documents are not in C_i, because pushing them away would unlearn: a document with the
-same text as the positive, and every known positive of the same query (DESIGN, "Training"). A text
-that occurs several times in a batch is one document, encoded once and counted once.
+Two kinds of documents are excluded from C_i because they are relevant: documents with the same text
+as the positive, and all known positives of the query. A text that occurs several times in a batch
+is one document, encoded once and counted once.
 """
 
 import torch
@@ -28,8 +29,8 @@ def weighted_info_nce(
         queries: (n, dim), L2-normalised.
         documents: (m, dim), L2-normalised: the distinct texts of the batch.
         positive: (n,) int64: the column of each query's own positive.
-        masked: (n, m) bool: true where a document must not stand against a query. A query's own
-            positive always takes part, whatever is masked.
+        masked: (n, m) bool: true where a document is excluded from a query's negatives. A query's
+            own positive is never excluded.
         weights: (n,).
         temperature: τ.
 

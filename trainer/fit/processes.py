@@ -1,11 +1,11 @@
-"""Several processes that train one child: they gather vectors and reduce gradients.
+"""Data-parallel training of one child: processes gather vectors and all-reduce gradients.
 
-Each process has the whole model and the same batches. It encodes its shard of a batch's texts; the
-vectors are gathered, so every process computes the loss of the joint batch, with all its negatives,
-and the gradients of its own texts; then the gradients are summed. So loss and gradients are those
-of one process, but for the order of sums, and all processes take equal steps.
+Each process has the whole model and the same batches, and encodes its shard of a batch's texts. The
+vectors are gathered, so every process computes the loss of the whole batch with all its negatives,
+and the gradients of its own texts; then the gradients are summed. Loss and gradients equal those of
+a single process except for the order of sums, and all processes take equal steps.
 
-Started by torchrun, on one machine or several::
+torchrun starts the processes, on one machine or several::
 
     torchrun --nproc-per-node 2 -m retrail_cli train --run-id 3f2a
 """
@@ -23,15 +23,16 @@ from torch import distributed as dist
 T = TypeVar("T")
 
 BUCKET = 25_000_000
-"""Numbers that are reduced at once: 100 MB."""
+"""Gradient elements per all-reduce: 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those that train together; without arguments, a single one.
+    """The rank of this process and the number of processes; by default a single one.
 
     Attributes:
-        rank: 0 to ``size`` - 1. What is written, rank 0 writes.
+        rank: 0 to ``size`` - 1; only rank 0 writes.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -47,11 +48,14 @@ class Processes:
         return items[self.rank :: self.size]
 
     def all_gather(self, own: Tensor, count: int) -> Tensor:
-        """The rows of all processes, in the order that they had before they were sharded.
+        """The rows of all processes, in the order before sharding.
 
         Args:
-            own: (this process's shard of ``count``, dim).
-            count: rows of all.
+            own: (rows of this process's shard, dim).
+            count: rows of all processes.
+
+        Returns:
+            (count, dim).
         """
         if self.size == 1:
             return own
@@ -64,9 +68,9 @@ class Processes:
         return rows[:count]
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Give every process the sum of all processes' gradients.
+        """Replace the gradients in every process by their sum over all processes.
 
-        A parameter that has none in any process, because the model does not use it, stays without.
+        A parameter without a gradient in all processes keeps none: the model does not use it.
         """
         if self.size == 1:
             return
@@ -89,15 +93,10 @@ class Processes:
 SINGLE_PROCESS = Processes()
 
 
-def are_several() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
-
-
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """This process among those that torchrun started with it; alone if it did not."""
-    if not are_several():
+    """The process group that torchrun started; a single process without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
         yield SINGLE_PROCESS
         return
     on_gpu = torch.cuda.is_available()

@@ -1,9 +1,8 @@
-"""Which texts are encoded together, and on how many cores.
+"""Batches of texts to encode, and their distribution over CPU cores.
 
-Texts of one padded length are encoded together, so a text's vector does not depend on the others,
-and next to nothing is computed for padding. On a CPU each core has a batch of its own: where
-torch's threads share every operation, all of them wait for the slowest some hundred times in a
-batch.
+A batch has texts of one padded length, so a text's vector does not depend on the other texts, and
+little time is spent on padding. On a CPU each core encodes a batch of its own: sharing every
+operation between torch's threads costs a synchronisation per operation.
 """
 
 import threading
@@ -22,13 +21,13 @@ PAD_TO = 8
 """Texts are padded to a multiple of this many tokens."""
 
 TOKENS_ON_A_GPU = 32_768
-"""Padded tokens at once on anything but a CPU; fewer if memory does not suffice."""
+"""Padded tokens of a batch on a GPU; fewer if memory is insufficient."""
 
 _MOST_TOKENS_ON_A_CORE = 4_096
-"""With more, what lies between two layers leaves a CPU's caches."""
+"""With more, the activations between two layers exceed a CPU's caches."""
 
 _LEAST_TOKENS_ON_A_CORE = 512
-"""With so few a layer still runs at its full speed."""
+"""With fewer, a layer is slower per token."""
 
 
 def padded_length(length: int, longest: int) -> int:
@@ -41,7 +40,7 @@ def padded_length(length: int, longest: int) -> int:
 
 
 def tokens_per_core(tokens: int, cores: int) -> int:
-    """How many of ``tokens`` to encode at once on one of ``cores``, so that all end together.
+    """Batch size in tokens for one of ``cores``, so that all finish at about the same time.
 
     >>> tokens_per_core(1_000_000, 2), tokens_per_core(16_384, 2), tokens_per_core(20, 2)
     (4096, 2048, 512)
@@ -50,11 +49,11 @@ def tokens_per_core(tokens: int, cores: int) -> int:
 
 
 def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices of texts of one padded length, longest first.
+    """Batches of indices of texts with one padded length, longest first.
 
     Args:
-        lengths: padded ones.
-        tokens: at most so many a batch, unless one text alone has more.
+        lengths: padded length of each text.
+        tokens: maximum padded tokens of a batch, unless it has a single text.
     """
     by_length: dict[int, list[int]] = defaultdict(list)
     for index, length in enumerate(lengths):
@@ -66,7 +65,7 @@ def length_buckets(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU only torch's message says so.
+    """Whether torch or Python ran out of memory; on a CPU torch raises a plain RuntimeError.
 
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …"))
     True
@@ -79,21 +78,21 @@ def is_out_of_memory(error: BaseException) -> bool:
 def parallel_map(
     work: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Items with what ``work`` makes of them, in the order in which they are done.
+    """Items with the results of ``work``, in order of completion.
 
-    As many are in work as torch has threads here, and torch's operations on each use one.
+    The number of worker threads is torch's number of threads; in each, torch uses one core.
 
     Args:
-        work: releases the interpreter's lock most of the time, as torch does.
-        items: the longest first, so that no core is left with one at the end.
+        work: releases the GIL most of the time, as torch does.
+        items: the longest first, to balance the cores.
 
     Raises:
-        Exception: what ``work`` raised; items that are not in work yet are dropped.
+        Exception: from ``work``; pending items are dropped.
     """
     cores, to_come = torch.get_num_threads(), iter(items)
     with ThreadPoolExecutor(cores, thread_name_prefix="core") as pool:
         _limit_to_one_core(pool, cores)
-        # As many again wait, so that no core does until a result is taken.
+        # Twice as many are submitted, so that no core idles until a result is taken.
         in_work = {pool.submit(work, item): item for item in islice(to_come, 2 * cores)}
         try:
             while in_work:
@@ -109,11 +108,11 @@ def _limit_to_one_core(pool: ThreadPoolExecutor, cores: int) -> None:
     all_there = threading.Barrier(cores)
 
     def limit(_: int) -> None:
-        # torch sets a thread's number at its first use, which would come later and undo this.
+        # The first use initialises a thread's setting, and would otherwise undo this later.
         torch.get_num_threads()
         torch.set_num_threads(1)
         all_there.wait()
 
     list(pool.map(limit, range(cores)))
-    # torch keeps the number that was set last for threads that are yet to come.
+    # The number that was set last is torch's default for new threads.
     torch.set_num_threads(cores)

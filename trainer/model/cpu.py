@@ -1,18 +1,15 @@
-"""What makes encoding and training in bfloat16 faster on a CPU; the vectors stay the same.
+"""CPU optimisations of encoding and training in bfloat16; the vectors stay the same.
 
-Two things, each used where it fits:
-
-- *Linear layers* (encoding). torch brings their weights into the order that oneDNN's kernels read
-  at every call, and a GELU behind a layer reads and writes once more what the layer gave: together
-  a tenth to a seventh of the time. The operator that torch's own compiler emits for frozen weights
-  does the former once and the latter within the product, before it is rounded. It
-  (``torch.ops.mkldnn``) is not part of torch's documented interface. To compile the model would do
-  as much, but takes a C++ compiler on the machine.
-- *Attention* of plain matrix products (encoding and training). torch's fused kernel (2.15)
-  multiplies piece by piece, in products too small for a processor without AMX. Forward, over few
-  texts at a time, plain products take two thirds to three quarters of its time; backward it takes
-  three to eleven times as long as they do, a quarter of a whole step of training. They keep the
-  scores of a layer, which texts of 256 tokens can afford.
+- *Linear layers* (encoding). At every call torch reorders the weights for oneDNN's kernels, and a
+  following GELU reads and writes the layer's output once more: together a tenth to a seventh of the
+  time. The operator that torch's compiler emits for frozen weights reorders them once and fuses the
+  GELU into the product, before rounding. It (``torch.ops.mkldnn``) is not part of torch's
+  documented interface. Compiling the model has the same effect but needs a C++ compiler.
+- *Attention* with plain matrix products (encoding and training). torch's fused kernel (2.15) works
+  on blocks that are too small for a processor without AMX. In the forward pass, over few texts at a
+  time, plain products take two thirds to three quarters of its time; in the backward pass the fused
+  kernel takes three to eleven times as long, a quarter of a training step. Plain products keep a
+  layer's scores in memory, which is affordable for texts of 256 tokens.
 """
 
 import platform
@@ -41,7 +38,7 @@ IN_BLOCKS = "matrix_products_in_blocks"
 """Attention functions of transformers that this module registers."""
 
 _SAME = 0.9999
-"""Smallest cosine between a text's vectors of the plain and of the faster model."""
+"""Smallest accepted cosine between a text's vectors of the plain and the optimised model."""
 
 _SAMPLE = (
     "when does the ferry leave",
@@ -51,24 +48,24 @@ _SAMPLE = (
 )
 
 _ROWS = 4096
-"""Tokens at once that the weights are ordered for; others are computed as well."""
+"""Number of tokens for which the weights are reordered; other numbers work as well."""
 
 _SHORT = 32
-"""Tokens below which a call of the fused kernel costs less than the several of plain products."""
+"""Below this length one call of the fused kernel is faster than several plain products."""
 
 _BLOCK_BYTES = 2**21
-"""Scores at once: with more, they leave the caches between two products."""
+"""Size of a block of scores: larger ones exceed the caches between two products."""
 
 
 def optimize(model: "SentenceTransformer") -> "SentenceTransformer | None":
-    """Make ``model`` faster on this CPU; it can only encode afterwards.
+    """Optimise ``model`` in place for encoding on this CPU; it cannot train afterwards.
 
     Args:
-        model: transformers in bfloat16 on a CPU, in no use yet. It is changed.
+        model: transformers in bfloat16 on a CPU, not in use yet.
 
     Returns:
-        ``model``, unchanged where nothing speeds it up; ``None`` if it gave other vectors
-        afterwards, which is logged. Then it must not be used any more.
+        ``model``, unchanged if no optimisation applies; ``None`` if its vectors changed, which is
+        logged. Then it must not be used any more.
     """
     if not _fits(model):
         return model
@@ -78,21 +75,21 @@ def optimize(model: "SentenceTransformer") -> "SentenceTransformer | None":
             if packs_linear_layers():
                 pack(transformer.model)
             if not torch.cpu._is_amx_tile_supported():
-                # With AMX the fused kernel has larger products; there nothing was measured.
+                # With AMX the fused kernel uses larger blocks; that was not measured.
                 _attend_by(IN_BLOCKS, transformer.model)
         cosine = float((_vectors(model) * expected).sum(1).min())
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        log.warning("encoding without the CPU's speed-up", error=repr(error))
+        log.warning("encoding without CPU optimisations", error=repr(error))
         return None
     if not cosine >= _SAME:
-        log.warning("encoding without the CPU's speed-up", smallest_cosine=cosine)
+        log.warning("encoding without CPU optimisations", smallest_cosine=cosine)
         return None
     return model
 
 
 @contextmanager
 def training_attention(model: "SentenceTransformer") -> Iterator[None]:
-    """Let ``model`` attend in the way that trains fastest where its weights are."""
+    """Use the attention function that trains fastest on the model's device."""
     found = [module.model for module in transformers_of(model)] if _fits(model) else []
     before = [inner.config._attn_implementation for inner in found]
     for inner in found:
@@ -105,10 +102,7 @@ def training_attention(model: "SentenceTransformer") -> Iterator[None]:
 
 
 def packs_linear_layers() -> bool:
-    """Whether this torch has the operator and this processor gains by it.
-
-    On other processors than x86-64 it was never seen.
-    """
+    """Whether torch has the operator and the processor is x86-64, where it was measured."""
     operators = torch.ops.mkldnn
     return (
         platform.machine() in ("x86_64", "AMD64")
@@ -118,7 +112,7 @@ def packs_linear_layers() -> bool:
 
 
 def pack(module: Any) -> None:
-    """Replace the linear layers within ``module``, which is in bfloat16."""
+    """Replace the linear layers in ``module``, which is in bfloat16."""
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, PackedLinear(child))
@@ -130,10 +124,10 @@ def pack(module: Any) -> None:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with ordered weights, and GELU behind it if asked for.
+    """A linear layer with reordered weights, optionally fused with a GELU.
 
     Attributes:
-        weight: type and shape of the weights alone, for code that asks a layer for them.
+        weight: a meta tensor with dtype and shape of the weights.
     """
 
     def __init__(self, layer: nn.Linear, *, gelu: bool = False) -> None:
@@ -161,23 +155,23 @@ def matrix_products(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers; dropout is off.
+    """An attention function for transformers, without dropout.
 
     Args:
         module: unused.
         query: (n, heads, length, dim).
-        key: (n, heads or a divisor of them, length, dim).
-        value: likewise.
-        attention_mask: is added to the scores: 0, or a number that leaves nothing.
+        key: (n, heads or a divisor of it, length, dim).
+        value: same shape as ``key``.
+        attention_mask: added to the scores: 0, or a large negative number.
         scaling: of the scores; by default 1/√dim.
 
     Returns:
-        (n, length, heads, dim), and no weights.
+        (n, length, heads, dim), and ``None`` for the weights.
     """
     key, value = _of_each_head(query, key, value)
     scores = torch.matmul(query * _scale(query, scaling), key.transpose(-1, -2))
     if attention_mask is not None:
-        # In the scores' own type: a float32 mask would make float32 scores, of twice the memory.
+        # A float32 mask would promote the scores to float32, with twice the memory.
         scores = scores + attention_mask.to(scores.dtype)
     return torch.matmul(scores.softmax(-1), value).transpose(1, 2), None
 
@@ -191,9 +185,9 @@ def matrix_products_in_blocks(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """:func:`matrix_products` without gradients, as many texts at a time as caches hold scores of.
+    """:func:`matrix_products` without gradients, in blocks of texts whose scores fit into caches.
 
-    Which kernel computes a text depends on its padded length alone, and so does its vector.
+    The kernel depends on the padded length alone, so a text's vector does not depend on the batch.
     """
     texts, heads, length, _ = query.shape
     at_once = _BLOCK_BYTES // (heads * length * key.shape[2] * query.element_size())
@@ -239,14 +233,14 @@ def _scale(query: Tensor, scaling: float | None) -> float:
 
 
 def _feeds_gelu(module: Any) -> bool:
-    """Whether it is the inner layer of a block as BERT and its kin have it."""
+    """Whether it is the intermediate layer of a block of BERT or a similar model."""
     return type(getattr(module, "dense", None)) is nn.Linear and isinstance(
         getattr(module, "intermediate_act_fn", None), GELUActivation
     )
 
 
 def _attend_by(name: str, model: Any) -> None:
-    """Set the attention function of a transformer, if its family lets one choose."""
+    """Set the attention function of a transformer, if its family supports that."""
     with quiet():
         model.set_attn_implementation(name)
 
@@ -257,7 +251,7 @@ def _fits(model: "SentenceTransformer") -> bool:
 
 
 def _vectors(model: "SentenceTransformer") -> Any:
-    """Of a few texts of different lengths, as queries and as documents."""
+    """Vectors of sample texts of different lengths, as queries and as documents."""
     options: dict[str, Any] = {"show_progress_bar": False, "normalize_embeddings": True}
     return np.concatenate(
         [encode(list(_SAMPLE), **options) for encode in (model.encode_query, model.encode_document)]

@@ -1,12 +1,12 @@
-"""The dense retriever: a ``SentenceTransformer`` that turns texts into L2-normalised vectors.
+"""The dense retriever: a ``SentenceTransformer`` that encodes texts as L2-normalised vectors.
 
-What is guaranteed of vectors, because an index is addressed by content: on one machine, with one
-version of Retrail and torch and one number of threads, a text's vector is a function of the text
-and the model alone. A text is padded to the next multiple of 8 above its own length and only meets
-texts of that padded length, and the matrix kernels of the CPU sum a row alike whatever stands
-beside it, on one core or on all (tested: bit for bit, alone and in any batch; behind a Dense
-module, which sees one row per text, to within rounding of float32). Between machines, or a CPU and
-a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
+Vectors are deterministic, because the index caches them by content: on one machine, with one
+version of Retrail and torch and one number of threads, a text's vector depends on the text and the
+model alone. A text is padded to the next multiple of 8 and batched only with texts of that padded
+length, and the CPU's matrix kernels compute a row independently of the other rows, on one core or
+on all (tested: bit-identical alone and in any batch; after a Dense module, which has one row per
+text, within float32 rounding). Between machines, or a CPU and a GPU, vectors agree to about the
+precision of bfloat16 (cosine > 0.999).
 """
 
 import threading
@@ -47,10 +47,10 @@ log = structlog.get_logger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
-"""Called with how many texts are done and how many there are."""
+"""Called with the number of encoded texts and the number of all texts."""
 
 Kind = Literal["query", "document"]
-"""What a text is; it decides the prompt, and the modules behind a Router."""
+"""Kind of a text; it selects the prompt, and the route of a Router."""
 
 _KINDS: tuple[Kind, ...] = ("query", "document")
 
@@ -58,12 +58,12 @@ _TOKENIZED_AT_ONCE = 256
 
 
 class Encoder:
-    """A ``SentenceTransformer`` with prompts and length limit set, for training and for search.
+    """A ``SentenceTransformer`` with prompts and length limit, for training and for search.
 
-    Safe to share between threads, and a search is not kept waiting by a long build in the same
-    process: a single batch has all of torch's threads and holds the lock, so that callers do not
-    crowd the cores; where a CPU has no more cores than there are batches, each has one core, and
-    none holds the lock.
+    Safe to share between threads. A call with few batches encodes them one by one, with all of
+    torch's threads and under a lock, so that concurrent callers do not oversubscribe the cores. A
+    call with at least one batch per core runs one batch per core without the lock, so a search does
+    not wait for a long build in the same process.
 
     Attributes:
         model: weights in float32.
@@ -102,12 +102,12 @@ class Encoder:
         Args:
             model: ``minilm``, a folder, or a name on the Hugging Face Hub.
             query_prefix: put before every query, if the model's files name no prompt.
-            document_prefix: put before every document, likewise.
-            max_tokens: longer texts are cut; the model's own limit holds if it is lower, or alone
-                if this is ``None``.
-            preset: holds where neither these arguments nor the model's files say; by default mean
-                pooling without prefixes. What a release saved needs none.
-            precision: to encode in; ``auto`` is bfloat16 where the machine computes in it.
+            document_prefix: put before every document, if the model's files name no prompt.
+            max_tokens: longer texts are truncated; a lower limit of the model applies. ``None``:
+                the model's limit.
+            preset: values that neither these arguments nor the model's files have; by default mean
+                pooling without prefixes. A saved release needs no preset.
+            precision: to encode in; ``auto`` is bfloat16 if the device computes in it.
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
 
         Raises:
@@ -129,36 +129,39 @@ class Encoder:
             longest = loading.longest_input(transformer)
             if max_tokens is not None and longest < max_tokens:
                 log.info(
-                    "model reads fewer tokens", model=str(model), wanted=max_tokens, reads=longest
+                    "model limits the input length",
+                    model=str(model),
+                    wanted=max_tokens,
+                    max=longest,
                 )
             transformer.max_seq_length = min(longest, max_tokens or longest)
         return cls(loaded, precision=precision)
 
     @property
     def dimension(self) -> int:
-        """Of the vectors."""
+        """Dimension of the vectors."""
         dimension = self.model.get_embedding_dimension()
         assert dimension is not None
         return dimension
 
     @property
     def max_tokens(self) -> int:
-        """Length that texts are cut to, special tokens and prompt included."""
+        """Maximum length of a text, special tokens and prompt included."""
         limits = [module.max_seq_length for module in loading.transformers_of(self.model)]
         return max(limit for limit in limits if limit is not None)
 
     @property
     def prompts(self) -> tuple[str, str]:
-        """What is put before every query, and before every document."""
+        """The prompts of queries and of documents."""
         return loading.choose_prompts(self.model.prompts)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.model.parameters()).device
 
     def copy(self) -> "Encoder":
-        """An encoder with weights of its own; the tokenizer, and so the lock, are shared."""
+        """An encoder with its own weights; the tokenizer, and therefore the lock, are shared."""
         return Encoder(with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
     def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
@@ -177,7 +180,7 @@ class Encoder:
     def tokenize(
         self, texts: Sequence[str], kind: Kind, max_tokens: int | None = None
     ) -> list[list[int]]:
-        """Token ids of texts behind their prompt, cut to ``max_tokens``."""
+        """Token ids of texts with their prompt, truncated to ``max_tokens``."""
         module = self._input_module(kind)
         longest = min(max_tokens or self.max_tokens, self._most_tokens(kind))
         options = {"padding": False, "max_length": longest}
@@ -190,7 +193,7 @@ class Encoder:
                     processing_kwargs={"text": options, "common": {"return_tensors": None}},
                 )
             rows.extend(features["input_ids"])
-        # A tokenizer without special tokens makes nothing of an empty text.
+        # A tokenizer without special tokens gives no token for an empty text.
         return [row or [self._padding(kind)] for row in rows]
 
     def forward(
@@ -200,11 +203,11 @@ class Encoder:
         *,
         model: "SentenceTransformer | None" = None,
     ) -> Tensor:
-        """Vectors of token ids, all in one padded batch; gradients flow if they are enabled.
+        """Vectors of token ids, in one padded batch; differentiable if gradients are enabled.
 
         Args:
-            rows: of :meth:`tokenize`.
-            kind: of all of them.
+            rows: token ids from :meth:`tokenize`.
+            kind: of all texts.
             model: by default :attr:`model`.
 
         Returns:
@@ -258,13 +261,13 @@ class Encoder:
     def _batches(
         self, rows: Sequence[Sequence[int]], kind: Kind, batches: list[list[int]]
     ) -> Iterator[tuple[list[int], Vectors]]:
-        """Vectors of each batch, which is indices of ``rows``."""
-        if self._a_core_each(len(batches)):
+        """Vectors of each batch of indices of ``rows``."""
+        if self._one_core_each(len(batches)):
             with self._lock:
                 self._model_for_encoding()
             too_large = []
             for indices, part in parallel_map(
-                lambda indices: self._forward_unless_full([rows[i] for i in indices], kind), batches
+                lambda indices: self._try_forward([rows[i] for i in indices], kind), batches
             ):
                 if part is None:
                     too_large.append(indices)
@@ -272,17 +275,17 @@ class Encoder:
                     yield indices, part
             batches = too_large
         for indices in batches:
-            yield indices, self._in_memory([rows[i] for i in indices], kind)
+            yield indices, self._forward_in_parts([rows[i] for i in indices], kind)
 
-    def _a_core_each(self, batches: int) -> bool:
+    def _one_core_each(self, batches: int) -> bool:
         cores = torch.get_num_threads()
         return self.device.type == "cpu" and 1 < cores <= batches and not self._memory_ended
 
-    def _in_memory(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors:
-        """Vectors of rows of one padded length, in smaller batches where memory ends.
+    def _forward_in_parts(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors:
+        """Vectors of rows of one padded length, in smaller batches after running out of memory.
 
         Raises:
-            RestartRequiredError: one row alone does not fit.
+            RestartRequiredError: a single row does not fit into memory.
         """
         length = padded_length(max(map(len, rows)), self._most_tokens(kind))
         parts: list[Vectors] = []
@@ -292,7 +295,7 @@ class Encoder:
             if self._fitting_tokens is not None:
                 size = min(size, max(1, self._fitting_tokens // length))
             with self._lock:
-                part = self._forward_unless_full(rows[start : start + size], kind)
+                part = self._try_forward(rows[start : start + size], kind)
             if part is not None:
                 parts.append(part)
                 start += size
@@ -301,16 +304,16 @@ class Encoder:
                 torch.cuda.empty_cache()
             if size == 1:
                 raise RestartRequiredError(
-                    f"Memory does not suffice to encode one text of {length} tokens on "
-                    f"{self.device}. Leave it more (other processes, a smaller model), or set "
-                    "RETRAIL_INDEX_MAX_TOKENS lower for a first model."
+                    f"Out of memory while encoding a single text of {length} tokens on "
+                    f"{self.device}. Free memory (other processes, a smaller model), or lower "
+                    "RETRAIL_INDEX_MAX_TOKENS before the first release."
                 )
             self._fitting_tokens = size // 2 * length
-            log.warning("out of memory, encoding fewer texts at once", texts=size // 2)
+            log.warning("out of memory, reducing the batch size", texts=size // 2)
         return np.concatenate(parts)
 
-    def _forward_unless_full(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors | None:
-        """``None``: out of memory. The exception, which keeps tensors alive, ends here."""
+    def _try_forward(self, rows: Sequence[Sequence[int]], kind: Kind) -> Vectors | None:
+        """Vectors; ``None`` if out of memory: the exception would keep tensors alive."""
         try:
             with torch.inference_mode():
                 vectors = self.forward(rows, kind, model=self._model_for_encoding())
@@ -323,7 +326,7 @@ class Encoder:
         return encoded
 
     def _model_for_encoding(self) -> "SentenceTransformer":
-        """A copy in bfloat16 where that is faster, with what else speeds up this CPU."""
+        """The model, or a copy in bfloat16, optimised for the CPU, if that is faster."""
         if not encodes_in_bfloat16(self._precision, self.device):
             return self.model
         if self._encoding_model is None:
@@ -341,7 +344,7 @@ class Encoder:
         return found
 
     def _tokens_of_prompt(self, kind: Kind) -> dict[str, int]:
-        """For a Pooling that leaves the prompt out; nothing without a prompt."""
+        """Length of the prompt, for a Pooling that excludes it; empty without a prompt."""
         features = self._input_module(kind).preprocess(["text"], prompt=self.model.prompts[kind])
         return {name: features[name] for name in ("prompt_length",) if name in features}
 

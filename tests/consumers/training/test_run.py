@@ -173,7 +173,7 @@ def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_
     one = train_now(world.settings)
     assert isinstance(one, Release)
     assert (one.version, one.decision) == (2, "pending")
-    assert one.reason.endswith("it waits for `retrail promote`")
+    assert one.reason.endswith("it awaits `retrail promote`")
     assert world.live() == 1
     second = world.pairs(20)
     two = train_now(world.settings)

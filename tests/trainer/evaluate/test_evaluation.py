@@ -19,7 +19,7 @@ from trainer.model.encoder import Encoder
 
 
 class Axes:
-    """An encoder of texts such as "3 0 4", which are their own vectors."""
+    """An encoder whose texts are their vectors, such as "3 0 4"."""
 
     def encode_documents(self, texts: Sequence[str], **_: Any) -> Any:
         return np.array([[float(x) for x in text.split()] for text in texts], dtype=np.float32)
@@ -51,7 +51,7 @@ def test_a_relevant_document_below_the_cutoff_counts_for_mrr_alone() -> None:
     assert found == QueryMetrics(0.0, 0.0, 1 / 20, tuple(sorted(documents)[:10]))
 
 
-def test_ranks_below_the_depth_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_below_the_depth_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "DEPTH", 19)
     documents = {f"d{i:02}": f"{20 - i} 0" for i in range(20)}
 
@@ -71,7 +71,7 @@ def test_grades_are_linear_gains_and_zero_is_not_relevant() -> None:
     assert (found["1 0"].recall_at_10, found["1 0"].reciprocal_rank) == (1.0, 0.5)
 
 
-def test_ties_go_by_doc_id() -> None:
+def test_ties_are_broken_by_doc_id() -> None:
     documents = {"b": "1 0", "a": "1 0", "c": "1 0", "z": "0 1"}
 
     ranks = {

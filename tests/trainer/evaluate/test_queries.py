@@ -1,4 +1,4 @@
-"""Which documents are relevant to which held-out queries."""
+"""Relevant documents of held-out queries."""
 
 import random
 from collections import Counter
@@ -29,7 +29,7 @@ def test_spellings_of_a_query_are_one_query_in_any_order() -> None:
     assert relevance(pairs) == relevance(pairs[::-1]) == {"Open a  File": {"a", "b"}}
 
 
-def test_queries_asked_in_vain_for_the_same_thing_count_as_well() -> None:
+def test_earlier_queries_without_the_document_count_as_well() -> None:
     assert relevance([pair(1, "open a file", "a", "open", "read file")]) == {
         "open a file": {"a"},
         "open": {"a"},
@@ -46,7 +46,7 @@ HONEST = [pair(number, f"honest {number}", f"d{number}") for number in range(150
 CAPS = caps_of(Settings())
 
 
-def test_a_pushed_document_has_a_capped_share_of_the_gate() -> None:
+def test_a_pushed_document_has_a_capped_share_of_judgements() -> None:
     pushed = [pair(1000 + n, f"pushed {n}", "pushed") for n in range(60)]
     pushed += [pair(2000 + n, f"honest {n}", "pushed") for n in range(60)]
     found = relevance([*HONEST, *pushed], limits=CAPS)
@@ -56,7 +56,7 @@ def test_a_pushed_document_has_a_capped_share_of_the_gate() -> None:
     assert asked_for(relevance([*HONEST, *pushed]))["pushed"] == 120
 
 
-def test_a_trajectory_cannot_fill_the_gate_with_queries_that_it_asked_in_vain() -> None:
+def test_a_trajectory_cannot_fill_the_gate_with_earlier_queries() -> None:
     flood = [
         pair(1000, "flood", "pushed", *(f"flood {n}" for n in range(40)), trajectory_id="one"),
         pair(1001, "other", "too", *(f"other {n}" for n in range(40)), trajectory_id="one"),
@@ -65,13 +65,13 @@ def test_a_trajectory_cannot_fill_the_gate_with_queries_that_it_asked_in_vain() 
     assert asked_for(found)["pushed"] + asked_for(found)["too"] == 3
 
 
-def test_repeating_a_judgement_gives_it_no_more_room() -> None:
+def test_a_repeated_judgement_counts_once() -> None:
     pushed = [pair(1000 + n, f"pushed {n % 5}", "pushed") for n in range(200)]
     found = relevance([*HONEST, *pushed], limits=CAPS.model_copy(update={"document": 0.1}))
     assert found == relevance(HONEST) | {f"pushed {n}": {"pushed"} for n in range(5)}
 
 
-def test_what_the_caps_leave_depends_on_the_seed_alone() -> None:
+def test_capped_judgements_depend_on_the_seed_alone() -> None:
     pushed = [pair(1000 + n, f"pushed {n}", "pushed") for n in range(60)]
     every = [*HONEST, *pushed]
     found = relevance(every, limits=CAPS, seed=1)
@@ -80,14 +80,14 @@ def test_what_the_caps_leave_depends_on_the_seed_alone() -> None:
     assert relevance(every, limits=CAPS, seed=2) != found
 
 
-def test_the_settings_of_the_gate_do_not_decide_which_queries_are_asked() -> None:
+def test_gate_settings_do_not_affect_the_queries() -> None:
     assert caps_of(Settings(gate_margin=0.5, gate_min_queries=7)) == CAPS
     assert caps_of(Settings(train_cap_agent=0.3, train_cap_tenant=0.4)) == CAPS.model_copy(
         update={"agent": 0.3, "tenant": 0.4}
     )
 
 
-def test_among_few_a_document_has_three_times_as_many_queries_as_others_at_most() -> None:
+def test_among_few_documents_one_has_at_most_three_equal_shares() -> None:
     pushed = [pair(1000 + n, f"pushed {n}", "pushed") for n in range(60)]
     tiny = CAPS.model_copy(update={"trajectory": 1e-6, "document": 1e-6})
     found = relevance([*HONEST, *pushed], limits=tiny)

@@ -11,7 +11,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a regression set; an argument replaces a file's content, ``None`` leaves it out."""
+    """A function that writes a regression set; arguments replace files, ``None`` omits one."""
 
     def _write(**contents: str | None) -> Path:
         defaults: dict[str, str | None] = {
@@ -42,7 +42,7 @@ def test_queries_may_be_json_lines_as_in_beir(write: Write) -> None:
     assert regression_set.load(folder) == {"open": {"d1": 1}, "read": {"d2": 1}}
 
 
-def test_what_is_told_twice_counts_once(write: Write) -> None:
+def test_repeated_queries_and_judgements_are_merged(write: Write) -> None:
     folder = write(
         queries_tsv="q1\topen a file\nq2\topen a file\n",
         qrels_txt="q1 0 d1 1\nq2 0 d1 3\nq2 0 d2 -2\n",
@@ -51,7 +51,7 @@ def test_what_is_told_twice_counts_once(write: Write) -> None:
     assert regression_set.load(folder) == {"open a file": {"d1": 3, "d2": 0}}
 
 
-def test_queries_that_nothing_serves_are_left_out(write: Write) -> None:
+def test_queries_without_a_relevant_document_are_left_out(write: Write) -> None:
     folder = write(qrels_txt="q1 0 d1 1\nq2 0 d1 0\n")
 
     assert set(regression_set.load(folder)) == {"open a file"}
@@ -66,11 +66,11 @@ def test_queries_that_nothing_serves_are_left_out(write: Write) -> None:
         ({"qrels_txt": "\nq9 0 d1 1\n"}, r"qrels\.txt:2: query 'q9' is not in queries\.tsv"),
         ({"qrels_txt": "q1 0 d1 0\n"}, r"qrels\.txt: no query has a document of grade 1"),
         ({"qrels_txt": None}, r"qrels\.txt is missing.*TREC"),
-        ({"queries_tsv": "q1\topen\nq1\tread\n"}, r"queries\.tsv:2: query 'q1' was there"),
+        ({"queries_tsv": "q1\topen\nq1\tread\n"}, r"queries\.tsv:2: query 'q1' occurs twice"),
         ({"queries_tsv": "q1 open\n"}, r"queries\.tsv:1: expected query id <tab> text"),
         ({"queries_tsv": "q1\t \n"}, r"queries\.tsv:1: the text is empty"),
-        ({"queries_tsv": None}, r"holds neither queries\.tsv nor queries\.jsonl"),
-        ({"queries_jsonl": "{}"}, r"holds both"),
+        ({"queries_tsv": None}, r"queries\.tsv and queries\.jsonl are missing"),
+        ({"queries_jsonl": "{}"}, r"both queries\.tsv and queries\.jsonl exist"),
         (
             {"queries_tsv": None, "queries_jsonl": '{"_id": "q1", "text": "a"}\n{"_id'},
             r"queries\.jsonl:2: not JSON",
@@ -81,12 +81,12 @@ def test_queries_that_nothing_serves_are_left_out(write: Write) -> None:
         ),
     ],
 )
-def test_what_is_broken_is_named(write: Write, contents: dict[str, str | None], said: str) -> None:
+def test_an_invalid_line_is_named(write: Write, contents: dict[str, str | None], said: str) -> None:
     with pytest.raises(InputError, match=said):
         regression_set.load(write(**contents))
 
 
-def test_a_line_that_is_no_text_is_named(write: Write) -> None:
+def test_a_line_that_is_not_utf8_is_named(write: Write) -> None:
     folder = write()
     (folder / "queries.tsv").write_bytes(b"q1\topen\nq2\t\xff\n")
 
@@ -94,6 +94,6 @@ def test_a_line_that_is_no_text_is_named(write: Write) -> None:
         regression_set.load(folder)
 
 
-def test_a_set_that_is_no_folder_says_what_it_should_be(tmp_path: Path) -> None:
+def test_a_regression_set_must_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"RETRAIL_GATE_REGRESSION.*qrels\.txt"):
         regression_set.load(tmp_path / "missing")

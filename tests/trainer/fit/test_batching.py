@@ -35,7 +35,7 @@ def test_an_epoch_holds_each_pair_once_and_a_batch_each_query_once(
         assert len({normalize_query(query) for query in batch.queries}) == len(batch.queries)
 
 
-def test_batches_are_of_like_size() -> None:
+def test_batch_sizes_differ_by_one_at_most() -> None:
     examples = [example(i) for i in range(70)]
 
     sizes = [len(b.queries) for b in epoch(examples, size=32, negatives=0, seed=0, number=0)]
@@ -43,7 +43,7 @@ def test_batches_are_of_like_size() -> None:
     assert sorted(sizes) == [23, 23, 24]
 
 
-def test_the_seed_decides_and_the_order_of_arrival_does_not() -> None:
+def test_batches_depend_on_the_seed_and_not_on_the_order_of_examples() -> None:
     examples = of_queries([i % 40 for i in range(100)])
     shuffled = random.Random(1).sample(examples, len(examples))
 
@@ -56,7 +56,7 @@ def test_the_seed_decides_and_the_order_of_arrival_does_not() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
-def test_negatives_are_different_texts_and_as_many_as_wanted(count: int) -> None:
+def test_negatives_are_distinct_and_at_most_the_requested_number(count: int) -> None:
     one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(7)))
 
     chosen = own_negatives(one, count, known_positives([one]), seed=0, number=0)
@@ -64,7 +64,7 @@ def test_negatives_are_different_texts_and_as_many_as_wanted(count: int) -> None
     assert len(chosen) == len(set(chosen)) == min(count, 7)
 
 
-def test_negatives_are_drawn_anew_each_epoch_and_all_have_the_same_chance() -> None:
+def test_negatives_are_sampled_uniformly_in_each_epoch() -> None:
     one = example(0, negatives=tuple((str(i), f"text {i}") for i in range(50)))
     positives = known_positives([one])
 
@@ -78,7 +78,7 @@ def test_negatives_are_drawn_anew_each_epoch_and_all_have_the_same_chance() -> N
     assert all(90 < count < 240 for count in counts.values())
 
 
-def test_known_positives_of_a_query_are_neither_negatives_nor_counted_against_it() -> None:
+def test_known_positives_of_a_query_are_never_its_negatives() -> None:
     one = example(1, query="q", positive_text="one", negatives=(("t", "two"), ("n", "no")))
     two = example(2, query="Q", positive_text="two")
     other = example(3, query="other", positive_text="two")
@@ -110,7 +110,7 @@ def test_a_text_that_occurs_twice_is_one_document() -> None:
     assert batch.positive == (0, 0)
 
 
-def test_a_pair_that_stands_alone_and_has_no_negative_is_left_out() -> None:
+def test_a_single_pair_without_negatives_is_left_out() -> None:
     assert epoch([example(0)], size=8, negatives=4, seed=0, number=0) == []
     lone = example(0, negatives=(("n", "no"),))
     assert len(epoch([lone], size=8, negatives=4, seed=0, number=0)) == 1

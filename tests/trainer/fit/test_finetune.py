@@ -31,7 +31,7 @@ def queries_of(examples: Sequence[TrainingExample]) -> dict[str, set[str]]:
     return {e.query: {e.positive_id} for e in examples}
 
 
-def test_the_child_finds_what_it_was_trained_on_and_the_parent_stays(encoder: Encoder) -> None:
+def test_the_child_learns_its_pairs_and_the_parent_is_unchanged(encoder: Encoder) -> None:
     before = weights(encoder)
     documents = {e.positive_id: e.positive_text for e in EXAMPLES}
     documents |= {doc_id: text for e in EXAMPLES for doc_id, text in e.negatives}
@@ -86,7 +86,7 @@ def test_progress_reports_steps_loss_speed_and_time_left(encoder: Encoder) -> No
     assert seen[0].eta_seconds > 0 == seen[-1].eta_seconds
 
 
-def test_a_callback_can_stop_training(encoder: Encoder) -> None:
+def test_an_exception_of_the_callback_stops_training(encoder: Encoder) -> None:
     def stop(step: Step) -> None:
         raise KeyboardInterrupt
 
@@ -95,7 +95,7 @@ def test_a_callback_can_stop_training(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 100])
-def test_the_learning_rate_rises_and_falls_and_is_never_zero(steps: int) -> None:
+def test_the_learning_rate_warms_up_and_decays_and_is_never_zero(steps: int) -> None:
     factors = [finetune.learning_rate_factor(step, steps) for step in range(1, steps + 1)]
 
     peak = factors.index(1)
@@ -106,14 +106,14 @@ def test_the_learning_rate_rises_and_falls_and_is_never_zero(steps: int) -> None
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_training(encoder: Encoder, weight: float) -> None:
+def test_a_non_finite_loss_ends_training(encoder: Encoder, weight: float) -> None:
     broken = [example(0, weight=weight), example(1)]
 
     with pytest.raises(TrainingError, match=r"step 1 of 5 .*TRAIN_LEARNING_RATE"):
         finetune.finetune(encoder, broken, training_config())
 
 
-def test_nothing_to_learn(encoder: Encoder) -> None:
+def test_examples_without_a_step_are_an_error(encoder: Encoder) -> None:
     with pytest.raises(TrainingError, match="The 1 pairs of this run"):
         finetune.finetune(encoder, [example(0)], training_config())
 
@@ -138,7 +138,7 @@ def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> N
     assert report.steps[0].loss == pytest.approx(expected.item(), rel=0.02)
 
 
-def test_a_light_pair_pulls_less_than_a_heavy_one(encoder: Encoder) -> None:
+def test_a_pair_of_lower_weight_has_a_smaller_effect(encoder: Encoder) -> None:
     def moved(weight: float) -> float:
         one = [example(0, weight=weight, negatives=(("n", "some other text"),)), example(1)]
         child = finetune.finetune(encoder, one, training_config(epochs=1, batch=2)).encoder

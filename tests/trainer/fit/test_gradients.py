@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_loss_over_one_padded_batch(encoder: Encoder)
             torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_bounded_memory_gives_the_same_gradients(encoder: Encoder) -> None:
+def test_gradcache_gives_the_same_gradients(encoder: Encoder) -> None:
     loss, found = gradients_of(encoder, tokens_at_once=128)
 
     bounded_loss, bounded = gradients_of(encoder, tokens_at_once=128, tokens_kept=0)
@@ -82,7 +82,7 @@ texts = st.builds(Text, st.sampled_from(["query", "document"]), st.just(()), st.
 
 
 @given(st.lists(texts, max_size=80), st.integers(1, 4096))
-def test_groups_hold_every_text_once_and_are_of_one_kind_and_bounded(
+def test_groups_hold_every_text_once_by_kind_within_the_limit(
     texts: list[Text], bound: int
 ) -> None:
     order = sorted(range(len(texts)), key=lambda index: (texts[index].kind, texts[index].length))

@@ -43,7 +43,7 @@ def config(**changes: Any) -> TrainingConfig:
     return training_config(**(fields | changes))
 
 
-def test_the_child_is_a_plain_model_whose_matrices_learned(qwen3: Encoder, tmp_path: Path) -> None:
+def test_the_child_is_a_plain_model_with_trained_matrices(qwen3: Encoder, tmp_path: Path) -> None:
     report = finetune.finetune(qwen3, EXAMPLES, config(epochs=8))
 
     assert report.steps[-1].loss < report.steps[0].loss
@@ -62,7 +62,7 @@ def test_the_child_is_a_plain_model_whose_matrices_learned(qwen3: Encoder, tmp_p
     np.testing.assert_array_equal(again.encode_queries(TEXTS), report.encoder.encode_queries(TEXTS))
 
 
-def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: Encoder) -> None:
+def test_untrained_and_merged_adapters_do_not_change_vectors(qwen3: Encoder) -> None:
     child = qwen3.copy()
     expected = qwen3.encode_queries(TEXTS)
 
@@ -82,9 +82,9 @@ def test_adapters_change_nothing_until_they_are_trained_nor_when_merged(qwen3: E
     np.testing.assert_allclose(child.encode_queries(TEXTS), trained, atol=1e-5)
 
 
-def test_the_seed_decides_the_child(qwen3: Encoder) -> None:
+def test_the_child_depends_on_the_seed(qwen3: Encoder) -> None:
     def vectors(seed: int) -> Any:
-        # Whatever was drawn before.
+        # The draws before do not matter.
         torch.rand(3)
         child = finetune.finetune(qwen3, EXAMPLES, config(seed=seed, epochs=1)).encoder
         return child.encode_queries(TEXTS)
@@ -94,7 +94,7 @@ def test_the_seed_decides_the_child(qwen3: Encoder) -> None:
     assert np.abs(vectors(2) - first).max() > 0
 
 
-def test_without_peft_the_error_says_what_to_install(
+def test_the_error_without_peft_names_the_extra(
     qwen3: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)

@@ -1,4 +1,4 @@
-"""The loss against a plain reference in float64, which knows texts instead of matrices."""
+"""The loss against a plain reference in float64, over texts instead of matrices."""
 
 import math
 import random
@@ -25,7 +25,7 @@ def unit(text: str) -> list[float]:
 
 
 def reference(group: list[TrainingExample], everything: list[TrainingExample]) -> float:
-    """DESIGN, "Training", word by word: over texts, with loops."""
+    """The formula in trainer.fit.loss, over texts, with loops."""
 
     def known(own: TrainingExample) -> set[str]:
         return {e.positive_text for e in everything if e.query.casefold() == own.query.casefold()}
@@ -125,7 +125,7 @@ def test_a_masked_document_gets_no_gradient_from_the_query() -> None:
     assert documents.grad[0].abs().sum() > 0
 
 
-def test_nothing_to_be_told_from_is_no_loss() -> None:
+def test_without_negatives_the_loss_is_zero() -> None:
     one = torch.eye(1, DIM)
 
     loss = weighted_info_nce(

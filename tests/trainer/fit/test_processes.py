@@ -16,7 +16,7 @@ Found = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def together(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Found]:
-    """What each of two processes that torchrun started has in the end."""
+    """Results of two processes that torchrun started."""
     folder = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr"]
     command += ["127.0.0.1", "--nproc-per-node", "2", "-m", "tests.trainer.joint_training"]
@@ -27,7 +27,7 @@ def together(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Foun
 
 @pytest.fixture(scope="module")
 def alone(tiny: Path) -> Found:
-    """What one process computes."""
+    """Results of a single process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gradients, "computes_in_bfloat16", lambda device: False)
         return computed(tiny, SINGLE_PROCESS)
@@ -62,7 +62,7 @@ def test_each_item_is_in_one_shard(size: int) -> None:
     assert sorted(item for shard in shards for item in shard) == [0, 1, 2, 3]
 
 
-def test_one_process_joins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     with processes.joined() as alone:

@@ -1,4 +1,4 @@
-"""Which texts are encoded together, and work in parallel, one core for each piece."""
+"""Batches of texts, and parallel work with one core per batch."""
 
 import threading
 
@@ -19,7 +19,7 @@ def test_every_item_comes_with_its_result() -> None:
 
 
 @two_cores
-def test_two_are_in_work_at_once_and_each_has_one_of_torchs_threads() -> None:
+def test_items_run_in_parallel_with_one_torch_thread_each() -> None:
     both = threading.Barrier(2)
 
     def work(_: int) -> int:
@@ -30,7 +30,7 @@ def test_two_are_in_work_at_once_and_each_has_one_of_torchs_threads() -> None:
 
 
 @two_cores
-def test_other_threads_keep_theirs() -> None:
+def test_other_threads_keep_their_number_of_torch_threads() -> None:
     found: list[int] = []
     for _ in parallel_map(str, range(3)):
         born = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
@@ -42,7 +42,7 @@ def test_other_threads_keep_theirs() -> None:
 
 
 @two_cores
-def test_a_failure_is_raised_and_what_is_not_in_work_is_let_be() -> None:
+def test_an_error_is_raised_and_pending_items_are_dropped() -> None:
     begun: list[int] = []
     failed = threading.Event()
 
@@ -59,7 +59,7 @@ def test_a_failure_is_raised_and_what_is_not_in_work_is_let_be() -> None:
 
 
 @two_cores
-def test_nothing_more_is_begun_when_nobody_wants_it() -> None:
+def test_closing_the_generator_drops_pending_items() -> None:
     begun: list[int] = []
     done = parallel_map(begun.append, range(10_000))
     next(done)
@@ -76,9 +76,7 @@ def test_padded_length(length: int, longest: int) -> None:
 
 
 @given(st.lists(st.sampled_from([16, 32, 48, 256]), max_size=60), st.integers(1, 300))
-def test_texts_of_one_length_go_together_and_none_is_left_out(
-    lengths: list[int], tokens: int
-) -> None:
+def test_length_buckets_hold_every_text_once_by_length(lengths: list[int], tokens: int) -> None:
     found = list(length_buckets(lengths, tokens))
 
     assert sorted(index for indices in found for index in indices) == list(range(len(lengths)))

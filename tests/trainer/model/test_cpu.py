@@ -1,4 +1,4 @@
-"""The CPU's speed-up beside the plain model, on both of the architectures that differ in it."""
+"""CPU optimisations against the plain model, on two architectures with different kernels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_vectors_and_gradients_are_those_of_the_fused_kernel(write: Write, tmp_p
 
 @architectures
 @pytest.mark.parametrize("block", [1, 2_500 * 8, 1 << 30], ids=["fused", "by one", "all"])
-def test_in_blocks_vectors_are_those_of_the_fused_kernel(
+def test_vectors_in_blocks_are_those_of_the_fused_kernel(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     encoder = in_float64(write(tmp_path))
@@ -85,7 +85,7 @@ def test_in_blocks_vectors_are_those_of_the_fused_kernel(
     torch.testing.assert_close(vectors(), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_without_a_mask_all_tokens_are_attended_to() -> None:
+def test_without_a_mask_all_tokens_have_attention() -> None:
     torch.manual_seed(5)
     query, key, value = torch.randn(3, 2, 4, 40, 8, dtype=torch.float64)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value)
@@ -99,7 +99,7 @@ def test_without_a_mask_all_tokens_are_attended_to() -> None:
     ("in_bfloat16", "amx", "used"),
     [(True, False, cpu.IN_BLOCKS), (True, True, "sdpa"), (False, False, "sdpa")],
 )
-def test_blocks_are_used_to_encode_in_bfloat16_on_a_cpu_without_amx(
+def test_encoding_in_bfloat16_uses_blocks_on_a_cpu_without_amx(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, in_bfloat16: bool, amx: bool, used: str
 ) -> None:
     monkeypatch.setattr(cpu, "computes_in_bfloat16", lambda device: in_bfloat16)
@@ -112,7 +112,7 @@ def test_blocks_are_used_to_encode_in_bfloat16_on_a_cpu_without_amx(
 
 
 @pytest.mark.parametrize("in_bfloat16", [True, False])
-def test_matrix_products_are_used_to_train_in_bfloat16_on_a_cpu_and_then_no_more(
+def test_only_training_in_bfloat16_on_a_cpu_uses_matrix_products(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch, in_bfloat16: bool
 ) -> None:
     monkeypatch.setattr(cpu, "computes_in_bfloat16", lambda device: in_bfloat16)
@@ -152,26 +152,26 @@ def states(*shape: int) -> torch.Tensor:
 
 
 def near(one: torch.Tensor, other: torch.Tensor) -> None:
-    # Two orders of summing differ most, relatively, where a sum is next to nothing.
+    # The relative difference of two summation orders is largest for sums near zero.
     torch.testing.assert_close(one, other, rtol=0.016, atol=0.001)
 
 
 @packing
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(5, 48), (7, 16, 48), (1, 1, 48)])
-def test_a_packed_layer_gives_what_torchs_gives(shape: tuple[int, ...], bias: bool) -> None:
+def test_a_packed_layer_equals_torchs_layer(shape: tuple[int, ...], bias: bool) -> None:
     given = states(*shape)
     near(PackedLinear(layer(bias=bias))(given), layer(bias=bias)(given))
 
 
 @packing
-def test_states_may_lie_in_any_order() -> None:
+def test_inputs_may_have_any_memory_layout() -> None:
     given = states(16, 7, 48).transpose(0, 1)
     near(PackedLinear(layer())(given), layer()(given))
 
 
 @packing
-def test_gelu_is_taken_before_rounding() -> None:
+def test_gelu_is_applied_before_rounding() -> None:
     given = states(300, 48)
     exact = gelu(layer().float()(given.float()))
 
@@ -182,14 +182,14 @@ def test_gelu_is_taken_before_rounding() -> None:
 
 
 @packing
-def test_a_packed_layer_has_type_and_shape_of_its_weights() -> None:
+def test_a_packed_layer_has_dtype_and_shape_of_its_weights() -> None:
     weight = PackedLinear(layer()).weight
     assert (weight.dtype, weight.shape) == (torch.bfloat16, (80, 48))
 
 
 @packing
 @architectures
-def test_a_faster_model_encodes_as_the_plain_one(
+def test_an_optimised_model_encodes_as_the_plain_one(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path)
@@ -206,7 +206,7 @@ def test_a_faster_model_encodes_as_the_plain_one(
 
 @packing
 @architectures
-def test_no_layer_of_a_model_is_left_out(write: Write, tmp_path: Path) -> None:
+def test_every_linear_layer_is_packed(write: Write, tmp_path: Path) -> None:
     encoder = Encoder.load(write(tmp_path), device="cpu")
     model = encoder.model.to(torch.bfloat16)
     before = sum(type(module) is nn.Linear for module in model.modules())
@@ -228,7 +228,7 @@ def broken(self: PackedLinear, given: torch.Tensor) -> torch.Tensor:
 
 @packing
 @pytest.mark.parametrize("forward", [wrong, broken])
-def test_a_speed_up_that_gives_other_vectors_is_not_used(
+def test_an_optimisation_that_changes_vectors_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forward: Callable[..., torch.Tensor]
 ) -> None:
     folder = write_tiny_model(tmp_path)
@@ -241,11 +241,11 @@ def test_a_speed_up_that_gives_other_vectors_is_not_used(
 
     assert (vectors * exact).sum(1).min() > 0.999
     assert [line["event"] for line in logged if line["log_level"] == "warning"] == [
-        "encoding without the CPU's speed-up"
+        "encoding without CPU optimisations"
     ]
 
 
-def test_a_model_goes_on_training_after_it_has_encoded(tmp_path: Path) -> None:
+def test_a_model_can_train_after_it_has_encoded(tmp_path: Path) -> None:
     encoder = Encoder.load(write_tiny_model(tmp_path), precision="bfloat16", device="cpu")
     encoder.encode_documents(TEXTS)
     assert PackedLinear not in [type(module) for module in encoder.model.modules()]

@@ -51,7 +51,7 @@ def test_a_vector_does_not_depend_on_the_other_texts(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.usefixtures("two_cores")
-def test_a_vector_is_the_same_on_one_core_and_on_all(tiny: Path, precision: Precision) -> None:
+def test_a_vector_does_not_depend_on_the_number_of_cores(tiny: Path, precision: Precision) -> None:
     encoder = Encoder.load(tiny, precision=precision, device="cpu")
     in_parallel = encoder.encode_documents(TEXTS)
 
@@ -60,7 +60,7 @@ def test_a_vector_is_the_same_on_one_core_and_on_all(tiny: Path, precision: Prec
 
 
 class Full:
-    """A model in a memory that holds ``room`` tokens at once."""
+    """A model that runs out of memory above ``room`` tokens."""
 
     def __init__(self, encoder: Encoder, room: int, error: Exception) -> None:
         self.encoder, self.room, self.error = encoder, room, error
@@ -84,7 +84,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_batches_shrink_until_memory_suffices_and_stay_so(
+def test_batches_shrink_permanently_until_they_fit_into_memory(
     tiny: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.load(tiny, device="cpu")
@@ -102,7 +102,7 @@ def test_batches_shrink_until_memory_suffices_and_stay_so(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_two_batches_that_do_not_fit_at_once_are_encoded_in_turn_from_then_on(
+def test_batches_that_do_not_fit_together_are_encoded_one_by_one(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.load(tiny, device="cpu")
@@ -124,21 +124,19 @@ def test_two_batches_that_do_not_fit_at_once_are_encoded_in_turn_from_then_on(
     assert threads == {threading.main_thread().name}
 
 
-def test_a_text_that_does_not_fit_alone_is_a_clear_error(
+def test_a_single_text_that_does_not_fit_is_an_error(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Encoder.load(tiny, device="cpu")
     monkeypatch.setattr(encoder, "forward", Full(encoder, 16, MemoryError()).forward)
     assert encoder.encode_documents(["a", "b", "c"]).shape == (3, 32)
     with pytest.raises(
-        RestartRequiredError, match=r"one text of 64 tokens on cpu.*RETRAIL_INDEX_MAX_TOKENS"
+        RestartRequiredError, match=r"a single text of 64 tokens on cpu.*RETRAIL_INDEX_MAX_TOKENS"
     ):
         encoder.encode_documents(["word " * 100])
 
 
-def test_another_failure_of_the_model_is_not_taken_for_memory(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_errors_of_the_model_are_raised(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = Encoder.load(tiny, device="cpu")
     full = Full(encoder, 0, RuntimeError("shapes cannot be multiplied"))
     monkeypatch.setattr(encoder, "forward", full.forward)
@@ -148,7 +146,7 @@ def test_another_failure_of_the_model_is_not_taken_for_memory(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_minilm_in_bfloat16_is_near_float32_and_alone_as_in_a_batch() -> None:
+def test_minilm_in_bfloat16_is_close_to_float32_alone_and_in_a_batch() -> None:
     texts = [f"{text}. " * (1 + index % 9) for index, text in enumerate(TEXTS[:12])]
     exact = Encoder.load("minilm", precision="float32", device="cpu").encode_documents(texts)
     encoder = Encoder.load("minilm", precision="bfloat16", device="cpu")
@@ -160,7 +158,7 @@ def test_minilm_in_bfloat16_is_near_float32_and_alone_as_in_a_batch() -> None:
         np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
 
 
-def test_nothing_and_an_empty_text(encoder: Encoder) -> None:
+def test_no_text_and_an_empty_text_can_be_encoded(encoder: Encoder) -> None:
     assert encoder.encode_queries([]).shape == (0, 32)
     assert np.isfinite(encoder.encode_queries([""])).all()
 
@@ -175,7 +173,7 @@ def test_prefixes_are_put_before_texts(tiny: Path) -> None:
     )
 
 
-def test_long_texts_are_cut(tiny: Path) -> None:
+def test_long_texts_are_truncated(tiny: Path) -> None:
     encoder = Encoder.load(tiny, max_tokens=20)
     short, long = "abc " * 6, "abc " * 500
 
@@ -214,7 +212,7 @@ def test_threads_share_an_encoder(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
-def test_sentence_transformers_loads_what_is_saved(
+def test_sentence_transformers_loads_a_saved_model(
     tiny: Path, tmp_path: Path, pooling: PoolingMode
 ) -> None:
     encoder = Encoder.load(

@@ -1,4 +1,4 @@
-"""What a model may be, what a folder must hold, and what of it is never run."""
+"""Supported models, required files, and refused code."""
 
 import json
 import shutil
@@ -43,17 +43,17 @@ def test_minilm_needs_no_download() -> None:
     assert (locate("minilm") / "model.safetensors").is_file()
 
 
-def test_a_folder_is_itself(tiny: Path) -> None:
+def test_a_folder_is_located_as_it_is(tiny: Path) -> None:
     assert locate(str(tiny)) == tiny
 
 
 @pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "a/b/c", "~/nowhere", __file__])
-def test_a_missing_folder_says_what_to_set(name: str) -> None:
+def test_a_missing_folder_is_an_error_with_a_remedy(name: str) -> None:
     with pytest.raises(ModelError, match=r"no model folder .* Set RETRAIL_MODEL to minilm"):
         locate(name)
 
 
-def test_a_name_that_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_on_the_hub_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
     with pytest.raises(ModelError, match=r"nobody/nothing.*set RETRAIL_MODEL to minilm"):
@@ -61,13 +61,13 @@ def test_a_name_that_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["no body/no thing", " "])
-def test_a_malformed_name(name: str) -> None:
+def test_a_malformed_name_is_an_error(name: str) -> None:
     with pytest.raises(ModelError, match="Check the name"):
         locate(name)
 
 
-def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"neither modules\.json nor config\.json"):
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"modules\.json and config\.json are missing"):
         Encoder.load(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_pickled_weights_are_refused(plain: Path) -> None:
     torch.save(load_file(plain / "model.safetensors"), plain / "pytorch_model.bin")
     (plain / "model.safetensors").unlink()
 
-    with pytest.raises(ModelError, match=r"pytorch_model\.bin.*safetensors only"):
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin.*only safetensors"):
         Encoder.load(plain)
 
 
@@ -91,10 +91,10 @@ def test_pickled_weights_of_a_small_module_are_refused(tiny: Path, tmp_path: Pat
         Encoder.load(folder)
 
 
-def test_a_folder_without_weights(plain: Path) -> None:
+def test_a_folder_without_weights_is_an_error(plain: Path) -> None:
     (plain / "model.safetensors").unlink()
 
-    with pytest.raises(ModelError, match="holds no weights"):
+    with pytest.raises(ModelError, match="contains no weights"):
         Encoder.load(plain)
 
 
@@ -110,7 +110,7 @@ def test_missing_weights_are_an_error(plain: Path) -> None:
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(ModelError, match=r"lacks 1 weights, encoder\.layer\.1"):
+    with pytest.raises(ModelError, match=r"lacks 1 weights, such as encoder\.layer\.1"):
         Encoder.load(plain)
 
 
@@ -139,7 +139,7 @@ def test_a_models_own_code_is_never_run(plain: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_module_of_the_models_own_is_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+def test_a_custom_module_is_refused_by_name(tiny: Path, tmp_path: Path) -> None:
     folder = saved(tmp_path / "saved", Transformer(str(tiny)), Pooling(32), Normalize())
     modules = json.loads((folder / "modules.json").read_text())
     modules[2]["type"] = "own.Normalize"
@@ -194,7 +194,7 @@ def test_another_first_module_is_refused(tiny: Path, tmp_path: Path) -> None:
         Encoder.load(folder)
 
 
-def test_a_transformer_of_messages_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_chat_transformer_is_refused(tiny: Path, tmp_path: Path) -> None:
     folder = saved(tmp_path / "saved", Transformer(str(tiny)), Pooling(32))
     way = {"method": "forward", "method_output_name": "last_hidden_state"}
     edited(folder / "sentence_bert_config.json", modality_config={"text": way, "message": way})
@@ -203,7 +203,7 @@ def test_a_transformer_of_messages_is_refused(tiny: Path, tmp_path: Path) -> Non
         Encoder.load(folder)
 
 
-def test_a_broken_file_is_named(plain: Path) -> None:
+def test_an_invalid_file_is_named(plain: Path) -> None:
     (plain / "modules.json").write_text("{")
 
     with pytest.raises(ModelError, match=r"modules\.json is not JSON"):

@@ -30,7 +30,7 @@ CONFIG = training_config(epochs=12, max_tokens=48)
 
 
 class Kind:
-    """Builds a model of one kind on tiny transformers."""
+    """A function that builds a model of one kind on tiny transformers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,7 +104,7 @@ def load(folder: Path) -> Encoder:
 
 
 def near(encoder: Encoder, folder: Path) -> None:
-    """The encoder gives the vectors that sentence-transformers gives from ``folder``."""
+    """Assert that the encoder's vectors equal those of sentence-transformers for ``folder``."""
     theirs = SentenceTransformer(str(folder), device="cpu")
     documents, options = list(DOCUMENTS.values()), {"normalize_embeddings": True}
     prompt = next(filter(None, map(theirs.prompts.get, ("document", "passage"))), None)
@@ -140,7 +140,7 @@ def test_a_vector_is_the_same_alone_and_in_a_batch(folder: Path) -> None:
                 np.testing.assert_array_equal(alone, vector)
 
 
-def test_it_is_trained_saved_loaded_and_gated(folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_trained_saved_loaded_and_gated(folder: Path, tmp_path: Path) -> None:
     parent = load(folder)
 
     child = finetune.finetune(parent, EXAMPLES, CONFIG).encoder
@@ -161,7 +161,7 @@ def test_it_is_trained_saved_loaded_and_gated(folder: Path, tmp_path: Path) -> N
     assert gate.decide(compared, gate.Rule(margin=0.02, min_queries=4)).decision == "ship"
 
 
-def test_a_run_that_is_repeated_gives_the_same_digest(folder: Path, tmp_path: Path) -> None:
+def test_a_repeated_run_gives_the_same_digest(folder: Path, tmp_path: Path) -> None:
     short = CONFIG.model_copy(update={"epochs": 1})
     for name in ("one", "two"):
         finetune.finetune(load(folder), EXAMPLES, short).encoder.save(tmp_path / name)
@@ -169,12 +169,12 @@ def test_a_run_that_is_repeated_gives_the_same_digest(folder: Path, tmp_path: Pa
     assert digest_of(tmp_path / "one") == digest_of(tmp_path / "two")
 
 
-def test_all_weights_learn(folder: Path) -> None:
+def test_all_weights_are_trained(folder: Path) -> None:
     parent = load(folder)
     short = CONFIG.model_copy(update={"epochs": 1})
     child = finetune.finetune(parent, EXAMPLES, short).encoder
 
     before, after = (dict(encoder.model.named_parameters()) for encoder in (parent, child))
     unmoved = {name for name, weights in after.items() if torch.equal(weights, before[name])}
-    # Embeddings of tokens that do not occur, and BERT's pooler, which no Pooling reads.
+    # Embeddings of tokens that do not occur, and BERT's pooler, which Pooling does not use.
     assert all("embeddings" in name or "pooler" in name for name in unmoved), unmoved

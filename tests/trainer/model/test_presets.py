@@ -1,4 +1,4 @@
-"""The recipes, each on a tiny model of its architecture, against the models' own READMEs."""
+"""Presets on tiny models of each architecture, against the models' READMEs."""
 
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,18 @@ def last_token_pool(folder: Path, texts: list[str]) -> NDArray[np.float32]:
         ("", "minilm"),
     ],
 )
-def test_the_name_decides_the_family_of_a_bert(tiny: Path, name: str, wanted: str) -> None:
+def test_the_family_of_a_bert_model_follows_from_its_name(
+    tiny: Path, name: str, wanted: str
+) -> None:
     assert presets.family(tiny, name) == wanted
 
 
-def test_a_setting_overrules_the_family(tiny: Path, qwen3: Path) -> None:
+def test_a_setting_overrides_the_family(tiny: Path, qwen3: Path) -> None:
     assert presets.preset("e5", tiny) is PRESETS["e5"]
     assert presets.preset("minilm", qwen3) is PRESETS["minilm"]
 
 
-def test_e5_is_read_as_its_readme_says(e5: Path) -> None:
+def test_e5_has_the_pooling_and_prompts_of_its_readme(e5: Path) -> None:
     encoder = load(e5)
 
     for vectors, prefix in (
@@ -97,7 +99,7 @@ def test_e5_is_read_as_its_readme_says(e5: Path) -> None:
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_qwen3_embedding_is_read_as_its_readme_says(qwen3: Path) -> None:
+def test_qwen3_embedding_has_the_pooling_and_prompts_of_its_readme(qwen3: Path) -> None:
     encoder = load(qwen3)
 
     queries = [f"Instruct: {SEARCH_TASK}\nQuery:{text}" for text in TEXTS]
@@ -109,7 +111,7 @@ def test_qwen3_embedding_is_read_as_its_readme_says(qwen3: Path) -> None:
     )
 
 
-def test_the_last_token_of_a_decoder_stays_when_a_text_is_cut(qwen3: Path) -> None:
+def test_truncation_keeps_the_last_token_of_a_decoder(qwen3: Path) -> None:
     encoder = load(qwen3, max_tokens=20)
 
     for row in encoder.tokenize([*TEXTS, ""], "query"):
@@ -118,7 +120,7 @@ def test_the_last_token_of_a_decoder_stays_when_a_text_is_cut(qwen3: Path) -> No
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("e5", "query: "), ("qwen3", "Instruct: ")])
-def test_a_saved_model_carries_its_recipe(
+def test_a_saved_model_keeps_pooling_and_prompts(
     name: str, prefix: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     encoder = load(request.getfixturevalue(name))
@@ -131,13 +133,13 @@ def test_a_saved_model_carries_its_recipe(
     other = SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(other.encode(TEXTS, prompt_name="query"), expected, atol=1e-5)
     assert str(other.prompts["query"]).startswith(prefix)
-    # So the trainer finds the family of a parent that is only "v7" in the registry.
+    # The trainer derives the family of a parent in the registry from its prompts.
     assert presets.preset("auto", tmp_path) is presets.preset(
         "auto", request.getfixturevalue(name), "e5"
     )
 
 
-def test_a_setting_comes_before_the_preset_and_the_models_own_prompts_before_both(
+def test_a_models_prompts_override_a_setting_which_overrides_the_preset(
     e5: Path, tmp_path: Path
 ) -> None:
     first = load(e5, query_prefix="ask: ")
@@ -151,7 +153,7 @@ def test_a_setting_comes_before_the_preset_and_the_models_own_prompts_before_bot
 
     assert encoder.prompts == ("ask: ", "passage: ")
     assert encoder.model[1].pooling_mode == "mean"
-    assert "the model's own prompts are used" in [line["event"] for line in logged]
+    assert "prefixes ignored: the model has prompts" in [line["event"] for line in logged]
 
 
 @pytest.mark.parametrize("name", ["e5", "e5-instruct", "qwen3-embedding"])
