@@ -237,6 +237,17 @@ def test_the_rules_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "monitoring.md").read_text(), re.S)
+    assert len(blocks) == 2
+    file = tmp_path / "prometheus.yml"
+    file.write_text("".join(blocks))
+    assert len(yaml.safe_load(file.read_text())["scrape_configs"]) == 2
+    command = [promtool(), "check", "config", "--syntax-only", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("case", STORIES)
 def test_an_alert_is_quiet_fires_and_clears(case: str, tmp_path: Path) -> None:
     name, story = case.partition(" ")[0], STORIES[case]

@@ -96,7 +96,6 @@ def counted_labels() -> Iterator[tuple[str, int, str]]:
 
 def test_counters_begin_at_zero_for_every_value_that_the_code_gives() -> None:
     """`rate` does not see the first increment of a series that appears with it."""
-    importlib.import_module("serving.sessions")
     known: dict[str, Any] = {
         name: found
         for module in modules()
