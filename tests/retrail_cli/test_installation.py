@@ -66,7 +66,7 @@ def test_every_setting_is_printed_in_its_group(
         "default": 4,
         "set": True,
         "description": Settings.model_fields["partitions"].description,
-        "group": "The brokers, and the names and sizes of topics",
+        "group": "Kafka: brokers and topics",
     }
     assert rows["RETRAIL_REPLICATION"]["value"] == 3
     assert rows["RETRAIL_MINE_GAP_SECONDS"]["set"] is False
@@ -78,7 +78,7 @@ def test_every_setting_is_printed_in_its_group(
     assert "* RETRAIL_PARTITIONS = 7\n" in plain
     assert "(default: 4)" in plain
     assert "  RETRAIL_MINE_GAP_SECONDS = 30.0\n" in plain
-    assert "The brokers, and the names and sizes of topics\n" in plain
+    assert "Kafka: brokers and topics\n" in plain
 
 
 def test_a_bad_setting_is_named(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:

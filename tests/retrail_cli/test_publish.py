@@ -86,7 +86,7 @@ def test_what_is_bad_is_named_and_the_others_are_published(
     done = retrail("publish", path)
     assert done.status == 1
     assert f"{path}:2: is not JSON" in done.err
-    assert "trajectory u: event 0 has 4,195," in done.err
+    assert "trajectory u: event e has 4,195," in done.err
     assert set(values(installation)) == {"t", "v"}
 
 
