@@ -125,8 +125,16 @@ class Outbox:
             return False
         return not _in_delivery_thread() and not _in_event_loop()
 
-    def enqueue(self, record: Record, topic: str | None = None) -> bool:
+    def enqueue(
+        self,
+        record: Record,
+        topic: str | None = None,
+        on_delivery: Callable[[bool], object] | None = None,
+    ) -> bool:
         """Put a record into the queue, or return ``False`` if it is full; never blocks.
+
+        Args:
+            on_delivery: called once by the delivery thread: whether the broker acknowledged it.
 
         Raises:
             ClosedError: the publisher was closed.
@@ -138,7 +146,7 @@ class Outbox:
                 raise ClosedError("The publisher is closed; make a new one.")
             self._counts["published"] += 1
         try:
-            self._produce(record, topic or self.topic)
+            self._produce(record, topic or self.topic, on_delivery)
         except BaseException as error:
             with self._changed:
                 self._counts["published"] -= 1
@@ -148,9 +156,12 @@ class Outbox:
             raise
         return True
 
-    def _produce(self, record: Record, topic: str) -> None:
+    def _produce(
+        self, record: Record, topic: str, on_delivery: Callable[[bool], object] | None
+    ) -> None:
         # Not the record itself: librdkafka has copied its bytes already.
-        report = partial(self._reported, (record.trajectory_id, record.seq, record.event))
+        event = (record.trajectory_id, record.seq, record.event)
+        report = partial(self._reported, event, on_delivery)
         for _ in range(2):
             producer = self._started()
             try:
@@ -196,7 +207,13 @@ class Outbox:
         """Log an error that must not be raised."""
         self._log.add(kind, f"{kind}: {what}")
 
-    def _reported(self, event: EventName, error: KafkaError | None, _message: Message) -> None:
+    def _reported(
+        self,
+        event: EventName,
+        on_delivery: Callable[[bool], object] | None,
+        error: KafkaError | None,
+        _message: Message,
+    ) -> None:
         # The callback comes first, so that it has run when a flush ends.
         try:
             if error is not None:
@@ -206,6 +223,8 @@ class Outbox:
                 self._counts["delivered" if error is None else "failed"] += 1
                 self._stuck = self._stuck and error is not None
                 self._changed.notify_all()
+            if on_delivery is not None:
+                on_delivery(error is None)
 
     def _lose(self, event: LostEvent, what: str) -> None:
         self._log.add(what + event.error[:40], f"{what}: {event}")

@@ -144,6 +144,7 @@ class Publisher:
         model: str | None = None,
         tenant: str | None = None,
         retriever_version: int | None = None,
+        numbered: bool = True,
     ) -> Trajectory:
         """Open a trajectory: one task, from its first step to its end.
 
@@ -151,6 +152,8 @@ class Publisher:
             trajectory_id: 1 to 512 characters, never used before; default a random one.
             agent, model, tenant, retriever_version: override the publisher's, in a process that
                 publishes for several agents.
+            numbered: ``False``: this process publishes only some of its events; others, also of
+                other processes, come before and after them.
 
         Raises:
             InvalidEventError: ``on_error="raise"`` and an argument is invalid; with
@@ -169,6 +172,7 @@ class Publisher:
             model=wire.default(model, self._model),
             tenant=wire.default(tenant, self._tenant),
             retriever_version=wire.default(retriever_version, self._retriever_version),
+            numbered=numbered,
         )
 
     def outcome(

@@ -83,7 +83,7 @@ class LostEvent:
 
     Attributes:
         trajectory_id: its trajectory.
-        seq: its number in the trajectory; ``None`` for an outcome, which has none.
+        seq: its number; ``None`` in an unnumbered trajectory, and for an outcome.
         type: its type, such as ``"browse"``.
         error: why it is lost.
 

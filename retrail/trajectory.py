@@ -5,6 +5,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -93,6 +94,11 @@ class Trajectory:
     A trajectory belongs to the process that opened it. In a forked child its calls are rejected,
     and leaving the block there sends nothing.
 
+    **An unnumbered trajectory** may be continued by any process that knows its id, such as one of
+    several replicas of a server: its events have no number, and their order is that of the log. A
+    reasoning is about the browse right before it on the log. Wait for :attr:`acknowledged` before
+    another process publishes the next event. Leaving the block does not end it.
+
     Example:
         >>> with publisher.trajectory() as trajectory:  # doctest: +SKIP
         ...     trajectory.search("when was the bridge built", ["d7", "d2"])
@@ -112,12 +118,14 @@ class Trajectory:
         model: str,
         tenant: str,
         retriever_version: int | None,
+        numbered: bool = True,
     ) -> None:
-        self._outbox, self._policies = outbox, policies
+        self._outbox, self._policies, self._numbered = outbox, policies, numbered
+        self._acknowledged: Future[bool] | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._seq = 0
-        self._opened = self._ended = False
+        self._opened, self._ended = not numbered, False
         self._outcome: object = "unknown"
         self._browsed: str | None = None
         self._to_repeat: Step | None = None
@@ -141,6 +149,18 @@ class Trajectory:
             'task-17'
         """
         return self._sender.trajectory_id
+
+    @property
+    def acknowledged(self) -> Future[bool] | None:
+        """Of an unnumbered trajectory: whether the broker has acknowledged the last event.
+
+        ``None`` before the first event. Earlier events of the trajectory are acknowledged before.
+
+        Example:
+            >>> trajectory.acknowledged.result(timeout=1.0)  # doctest: +SKIP
+            True
+        """
+        return self._acknowledged
 
     def search(
         self, query: str, hits: Iterable[object], *, retriever_version: int | None = None
@@ -243,7 +263,7 @@ class Trajectory:
         return self
 
     def __exit__(self, _type: object, leaving: object, _traceback: object) -> None:
-        if self._ended or not self._opened or self._is_foreign():
+        if self._ended or not self._opened or not self._numbered or self._is_foreign():
             return
         outcome = self._outcome if self._outcome in wire.OUTCOMES else "unknown"
         try:
@@ -271,29 +291,37 @@ class Trajectory:
 
     def _send(self, kind: str, data: wire.Data) -> None:
         event_id, at = uuid.uuid4().hex, datetime.now(UTC)
+        acknowledged: Future[bool] | None = None if self._numbered else Future()
 
         def attempt() -> bool:
             with self._lock:
                 seq = self._number_of((kind, data))
                 self._require_open(seq)
-                about = {"about": self._browsed} if kind == "reasoning" and self._browsed else {}
+                about = self._about() if kind == "reasoning" else {}
                 record = wire.record(
                     self._sender,
                     kind=kind,
                     data=data | about,
-                    seq=seq,
+                    seq=seq if self._numbered else None,
                     event_id=event_id,
                     at=at,
                     retriever_version=self._retriever_version,
                 )
-                if not self._outbox.enqueue(record):
+                on_delivery = None if acknowledged is None else acknowledged.set_result
+                if not self._outbox.enqueue(record, on_delivery=on_delivery):
                     return False
+                self._acknowledged = acknowledged
                 self._seq, self._to_repeat, self._opened = seq + 1, None, True
                 self._browsed = data["doc_id"] if kind == "browse" else None
                 self._ended = kind == "end"
                 return True
 
         self._outbox.publish(attempt)
+
+    def _about(self) -> wire.Data:
+        if not self._numbered:
+            return {"about_previous": True}
+        return {"about": self._browsed} if self._browsed else {}
 
     def _number_of(self, step: Step) -> int:
         """The next number; that of a rejected step is skipped unless this step repeats it."""
@@ -310,7 +338,10 @@ class Trajectory:
                     self._browsed = None
                     raises = self._outbox.raises
                     self._seq, self._to_repeat = (seq, step) if raises else (seq + 1, None)
-        self._outbox.refuse(error, self.id, seq, step[0])
+                if not self._numbered:
+                    self._acknowledged = Future()
+                    self._acknowledged.set_result(False)
+        self._outbox.refuse(error, self.id, seq if self._numbered else None, step[0])
 
     def _redacted(self, text: str, policy: TextPolicy) -> Redacted:
         result = redact(wire.text_of("text", text), policy)

@@ -57,7 +57,8 @@ class Record:
     """A Kafka record with one event.
 
     Attributes:
-        event: its type; ``"outcome"`` for a later outcome, which has no ``seq``.
+        seq: its number; ``None`` in an unnumbered trajectory, and for an outcome.
+        event: its type; ``"outcome"`` for a later outcome.
     """
 
     trajectory_id: str
@@ -83,7 +84,7 @@ def record(
     *,
     kind: str,
     data: Data,
-    seq: int,
+    seq: int | None,
     event_id: str,
     at: datetime,
     retriever_version: int | None,
@@ -98,12 +99,13 @@ def record(
         "type": kind,
         "event_id": event_id,
         "trajectory_id": sender.trajectory_id,
-        "seq": seq,
         "occurred_at": moment,
         "agent": {"name": sender.agent, "model": sender.model},
         "tenant": sender.tenant,
         "schema_version": SCHEMA_VERSION,
     }
+    if seq is not None:
+        event["seq"] = seq
     if retriever_version is not None:
         event["retriever_version"] = retriever_version
     headers = _headers(f"retrail.trajectory.{kind}", event_id, sender.agent, moment)

@@ -42,9 +42,9 @@ class Cluster:
             consumer.close()
 
     def events(self, topic: str, count: int) -> list[dict[str, Any]]:
-        """Their values, in order of ``seq``."""
+        """Their values by trajectory, in order of ``seq``, or of the log without one."""
         values = [json.loads(m.value() or b"") for m in self.messages(topic, count)]
-        return sorted(values, key=lambda event: (event["trajectory_id"], event["seq"]))
+        return sorted(values, key=lambda event: (event["trajectory_id"], event.get("seq", 0)))
 
 
 @pytest.fixture(scope="session")

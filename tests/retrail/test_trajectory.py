@@ -43,6 +43,48 @@ def test_the_ten_lines_of_the_readme(make: Made, published: Published) -> None:
     assert events[4]["outcome"] == "correct"
 
 
+def test_an_unnumbered_trajectory_is_continued_by_any_publisher(
+    make: Made, published: Published
+) -> None:
+    publisher = make()
+    with publisher.trajectory("shared", numbered=False) as first:
+        assert first.acknowledged is None
+        first.search("q", ["a"])
+        first.browse("a")
+        assert first.acknowledged.result(10) is True
+    with publisher.trajectory("shared", numbered=False) as second:
+        second.reason("It gives the year.")
+        second.end("correct")
+        assert second.acknowledged is not None
+        assert second.acknowledged.result(10) is True
+    events = [event for event in published(publisher) if event["trajectory_id"] == "shared"]
+    assert [event["type"] for event in events] == ["search", "browse", "reasoning", "end"]
+    assert not any("seq" in event for event in events)
+    assert (events[2]["about_previous"], "about" in events[2]) == (True, False)
+    assert len({event["event_id"] for event in events}) == 4
+
+
+def test_an_unnumbered_event_that_is_refused_is_not_acknowledged(make: Made) -> None:
+    lost: list[LostEvent] = []
+    publisher = make(on_failure=lost.append)
+    trajectory = publisher.trajectory("t", numbered=False)
+    trajectory.search(" ", [])
+    assert trajectory.acknowledged is not None
+    assert trajectory.acknowledged.result(0) is False
+    assert [(event.trajectory_id, event.seq, event.type) for event in lost] == [
+        ("t", None, "search")
+    ]
+
+
+def test_an_unnumbered_event_that_no_broker_takes_is_not_acknowledged(closed_port: str) -> None:
+    timeout = Timeout(delivery=0.2, close=1.0)
+    with Publisher("me", bootstrap=closed_port, timeout=timeout) as publisher:
+        trajectory = publisher.trajectory("t", numbered=False)
+        trajectory.search("q", [])
+        assert trajectory.acknowledged is not None
+        assert trajectory.acknowledged.result(30) is False
+
+
 def test_a_reasoning_is_about_the_browse_right_before_it_only(
     make: Made, published: Published
 ) -> None:
