@@ -1,6 +1,7 @@
 """The local stack: broker, Milvus Lite and workers as child processes over a data directory."""
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -115,6 +116,8 @@ class LocalStack:
             self._servers.clear()
             self._workers.clear()
             _remove_metrics_of_ended_workers(self.settings.data_dir / "run")
+            if not self.settings.serve_secret_path.exists():
+                atomic_write(self.settings.serve_secret_path, secrets.token_hex(32), mode=0o600)
             self._require_given()
             self._start_servers()
             topics.ensure(self.settings)

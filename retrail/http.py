@@ -135,8 +135,9 @@ class SearchClient:
         """A new trajectory; the first call opens it on the server.
 
         Args:
-            name: prefix of the trajectory's id: at most 160 letters, digits and ``._:~-``. Calls
-                with one name are one trajectory until it ends. Default: a random name.
+            name: at most 160 letters, digits and ``._:~-``; to a server without tokens a random
+                UUID. Calls with one name are one trajectory until it ends, over all replicas of the
+                server and all clients with this token. Default: a random UUID.
         """
         return ServedTrajectory(self, name or uuid.uuid4().hex)
 
@@ -197,8 +198,8 @@ class SearchClient:
 class ServedTrajectory:
     """An agent's work on one task, which the server publishes; for any number of threads.
 
-    Each method has an ``a…`` twin to be awaited. A trajectory that is silent for
-    half of ``RETRAIL_MINE_IDLE_SECONDS`` is ended by the server.
+    Each method has an ``a…`` twin to be awaited. A trajectory without a call for
+    ``RETRAIL_MINE_IDLE_SECONDS`` ends.
 
     Attributes:
         name: by which requests name it.
@@ -252,7 +253,7 @@ class ServedTrajectory:
         """End the trajectory.
 
         Raises:
-            ServeError: the trajectory is not open (status 404), or there is no response.
+            ServeError: this caller may not use the name (status 400), or there is no response.
         """
         self.post(self._end, {"outcome": outcome, "answer": answer})
 

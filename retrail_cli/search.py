@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SNIPPET = 200
 
 Transport = Literal["stdio", "streamable-http"]
+Toolset = Literal["retrail", "openai"]
 
 HOST = typer.Option(help="Address to listen on.")
 PORT = typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
@@ -76,7 +77,7 @@ def serve(
     describe the API; /healthz, /readyz and /metrics are for operators.
 
     Beyond the loopback interface every request needs RETRAIL_SERVE_TOKEN ("Authorization: Bearer
-    …"). Several servers need a load balancer with sticky sessions by Retrail-Trajectory.
+    …"). Several servers behind a load balancer share RETRAIL_SERVE_SECRET or the file of it.
 
     \b
     Examples:
@@ -97,11 +98,14 @@ def mcp(
     host: Annotated[str, HOST] = "127.0.0.1",
     port: Annotated[int, PORT] = 8081,
     without_token: Annotated[bool, WITHOUT_TOKEN] = False,
+    tools: Annotated[
+        Toolset, typer.Option(help="openai: search and fetch, in the shape of ChatGPT.")
+    ] = "retrail",
 ) -> None:
     """Serve the tools search and open_document over the Model Context Protocol.
 
-    The server publishes each call as a trajectory event; a session is a trajectory. With
-    streamable-http it listens at /mcp and requires RETRAIL_SERVE_TOKEN as `retrail serve` does.
+    The server publishes each call as a trajectory event. With streamable-http it listens at /mcp
+    and requires RETRAIL_SERVE_TOKEN as `retrail serve` does.
 
     \b
     Examples:
@@ -121,11 +125,11 @@ def mcp(
     settings = _settings()
     logging.getLogger("mcp").setLevel(logging.WARNING)
     if transport == "streamable-http":
-        create_app = partial(mcp_server.create_http_app, settings, host=host)
-        text = "Serving the tools search and open_document on {}/mcp"
+        create_app = partial(mcp_server.create_http_app, host=host, toolset=tools)
+        text = "Serving MCP on {}/mcp"
         _listen(settings, host, port, without_token, create_app, text)
     else:
-        mcp_server.serve_stdio(settings, *_parts(settings))
+        mcp_server.serve_stdio(settings, *_parts(settings), toolset=tools)
 
 
 def _settings() -> "Settings":
@@ -138,17 +142,18 @@ def _settings() -> "Settings":
     return settings
 
 
-def _parts(settings: "Settings") -> tuple[Any, Any]:
-    """Retriever and publisher, once the broker answers."""
+def _parts(settings: "Settings") -> tuple[Any, Any, bytes]:
+    """Retriever, publisher and the secret of trajectories, once the broker answers."""
     from retrail_runtime.kafka import require_broker
     from schemas.topics import Topics
     from serving import running
     from serving.retriever import Retriever
 
+    key = running.secret(settings)
     require_broker(settings, [Topics.of(settings).trajectory_events])
     # A little less than the server's own deadline, so that the cause is reported.
     seconds = 0.9 * settings.serve_deadline_seconds
-    return Retriever(settings, seconds=seconds), running.publisher(settings)
+    return Retriever(settings, seconds=seconds), running.publisher(settings), key
 
 
 def _listen(

@@ -243,7 +243,7 @@ class ServeSettings(BaseModel):
     """``retrail serve`` and ``retrail mcp``."""
 
     serve_token: SecretStr | None = Field(
-        None, min_length=1, description="bearer token of requests; required beyond the loopback"
+        None, min_length=1, description="bearer tokens (comma-separated); needed beyond loopback"
     )
     serve_concurrency: PositiveInt = Field(
         64, description="maximum concurrent searches and openings; more get status 503"
@@ -251,9 +251,10 @@ class ServeSettings(BaseModel):
     serve_deadline_seconds: PositiveFloat = Field(
         10.0, description="seconds until a search or an opening gets status 503"
     )
-    serve_max_trajectories: PositiveInt = Field(
-        10_000, description="maximum open trajectories; one more ends the least recently used"
-    )
+    serve_ack_seconds: PositiveFloat = Field(1.0, description="seconds to wait for Kafka's acks")
+    serve_secret: SecretStr | None = Field(None, min_length=16, description="key of trajectory ids")
+    serve_secret_file: Path | None = Field(None, description="its file; else DATA_DIR/serve-secret")
+    serve_traceparent: bool = Field(False, description="a W3C trace is a trajectory")
 
 
 class ProcessSettings(BaseModel):
@@ -289,7 +290,7 @@ class Settings(
 
     model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
 
-    @field_validator("data_dir", "gate_regression")
+    @field_validator("data_dir", "gate_regression", "serve_secret_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
@@ -302,6 +303,11 @@ class Settings(
         if value is None or (isinstance(value, str) and "://" in value):
             return value
         return Path(value).expanduser().absolute()
+
+    @property
+    def serve_secret_path(self) -> Path:
+        """The file of the secret of trajectory ids, unless ``serve_secret`` is set."""
+        return self.serve_secret_file or self.data_dir / "serve-secret"
 
     @property
     def registry_url(self) -> str:

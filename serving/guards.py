@@ -6,6 +6,7 @@ middleware. How many searches are answered at once is limited by
 """
 
 import asyncio
+import hashlib
 import hmac
 import resource
 from pathlib import Path
@@ -212,20 +213,33 @@ def is_own_origin(origin: str | None, host: str) -> bool:
 
 
 class BearerToken(AuthenticationBackend):
-    """Accepts requests with the token (``Authorization: Bearer …``), probes and documentation."""
+    """Accepts requests with a token (``Authorization: Bearer …``), probes and documentation.
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    Args:
+        tokens: separated by commas; the callers of each are a principal, see :func:`principal_of`.
+    """
+
+    def __init__(self, tokens: str) -> None:
+        found = (token.strip().encode() for token in tokens.split(","))
+        self._tokens = {token: hashlib.sha256(token).hexdigest() for token in found if token}
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
         """Called by starlette for each request."""
         path = conn.scope["path"]
-        if path not in PROBES and not path.startswith(DOCUMENTATION):
-            scheme, _, given = conn.headers.get("authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
-            if not right or scheme.lower() != "bearer":
-                raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
-        return AuthCredentials(), SimpleUser("")
+        if path in PROBES or path.startswith(DOCUMENTATION):
+            return AuthCredentials(), SimpleUser("")
+        scheme, _, given = conn.headers.get("authorization", "").partition(" ")
+        sent = given.strip().encode("latin-1")
+        for token, principal in self._tokens.items():
+            if hmac.compare_digest(sent, token) and scheme.lower() == "bearer":
+                return AuthCredentials(), SimpleUser(principal)
+        raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
+
+
+def principal_of(scope: Scope) -> str:
+    """The principal of a request: the digest of its token; empty without one."""
+    user = scope.get("user")
+    return user.display_name if isinstance(user, SimpleUser) else ""
 
 
 def _unauthorized(_conn: HTTPConnection, error: Exception) -> Response:

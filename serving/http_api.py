@@ -15,14 +15,14 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.exceptions import HTTPException
 
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
 from serving import metrics
-from serving.problems import PROBLEM, Problem, add_handlers, failure_of
+from serving.guards import principal_of
+from serving.handles import DEFAULT_AGENT, NAME, Agent, Caller, Outcome
+from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, failure_of
 from serving.service import SearchService
-from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller, Outcome
 from serving.tools import (
     MAX_REASONING,
     OpenedDocument,
@@ -38,11 +38,12 @@ Search for agents. Every answered call is published as an event of a *trajectory
 retriever learns, so an agent behind this API is instrumented without a line of code.
 
 - Send no trajectory with the first call of a task. Its answer carries the header
-  `{TRAJECTORY_HEADER}`; send it with the calls that follow. Or choose a name of your own
-  (`task-17`), and send it with every call.
+  `{TRAJECTORY_HEADER}`; send it with the calls that follow. Or choose a name of your own (a random
+  UUID; to a server with tokens any name), and send it with every call.
 - `reasoning` is what the agent thought since its last call. Right after it opened a document, it
   shows whether the document helped.
-- End a task with `POST /v1/trajectories/{{id}}/end`. Idle trajectories are ended after a while.
+- End a task with `POST /v1/trajectories/{{id}}/end`. Idle trajectories end after a while. A search
+  after the end begins a new trajectory, also under the same name.
 - A call that failed with 5xx published nothing: repeat it, with the same reasoning.
 """
 
@@ -87,7 +88,6 @@ class EndedTrajectory(BaseModel):
 
     trajectory_id: str
     outcome: Outcome
-    events: Annotated[int, Field(description="number of its events, the end included")]
 
 
 class Health(BaseModel):
@@ -159,7 +159,7 @@ _ERROR_HEADERS = {
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
-        400: "Unreadable request",
+        400: "Unreadable request, or a trajectory that this caller may not use",
         401: "No token, or a wrong one",
         403: "The request comes from a page of another host",
         404: "Not found",
@@ -199,24 +199,30 @@ def _agent(
     )
 
 
-def _caller(
-    request: Request,
-    agent: Annotated[Agent, Depends(_agent)],
-    retrail_trajectory: Annotated[
-        str | None,
-        Header(pattern=HANDLE, description="the trajectory to continue; else a new one"),
-    ] = None,
-) -> Caller:
-    address = request.client.host if request.client else ""
-    return Caller(agent, retrail_trajectory, address=address)
-
-
 def _service(request: Request) -> SearchService:
     service: SearchService = request.app.state.service
     return service
 
 
 _Service = Annotated[SearchService, Depends(_service)]
+
+
+def _caller(
+    request: Request,
+    service: _Service,
+    agent: Annotated[Agent, Depends(_agent)],
+    retrail_trajectory: Annotated[
+        str | None,
+        Header(pattern=NAME, description="the trajectory to continue; else a new one"),
+    ] = None,
+) -> Caller:
+    trajectory = service.trajectory_of(
+        principal_of(request.scope), retrail_trajectory, request.headers.get("traceparent")
+    )
+    address = request.client.host if request.client else ""
+    return Caller(agent, trajectory, address)
+
+
 _Caller = Annotated[Caller, Depends(_caller)]
 
 
@@ -274,28 +280,19 @@ async def _open(
     summary="End a trajectory",
     operation_id="end_trajectory",
     tags=["trajectories"],
-    responses=_problems(404),
 )
 async def _end(
-    trajectory_id: Annotated[str, Path(pattern=HANDLE)],
+    trajectory_id: Annotated[str, Path(pattern=NAME)],
+    request: Request,
     agent: Annotated[Agent, Depends(_agent)],
     service: _Service,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
-    """End a task, with its outcome and answer."""
+    """End a task, with its outcome and answer. The end of one that is not open changes nothing."""
     ended = ended or EndRequest()
-    session = service.sessions.end(
-        Caller(agent, trajectory_id), ended.outcome, ended.answer, ended.reasoning
-    )
-    if session is None:
-        raise HTTPException(
-            404,
-            "No such trajectory is open: it has ended, it was idle for too long, or the server "
-            "was restarted since.",
-        )
-    return EndedTrajectory(
-        trajectory_id=session.trajectory_id, outcome=ended.outcome, events=session.events
-    )
+    found = service.handles.given(principal_of(request.scope), trajectory_id)
+    await service.end(Caller(agent, found), ended.outcome, ended.answer, ended.reasoning)
+    return EndedTrajectory(trajectory_id=found, outcome=ended.outcome)
 
 
 @_probes.get("/healthz", summary="Whether the server runs", operation_id="healthz", tags=["probes"])

@@ -1,29 +1,29 @@
 """The MCP server: tools ``search`` and ``open_document``, on the official SDK.
 
-The trajectory is the MCP session. What that is depends on transport and protocol:
+The first of these that a call has names its trajectory:
 
-==================================  ================================================================
-stdio                               the process
-streamable HTTP until 2025-11-25    the session that ``initialize`` opened (``Mcp-Session-Id``)
-streamable HTTP from 2026-07-28     has no sessions: the model repeats ``trajectory_id`` of the last
-                                    result, or the client sends the header ``Retrail-Trajectory``
-==================================  ================================================================
+1. the header ``Retrail-Trajectory``;
+2. the argument ``trajectory_id``;
+3. the document id that it opens: over HTTP the ids in search results carry the trajectory's handle;
+4. the MCP session: over stdio the process, over HTTP the ``Mcp-Session-Id`` that ``initialize`` got
+   (the protocol from 2026-07-28 has no sessions);
+5. the header ``traceparent``, with ``RETRAIL_SERVE_TRACEPARENT``.
 
-A session without a call for half of ``mine_idle_seconds`` has its trajectory ended; the next call
-begins another one. Agents are named by their client (``clientInfo.name``), or by ``Retrail-Agent``.
+No replica remembers any of them: over HTTP every request may reach another one. The end of a
+session ends no trajectory, because some clients open a session for each call. Agents are named by
+their client (``clientInfo.name``), or by ``Retrail-Agent``.
 """
 
 import asyncio
 import json
 import os
-import re
-import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
 import anyio
 import structlog
@@ -42,7 +42,7 @@ from mcp_types import (
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -54,12 +54,12 @@ from retrail_runtime.process import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving import metrics, tools
-from serving.guards import MAX_BODY, MCP_PATH, replayed
-from serving.problems import RefusedError, failure_of
+from serving.guards import MAX_BODY, MCP_PATH, principal_of, replayed
+from serving.handles import DEFAULT_AGENT, Agent, Caller, Handles
+from serving.problems import TRAJECTORY_HEADER, RefusedError, failure_of
 from serving.running import serving
 from serving.service import SearchService
-from serving.sessions import DEFAULT_AGENT, HANDLE, TRAJECTORY_HEADER, Agent, Caller
-from serving.tools import OpenedDocument, SearchAnswer
+from serving.tools import Fetched, FoundResults, OpenedDocument, SearchAnswer
 
 if TYPE_CHECKING:
     from serving.retriever import Retriever
@@ -67,7 +67,11 @@ if TYPE_CHECKING:
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
 
-_Trajectory = Annotated[str | None, Field(pattern=HANDLE, description=tools.TRAJECTORY)]
+Toolset = Literal["retrail", "openai"]
+"""``retrail``: search and open_document; ``openai``: search and fetch, as ChatGPT's connectors and
+deep research want them."""
+
+_Trajectory = Annotated[str | None, Field(max_length=160, description=tools.TRAJECTORY)]
 
 STDIO_STOP_SECONDS = 1.5
 """Seconds to deliver events after a stop signal; the SDK's client kills the server after two."""
@@ -82,7 +86,7 @@ log = structlog.get_logger(__name__)
 class Lifespan:
     """The state of the server, or of a stdio or in-memory connection.
 
-    ``handle`` names the trajectory of calls that come without HTTP headers.
+    ``handle`` is the trajectory of calls that come without HTTP headers.
     """
 
     service: SearchService
@@ -93,7 +97,9 @@ _Context = Context[Lifespan, Any]
 
 
 def create_server(
-    settings: Settings, running: Running, current: list[SearchService] | None = None
+    running: Running,
+    current: list[SearchService] | None = None,
+    toolset: Toolset = "retrail",
 ) -> MCPServer[Lifespan]:
     """The server, for any transport of the SDK.
 
@@ -107,7 +113,7 @@ def create_server(
         async with running() as service:
             services.append(service)
             try:
-                yield Lifespan(service, f"mcp:{secrets.token_hex(16)}")
+                yield Lifespan(service, service.handles.drawn(""))
             finally:
                 services.remove(service)
 
@@ -120,9 +126,15 @@ def create_server(
         subscriptions=False,
         log_level="WARNING",
     )
-    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    (_add_tools if toolset == "retrail" else _add_openai_tools)(server)
+    return server
 
-    @server.tool(title="Search documents", description=tools.SEARCH, annotations=reads)
+
+_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+
+def _add_tools(server: MCPServer[Lifespan]) -> None:
+    @server.tool(title="Search documents", description=tools.SEARCH, annotations=_READS)
     async def search(
         context: _Context,
         query: tools.Query,
@@ -132,30 +144,41 @@ def create_server(
     ) -> SearchAnswer:
         with _tool_errors():
             caller = _caller(context, trajectory_id)
-            return await _service(context).search(caller, query, k, reasoning)
+            answer = await _service(context).search(caller, query, k, reasoning)
+            return answer.shown(_handle_for_ids(context, answer))
 
-    @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=reads)
+    @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=_READS)
     async def open_document(
         context: _Context,
-        doc_id: tools.HitId,
+        doc_id: tools.ShownId,
         reasoning: tools.Reasoning = None,
         trajectory_id: _Trajectory = None,
     ) -> OpenedDocument:
         with _tool_errors():
-            caller = _caller(context, trajectory_id)
-            return await _service(context).open(caller, doc_id, reasoning)
-
-    return server
+            return await _opened(context, doc_id, reasoning, trajectory_id)
 
 
-def create_http_app(settings: Settings, running: Running, *, host: str) -> Starlette:
+def _add_openai_tools(server: MCPServer[Lifespan]) -> None:
+    @server.tool(title="Search documents", description=tools.SEARCH, annotations=_READS)
+    async def search(context: _Context, query: tools.Query) -> FoundResults:
+        with _tool_errors():
+            answer = await _service(context).search(_caller(context, None), query, 10)
+            return FoundResults.of(answer, _handle_for_ids(context, answer))
+
+    @server.tool(title="Open a document", description=tools.OPEN_DOCUMENT, annotations=_READS)
+    async def fetch(context: _Context, id: tools.ShownId) -> Fetched:
+        with _tool_errors():
+            return Fetched.of(await _opened(context, id), id)
+
+
+def create_http_app(running: Running, *, host: str, toolset: Toolset = "retrail") -> Starlette:
     """The server over streamable HTTP, at ``/mcp``; with ``/healthz``, ``/readyz``, ``/metrics``.
 
     Args:
         host: the address that it listens on; on the loopback only requests to it are answered.
     """
     current: list[SearchService] = []
-    server = create_server(settings, running, current)
+    server = create_server(running, current, toolset)
     at_zero(metrics.REQUESTS, ["mcp"], ("200", "401", "500", "503"))
 
     async def healthz(_request: Request) -> Response:
@@ -175,12 +198,11 @@ def create_http_app(settings: Settings, running: Running, *, host: str) -> Starl
         streamable_http_path=MCP_PATH,
         host=host,
         max_request_body_size=MAX_BODY,
-        max_sessions=settings.serve_max_trajectories,
+        stateless_http=True,
     )
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", show_metrics)):
         app.router.routes.append(Route(path, endpoint))
-    app.add_middleware(_EndsTrajectories, current=current)
-    app.add_middleware(_AnswersMalformed)
+    app.add_middleware(_Requests, current=current)
     return app
 
 
@@ -218,51 +240,73 @@ def readable(text: str) -> str | JSONRPCError:
     return message
 
 
-class _AnswersMalformed:
-    """Answers the messages that the SDK would not: see :func:`readable`."""
+class _Requests:
+    """Answers what the SDK does not: see :func:`readable`; and gives sessions without state.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return await self._app(scope, receive, send)
-        found = readable((await Request(scope, receive).body()).decode("utf-8", "replace"))
-        if isinstance(found, JSONRPCError):
-            response = JSONResponse(found.model_dump(by_alias=True, exclude_unset=True), 400)
-            return await response(scope, receive, send)
-        return await self._app(scope, replayed(found.encode(), receive), send)
-
-
-class _EndsTrajectories:
-    """Ends the trajectory of a session that its client closed (``DELETE``)."""
+    The id of a session is a handle and the name of its client, which only ``initialize`` has.
+    """
 
     def __init__(self, app: ASGIApp, current: list[SearchService]) -> None:
         self._app, self._current = app, current
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "DELETE":
+        if scope["type"] != "http" or scope["path"] != MCP_PATH:
             return await self._app(scope, receive, send)
-        session = Headers(scope=scope).get(SESSION_HEADER)
+        if scope["method"] == "DELETE":
+            return await Response(status_code=204)(scope, receive, send)
+        if scope["method"] != "POST":
+            # Nothing is sent but answers.
+            return await Response(None, 405, {"Allow": "POST, DELETE"})(scope, receive, send)
+        found = readable((await Request(scope, receive).body()).decode("utf-8", "replace"))
+        if isinstance(found, JSONRPCError):
+            response = JSONResponse(found.model_dump(by_alias=True, exclude_unset=True), 400)
+            return await response(scope, receive, send)
+        session = _new_session(found, self._current[0].handles, principal_of(scope))
 
-        async def noted(message: Message) -> None:
+        async def with_session(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 300 and session:
-                self._current[0].sessions.end(_of_session(session, Agent("")))
+                MutableHeaders(scope=message)[SESSION_HEADER] = session
             await send(message)
 
-        return await self._app(scope, receive, noted)
+        return await self._app(scope, replayed(found.encode(), receive), with_session)
 
 
-def serve_stdio(settings: Settings, retriever: "Retriever", publisher: Publisher) -> None:
+def _new_session(text: str, handles: Handles, principal: str) -> str | None:
+    """The id of the session that a message opens."""
+    message = json.loads(text)
+    if message.get("method") != "initialize":
+        return None
+    client = (message.get("params") or {}).get("clientInfo")
+    name = str(client.get("name", "")) if isinstance(client, dict) else ""
+    return f"{handles.drawn(principal)}~{quote(name[:LONGEST_NAME])}"
+
+
+def _session(context: _Context, principal: str) -> tuple[str | None, str]:
+    """The trajectory of a call's session, if it has one, and the name of its client."""
+    client = context.session.client_params
+    name = client.client_info.name if client else ""
+    if context.headers is None:
+        return context.request_context.lifespan_context.handle, name
+    handles = _service(context).handles
+    handle, _, quoted = context.headers.get(SESSION_HEADER, "").partition("~")
+    if not handles.is_own(principal, handle):
+        return None, name
+    # The id of a session is a secret, so it is not shown as a trajectory's.
+    return handles.named(principal, handle, "session"), unquote(quoted)
+
+
+def serve_stdio(
+    settings: Settings,
+    retriever: "Retriever",
+    publisher: Publisher,
+    key: bytes,
+    toolset: Toolset = "retrail",
+) -> None:
     """Serve standard input and output until input ends, or SIGTERM or SIGINT comes."""
-    current: list[SearchService] = []
-    server = create_server(settings, lambda: serving(settings, retriever, publisher), current)
+    server = create_server(lambda: serving(settings, retriever, publisher, key), toolset=toolset)
 
     def stop() -> None:
-        for service in current:
-            service.sessions.end_all()
         publisher.close(STDIO_STOP_SECONDS)
         # A thread waits in a read of standard input that nothing interrupts.
         os._exit(0)
@@ -293,35 +337,47 @@ async def _run_stdio(server: MCPServer[Lifespan]) -> None:
         await low.run(requests, answers, low.create_initialization_options())
 
 
-def _of_session(session: str, agent: Agent, address: str = "") -> Caller:
-    return Caller(agent, f"mcp:{session}", session=True, address=address)
-
-
 def _service(context: _Context) -> SearchService:
     return context.request_context.lifespan_context.service
 
 
-def _caller(context: _Context, trajectory_id: str | None) -> Caller:
-    """The caller of a tool, and its trajectory: see the table above."""
+def _scope(context: _Context) -> Scope:
+    """That of the HTTP request; empty without one."""
+    request = context.request_context.request
+    return request.scope if isinstance(request, Request) else {}
+
+
+def _caller(context: _Context, given: str | None) -> Caller:
+    """The caller of a tool; ``given``: its argument, or the handle in the id that it opens."""
     headers: Mapping[str, str] = context.headers or {}
-    client = context.session.client_params
-    name = headers.get("retrail-agent") or (client.client_info.name if client else "")
+    scope = _scope(context)
+    principal = principal_of(scope)
+    session, client = _session(context, principal)
     agent = Agent(
-        name=(name or DEFAULT_AGENT)[:LONGEST_NAME],
+        name=(headers.get("retrail-agent") or client or DEFAULT_AGENT)[:LONGEST_NAME],
         model=headers.get("retrail-model", "")[:LONGEST_NAME],
         tenant=headers.get("retrail-tenant", "")[:LONGEST_NAME],
     )
-    if context.headers is None:
-        return Caller(agent, context.request_context.lifespan_context.handle, session=True)
-    request = context.request_context.request
-    address = request.client.host if isinstance(request, Request) and request.client else ""
-    if named := headers.get(TRAJECTORY_HEADER.lower()):
-        if not re.match(HANDLE, named):
-            raise ToolError(f"The header {TRAJECTORY_HEADER} does not match {HANDLE}.")
-        return Caller(agent, named, address=address)
-    if session := headers.get(SESSION_HEADER):
-        return _of_session(session, agent, address)
-    return Caller(agent, trajectory_id, address=address)
+    trajectory = _service(context).trajectory_of(
+        principal,
+        headers.get(TRAJECTORY_HEADER.lower()) or given or session,
+        headers.get("traceparent"),
+    )
+    address, _port = scope.get("client") or ("", 0)
+    return Caller(agent, trajectory, address)
+
+
+async def _opened(
+    context: _Context, shown: str, reasoning: str | None = None, trajectory_id: str | None = None
+) -> OpenedDocument:
+    doc_id, handle = _service(context).handles.opened(principal_of(_scope(context)), shown)
+    caller = _caller(context, trajectory_id or handle)
+    return await _service(context).open(caller, doc_id, reasoning)
+
+
+def _handle_for_ids(context: _Context, answer: SearchAnswer) -> str | None:
+    """The handle that document ids carry: over stdio the process is enough."""
+    return None if context.headers is None else answer.trajectory_id
 
 
 @contextmanager

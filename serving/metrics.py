@@ -51,9 +51,9 @@ CONNECTIONS_CLOSED = Counter(
     "Connections closed while they waited for their client, by reason.",
     ["reason"],
 )
-TRAJECTORIES_OPEN = Gauge("retrail_serve_open_trajectories", "Trajectories that have not ended.")
-TRAJECTORIES_ENDED = Counter(
-    "retrail_serve_trajectories_ended_total", "Trajectories ended, by reason.", ["reason"]
+UNACKNOWLEDGED = Counter(
+    "retrail_serve_unacknowledged_calls_total",
+    "Calls answered before Kafka acknowledged their events.",
 )
 
 at_zero(SEARCH_SECONDS, ("encode", "milvus"))

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
-from serving.sessions import TRAJECTORY_HEADER
 
 PROBLEM = "application/problem+json"
+TRAJECTORY_HEADER = "Retrail-Trajectory"
+"""Header of requests and answers that names the trajectory."""
 
 log = structlog.get_logger(__name__)
 

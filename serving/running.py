@@ -1,6 +1,7 @@
 """The search service over the live index, and the server process around it."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,13 +18,15 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
 from serving.guards import LOOPBACK, LimitedProtocol, connection_limit, guarded
+from serving.handles import DEFAULT_AGENT
 from serving.metrics import EventCounts
 from serving.service import SearchService
-from serving.sessions import DEFAULT_AGENT
 
 if TYPE_CHECKING:
     from serving.retriever import Retriever
 
+MIN_SECRET = 16
+"""Bytes of a secret."""
 STOP_SECONDS = 5
 """Seconds that requests in progress may take when the server stops."""
 
@@ -33,29 +36,62 @@ log = structlog.get_logger(__name__)
 def publisher(settings: Settings) -> Publisher:
     """Publishes the trajectories of all agents.
 
-    Searches never wait for it: events that cannot be published are dropped, logged and counted.
+    Its queue never blocks a search: events that cannot be published are dropped, logged, counted.
     """
     return Publisher(
         DEFAULT_AGENT,
         topic_prefix=settings.topic_prefix,
         timeout=Timeout(block=0.0),
-        kafka=settings.kafka(client_id="retrail-serving"),
+        # Callers wait for acknowledgements, so no event waits for others of its batch.
+        kafka=settings.kafka(client_id="retrail-serving", linger_ms=0),
     )
+
+
+def secret(settings: Settings) -> bytes:
+    """The key of trajectories' handles: the setting, else the file, else a random one.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is too short.
+    """
+    if settings.serve_secret is not None:
+        return settings.serve_secret.get_secret_value().encode()
+    path = settings.serve_secret_path
+    try:
+        found = path.read_bytes().strip()
+    except OSError as error:
+        if settings.serve_secret_file is not None:
+            raise ConfigurationError(
+                f"RETRAIL_SERVE_SECRET_FILE={path} cannot be read: {error.strerror}."
+            ) from error
+        log.warning(
+            "no RETRAIL_SERVE_SECRET: trajectories do not continue on other replicas or after a "
+            "restart of this server",
+            looked_at=str(path),
+        )
+        return secrets.token_bytes(32)
+    if len(found) < MIN_SECRET:
+        raise ConfigurationError(
+            f"{path} has {len(found)} bytes; at least {MIN_SECRET} are needed."
+        )
+    return found
 
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, retriever: "Retriever", publisher: Publisher
+    settings: Settings, retriever: "Retriever", publisher: Publisher, key: bytes
 ) -> AsyncIterator[SearchService]:
     """A service for the running event loop.
 
-    At the end it closes the retriever, ends all trajectories and delivers their events.
+    At the end it closes the retriever and delivers the events of the calls.
+
+    Args:
+        key: see :func:`secret`.
     """
     counts = EventCounts(lambda: publisher.stats)
     REGISTRY.register(counts)
     try:
         searches = AsyncRetriever(retriever, seconds=settings.serve_deadline_seconds)
-        service = SearchService(settings, searches, publisher)
+        service = SearchService(settings, searches, publisher, key)
         async with service.running():
             yield service
     finally:

@@ -7,20 +7,22 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Self
+from typing import Protocol, Self
 
 import structlog
 
+from retrail import Trajectory
+from retrail_runtime.process import RateLimit
 from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 from serving.async_retriever import AsyncRetriever
+from serving.handles import Caller, Handles, Outcome
 from serving.problems import Failure, RefusedError
-from serving.sessions import Caller, Session, Sessions, TrajectoryPublisher
 from serving.tools import OpenedDocument, SearchAnswer
 
 SWEEP_SECONDS = 5.0
-"""Seconds between two checks for idle trajectories and for a new model."""
+"""Seconds between two checks for a new model."""
 PROBE_SECONDS = 2.0
 """Seconds after which a readiness probe fails."""
 
@@ -33,6 +35,15 @@ UNKNOWN_DOCUMENT = Failure(
     "The index holds no document with this id. Use a doc_id of a search hit.",
 )
 BUSY = Failure(503, "Too many requests at once", "The server is busy. Repeat the request.", 1)
+
+
+class TrajectoryPublisher(Protocol):
+    """The part of :class:`retrail.Publisher` that the service needs."""
+
+    def trajectory(
+        self, trajectory_id: str, *, agent: str, model: str, tenant: str, numbered: bool
+    ) -> Trajectory:
+        """Continue a trajectory."""
 
 
 class Slots:
@@ -74,20 +85,44 @@ class SearchService:
     A ``reasoning`` is published before the event of the call that carries it, so it is about the
     document opened by the call before. A call that failed publishes nothing, so that repeating it
     repeats no event.
+
+    The service keeps nothing about a trajectory. It answers once Kafka has acknowledged the events,
+    so those of the next call, of whichever replica, come later on the log; it waits for
+    ``serve_ack_seconds`` at most.
+
+    Args:
+        secret: of the handles of trajectories.
     """
 
+    _log_limit = RateLimit(60.0)
+
     def __init__(
-        self, settings: Settings, retriever: AsyncRetriever, publisher: TrajectoryPublisher
+        self,
+        settings: Settings,
+        retriever: AsyncRetriever,
+        publisher: TrajectoryPublisher,
+        secret: bytes,
     ) -> None:
-        self._retriever = retriever
+        self.handles = Handles(secret)
+        self._retriever, self._publisher = retriever, publisher
+        self._ack_seconds, self._by_trace = settings.serve_ack_seconds, settings.serve_traceparent
         self._probe: asyncio.Task[int] | None = None
         self._was_ready: bool | None = None
         self._slots = Slots(settings.serve_concurrency)
-        self.sessions = Sessions(
-            publisher,
-            idle_seconds=settings.mine_idle_seconds / 2,
-            most=settings.serve_max_trajectories,
-        )
+
+    def trajectory_of(
+        self, principal: str, given: str | None, traceparent: str | None = None
+    ) -> str:
+        """The trajectory of a call: what its client sent, else its W3C trace if that counts, else a
+        new one.
+
+        Raises:
+            RefusedError: this caller may not use what it sent.
+        """
+        if given is not None:
+            return self.handles.given(principal, given)
+        traced = self.handles.traced(principal, traceparent) if self._by_trace else None
+        return traced or self.handles.drawn(principal)
 
     async def search(
         self,
@@ -104,11 +139,13 @@ class SearchService:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
             RefusedError: too many calls are being answered.
         """
-        with self._slots.taken(caller.who), metrics.REQUEST_SECONDS.labels("search").time():
-            result = await self._retriever.search(query, k)
-            session = self._session(caller, reasoning)
-            session.searched(query, result)
-            return SearchAnswer.of(result, session.trajectory_id, texts=texts)
+        with metrics.REQUEST_SECONDS.labels("search").time():
+            with self._slots.taken(caller.who):
+                result = await self._retriever.search(query, k)
+            trajectory = self._continued(caller, reasoning)
+            trajectory.search(query, result.hits, retriever_version=result.retriever_version)
+            await self._acknowledged(trajectory)
+            return SearchAnswer.of(result, caller.trajectory_id, texts=texts)
 
     async def open(
         self, caller: Caller, doc_id: str, reasoning: str | None = None
@@ -120,13 +157,26 @@ class SearchService:
                 calls are being answered.
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be opened now.
         """
-        with self._slots.taken(caller.who), metrics.REQUEST_SECONDS.labels("open").time():
-            document = await self._retriever.open(doc_id)
-            session = self._session(caller, reasoning)
+        with metrics.REQUEST_SECONDS.labels("open").time():
+            with self._slots.taken(caller.who):
+                document = await self._retriever.open(doc_id)
+            trajectory = self._continued(caller, reasoning)
+            if document is not None:
+                trajectory.browse(doc_id)
+            await self._acknowledged(trajectory)
             if document is None:
-                raise RefusedError(UNKNOWN_DOCUMENT, session.trajectory_id)
-            session.opened(doc_id)
-            return OpenedDocument.of(document, session.trajectory_id)
+                raise RefusedError(UNKNOWN_DOCUMENT, caller.trajectory_id)
+            return OpenedDocument.of(document, caller.trajectory_id)
+
+    async def end(
+        self, caller: Caller, outcome: Outcome, answer: str | None, reasoning: str | None
+    ) -> None:
+        """End a caller's trajectory; a later search begins another one under the same id."""
+        trajectory = self._continued(caller, reasoning)
+        if answer is not None:
+            trajectory.answer(answer)
+        trajectory.end(outcome)
+        await self._acknowledged(trajectory)
 
     async def ready(self) -> int:
         """The version that answers searches.
@@ -150,7 +200,7 @@ class SearchService:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Load the model, and end idle trajectories meanwhile; at the end, all of them."""
+        """Load the model, and later ones once they are live."""
         self._probe = self._asked()
         sweep = asyncio.create_task(self._sweep())
         try:
@@ -160,7 +210,6 @@ class SearchService:
             self._probe.cancel()
             await asyncio.gather(sweep, self._probe, return_exceptions=True)
             await self._retriever.aclose()
-            self.sessions.end_all()
 
     def _asked(self) -> asyncio.Task[int]:
         task = asyncio.create_task(self._version())
@@ -187,10 +236,27 @@ class SearchService:
             if self._probe is None or self._probe.done():
                 # Without searches too, a new model is loaded before it is needed.
                 self._probe = self._asked()
-            if ended := self.sessions.end_idle():
-                log.info("idle trajectories ended", count=ended)
 
-    def _session(self, caller: Caller, reasoning: str | None) -> Session:
-        session = self.sessions.of(caller)
-        session.reasoned(reasoning)
-        return session
+    def _continued(self, caller: Caller, reasoning: str | None) -> Trajectory:
+        trajectory = self._publisher.trajectory(
+            caller.trajectory_id,
+            agent=caller.agent.name,
+            model=caller.agent.model,
+            tenant=caller.agent.tenant,
+            numbered=False,
+        )
+        if reasoning:
+            trajectory.reason(reasoning)
+        return trajectory
+
+    async def _acknowledged(self, trajectory: Trajectory) -> None:
+        """Wait until the trajectory's events are on the log, or for too long."""
+        if trajectory.acknowledged is None:
+            return
+        acknowledged = asyncio.wrap_future(trajectory.acknowledged)
+        # Unlike wait_for, wait does not cancel what the delivery thread will set.
+        await asyncio.wait([acknowledged], timeout=self._ack_seconds)
+        if not acknowledged.done() or not acknowledged.result():
+            metrics.UNACKNOWLEDGED.inc()
+            if self._log_limit.allows():
+                log.warning("answering although Kafka has not acknowledged the events of the call")

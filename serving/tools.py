@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from schemas.base import DocId, Version
 from schemas.documents import Document
 from schemas.events import not_blank
+from serving.handles import SUFFIX_CHARS, Handles
 
 if TYPE_CHECKING:
     from serving.retriever import Hit, SearchResult
@@ -25,7 +26,8 @@ INSTRUCTIONS = """\
 Search a collection of documents. `search` gives ids, titles and beginnings; `open_document` gives a
 whole text. Search, open what looks promising, and search again with other words if that was not it.
 With each call say in `reasoning` what you concluded from what you read since the last call: above
-all whether the document that you opened helped."""
+all whether the document that you opened helped. Repeat the trajectory_id of the last result in
+every later call of the same task."""
 
 SEARCH = """\
 Find documents by meaning. Returns the best k, best first: doc_id, title, score and the beginning
@@ -35,8 +37,7 @@ contain help. To read a document use open_document with its doc_id."""
 OPEN_DOCUMENT = "Read a whole document by the doc_id that search gave."
 
 TRAJECTORY = (
-    "Leave this out in the first call of a task. In later calls of the same task repeat the "
-    "trajectory_id that the last result gave."
+    "Repeat the trajectory_id of the last result of this task; leave it out in the first call."
 )
 
 Query = Annotated[
@@ -51,6 +52,10 @@ Query = Annotated[
 ]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many documents to return.")]
 HitId = Annotated[DocId, Field(description="The doc_id of a hit.")]
+ShownId = Annotated[
+    str, Field(min_length=1, max_length=512 + SUFFIX_CHARS, description="The id of a hit.")
+]
+"""A document's id, with or without the handle of a trajectory."""
 Reasoning = Annotated[
     str | None,
     Field(
@@ -85,7 +90,7 @@ class OpenRequest(Request):
 class ShownHit(BaseModel):
     """A hit as an agent sees it; opening the document gives its whole text."""
 
-    doc_id: DocId
+    doc_id: ShownId
     rank: Annotated[int, Field(ge=1, description="1 is the best")]
     score: Annotated[
         float,
@@ -130,11 +135,21 @@ class SearchAnswer(BaseModel):
             trajectory_id=trajectory_id,
         )
 
+    def shown(self, handle: str | None) -> Self:
+        """With ``handle`` in the ids, for clients that repeat nothing else in their next call."""
+        if handle is None:
+            return self
+        changed = [
+            hit.model_copy(update={"doc_id": Handles.shown(hit.doc_id, handle)})
+            for hit in self.hits
+        ]
+        return self.model_copy(update={"hits": changed})
+
 
 class OpenedDocument(BaseModel):
     """A document, and the trajectory of its opening."""
 
-    doc_id: DocId
+    doc_id: ShownId
     title: str
     text: str
     trajectory_id: str
@@ -148,6 +163,52 @@ class OpenedDocument(BaseModel):
             text=document.text,
             trajectory_id=trajectory_id,
         )
+
+
+class Found(BaseModel):
+    """A hit, as ChatGPT's connectors want it."""
+
+    id: ShownId
+    title: str
+    url: Annotated[str, Field(description="the document's id, if that is a URL; else empty")]
+
+
+class FoundResults(BaseModel):
+    """The answer to a search, as ChatGPT's connectors want it."""
+
+    results: list[Found]
+
+    @classmethod
+    def of(cls, answer: SearchAnswer, handle: str | None) -> Self:
+        """In that shape; see :meth:`SearchAnswer.shown` for ``handle``."""
+        return cls(
+            results=[
+                Found(id=shown.doc_id, title=hit.title or hit.doc_id, url=_url(hit.doc_id))
+                for hit, shown in zip(answer.hits, answer.shown(handle).hits, strict=True)
+            ]
+        )
+
+
+class Fetched(Found):
+    """A document, as ChatGPT's connectors want it."""
+
+    text: str
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, document: OpenedDocument, shown: str) -> Self:
+        """In that shape, under the id by which it was opened."""
+        return cls(
+            id=shown,
+            title=document.title or document.doc_id,
+            url=_url(document.doc_id),
+            text=document.text,
+            metadata={"trajectory_id": document.trajectory_id},
+        )
+
+
+def _url(doc_id: str) -> str:
+    return doc_id if doc_id.startswith(("https://", "http://")) else ""
 
 
 def snippet(text: str, longest: int = SNIPPET_CHARS) -> str:

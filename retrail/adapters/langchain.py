@@ -49,7 +49,6 @@ class RetrailCallbackHandler(BaseCallbackHandler):
     The model's text, and its reasoning if the provider returns it, is sent with the next search or
     open of the run. When the run ends, the handler ends the trajectory; the model's last text
     without tool calls is the answer. One handler can be used for concurrent runs, also in asyncio.
-    A trajectory's id begins with the id of its run.
     """
 
     def __init__(self, client: SearchClient) -> None:
@@ -69,7 +68,7 @@ class RetrailCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """A chain, tool or retriever starts: a top-level one begins a trajectory."""
         run = self._runs.get(parent_run_id) if parent_run_id else None
-        self._runs[run_id] = run or _Run(run_id, self._client.trajectory(str(run_id)))
+        self._runs[run_id] = run or _Run(run_id, self._client.trajectory())
 
     on_tool_start = on_retriever_start = on_chain_start
 

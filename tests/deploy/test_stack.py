@@ -62,8 +62,11 @@ def test_workers_get_the_settings_and_are_stopped(settings: Settings) -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
     names = AdminClient(settings.kafka()).list_topics(timeout=10).topics
     assert Topics.of(settings).labelled_pairs in names
+    secret = settings.serve_secret_path
+    assert secret.stat().st_mode & 0o777 == 0o600
+    before = secret.read_text()
     with LocalStack(given, (), worker_command=SLEEPER):  # the lock is free again
-        pass
+        assert secret.read_text() == before
 
 
 def test_worker_finds_our_packages_whatever_the_folder_holds(tmp_path: Path) -> None:

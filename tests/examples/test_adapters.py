@@ -59,7 +59,7 @@ def test_its_work_is_published(name: str, served: str, settings: Settings) -> No
     assert browse.doc_id == search.hits[0].doc_id
     assert answer == TEXTS[browse.doc_id]
     assert isinstance(after, Reasoning)
-    assert after.about == browse.doc_id
+    assert after.about_previous
     assert isinstance(answered, Answer)
     assert answered.text == answer
     assert isinstance(end, End)

@@ -16,10 +16,11 @@ import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
-from schemas.events import Browse, End, Reasoning, Search
+from schemas.events import Browse, Reasoning, Search
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.serving.processes import environment, events, live_index, running, url_of
+from tests.streams.trajectories import mined_offline
 from tests.waiting import eventually
 
 TEXTS = {"gzip": "Open a gzip file.", "zip": "Read archives.", "json#0": "Decode notation."}
@@ -55,18 +56,18 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
     published = events(indexed)
-    assert [event.trajectory_id for event in published] == [trajectory] * 5
-    search, first, reasoning, second, end = published
+    assert [event.trajectory_id for event in published] == [trajectory] * 4
+    assert {event.seq for event in published} == {None}
+    search, first, reasoning, second = published
     assert isinstance(search, Search)
     assert [hit.doc_id for hit in search.hits] == [hit["doc_id"] for hit in hits]
     assert (search.query, search.retriever_version) == ("open gzip", 1)
     assert search.agent.name == "me"
     assert isinstance(first, Browse)
     assert isinstance(reasoning, Reasoning)
-    assert (first.doc_id, reasoning.about, reasoning.text) == ("json#0", "json#0", "No.")
+    assert (first.doc_id, reasoning.about_previous, reasoning.text) == ("json#0", True, "No.")
     assert isinstance(second, Browse)
-    assert isinstance(end, End)
-    assert (second.doc_id, end.outcome) == ("gzip", "unknown")
+    assert second.doc_id == "gzip"
 
 
 def test_an_agent_of_a_stdio_client_is_on_kafka(indexed: Settings) -> None:
@@ -85,14 +86,23 @@ def test_an_agent_of_a_stdio_client_is_on_kafka(indexed: Settings) -> None:
             opened = await client.call_tool("open_document", {"doc_id": doc_id})
             assert opened.structured_content is not None
             assert opened.structured_content["text"] == TEXTS[doc_id]
-            await client.call_tool("search", {"query": "x", "reasoning": "It helped."})
+            await client.call_tool("search", {"query": "x", "reasoning": HELPED})
             return str(found.structured_content["trajectory_id"])
 
     trajectory = asyncio.run(work())
-    published = eventually(lambda: len(found := events(indexed)) >= 5 and found, what="events")
+    published = events(indexed)
     assert {event.trajectory_id for event in published} == {trajectory}
-    assert [event.type for event in published] == ["search", "browse", "reasoning", "search", "end"]
-    assert published[2].about == published[1].doc_id
+    assert [event.type for event in published] == ["search", "browse", "reasoning", "search"]
+    assert_one_pair(indexed, published[1].doc_id)
+
+
+HELPED = "Great, the document answers the question directly."
+
+
+def assert_one_pair(settings: Settings, positive: str) -> None:
+    """What is published gives the pair of a task in which one document helped."""
+    [pair] = mined_offline(events(settings), settings).values()
+    assert (pair.query, pair.positive, pair.verdict) == ("open gzip", positive, "relevant")
 
 
 INITIALIZE = {
@@ -128,7 +138,7 @@ def test_standard_output_is_the_protocols_and_a_signal_loses_no_event(indexed: S
         assert process.stdout.read() == ""
         assert process.stderr is not None
         assert "ready to search" in process.stderr.read()
-    assert [event.type for event in events(indexed)] == ["search", "end"]
+    assert [event.type for event in events(indexed)] == ["search"]
 
 
 def test_case_19_a_call_with_a_lone_surrogate_is_answered_over_stdio(indexed: Settings) -> None:
@@ -220,14 +230,26 @@ def test_over_http_the_tools_listen(indexed: Settings) -> None:
     with running(indexed, *arguments) as process:
         url = url_of(process)
 
-        async def work() -> None:
-            async with Client(url, mode="legacy", read_timeout_seconds=120) as client:
-                found = await client.call_tool("search", {"query": "open gzip", "k": 1})
-                assert not found.is_error, found.content
+        async def work(client: Client, tool: str, **arguments: object) -> Any:
+            async with client:
+                done = await client.call_tool(tool, arguments)
+                assert not done.is_error, done.content
+                return done.structured_content
 
-        asyncio.run(work())
-        published = eventually(lambda: len(e := events(indexed)) >= 2 and e, what="events")
-        assert [event.type for event in published] == ["search", "end"]
+        async def task() -> str:
+            def client(mode: str) -> Client:
+                return Client(url, mode=mode, read_timeout_seconds=120)
+
+            # A session for each call, and none: the id that is opened finds its search.
+            found = await work(client("legacy"), "search", query="open gzip", k=2)
+            doc_id = found["hits"][0]["doc_id"]
+            opened = await work(client("legacy"), "open_document", doc_id=doc_id)
+            await work(client("auto"), "open_document", doc_id=doc_id, reasoning=HELPED)
+            assert opened["trajectory_id"] == found["trajectory_id"]
+            return str(opened["doc_id"])
+
+        positive = asyncio.run(task())
+        assert_one_pair(indexed, positive)
         process.send_signal(signal.SIGINT)
         process.wait(30)
 

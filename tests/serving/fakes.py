@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,16 +10,19 @@ from retrail import Trajectory
 from schemas.documents import Document
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
+from serving.handles import Agent
 from serving.http_api import create_app
 from serving.retriever import Hit, SearchResult
 from serving.service import SearchService
-from serving.sessions import Agent
 
 TEXTS = {
     "gzip": "Open a gzip file with gzip.open, in binary or text mode.",
     "zip/file": "Read and write archives of the ZIP format.",
     "json#0": "Encode and decode JavaScript object notation.",
 }
+
+
+SECRET = b"0123456789abcdef"
 
 
 class FakeRetriever:
@@ -73,17 +77,27 @@ class Remembering:
     def __init__(self) -> None:
         self.events: dict[str, list[tuple[Any, ...]]] = {}
         self.agents: dict[str, Agent] = {}
+        self.acknowledges: bool | None = True
 
-    def trajectory(self, trajectory_id: str, *, agent: str, model: str, tenant: str) -> Trajectory:
-        assert trajectory_id not in self.events, "a trajectory id was used twice"
+    def trajectory(
+        self, trajectory_id: str, *, agent: str, model: str, tenant: str, numbered: bool
+    ) -> Trajectory:
+        assert not numbered
         self.agents[trajectory_id] = Agent(agent, model, tenant)
-        steps: Any = _Steps(self.events.setdefault(trajectory_id, []))
+        steps: Any = _Steps(self.events.setdefault(trajectory_id, []), self.acknowledges)
         return steps
 
 
 class _Steps:
-    def __init__(self, events: list[tuple[Any, ...]]) -> None:
-        self._events = events
+    def __init__(self, events: list[tuple[Any, ...]], acknowledges: bool | None) -> None:
+        self._events, self._before = events, len(events)
+        self._delivery: Future[bool] = Future()
+        if acknowledges is not None:
+            self._delivery.set_result(acknowledges)
+
+    @property
+    def acknowledged(self) -> Future[bool] | None:
+        return self._delivery if len(self._events) > self._before else None
 
     def search(self, query: str, hits: Any, *, retriever_version: int) -> None:
         self._events.append(("search", query, [hit.doc_id for hit in hits], retriever_version))
@@ -112,5 +126,6 @@ class World:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[SearchService]:
         retriever = AsyncRetriever(self.retriever, seconds=self.settings.serve_deadline_seconds)
-        async with SearchService(self.settings, retriever, self.log).running() as service:
+        service = SearchService(self.settings, retriever, self.log, SECRET)
+        async with service.running():
             yield service

@@ -83,7 +83,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 
 def events(settings: Settings) -> list[Any]:
-    """What is on trajectory-events, by trajectory and number."""
+    """What is on trajectory-events, by trajectory, in the order of the log."""
     topic = Topics.of(settings).trajectory_events
     found = [parse(r.value or b"").event for r in kafka.read_to_end(settings, topic)]
-    return sorted(found, key=lambda event: (event.trajectory_id, event.seq))
+    return sorted(found, key=lambda event: event.trajectory_id)

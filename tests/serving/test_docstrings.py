@@ -5,9 +5,9 @@ from types import ModuleType
 
 import pytest
 
-from serving import problems, sessions, tools
+from serving import handles, problems, tools
 
-MODULES = [problems, sessions, tools]
+MODULES = [handles, problems, tools]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -18,7 +19,7 @@ from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from serving import problems
 from serving import service as service_module
 from serving.guards import guarded
-from serving.http_api import TRAJECTORY_HEADER
+from serving.problems import TRAJECTORY_HEADER
 from tests.serving.fakes import TEXTS, Remembering, World
 from tests.waiting import eventually
 
@@ -147,54 +148,9 @@ def test_documents_are_whole_whatever_their_ids(
         assert found == wanted
 
 
-def test_the_steps_of_a_task_become_one_trajectory(world: World, http: TestClient) -> None:
-    me = {"Retrail-Agent": "me", "Retrail-Model": "qwen3-30b", "Retrail-Tenant": "t"}
-    first = http.post("/v1/search", json={"query": "gzip", "k": 1}, headers=me)
-    trajectory = first.headers[TRAJECTORY_HEADER]
-    on = me | {TRAJECTORY_HEADER: trajectory}
-    http.get("/v1/documents/gzip", headers=on)
-    again = http.post(
-        "/v1/open", json={"doc_id": "json#0", "reasoning": "Not what I need."}, headers=on
-    )
-    assert again.headers[TRAJECTORY_HEADER] == trajectory
-    ended = http.post(
-        f"/v1/trajectories/{trajectory}/end",
-        json={"outcome": "correct", "answer": "gzip.open", "reasoning": "Neither is this."},
-        headers=me,
-    )
-    assert ended.json() == {"trajectory_id": trajectory, "outcome": "correct", "events": 7}
-    assert world.log.events == {
-        trajectory: [
-            ("search", "gzip", ["gzip"], 1),
-            ("browse", "gzip"),
-            ("reasoning", "Not what I need."),
-            ("browse", "json#0"),
-            ("reasoning", "Neither is this."),
-            ("answer", "gzip.open"),
-            ("end", "correct"),
-        ]
-    }
-    agent = world.log.agents[trajectory]
-    assert (agent.name, agent.model, agent.tenant) == ("me", "qwen3-30b", "t")
-    twice = http.post(f"/v1/trajectories/{trajectory}/end", headers=me)
-    assert twice.status_code == 404
-    assert "has ended" in twice.json()["detail"]
-
-
-def test_a_name_of_the_clients_own_serves_too(world: World, http: TestClient) -> None:
-    on = {TRAJECTORY_HEADER: "task-17"}
-    ids = {
-        http.post("/v1/search", json={"query": "gzip"}, headers=on).headers[TRAJECTORY_HEADER]
-        for _ in range(2)
-    }
-    assert len(ids) == 1
-    assert ids.pop().startswith("task-17.")
-    assert http.post("/v1/trajectories/task-17/end").json()["outcome"] == "unknown"
-
-
-@pytest.mark.parametrize("handle", ["a b", "x" * 161, "é", "a/b", "a\n"])
-def test_an_invalid_handle_is_rejected(handle: str, http: TestClient) -> None:
-    headers = [(TRAJECTORY_HEADER.encode(), handle.encode())]
+@pytest.mark.parametrize("name", ["a b", "x" * 161, "é", "a/b", "a\n"])
+def test_an_invalid_name_is_rejected(name: str, http: TestClient) -> None:
+    headers = [(TRAJECTORY_HEADER.encode(), name.encode())]
     answer = http.post("/v1/search", json={"query": "gzip"}, headers=headers)
     assert answer.status_code == 422
 
@@ -203,28 +159,11 @@ def test_an_unknown_document_keeps_the_reasoning_and_opens_nothing(
     world: World, http: TestClient
 ) -> None:
     body = {"doc_id": "absent", "reasoning": "I guess."}
-    answer = http.post("/v1/open", json=body, headers={TRAJECTORY_HEADER: "t"})
+    answer = http.post("/v1/open", json=body)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert "no document with this id" in answer.json()["detail"]
     assert world.log.events[answer.headers[TRAJECTORY_HEADER]] == [("reasoning", "I guess.")]
-
-
-def test_the_end_of_the_server_ends_trajectories_and_closes_the_retriever(world: World) -> None:
-    with TestClient(world.app, base_url="http://127.0.0.1") as http:
-        http.post("/v1/search", json={"query": "gzip"}, headers={TRAJECTORY_HEADER: "t"})
-    [events] = world.log.events.values()
-    assert events[-1] == ("end", "unknown")
-    assert world.retriever.closed
-
-
-def test_silence_ends_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "SWEEP_SECONDS", 0.02)
-    world = World(mine_idle_seconds=0.2)
-    with TestClient(world.app, base_url="http://127.0.0.1") as http:
-        http.post("/v1/search", json={"query": "gzip"})
-        [events] = world.log.events.values()
-        eventually(lambda: events[-1] == ("end", "unknown"), what="end of the trajectory")
 
 
 # -- What is wrong ---------------------------------------------------------------------------------
@@ -348,7 +287,7 @@ def test_the_time_of_a_request_includes_the_publishing_of_its_event(
     def timed() -> float | None:
         return REGISTRY.get_sample_value("retrail_serve_request_duration_seconds_count", labels)
 
-    def trajectory(trajectory_id: str, **agent: str) -> Trajectory:
+    def trajectory(trajectory_id: str, **agent: Any) -> Trajectory:
         publishing.append(timed())
         return Remembering.trajectory(world.log, trajectory_id, **agent)
 
@@ -373,4 +312,4 @@ def test_metrics_are_shown(http: TestClient) -> None:
     page = http.get("/metrics").text
     assert 'retrail_serve_request_duration_seconds_bucket{le="0.25",operation="search"}' in page
     assert "retrail_search_batch_queries_count" in page
-    assert "retrail_serve_open_trajectories 1.0" in page
+    assert "retrail_serve_unacknowledged_calls_total" in page

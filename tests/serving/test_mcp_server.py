@@ -3,83 +3,33 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult, JSONRPCError, TextContent
+from mcp_types import JSONRPCError
 from pydantic import SecretStr
 
 from schemas.errors import NoIndexError
-from schemas.settings import Settings
-from serving.async_retriever import AsyncRetriever
-from serving.guards import guarded
-from serving.mcp_server import create_http_app, create_server, readable
-from serving.service import SearchService
-from tests.serving.fakes import TEXTS, FakeRetriever, Remembering
-from tests.serving.live import listening
-from tests.waiting import eventually
+from serving.mcp_server import create_server, readable
+from tests.serving.fakes import TEXTS
+from tests.serving.mcp_world import MODERN, World, both, call, over_http, refusal, served
 
-MODERN = "2026-07-28"
 TOKEN = "0123456789abcdef"
-
-
-class World:
-    """A server over a fake retriever, and what it published."""
-
-    def __init__(self, **changes: object) -> None:
-        self.settings = Settings.model_validate(changes)
-        self.retriever, self.log = FakeRetriever(), Remembering()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[SearchService]:
-        retriever = AsyncRetriever(self.retriever, seconds=self.settings.serve_deadline_seconds)
-        async with SearchService(self.settings, retriever, self.log).running() as service:
-            yield service
-
-
-async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
-    """The structured result of a call that succeeds."""
-    result = await client.call_tool(tool, arguments)
-    assert isinstance(result, CallToolResult)
-    assert not result.is_error, result.content
-    found = result.structured_content
-    assert found is not None
-    # Clients that know no structured results read the same as text.
-    [text] = result.content
-    assert isinstance(text, TextContent)
-    assert json.loads(text.text) == found
-    return found
-
-
-async def refusal(client: Client, tool: str, **arguments: object) -> str:
-    """The error text of a call that fails."""
-    result = await client.call_tool(tool, arguments)
-    assert isinstance(result, CallToolResult)
-    assert result.is_error
-    [text] = result.content
-    assert isinstance(text, TextContent)
-    return text.text
 
 
 def connected(mode: str, world: World, test: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
     """Run a test with a client that is connected in memory."""
 
     async def go() -> None:
-        async with Client(create_server(world.settings, world.running), mode=mode) as client:
+        async with Client(create_server(world.running), mode=mode) as client:
             await test(client)
 
     asyncio.run(go())
-
-
-both = pytest.mark.parametrize("mode", ["legacy", MODERN])
 
 
 @both
@@ -114,8 +64,11 @@ def test_a_connection_without_headers_is_one_trajectory(mode: str) -> None:
         opened = await call(client, "open_document", doc_id="gzip")
         assert opened["text"] == TEXTS["gzip"]
         await call(client, "open_document", doc_id="json#0", reasoning="It helped.")
-        invented = await call(client, "search", query="zip", k=1, trajectory_id="made-up")
-        assert {found["trajectory_id"], invented["trajectory_id"]} == {opened["trajectory_id"]}
+        assert "UUID" in await refusal(client, "search", query="zip", trajectory_id="made-up")
+        repeated = await call(
+            client, "search", query="zip", k=1, trajectory_id=found["trajectory_id"]
+        )
+        assert {found["trajectory_id"], repeated["trajectory_id"]} == {opened["trajectory_id"]}
 
     connected(mode, world, test)
     [events] = world.log.events.values()
@@ -125,7 +78,6 @@ def test_a_connection_without_headers_is_one_trajectory(mode: str) -> None:
         ("reasoning", "It helped."),
         ("browse", "json#0"),
         ("search", "zip", ["zip/file"], 1),
-        ("end", "unknown"),
     ]
     [agent] = world.log.agents.values()
     assert (agent.name, agent.model) == ("mcp", "")
@@ -195,86 +147,6 @@ def test_lone_surrogates_are_replaced_and_nothing_else(text: str, escape: str) -
 
 
 # -- Streamable HTTP -------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def over_http(
-    url: str, mode: str, headers: dict[str, str] | None = None
-) -> AsyncIterator[Client]:
-    async with httpx2.AsyncClient(headers=headers, timeout=20) as http:
-        transport = streamable_http_client(f"{url}/mcp", http_client=http)
-        async with Client(transport, mode=mode) as client:
-            yield client
-
-
-def served(world: World, test: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-    """Run a test against the URL of a server behind its guards."""
-    app = create_http_app(world.settings, world.running, host="127.0.0.1")
-    with listening(guarded(app, world.settings, host="127.0.0.1")) as url:
-        asyncio.run(test(url))
-
-
-def test_a_session_is_a_trajectory_that_ends_with_it() -> None:
-    world = World()
-
-    async def test(url: str) -> None:
-        async with over_http(url, "legacy") as one, over_http(url, "legacy") as two:
-            first = await call(one, "search", query="gzip", k=1)
-            other = await call(two, "search", query="zip", k=1)
-            second = await call(one, "open_document", doc_id="gzip")
-            assert first["trajectory_id"] == second["trajectory_id"] != other["trajectory_id"]
-        await asyncio.to_thread(
-            eventually,
-            lambda: all(events[-1] == ("end", "unknown") for events in world.log.events.values()),
-        )
-        assert sorted(map(len, world.log.events.values())) == [2, 3]
-
-    served(world, test)
-
-
-def test_without_sessions_the_model_repeats_the_trajectory() -> None:
-    world = World()
-
-    async def test(url: str) -> None:
-        async with over_http(url, MODERN) as client:
-            first = await call(client, "search", query="gzip", k=1)
-            kept = {"trajectory_id": first["trajectory_id"]}
-            opened = await call(client, "open_document", doc_id="gzip", **kept)
-            assert opened["trajectory_id"] == first["trajectory_id"]
-            fresh = await call(client, "search", query="zip", k=1)
-            assert fresh["trajectory_id"] != first["trajectory_id"]
-        assert world.log.events[first["trajectory_id"]] == [
-            ("search", "gzip", ["gzip"], 1),
-            ("browse", "gzip"),
-        ]
-
-    served(world, test)
-
-
-@both
-def test_headers_name_trajectory_and_agent(mode: str) -> None:
-    world = World()
-
-    async def test(url: str) -> None:
-        headers = {
-            "Retrail-Trajectory": "task-17",
-            "Retrail-Agent": "me",
-            "Retrail-Model": "gpt",
-            "Retrail-Tenant": "t",
-        }
-        async with over_http(url, mode, headers) as client:
-            found = await call(client, "search", query="gzip", k=1)
-            await call(client, "open_document", doc_id="gzip")
-        assert found["trajectory_id"].startswith("task-17.")
-        [(trajectory, events)] = world.log.events.items()
-        assert trajectory == found["trajectory_id"]
-        assert [event[0] for event in events] == ["search", "browse"]
-        agent = world.log.agents[trajectory]
-        assert (agent.name, agent.model, agent.tenant) == ("me", "gpt", "t")
-        async with over_http(url, mode, {"Retrail-Trajectory": "no good"}) as client:
-            assert "Retrail-Trajectory" in await refusal(client, "search", query="a")
-
-    served(world, test)
 
 
 def test_the_token_guards_it_and_probes_need_none() -> None:

@@ -1,13 +1,15 @@
-"""The listening socket."""
+"""The listening socket, and the secret that replicas share."""
 
 import socket
+from pathlib import Path
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
-from serving.running import address, listen
+from serving.running import address, listen, secret
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,25 @@ def test_beyond_the_loopback_a_token_is_needed_or_waived() -> None:
         listen("0.0.0.0", 0, Settings())
     listen("0.0.0.0", 0, Settings(), without_token=True).close()
     listen("0.0.0.0", 0, Settings(serve_token=SecretStr("x"))).close()
+
+
+def test_the_secret_is_the_setting_else_the_file_else_drawn(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    with structlog.testing.capture_logs() as lines:
+        assert secret(settings) != secret(settings)
+    assert len(lines) == 2
+    assert all("RETRAIL_SERVE_SECRET" in line["event"] for line in lines)
+    (tmp_path / "serve-secret").write_text("of the data directory\n")
+    assert secret(settings) == b"of the data directory"
+    named = tmp_path / "named"
+    named.write_text("of the file that is named\n")
+    settings = settings.model_copy(update={"serve_secret_file": named})
+    assert secret(settings) == b"of the file that is named"
+    of_setting = settings.model_copy(update={"serve_secret": SecretStr("of the setting")})
+    assert secret(of_setting) == b"of the setting"
+    named.write_text("short")
+    with pytest.raises(ConfigurationError, match=r"5 bytes; at least 16"):
+        secret(settings)
+    named.unlink()
+    with pytest.raises(ConfigurationError, match=r"RETRAIL_SERVE_SECRET_FILE=.*cannot be read"):
+        secret(settings)

@@ -24,7 +24,7 @@ from serving.async_retriever import AsyncRetriever
 from serving.http_api import create_app
 from serving.retriever import Retriever
 from serving.service import SearchService
-from tests.serving.fakes import Remembering
+from tests.serving.fakes import SECRET, Remembering
 from tests.serving.numbers import Numbers, numbers, put, settings_for
 from tests.waiting import eventually
 
@@ -226,7 +226,8 @@ def test_case_milvus_stopped_with_sigstop(tmp_path: Path) -> None:
     async def running() -> AsyncIterator[SearchService]:
         retriever = Retriever(settings, load=numbers, seconds=settings.serve_deadline_seconds)
         searches = AsyncRetriever(retriever, seconds=settings.serve_deadline_seconds)
-        async with SearchService(settings, searches, publisher).running() as service:
+        service = SearchService(settings, searches, publisher, SECRET)
+        async with service.running():
             yield service
 
     try:
