@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.authentication import (
     AuthCredentials,
     AuthenticationBackend,
@@ -175,6 +177,12 @@ class RequestCounter:
             await send(message)
 
         return await self._app(scope, receive, counted)
+
+
+def metrics_page(request: Request) -> Response:
+    """The metrics in the format that the client accepts; exemplars are in OpenMetrics only."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(REGISTRY), media_type=content_type)
 
 
 class OriginCheck:

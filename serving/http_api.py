@@ -12,14 +12,13 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
 from serving import metrics
-from serving.guards import principal_of
+from serving.guards import metrics_page, principal_of
 from serving.handles import DEFAULT_AGENT, NAME, Agent, Caller, Outcome
 from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, failure_of
 from serving.service import SearchService
@@ -317,8 +316,8 @@ async def _readyz(service: _Service) -> Any:
 
 
 @_probes.get("/metrics", include_in_schema=False)
-async def _metrics() -> Response:
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+async def _metrics(request: Request) -> Response:
+    return metrics_page(request)
 
 
 for _route in _operations.routes:

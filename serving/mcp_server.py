@@ -39,7 +39,6 @@ from mcp_types import (
     ToolAnnotations,
     jsonrpc_message_adapter,
 )
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -54,7 +53,7 @@ from retrail_runtime.process import StopSignals
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from serving import metrics, tools
-from serving.guards import MAX_BODY, MCP_PATH, principal_of, replayed
+from serving.guards import MAX_BODY, MCP_PATH, metrics_page, principal_of, replayed
 from serving.handles import DEFAULT_AGENT, Agent, Caller, Handles
 from serving.problems import TRAJECTORY_HEADER, RefusedError, failure_of
 from serving.running import serving
@@ -191,8 +190,8 @@ def create_http_app(running: Running, *, host: str, toolset: Toolset = "retrail"
             return JSONResponse({"status": "not ready"}, 503, {"Retry-After": "5"})
         return JSONResponse({"status": "ok", "retriever_version": version})
 
-    async def show_metrics(_request: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def show_metrics(request: Request) -> Response:
+        return metrics_page(request)
 
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,

@@ -1,6 +1,8 @@
 """Metrics of searches and of the servers around them."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -61,6 +63,21 @@ at_zero(SEARCHES, ("ok", "error"))
 at_zero(RETRIES, get_args(RetryReason))
 at_zero(REQUEST_SECONDS, ("search", "open"))
 at_zero(CONNECTIONS_CLOSED, get_args(CloseReason))
+
+
+MAX_EXEMPLAR = 128 - len("trajectory_id")
+"""OpenMetrics' limit on an exemplar, names and values together."""
+
+
+@contextmanager
+def timed(operation: str, trajectory_id: str) -> Iterator[None]:
+    """Observe the time of an operation, with its trajectory as the exemplar if that is short."""
+    exemplar = {"trajectory_id": trajectory_id} if len(trajectory_id) <= MAX_EXEMPLAR else None
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        REQUEST_SECONDS.labels(operation).observe(time.perf_counter() - began, exemplar)
 
 
 class EventCounts:

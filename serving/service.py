@@ -139,7 +139,7 @@ class SearchService:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
             RefusedError: too many calls are being answered.
         """
-        with metrics.REQUEST_SECONDS.labels("search").time():
+        with metrics.timed("search", caller.trajectory_id):
             with self._slots.taken(caller.who):
                 result = await self._retriever.search(query, k)
             trajectory = self._continued(caller, reasoning)
@@ -157,7 +157,7 @@ class SearchService:
                 calls are being answered.
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be opened now.
         """
-        with metrics.REQUEST_SECONDS.labels("open").time():
+        with metrics.timed("open", caller.trajectory_id):
             with self._slots.taken(caller.who):
                 document = await self._retriever.open(doc_id)
             trajectory = self._continued(caller, reasoning)

@@ -313,3 +313,11 @@ def test_metrics_are_shown(http: TestClient) -> None:
     assert 'retrail_serve_request_duration_seconds_bucket{le="0.25",operation="search"}' in page
     assert "retrail_search_batch_queries_count" in page
     assert "retrail_serve_unacknowledged_calls_total" in page
+
+
+def test_openmetrics_names_the_trajectory_of_a_slow_search(http: TestClient) -> None:
+    answer = http.post("/v1/search", json={"query": "gzip"}).json()
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    page = http.get("/metrics", headers=accept)
+    assert page.headers["content-type"].startswith("application/openmetrics-text")
+    assert f'# {{trajectory_id="{answer["trajectory_id"]}"}}' in page.text
