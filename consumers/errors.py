@@ -4,7 +4,7 @@
 
     RetrailError
     ├── CollectionLostError    the collection of a build, or the alias, does not exist
-    └── StoppedError           the work was stopped, or belongs to another process now
+    └── StoppedError           the process stops, or another one has the lease
 """
 
 from schemas.errors import RetrailError
@@ -15,4 +15,4 @@ class CollectionLostError(RetrailError):
 
 
 class StoppedError(RetrailError):
-    """The process stops, another one holds the lease, or the task under it has changed."""
+    """The process stops, another one has the lease, or the task has changed."""

@@ -1,4 +1,4 @@
-"""Reading and writing ``retriever-releases``, and what an operator may do with releases."""
+"""Reads and writes ``retriever-releases``; promotes and rolls back releases."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,10 +24,9 @@ log = structlog.get_logger(__name__)
 
 _REMEDIES = {
     "releases": "find the program that wrote it. To remove a record with the key live, run "
-    "`retrail promote VERSION` with the release that should serve; to remove another one, write a "
-    "record with its key and an empty value (docs/gate.md)",
-    "runs": "find the program that wrote it. It can stay: a single record of this topic cannot be "
-    "removed",
+    "`retrail promote VERSION` with the release that should be live; to remove another one, write "
+    "a record with its key and an empty value (docs/gate.md)",
+    "runs": "find the program that wrote it. The record has no effect and cannot be removed",
 }
 
 at_zero(INVALID_RECORDS, _REMEDIES)
@@ -37,16 +36,15 @@ _reported: set[tuple[str, int]] = set()
 
 State = Literal["live", "lineage", "quarantined", "waiting", "other"]
 """``lineage``: an ancestor of the live release. ``quarantined``: a rollback quarantined its run.
-``waiting``: it passed the gate, and its parent is live, so it can be promoted as it is.
-``other``: none of these.
+``waiting``: pending, and its parent is live. ``other``: none of these.
 """
 
 
 def read(settings: Settings, known: Releases | None = None) -> Releases:
-    """All releases and ``live``, as of the call.
+    """The current releases and ``live``.
 
     Args:
-        known: an earlier answer; only what came after it is read.
+        known: an earlier result; only records after it are read.
 
     Raises:
         BrokerUnavailableError: Kafka does not answer.
@@ -58,10 +56,10 @@ def read(settings: Settings, known: Releases | None = None) -> Releases:
 
 
 def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:
-    """``known`` and then ``records``.
+    """``known`` with ``records`` applied.
 
-    A record that is invalid, or refused by :func:`trainer.data.releases.refusal`, is counted,
-    logged and changes nothing.
+    A record that is invalid, or refused by :func:`trainer.data.releases.refusal`, is counted and
+    logged, and has no effect.
     """
     for record in records:
         found: Release | Live | None = None
@@ -78,13 +76,13 @@ def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:
 
 
 def report_refused(stage: str, topic: str, offset: int, key: bytes | None, why: str) -> None:
-    """Count and log a record that does not count, once a process for each offset."""
+    """Count and log a refused record, once per process and offset."""
     if (topic, offset) in _reported:
         return
     _reported.add((topic, offset))
     INVALID_RECORDS.labels(stage=stage).inc()
     log.error(
-        "record refused: it has no effect",
+        "record refused",
         topic=topic,
         offset=offset,
         key=(key or b"").decode(errors="replace"),
@@ -97,22 +95,22 @@ def write_release(producer: Producer, settings: Settings, release: Release) -> i
     """Write a release; returns its offset once acknowledged.
 
     Raises:
-        DeliveryError: it may or may not be on the topic; writing it again does no harm.
+        DeliveryError: the record may or may not be on the topic; writing it again is harmless.
     """
     return _write(producer, settings, release)
 
 
 def write_live(producer: Producer, settings: Settings, live: Live) -> int:
-    """Write what should serve; returns the offset once acknowledged.
+    """Write ``live``; returns its offset once acknowledged.
 
     Raises:
-        DeliveryError: it may or may not be on the topic; writing it again does no harm.
+        DeliveryError: the record may or may not be on the topic; writing it again is harmless.
     """
     return _write(producer, settings, live)
 
 
 def promote(settings: Settings, version: int) -> Live:
-    """Make any release the one that serves: ``retrail promote VERSION``.
+    """Make any release live: ``retrail promote VERSION``.
 
     Raises:
         InputError: there is no such release.
@@ -122,10 +120,10 @@ def promote(settings: Settings, version: int) -> Live:
 
 
 def rollback(settings: Settings) -> Live:
-    """Go back to the release before and quarantine the run of the one left: ``retrail rollback``.
+    """Make the previous release live and quarantine the current one's run: ``retrail rollback``.
 
     Raises:
-        InputError: there is nothing to go back to.
+        InputError: there is no earlier release.
         BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     return _change(settings, lambda known: rolled_back(known, datetime.now(UTC)))
@@ -133,10 +131,10 @@ def rollback(settings: Settings) -> Live:
 
 @dataclass(frozen=True, slots=True)
 class ListedRelease:
-    """A release and its run: ``retrail releases``.
+    """A release with its run, as ``retrail releases`` lists it.
 
     Attributes:
-        manifest: of the run that made it; ``None`` for the first release.
+        manifest: of its run; ``None`` for the first release.
         lineage: the release, its parent, its parent's parent, … to the first one.
     """
 
@@ -146,7 +144,7 @@ class ListedRelease:
     state: State
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """A JSON object."""
         run = self.manifest and self.manifest.model_dump(
             mode="json", exclude_none=True, exclude={"retriever", "parent", "version"}
         )

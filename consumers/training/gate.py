@@ -1,4 +1,4 @@
-"""Parent against child, on the held-out queries that agents have asked so far."""
+"""Compares parent and child on the held-out queries of agents, and on the regression set."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Corpus(Protocol):
-    """Where the gate reads documents, for instance a local copy of ``documents``."""
+    """Source of documents, such as a local mirror of ``documents``."""
 
     def all_ids(self) -> Sequence[str]: ...
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
@@ -32,14 +32,14 @@ class Corpus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """The queries that parent and child are compared on.
+    """The queries of a comparison.
 
     Attributes:
-        held_out: documents of the corpus that are relevant to each held-out query.
-        since_parent: whether all of these were first asked after the pairs of the parent.
-        unknown: held-out queries that are left out, as none of their documents is in the corpus.
-        regression: grades of documents of the corpus by the user's own query; ``None`` without a
-            regression set.
+        held_out: relevant documents in the corpus, by held-out query.
+        since_parent: whether all these queries were first asked after those of the parent's run.
+        unknown: number of held-out queries without a relevant document in the corpus.
+        regression: grades of documents in the corpus, by query of the regression set; ``None``
+            without a regression set.
         caps: of the held-out queries.
     """
 
@@ -58,16 +58,17 @@ def choose(
     settings: Settings,
     caps: Caps | None = None,
 ) -> Questions:
-    """The queries for a comparison.
+    """The queries of a comparison.
 
-    Queries that were first asked since the parent was trained had no part in its release. They are
-    preferred where there are RETRAIL_GATE_MIN_QUERIES of them; else all are taken.
+    Queries first asked since the parent was trained did not influence its release. If there are at
+    least RETRAIL_GATE_MIN_QUERIES of them, only they are used; otherwise all held-out queries are.
 
     Args:
         new: relevant pairs of held-out queries in the run's ranges.
-        earlier: those in the ranges that the parent learned from.
-        trained: pairs that the child or an ancestor may have trained on; their queries are not
-            asked here.
+        earlier: relevant pairs of held-out queries in the parent's ranges.
+        trained: pairs of the child or an ancestor; their queries are excluded.
+        corpus: of documents.
+        settings: of the gate, and its seed.
         caps: of the held-out queries; by default :func:`trainer.evaluate.queries.caps_of`.
 
     Raises:
@@ -94,7 +95,7 @@ def choose(
     }
     if own and relevant is not None and len(relevant) < len(own):
         log.warning(
-            "queries of the regression set have no relevant document in the corpus",
+            "regression set has queries without a relevant document in the corpus",
             left_out=len(own) - len(relevant),
             queries=len(own),
         )
@@ -102,7 +103,7 @@ def choose(
 
 
 def certain_hold(questions: Questions, settings: Settings) -> str:
-    """Why a child cannot ship, whatever it has learned, and the remedy; empty if it can."""
+    """Why no child can ship, with a remedy; empty if a child can."""
     count, wanted = len(questions.held_out), settings.gate_min_queries
     if count < wanted:
         unknown = (
@@ -134,14 +135,14 @@ def compare(
     progress: StageProgress,
     ancestor: tuple[int, Encoder] | None = None,
 ) -> tuple[GateDecision, bytes]:
-    """Evaluate all models over the same pool, and decide; without that where a hold is certain.
+    """Evaluate all models over the same pool, and decide; a certain hold needs no evaluation.
 
     Args:
-        progress: called while documents are encoded; the evaluation ends with what it raises.
-        ancestor: a release before the parent, which the child must not fall behind either.
+        progress: called while documents are encoded; its exceptions end the evaluation.
+        ancestor: version and encoder of an earlier release that the child is also compared with.
 
     Returns:
-        The decision, and the results of every query (:func:`trainer.evaluate.gate.results`).
+        The decision, and the per-query results (:func:`trainer.evaluate.gate.results`).
     """
     rule, seed = Rule(settings.gate_margin, settings.gate_min_queries), settings.train_seed
     if why := certain_hold(questions, settings):
@@ -200,6 +201,6 @@ def compare(
 
 
 def _known(relevant: Mapping[str, Set[str]], corpus: Corpus) -> dict[str, Set[str]]:
-    """Queries with the relevant documents that are in the corpus, without those that have none."""
+    """Queries with their relevant documents in the corpus, without queries that have none."""
     known = corpus.get({doc_id for some in relevant.values() for doc_id in some}).keys()
     return {query: some & known for query, some in relevant.items() if some & known}

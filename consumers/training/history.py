@@ -1,4 +1,4 @@
-"""The history that a trainer decides by: ``training-runs`` and ``retriever-releases``."""
+"""The history of runs and releases: ``training-runs`` and ``retriever-releases``."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from trainer.registry.registry import Registry
 
 
 class RunHistory:
-    """Reads the history as it grows, and adds manifests to it; for one thread at a time."""
+    """Reads the history incrementally and adds manifests; not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,14 +29,14 @@ class RunHistory:
         self.history = History()
 
     def refresh(self) -> History:
-        """The history as of now.
+        """The current history.
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
             RegistryError: see :meth:`_without_foreign_live`.
         """
         records = list(kafka.read_to_end(self._settings, self._topic, {0: self._next}))
-        # After the manifests: the parent of each was released before it.
+        # Read after the manifests, so that the parent of every manifest is known.
         self._releases = releases.read(self._settings, self._releases)
         history = replace(self.history, releases=self._releases)
         for record in records:
@@ -53,13 +53,13 @@ class RunHistory:
         return self.history
 
     def _without_foreign_live(self, history: History) -> History:
-        """``history``, its ``live`` the last one that names a release of this installation.
+        """``history`` with the last ``live`` that names a release of this installation.
 
-        A release whose run was never announced, and whose model is not in the registry, comes from
-        another program. Where the model is there, the topic of the runs was recreated.
+        A release whose run has no manifest and whose model is not in the registry was written by
+        another program. If the registry has the model, ``training-runs`` was recreated.
 
         Raises:
-            RegistryError: the registry does not answer.
+            RegistryError: the registry is unavailable.
         """
         known = history.releases
         if known.live is None:
@@ -74,19 +74,19 @@ class RunHistory:
                 return replace(history, releases=replace(known, live=live, live_offset=offset))
             why = (
                 f"live names release {live.version}, but the run of release {unknown[0].version} "
-                "was never announced and its model is not in the registry"
+                "has no manifest and its model is not in the registry"
             )
             topic = Topics.of(self._settings).retriever_releases
             releases.report_refused("releases", topic, offset, b"live", why)
         return replace(history, releases=replace(known, live=None, live_offset=-1))
 
     def announce(self, producer: Producer, manifest: RunManifest) -> None:
-        """Put a manifest on the topic.
+        """Write a manifest to the topic.
 
         Raises:
-            DeliveryError: it may or may not be on the topic. If it is, the next :meth:`refresh`
-                shows it, and the run goes on from there.
-            StoppedError: another trainer announced a run of this version before.
+            DeliveryError: the manifest may or may not be on the topic. If it is, the next
+                :meth:`refresh` finds it, and the run continues.
+            StoppedError: another trainer announced a run of this version first.
         """
         key, value = runs.encode(manifest)
         kafka.publish_and_wait(producer, self._topic, key=key, value=value)

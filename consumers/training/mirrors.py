@@ -1,4 +1,4 @@
-"""Local copies of what a run is made of: pairs, documents and outcomes."""
+"""Local mirrors of the topics that a run reads: pairs, documents and outcomes."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,10 +34,10 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Pairs that could train since some offsets.
+    """Trainable pairs since some offsets.
 
     Attributes:
-        count: relevant ones that are not held out.
+        count: number of relevant pairs that are not held out.
         oldest: append time of the oldest, in milliseconds since the epoch; ``None`` without any.
     """
 
@@ -46,7 +46,7 @@ class Pending:
 
 
 class PairMirror(TopicMirror):
-    """Every pair by id, of several with one id the first."""
+    """All pairs by id; the first of each id."""
 
     table: ClassVar[Table] = Table(
         "pairs",
@@ -81,7 +81,7 @@ class PairMirror(TopicMirror):
             metrics.PAIRS_READ.labels(verdict="relevant" if row[3] else "irrelevant").inc()
 
     def pending(self, since: Mapping[int, int]) -> Pending:
-        """Pairs that could train, from the offset ``since`` of each partition on (0 by default)."""
+        """Trainable pairs from the offset in ``since`` on, for each partition (0 by default)."""
         count, oldest = 0, None
         with self.reading() as db:
             for partition in self.next:
@@ -109,22 +109,22 @@ class PairMirror(TopicMirror):
         return self.within(ranges, "relevant AND held_out")
 
     def trainable(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
-        """The pairs in ``ranges`` that could train."""
+        """The trainable pairs in ``ranges``."""
         return self.within(ranges, _TRAINS)
 
     def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
-        """Ids of the pairs in ``ranges`` that could train."""
+        """Ids of the trainable pairs in ``ranges``."""
         rows = self._rows("SELECT pair_id FROM pairs", ranges, _TRAINS)
         return [pair_id for (pair_id,) in rows]
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
-        """The pairs with these ids, in any order, without those that were never read."""
+        """The pairs with these ids, in any order; unknown ids are skipped."""
         select = "SELECT value FROM pairs WHERE pair_id"
         with self.reading() as db:
             return [pairs.decode(value) for (value,) in rows_of(db, select, pair_ids)]
 
     def repeats(self, ranges: Iterable[Range]) -> int:
-        """How many records in ``ranges`` repeat a pair that lies before them."""
+        """Number of records in ``ranges`` that repeat an earlier pair."""
         return sum(count for (count,) in self._rows("SELECT count(*) FROM repeats", ranges))
 
     def _rows(self, select: str, ranges: Iterable[Range], where: str = "1") -> Iterator[Row]:
@@ -138,7 +138,7 @@ class PairMirror(TopicMirror):
 
 
 class DocumentMirror(TopicMirror):
-    """Every document that exists, by id."""
+    """All existing documents by id."""
 
     table: ClassVar[Table] = Table(
         "documents", ("doc_id TEXT", "title TEXT NOT NULL", "text TEXT NOT NULL")
@@ -151,7 +151,7 @@ class DocumentMirror(TopicMirror):
         return Change(change.key, row, change.error)
 
     def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
-        """The documents with these ids, without those that do not exist (any more)."""
+        """The documents with these ids; unknown and deleted ones are skipped."""
         select = "SELECT doc_id, title, text FROM documents WHERE doc_id"
         with self.reading() as db:
             return {
@@ -160,22 +160,22 @@ class DocumentMirror(TopicMirror):
             }
 
     def known(self, doc_ids: Iterable[str]) -> set[str]:
-        """Those of ``doc_ids`` that exist (still)."""
+        """The ids in ``doc_ids`` whose documents exist."""
         select = "SELECT doc_id FROM documents WHERE doc_id"
         with self.reading() as db:
             return {doc_id for (doc_id,) in rows_of(db, select, doc_ids)}
 
     def all_ids(self) -> list[str]:
-        """Every id, sorted."""
+        """All ids, sorted."""
         with self.reading() as db:
             return [row[0] for row in db.execute("SELECT doc_id FROM documents ORDER BY doc_id")]
 
 
 class KnownOutcomes:
-    """The reports of one moment; for the thread that asked for them.
+    """A snapshot of reported outcomes, for use in one thread.
 
     Attributes:
-        ranges: the records of ``outcomes`` that had been read, of each partition with any.
+        ranges: the records of ``outcomes`` in the snapshot, for each partition with any.
     """
 
     def __init__(self, db: sqlite3.Connection, topic: str) -> None:
@@ -207,19 +207,19 @@ class OutcomeMirror(TopicMirror):
 
     @contextmanager
     def snapshot(self) -> Iterator[KnownOutcomes]:
-        """What is known now, while the copy goes on growing."""
+        """The outcomes known now; the mirror can be updated meanwhile."""
         with self.reading() as db:
             yield KnownOutcomes(db, self.topic)
 
 
 class Mirrors:
-    """The copies that a trainer works with. One thread follows; any thread reads."""
+    """The mirrors of a trainer. One thread updates them; any thread can read."""
 
     def __init__(self, settings: Settings, folder: Path, pair_topic: str | None = None) -> None:
-        """Open the copies, or make them.
+        """Open the mirrors, or create them.
 
         Args:
-            folder: of this process alone.
+            folder: used by this process only.
             pair_topic: by default that of the settings' revision.
 
         Raises:
@@ -232,7 +232,7 @@ class Mirrors:
         self._all: tuple[TopicMirror, ...] = (self.pairs, self.documents, self.outcomes)
 
     def poll(self, timeout: float) -> None:
-        """Store what has arrived, waiting ``timeout`` seconds at most for pairs.
+        """Store new records, waiting up to ``timeout`` seconds for pairs.
 
         Raises:
             RestartRequiredError: see :meth:`TopicMirror.poll`.
@@ -241,7 +241,7 @@ class Mirrors:
             mirror.poll(timeout if mirror is self.pairs else 0)
 
     def ends(self) -> Ends:
-        """The ends of the topics now; updates the lag metrics.
+        """The current ends of the topics; updates the lag metrics.
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
@@ -249,15 +249,15 @@ class Mirrors:
         return Ends(*(mirror.ends() for mirror in self._all))
 
     def reached(self, ends: Ends) -> bool:
-        """Whether everything before ``ends`` is stored."""
+        """Whether all records before ``ends`` are stored."""
         return all(mirror.reached(wanted) for mirror, wanted in zip(self._all, ends, strict=True))
 
     def catch_up(self, progress: Callable[[str, int], object]) -> None:
-        """Follow to the ends of now; see :meth:`TopicMirror.catch_up`."""
+        """Read up to the current ends; see :meth:`TopicMirror.catch_up`."""
         for mirror in self._all:
             mirror.catch_up(progress)
 
     def close(self) -> None:
-        """Stop following; what was read stays for the next start."""
+        """Stop updating; the stored records stay for the next start."""
         for mirror in self._all:
             mirror.close()

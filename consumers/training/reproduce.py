@@ -1,13 +1,13 @@
-"""A run repeated: ``retrail train --run`` trains it again, ``--verify`` selects its file again.
+"""Repeats a run: ``retrail train --run`` trains its child, ``--verify`` selects its training file.
 
 Neither writes to a topic or to the registry. The model is a function of the parent's model, the
 frozen file and the configuration, so on the same machine it has the digest of the released one.
-Several processes, started by torchrun, sum gradients in another order than one, and Adam amplifies
-that; their model is compared by the vectors that it gives.
+Several processes, started by torchrun, sum gradients in another order than a single one, and Adam
+amplifies the difference; such a model is compared by its vectors.
 
 The training file is a function of the manifest's ranges, rules and known outcomes, and of the
-topics. A document that changed or was deleted after the run is an expected difference; a pair or a
-weight that differs is not.
+topics. A document that was changed or deleted after the run is an expected difference; a different
+pair or weight is not.
 """
 
 import shutil
@@ -46,22 +46,22 @@ from trainer.registry.registry import Registry
 log = structlog.get_logger(__name__)
 
 COMPARED = 256
-"""Queries that a model of other files is compared by."""
+"""Number of queries whose vectors are compared if the files differ."""
 
 SHOWN = 5
-"""Runs that are listed if an id is unknown, the newest."""
+"""Number of latest runs that are listed if an id is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
-    """A run that was trained again.
+    """The result of repeating a run.
 
     Attributes:
-        folder: where the model lies.
-        digest: over its files.
-        released: what the run was released as.
-        similarity: the smallest cosine between the vectors of both models, over queries of the
-            run; 1 if the files are equal.
+        folder: of the model.
+        digest: of its files.
+        released: the release of the run.
+        similarity: smallest cosine between the vectors of both models, over queries of the run; 1
+            if the files are equal.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ class Reproduced:
 
     @property
     def equal(self) -> bool:
-        """Whether the model is the released one."""
+        """Whether the model's files equal those of the released one."""
         return self.digest == self.released.model.digest
 
 
@@ -85,16 +85,16 @@ def reproduce(
     """Train the child of a run again, into ``<data dir>/repeats/<run id>``.
 
     Args:
-        wanted: a run's id, or the beginning of one.
+        wanted: id of a run, or its prefix.
         on_step: called after every optimiser step.
-        processes: that train it together, each of which makes this call.
+        processes: the process group; every process makes this call.
 
     Returns:
-        The model, in the first process; nothing in the others, which write nothing.
+        The result in the first process, which alone writes; ``None`` in the others.
 
     Raises:
-        InputError: there is no such run, it has no release yet, or its training file is lost.
-        ModelError: the parent's model is missing, or not the one that was released.
+        InputError: there is no such run, it has no release yet, or its training file is missing.
+        ModelError: the parent's model is missing or was changed.
         BrokerUnavailableError, TopicMismatchError: from Kafka.
     """
     history, manifest = find_run(settings, wanted)
@@ -103,7 +103,7 @@ def reproduce(
     if released is None:
         raise InputError(
             f"Run {manifest.run_id} has no release yet, so there is nothing to compare with. The "
-            "active trainer finishes it; `retrail train` does so at once."
+            "active trainer completes it; `retrail train` completes it at once."
         )
     registry = Registry.of(settings)
     report = train_child(
@@ -127,7 +127,7 @@ def reproduce(
 
 
 def find_run(settings: Settings, wanted: str) -> tuple[History, RunManifest]:
-    """All runs and releases, and the run whose id begins with ``wanted``.
+    """The history, and the run whose id begins with ``wanted``.
 
     Raises:
         InputError: there is none, or there are several.
@@ -152,16 +152,16 @@ def find(history: History, wanted: str) -> RunManifest:
         several = ", ".join(sorted(run.run_id for run in found))
         raise InputError(f"Several runs begin with {wanted}: {several}.")
     last = [f"{run.run_id} (release {run.version})" for run in history.runs[-SHOWN:]]
-    raise InputError(f"There is no run {wanted!r}. The last ones: {', '.join(last) or 'none yet'}.")
+    raise InputError(f"There is no run {wanted!r}. Latest runs: {', '.join(last) or 'none yet'}.")
 
 
 def smallest_cosine(one: Encoder, two: Encoder, queries: Sequence[str]) -> float:
-    """Between the vectors that both give a query."""
+    """Smallest cosine between the two encoders' vectors of a query."""
     return float((one.encode_queries(queries) * two.encode_queries(queries)).sum(axis=1).min())
 
 
 def _write(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill ``folder`` anew; it never holds half a model."""
+    """Replace ``folder``; it never contains an incomplete model."""
     fresh = folder.with_name(f".{folder.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -181,15 +181,15 @@ Kind = Literal[
 ]
 
 EXPECTED: frozenset[Kind] = frozenset({"document changed", "document deleted", "document added"})
-"""What may differ, because documents live on after a run."""
+"""Expected differences: documents may change after a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A training file that was selected again.
+    """The comparison of a training file with a repeated selection.
 
     Attributes:
-        differences: documents or pairs by kind; none if and only if the files are equal.
+        differences: ids of documents or pairs, by kind; empty if and only if the files are equal.
     """
 
     manifest: RunManifest
@@ -197,7 +197,7 @@ class Verified:
 
     @property
     def equal(self) -> bool:
-        """Whether the topics give the frozen file, byte for byte."""
+        """Whether the selection equals the frozen file byte for byte."""
         return not self.differences
 
 
@@ -207,14 +207,14 @@ def verify(
     *,
     progress: Callable[[str, int], object] = lambda topic, count: None,
 ) -> Verified:
-    """Select the training file of a run again from the topics, and compare.
+    """Select the training file of a run again from the topics, and compare it.
 
     Args:
-        wanted: a run's id, or the beginning of one.
-        progress: called with a topic and how many of its records were read since the last call.
+        wanted: id of a run, or its prefix.
+        progress: called with a topic and the number of records read since the last call.
 
     Raises:
-        InputError: there is no such run, or its training file is lost or altered.
+        InputError: there is no such run, or its training file is missing or was changed.
         BrokerUnavailableError, TopicMismatchError: from Kafka; a topic may be deleted by now.
     """
     history, manifest = find_run(settings, wanted)
@@ -238,14 +238,16 @@ def compare(
     texts: TextSource,
     reported: Mapping[str, ReportedOutcome],
 ) -> Verified:
-    """Compare the frozen examples with those that are selected now.
+    """Compare the frozen examples with a repeated selection.
 
-    They are selected with the texts of the frozen file, so that a change of a document is named
-    once and not for each of its pairs.
+    The selection uses the texts of the frozen file, so a changed document is reported once and not
+    for each of its pairs.
 
     Args:
-        earlier: what the parent had learned from.
-        reported: outcomes by trajectory that were known to the run.
+        earlier: ranges that the parent was trained on.
+        frozen: examples of the training file.
+        pairs, texts: current contents of the topics.
+        reported: outcomes known to the run, by trajectory.
     """
     then = _texts_of(frozen)
     now = texts.get(then)
@@ -279,7 +281,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _TextsOfThen:
-    """Documents as a run read them: those of its file, else those of now but for some."""
+    """Texts of the training file, and current ones for other documents except ``without``."""
 
     now: TextSource
     then: Mapping[str, str]
@@ -321,9 +323,9 @@ def _texts_of(some: Iterable[TrainingExample]) -> dict[str, str]:
 
 
 def _reported(settings: Settings, manifest: RunManifest) -> Mapping[str, ReportedOutcome]:
-    """The outcomes that the run knew, as far as they are still on the topic.
+    """The outcomes known to the run that are still on the topic.
 
-    A report that another one replaced since may be compacted away; then a weight differs.
+    A report that was replaced after the run may be compacted away; then a weight differs.
     """
     known: dict[str, ReportedOutcome] = {}
     if manifest.rules.outcome_policy == "all":

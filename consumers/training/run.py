@@ -42,19 +42,19 @@ _LEFT_OUT = {
     "outcome": "are of trajectories that RETRAIL_TRAIN_OUTCOME_POLICY leaves out",
     "repeated": "repeat pairs that were read before",
 }
-"""Reasons of :class:`trainer.data.selection.Selection` in words, with the remedy."""
+"""Messages for the reasons in :class:`trainer.data.selection.Selection`, with remedies."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run works with.
+    """The inputs of a run.
 
     Attributes:
-        mirrors: local copies, which another thread goes on filling.
-        history: used by nothing else while the run lasts.
-        check: called between small steps; raises :class:`StoppedError` when the run must stop.
-        on_step: called after every optimiser step, from the thread of the run.
-        asked: somebody asked for this run, so it trains even if the child cannot ship.
+        mirrors: local mirrors, which another thread keeps updating.
+        history: used only by the run while it lasts.
+        check: called between short steps; raises :class:`StoppedError` when the run must stop.
+        on_step: called after every optimiser step, in the run's thread.
+        asked: the run was requested by a user, so it trains even if the child cannot ship.
     """
 
     settings: Settings
@@ -67,40 +67,40 @@ class RunContext:
 
     @property
     def registry(self) -> Registry:
-        """Where models and training files lie."""
+        """The registry of models and training files."""
         return Registry.of(self.settings)
 
 
 def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
-    """Make a run of the pairs before ``ends`` that are new to the live lineage.
+    """Train a child on the pairs before ``ends`` that are new to the live lineage.
 
-    1. Choose ranges: up to ``ends``, what neither the live lineage has learned from nor a rollback
-       has quarantined. The run's id is the hash of parent and ranges. Count the held-out queries:
-       if the child could not ship, train only if asked.
+    1. Choose the ranges up to ``ends`` that the live lineage was not trained on and that are not
+       quarantined. The run's id is the hash of parent and ranges. Count the held-out queries: if
+       the child could not ship, train only if asked.
     2. Select pairs (:mod:`trainer.data.selection`): each id once, relevant, not held out, within
-       the caps; what is left out is counted by reason. A seeded sample of the lineage's earlier
-       pairs joins them. Measure intensity.
+       the caps; the others are counted by reason. Add a seeded sample of the lineage's earlier
+       pairs. Measure the intensity.
     3. Freeze the training file into the registry.
-       *A crash before 4*: nothing has happened, but for a file that no manifest names.
-    4. Get the manifest acknowledged, with the run's version: one above the highest.
-       *A crash from here on*: the next active trainer repeats what is missing of 5 to 9 from the
-       manifest and the frozen file: the same run, version and, on the same machine, model.
+       *A crash before 4* leaves only a file without a manifest.
+    4. Write the manifest, with the run's version, which is one above the highest.
+       *A crash from here on*: the next active trainer completes 5 to 9 from the manifest and the
+       frozen file: the same run, version and, on the same machine, model.
     5. Train the child from the parent's model.
-    6. Publish the child into the registry, whole or not at all.
-       *A crash after 6*: the repetition finds it and does not train again.
-    7. Evaluate parent and child on the held-out queries seen so far; the gate decides.
-    8. Put the model card and the results of every query beside the child, if there is one, and get
-       the release acknowledged.
-       *A crash after 8*: the repetition only does 9.
-    9. If it passed, and its parent is still live and nobody has changed ``live`` since 8: get
-       ``live`` acknowledged.
+    6. Publish the child into the registry atomically.
+       *A crash after 6*: the repeated run finds the child and does not train again.
+    7. Evaluate parent and child on the current held-out queries; the gate decides.
+    8. Write the model card and the per-query results beside the child, if there is one, and write
+       the release.
+       *A crash after 8*: the repeated run does only 9.
+    9. If the gate shipped the child, its parent is still live and ``live`` has not changed since 8,
+       write ``live``.
 
     Returns:
-        The release; or why there is none, with the remedy.
+        The release; or the reason why there is none, with a remedy.
 
     Raises:
-        StoppedError: by ``context.check``, or another trainer was faster.
-        RetrailError: the run cannot go on; the message says why.
+        StoppedError: from ``context.check``, or another trainer was faster.
+        RetrailError: the run cannot continue.
     """
     history = context.history.refresh()
     live = history.releases.live
@@ -108,15 +108,15 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
     if lost := lineage.without_run(history, live.version):
         raise TopicMismatchError(
             f"training-runs has no manifest of run {lost[0].run_id}, which made release "
-            f"{lost[0].version}, an ancestor of the live one or that one itself: the topic was "
-            f"recreated. `retrail promote {lineage.first_of(history, live.version)}` begins a new "
-            "lineage, which trains on all pairs again."
+            f"{lost[0].version} of the live lineage: the topic was recreated. "
+            f"`retrail promote {lineage.first_of(history, live.version)}` starts a new lineage, "
+            "which trains on all pairs again."
         )
     ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
     if not ranges or history.run(run_id(live.version, ranges)) is not None:
         return (
-            f"no pair is new since the last run (release {live.version} is live); pairs come from "
-            "agents' trajectories, `retrail pairs` lists them"
+            f"there are no new pairs since the last run (release {live.version} is live); pairs "
+            "come from agents' trajectories, `retrail pairs` lists them"
         )
     questions = _questions(context, history, live.version, ranges)
     hold = gate.certain_hold(questions, context.settings)
@@ -148,7 +148,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
 
 
 def finish(context: RunContext, manifest: RunManifest) -> Release:
-    """Steps 5 to 9 of :func:`train_new`, as far as they have not happened yet."""
+    """Steps 5 to 9 of :func:`train_new`, without those that are done."""
     with metrics.RUN_SECONDS.time():
         known = context.history.refresh().releases
         release = known.by_version.get(manifest.version)
@@ -179,20 +179,20 @@ def train_child(
     on_step: OnStep | None = None,
     processes: Processes = SINGLE_PROCESS,
 ) -> TrainingReport:
-    """Train what ``manifest`` describes; nothing is written.
+    """Train the child of a run, without writing anything.
 
-    A model is a function of its parent's model, the frozen training file and the configuration. A
-    trainer computes it once, ``retrail train --run`` as often as somebody asks.
+    A model is a function of its parent's model, the frozen training file and the configuration, so
+    it can be computed again (``retrail train --run``).
 
     Args:
-        registry: holds the parent's model and the training file.
-        check: called between long steps; what it raises ends the work.
-        on_step: called after every optimiser step; training ends with what it raises.
-        processes: that train it together, each of which makes this call.
+        registry: has the parent's model and the training file.
+        check: called between long steps; its exceptions end the training.
+        on_step: called after every optimiser step; its exceptions end the training.
+        processes: the process group; every process makes this call.
 
     Raises:
-        InputError: the training file is missing, or not the one that was frozen.
-        ModelError: the parent's model is missing, or not the one that was released.
+        InputError: the training file is missing or was changed.
+        ModelError: the parent's model is missing or was changed.
         TrainingError: see :func:`trainer.fit.finetune.finetune`.
     """
     frozen = frozen_examples(registry, manifest)
@@ -203,11 +203,11 @@ def train_child(
 
 
 def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
-    """What a manifest froze.
+    """The examples of a run's training file.
 
     Raises:
-        InputError: the file is missing, or not the one that was frozen.
-        RegistryError: the registry does not answer; the file may be read later.
+        InputError: the file is missing or was changed.
+        RegistryError: the registry is unavailable; the file may be readable later.
     """
     try:
         return registry.load_training_file(manifest.training_file)
@@ -220,7 +220,7 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 def _freeze(
     context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
 ) -> RunManifest | str:
-    """Steps 2 and 3; or why no step can be trained, with the remedy."""
+    """Steps 2 and 3; or the reason why there is no training step, with a remedy."""
     settings, mirrors = context.settings, context.mirrors
     folder = context.registry.open(history.releases.by_version[parent].model)
     config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
@@ -260,10 +260,10 @@ def _freeze(
 
 
 def _release(context: RunContext, manifest: RunManifest) -> Release:
-    """Steps 5 to 7; a run that cannot give a child is released as rejected, so it is not repeated.
+    """Steps 5 to 7; a run without a child is released as rejected, so that it is not repeated.
 
     Raises:
-        ModelError: the parent's model is missing or not the one that was released.
+        ModelError: the parent's model is missing or was changed.
     """
     history = context.history.history
     parent = history.releases.by_version[manifest.parent].model
@@ -273,7 +273,7 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
         model = parent
         decision = GateDecision(
             decision="reject",
-            reason=f"the run gave no child, the model is its parent's: {failure}",
+            reason=f"the run has no child, its model is the parent's: {failure}",
         )
     else:
         decision = _compared(context, manifest, model)
@@ -289,7 +289,7 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
 
 
 def _compared(context: RunContext, manifest: RunManifest, model: Model) -> GateDecision:
-    """Step 7, and the results of every query beside the child."""
+    """Step 7; writes the per-query results beside the child."""
     history, registry = context.history.history, context.registry
     by_version = history.releases.by_version
     version = history.releases.ancestor(manifest.parent)
@@ -325,14 +325,14 @@ def _questions(
 
 
 def too_few(count: int, left_out: Mapping[str, int]) -> str:
-    """Why the new pairs give no training step, by reason, and the remedies."""
+    """Why the new pairs give no training step, with remedies."""
     reasons = [
         f"{number:,} {_LEFT_OUT.get(reason, f'were left out ({reason})')}"
         for reason, number in sorted(left_out.items(), key=lambda item: -item[1])
     ]
     return (
         f"of {count + sum(left_out.values()):,} new pairs {count:,} can train, and a training step "
-        "takes two queries, or one with a negative"
+        "needs two queries, or one with a negative"
         + (f". The others: {'; '.join(reasons)}" if reasons else "")
     )
 
@@ -340,7 +340,7 @@ def too_few(count: int, left_out: Mapping[str, int]) -> str:
 def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
     """Steps 5 and 6.
 
-    The child lies under a hash of all that it is a function of, so what is found there is it.
+    The child's location is a hash of its inputs, so a published model there is the child.
     """
     function = [
         parent.digest,
@@ -364,7 +364,7 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
 
 
 def _go_live(context: RunContext, release: Release) -> None:
-    """Step 9. The check comes right before: of two trainers only the active one gets here."""
+    """Step 9; the check right before the write stops a trainer that lost the lease."""
     known = context.history.refresh().releases
     live = shipped(known, release.version, datetime.now(UTC))
     if live is not None:
@@ -373,7 +373,7 @@ def _go_live(context: RunContext, release: Release) -> None:
         log.info("release shipped", version=live.version, previous=live.previous)
     elif release.decision == "ship" and known.live and known.live.version != release.version:
         log.warning(
-            "release does not go live, another one was made live meanwhile",
+            "release not made live: another one became live meanwhile",
             version=release.version,
             live=known.live.version,
         )

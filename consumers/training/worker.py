@@ -1,7 +1,7 @@
 """The trainer: labelled pairs in, releases out (``retrail worker train``, ``retrail train``).
 
-One trainer is active, others stand by (:mod:`retrail_runtime.lease`). It goes on following the
-topics while a run trains in a thread of its own (:mod:`consumers.training.run`).
+One trainer is active, others stand by (:mod:`retrail_runtime.lease`). A run trains in a thread of
+its own (:mod:`consumers.training.run`), while the trainer keeps updating its mirrors.
 """
 
 import time
@@ -44,34 +44,34 @@ from trainer.registry.registry import Registry
 log = structlog.get_logger(__name__)
 
 LAG_SECONDS = 5.0
-"""Between two updates of the lag metrics."""
+"""Interval between updates of the lag metrics."""
 
 WATCH_SECONDS = 0.5
-"""Between two counts of the pending pairs."""
+"""Interval between counts of the pending pairs."""
 
 WAIT_SECONDS = 1.0
-"""Between two looks for a first release, or two tries while Kafka does not answer."""
+"""Interval between checks for a first release, and between retries while Kafka is unavailable."""
 
 REFRESH_SECONDS = 60.0
-"""Between two reads of the history while pairs accumulate: an operator may change ``live``."""
+"""Interval between reads of the history while pairs accumulate: ``live`` may change."""
 
 STOP_SECONDS = 20.0
-"""How long a stopped run is waited for. What it leaves behind a crash would leave behind too."""
+"""Timeout for stopping a run; after it the process exits as in a crash."""
 
 Role = Literal["now", "worker"]
 
 _RANK: dict[Role, int] = {"now": 0, "worker": 1}
-"""``retrail train`` takes the lease for its one run and returns it by leaving."""
+"""``retrail train`` takes the lease from a worker for its one run."""
 
 
 def run(settings: Settings) -> None:
-    """Be a trainer until SIGTERM or SIGINT.
+    """Run a trainer until SIGTERM or SIGINT.
 
     Raises:
         BrokerUnavailableError, TopicMismatchError: at the start.
         InputError: the regression set of the gate cannot be read.
         ModelError: the parent's model cannot be loaded, or the registry cannot be used.
-        RestartRequiredError: a restart is the remedy.
+        RestartRequiredError: the process must be restarted.
     """
     _require(settings)
     with stop_event() as stop, closing(Trainer(settings, "worker")) as trainer:
@@ -82,27 +82,27 @@ def run(settings: Settings) -> None:
 
 
 def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release | str:
-    """One run with what is on the topics now: ``retrail train``.
+    """Run once, on the current records of the topics: ``retrail train``.
 
-    Waits while another trainer has a run in hand, then takes its place for this one run. A run that
-    was left unfinished is finished first.
+    If another trainer is running, wait for its release; then take the lease for one run. An
+    unfinished run is completed first.
 
     Args:
         on_step: called after every optimiser step, from another thread.
 
     Returns:
-        The release; or why there is none, with the remedy.
+        The release; or the reason why there is none, with a remedy.
 
     Raises:
         InputError: there is no first release yet, or the gate's regression set cannot be read.
         BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
         ModelError: the parent's model cannot be loaded, or the registry cannot be used.
-        RestartRequiredError: trying again is the remedy.
+        RestartRequiredError: the command must be repeated.
     """
     _require(settings)
     if releases.read(settings).live is None:
         raise InputError(
-            "There is no release to train from yet. The index worker registers the first one: "
+            "There is no release to train from yet. The index worker registers the first release: "
             "start it with `retrail worker index`, or all workers with `retrail up`."
         )
     _wait_for_others(settings)
@@ -114,11 +114,11 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
 
 @dataclass(frozen=True, slots=True)
 class PendingRun:
-    """A run that starts once the local copies have reached the ends of their topics.
+    """A run that starts when the mirrors have reached ``ends``.
 
     Attributes:
-        unfinished: the run to finish; ``None`` for a new one.
-        why: for the log.
+        unfinished: the run to complete; ``None`` for a new one.
+        why: reason for the log.
     """
 
     unfinished: RunManifest | None
@@ -127,7 +127,7 @@ class PendingRun:
 
 
 class Trainer:
-    """One candidate for the lease; :meth:`turn` is to be called again and again.
+    """A trainer, active or standing by; call :meth:`turn` in a loop.
 
     =========== ================================================== ================================
     phase       meaning                                            next
@@ -136,16 +136,16 @@ class Trainer:
     deciding    the history is read                                waiting, catching up or watching
     waiting     there is no first release yet                      deciding, once there is one
     watching    pairs accumulate                                   catching up, by count or age
-    catching up local copies follow to the ends of the topics      working
-    working     a run is made or finished in its thread            deciding, when it has ended
+    catching up mirrors read up to the ends of the topics          working
+    working     the run's thread trains or completes a run         deciding, when it has ended
     =========== ================================================== ================================
 
-    From every phase a lost lease leads back to standing by.
+    Losing the lease leads from every phase to standing by.
 
     Attributes:
         phase: see above.
-        result: of the one run of ``retrail train``, once it is over: the release, or why there is
-            none.
+        result: of the run of ``retrail train``, when it has ended: the release, or the reason why
+            there is none.
     """
 
     def __init__(self, settings: Settings, role: Role, on_step: OnStep | None = None) -> None:
@@ -180,7 +180,7 @@ class Trainer:
         self._broker_answers = True
 
     def turn(self) -> None:
-        """Keep the lease, store what has arrived, and do what the phase asks for.
+        """Keep the lease, store new records, and do the work of the phase.
 
         Raises:
             ModelError, RestartRequiredError: see :func:`run`.
@@ -218,7 +218,7 @@ class Trainer:
         return state_of(observed, time.monotonic()).value
 
     def close(self) -> None:
-        """Stop a run that is being made, return the lease and keep the local copies; idempotent."""
+        """Stop the current run, release the lease and close the mirrors; idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -226,7 +226,7 @@ class Trainer:
             self._thread.stop()
             self._thread.join(STOP_SECONDS)
             if self._thread.is_alive():
-                log.warning("a run did not stop in time; the next active trainer repeats it")
+                log.warning("run did not stop in time; the next active trainer completes it")
         self._lease.close()
         metrics.ACTIVE.set(0)
         self._mirrors.close()
@@ -238,7 +238,7 @@ class Trainer:
             self.phase = phase
 
     def _stand_by(self) -> None:
-        """The lease is not ours: a run in hand belongs to the next active trainer."""
+        """Without the lease, stop the current run; the next active trainer completes it."""
         if self._thread is not None:
             self._thread.stop()
             if self._thread.is_alive():
@@ -333,7 +333,7 @@ class Trainer:
         self._thread = None
         self._enter("deciding")
         if isinstance(thread.error, StoppedError):
-            # The lease was lost, and came back before the run noticed.
+            # The lease was lost and regained before the run stopped.
             metrics.RUNS.labels(result="interrupted").inc()
             return "deciding"
         if thread.error is not None:
@@ -352,7 +352,7 @@ class Trainer:
 def _as_retrail_error(error: Exception) -> RetrailError:
     if isinstance(error, RetrailError):
         return error
-    log.error("a run failed", exc_info=error)
+    log.error("run failed", exc_info=error)
     return RestartRequiredError(
         f"A training run failed unexpectedly: {type(error).__name__}: {error}"
     )
@@ -376,7 +376,7 @@ def _require(settings: Settings) -> None:
 
 
 def _wait_for_others(settings: Settings) -> None:
-    """Wait while another trainer has a run in hand, so that its work is not thrown away."""
+    """Wait while another trainer completes a run, so that its work is not lost."""
     runs, logged = RunHistory(settings), False
     while True:
         history = runs.refresh()
@@ -386,6 +386,6 @@ def _wait_for_others(settings: Settings) -> None:
         if not has_members(settings, settings.group("train")):
             return
         if not logged:
-            log.info("another trainer has a run in hand, waiting for its release", run=last.run_id)
+            log.info("waiting for another trainer to complete its run", run=last.run_id)
             logged = True
         time.sleep(WAIT_SECONDS)

@@ -1,4 +1,4 @@
-"""What tests of the index worker have in common."""
+"""Fixtures of the index worker's tests."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ from tests.tiny_model import write_tiny_model
 
 @pytest.fixture
 def small(settings: Settings, topics: Topics, tmp_path: Path) -> Settings:
-    """An installation whose first model is tiny; its topics are there."""
+    """An installation with topics and a tiny first model."""
     model = write_tiny_model(tmp_path / "first", seed=1)
     return settings.model_copy(update={"model": str(model), "index_max_tokens": 64})

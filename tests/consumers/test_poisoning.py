@@ -1,4 +1,4 @@
-"""A stranger that pushes one document with a tenth of all trajectories, against a real model."""
+"""An attacker that pushes one document with a tenth of all trajectories, on a real model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ FEW, MANY = 120, 400
 gate, which holds every child; of many it ships those that are better."""
 
 SHARE = 0.1
-"""Of all trajectories, the stranger's."""
+"""The attacker's share of all trajectories."""
 
 SETTINGS = Settings(
     train_epochs=1,
@@ -42,7 +42,7 @@ SETTINGS = Settings(
 NO_CAPS = {"train_cap_trajectory": 1.0, "train_cap_query": 1.0, "train_cap_document": 1.0}
 WITHOUT_CAPS = SETTINGS.model_copy(update=NO_CAPS | {"gate_margin": 1.0, "gate_min_queries": 1})
 CONVINCED = 8
-"""Epochs after which a child puts the document first that it was taught alone."""
+"""Epochs after which a child trained on one document alone ranks it first."""
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.faults]
 
@@ -55,7 +55,7 @@ def parent() -> Encoder:
 
 @dataclass(frozen=True)
 class Town:
-    """What agents and the stranger did, and what can be made of it."""
+    """The pairs of agents and attacker, and models trained on them."""
 
     seed: int
     corpus: Corpus
@@ -72,8 +72,8 @@ class Town:
         documents = [PUSHED, *(d for d in whole.documents if d.doc_id in served)]
         index = ExactIndex(parent(), documents)
         todo = fleet.assignments(training, 2 * needs, seed=seed, turn=1)
-        strangers = round(len(todo) * SHARE / (1 - SHARE))
-        attacked = chosen.choices(training, k=strangers)
+        attackers = round(len(todo) * SHARE / (1 - SHARE))
+        attacked = chosen.choices(training, k=attackers)
         hits = index.search_many([need.text for need in attacked])
         lies = [
             trajectory(need, some, seed, number)
@@ -129,12 +129,12 @@ def town(request: pytest.FixtureRequest) -> Town:
 
 
 def lies(examples: Sequence[TrainingExample]) -> float:
-    """Share of the weight that pushes."""
+    """The attacker's share of the weights."""
     pushed = sum(example.weight for example in examples if example.positive_id == PUSHED.doc_id)
     return pushed / sum(example.weight for example in examples)
 
 
-def test_what_ships_is_no_worse_for_the_stranger(town: Town) -> None:
+def test_a_shipped_child_is_no_worse_despite_the_attacker(town: Town) -> None:
     examples = town.chosen(SETTINGS)
     flooded = town.chosen(WITHOUT_CAPS)
     child = town.child(examples)

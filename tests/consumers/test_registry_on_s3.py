@@ -1,4 +1,4 @@
-"""A turn of the loop over a registry in object storage, each part on a machine of its own.
+"""The loop over a registry in object storage, with each part on a machine of its own.
 
 Machines have nothing in common but Kafka, Milvus and the bucket: their data folders differ.
 """
@@ -39,7 +39,7 @@ def machine(installation: Settings, name: str) -> Settings:
 
 
 @on_s3
-def test_everything_works_over_object_storage(installation: Settings) -> None:
+def test_the_loop_works_over_object_storage(installation: Settings) -> None:
     world = World(machine(installation, "trainer"))
     world.open()
     world.pairs(30)
@@ -82,10 +82,10 @@ def serves(settings: Settings, version: int) -> None:
     eventually(lambda: milvus.aliased() == name, 60, f"alias on version {version}")
 
 
-def test_a_registry_that_does_not_answer_is_no_lost_training_file(
+def test_an_unavailable_registry_is_not_a_lost_training_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lost file gives a rejected release; this one can be read later."""
+    """A lost file leads to a rejected release; this file can be read later."""
 
     def away(storage: Storage, location: str) -> bytes:
         raise RegistryError("away")

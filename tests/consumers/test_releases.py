@@ -1,4 +1,4 @@
-"""Releases on the topic, and what an operator does with them (rules: test_lineage.py)."""
+"""Releases on the topic, promotion and rollback (rules: test_lineage.py)."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def written(settings: Settings, topics: Topics) -> Settings:
     return settings
 
 
-def test_what_is_written_is_read(written: Settings) -> None:
+def test_written_records_are_read(written: Settings) -> None:
     found = releases.read(written)
     assert found.by_version == {1: release(1), 2: release(2, 1), 3: release(3, 2)}
     assert found.live is not None
@@ -45,7 +45,7 @@ def test_what_is_written_is_read(written: Settings) -> None:
     assert found.lineage(3) == (3, 2, 1)
 
 
-def test_only_what_is_new_is_read_again(written: Settings) -> None:
+def test_only_new_records_are_read(written: Settings) -> None:
     before = releases.read(written)
     releases.write_release(kafka.producer(written), written, release(4, 2))
     after = releases.read(written, before)
@@ -53,7 +53,7 @@ def test_only_what_is_new_is_read_again(written: Settings) -> None:
     assert after == releases.read(written)
 
 
-def test_malformed_records_are_passed_over(written: Settings) -> None:
+def test_malformed_records_are_skipped(written: Settings) -> None:
     before = releases.read(written)
     topic = Topics.of(written).retriever_releases
     value = release(9, 1).to_json()
@@ -76,18 +76,18 @@ def test_promote_and_rollback(written: Settings) -> None:
     assert releases.read(written).live == back
 
 
-def test_promoting_what_is_live_writes_nothing(written: Settings) -> None:
+def test_promoting_the_live_release_writes_nothing(written: Settings) -> None:
     before = releases.read(written)
     assert releases.promote(written, 2) == before.live
     assert releases.read(written) == before
 
 
-def test_nothing_to_roll_back(settings: Settings, topics: Topics) -> None:
+def test_a_rollback_without_a_release_is_an_error(settings: Settings, topics: Topics) -> None:
     with pytest.raises(InputError, match="no live release yet"):
         releases.rollback(settings)
 
 
-def test_a_cycle_of_parents_ends() -> None:
+def test_a_cycle_of_parents_terminates() -> None:
     found = Releases({1: release(1, 2), 2: release(2, 1)})
     assert found.lineage(1) == (1, 2)
 
@@ -123,12 +123,12 @@ def test_every_release_has_a_state_and_a_lineage() -> None:
     assert [one.manifest is not None for one in found] == [False, True] + 5 * [False]
 
 
-def test_without_a_live_release_nothing_waits() -> None:
+def test_without_a_live_release_none_is_waiting() -> None:
     [one] = listed(history(None, a_release(2, 1, "pending")))
     assert one.state == "other"
 
 
-def test_as_plain_values_a_release_goes_down_to_offsets() -> None:
+def test_the_json_of_a_release_has_its_run_and_offsets() -> None:
     found = listed(history(None, a_release(1, None, "first"), a_release(2, 1, "ship")))
     first, second = (one.to_json() for one in found)
 

@@ -19,7 +19,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
 
 @pytest.fixture
 def trainer(world: World) -> Iterator[Callable[[], Trainer]]:
-    """Starts workers, with the settings that the world has then."""
+    """A function that starts workers with the world's current settings."""
     started: list[Trainer] = []
 
     def _start() -> Trainer:

@@ -33,7 +33,7 @@ then.
 
 
 def work(settings: Settings, after: str | None) -> None:
-    """Be a trainer; die right after the step, if one is named."""
+    """Run a trainer; kill it right after the step, if one is given."""
     configure()
     torch.set_num_threads(1)
     if after is not None:

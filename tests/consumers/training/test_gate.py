@@ -1,4 +1,4 @@
-"""The gate with a regression set: queries that no agent asked."""
+"""The gate, with and without a regression set."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ WORDS = SEEN + OWN
 
 
 class Words:
-    """An encoder of bags of words, blind to some."""
+    """A bag-of-words encoder that ignores some words."""
 
     def __init__(self, *blind_to: str) -> None:
         self._words = [word for word in WORDS if word not in blind_to]
@@ -45,7 +45,7 @@ class Words:
 
 
 class Texts:
-    """Documents of one word each, after others that come first where nothing is known."""
+    """Documents of one word each, after fillers that win all ties."""
 
     def __init__(self) -> None:
         fillers = {f"a{number}": f"filler {number}" for number in range(20)}
@@ -139,7 +139,7 @@ def test_without_a_regression_set_only_held_out_queries_count() -> None:
     assert found.caps == queries.caps_of(Settings())
 
 
-def test_a_child_that_loses_the_users_own_queries_is_rejected(own: Path) -> None:
+def test_a_child_that_is_worse_on_the_regression_set_is_rejected(own: Path) -> None:
     found = gate(Words(*OWN), own)
 
     assert found.decision == "reject"
@@ -152,7 +152,7 @@ def test_a_child_that_loses_the_users_own_queries_is_rejected(own: Path) -> None
     assert "on the regression set it changes by -1.0000" in found.reason
 
 
-def test_a_child_that_keeps_them_ships_with_the_figures(own: Path) -> None:
+def test_a_child_that_is_equal_on_the_regression_set_ships_with_its_figures(own: Path) -> None:
     found = gate(Words(), own)
 
     assert found.decision == "ship"
@@ -160,7 +160,7 @@ def test_a_child_that_keeps_them_ships_with_the_figures(own: Path) -> None:
     assert (found.regression.difference, found.regression.interval) == (0.0, (0.0, 0.0))
 
 
-def test_judged_documents_that_are_not_in_the_corpus_are_logged(tmp_path: Path) -> None:
+def test_judged_documents_missing_from_the_corpus_are_logged(tmp_path: Path) -> None:
     own = regression_set(tmp_path, ["doc-ember", "gone", "gone", "gone"])
 
     with capture_logs() as logged:
@@ -172,14 +172,14 @@ def test_judged_documents_that_are_not_in_the_corpus_are_logged(tmp_path: Path) 
     assert (warning["left_out"], warning["queries"]) == (3, 4)
 
 
-def test_a_set_without_a_known_document_holds_the_child(tmp_path: Path) -> None:
+def test_a_regression_set_without_a_document_in_the_corpus_holds_the_child(tmp_path: Path) -> None:
     found = gate(Words(), regression_set(tmp_path, ["gone"] * len(OWN)))
 
     assert (found.decision, found.regression) == ("hold", None)
     assert "no document of the regression set is in the corpus" in found.reason
 
 
-def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
+def test_a_comparison_reports_progress_and_can_be_stopped(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.training.metrics.PROGRESS_SECONDS", 0.0)
@@ -203,7 +203,7 @@ def test_a_comparison_shows_how_far_it_is_and_can_be_ended(
 
 
 def test_a_child_that_falls_behind_an_earlier_release_does_not_ship() -> None:
-    """Small losses must not add up: the parent had lost two of four queries by then."""
+    """Small losses must not add up: the parent has lost two of four queries already."""
     parent = cast(Encoder, Words("amber", "birch"))
     child = cast(Encoder, Words("amber", "birch"))
     questions = choose(held_out(), [], [], Texts(), settings(gate_margin=0.1))
@@ -228,7 +228,7 @@ def test_a_child_that_falls_behind_an_earlier_release_does_not_ship() -> None:
     assert "from release 3 it changes by -0.5000" in found.reason
 
 
-def test_every_query_has_its_results_in_lines_that_do_not_depend_on_order() -> None:
+def test_results_of_each_query_do_not_depend_on_order() -> None:
     _, results = gate_with_results(Words("delta"), None)
 
     assert gate_with_results(Words("delta"), None)[1] == results
@@ -243,7 +243,7 @@ def test_every_query_has_its_results_in_lines_that_do_not_depend_on_order() -> N
     assert "doc-delta" not in last["child"]["hits"]
 
 
-def test_results_of_the_users_own_queries_are_kept_too(own: Path) -> None:
+def test_results_have_the_queries_of_the_regression_set(own: Path) -> None:
     _, results = gate_with_results(Words(), own)
     lines = [json.loads(line) for line in results.splitlines()]
     assert [(line["set"], line["query"]) for line in lines] == [
@@ -252,7 +252,7 @@ def test_results_of_the_users_own_queries_are_kept_too(own: Path) -> None:
     ]
 
 
-def test_queries_that_are_new_since_the_parent_are_preferred_where_there_are_enough() -> None:
+def test_queries_new_since_the_parent_are_preferred_if_there_are_enough() -> None:
     earlier, new = held_out(SEEN), held_out((*OWN, SEEN[0]))
 
     enough = choose(new, earlier, [], Texts(), settings(gate_min_queries=4))
@@ -266,10 +266,10 @@ def test_queries_that_are_new_since_the_parent_are_preferred_where_there_are_eno
 
 
 class Unused:
-    """An encoder that must not be asked."""
+    """An encoder that must not be called."""
 
 
-def test_a_hold_that_is_certain_is_decided_without_encoding(tmp_path: Path) -> None:
+def test_a_certain_hold_needs_no_encoding(tmp_path: Path) -> None:
     pairs = [*held_out(), *held_out(["not loaded"])]
     few = settings(gate_min_queries=100)
     questions = choose(pairs, [], [], Texts(), few)

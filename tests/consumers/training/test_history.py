@@ -1,4 +1,4 @@
-"""The history of runs and releases, read and added to."""
+"""The history of runs and releases."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from trainer.data import lineage
 from trainer.registry.registry import Registry
 
 
-def test_manifests_and_releases_are_read_as_they_come(settings: Settings, topics: Topics) -> None:
+def test_manifests_and_releases_are_read_incrementally(settings: Settings, topics: Topics) -> None:
     producer = kafka.producer(settings)
     one, two = RunHistory(settings), RunHistory(settings)
     invalid = metric("retrail_consumer_invalid_records_total", stage="runs")
@@ -38,7 +38,7 @@ def test_manifests_and_releases_are_read_as_they_come(settings: Settings, topics
     assert (record.key, record.value) == runs.encode(a_manifest(2))
 
 
-def test_a_version_that_another_trainer_announced_first_is_lost(
+def test_a_version_announced_by_another_trainer_stops_the_run(
     settings: Settings, topics: Topics
 ) -> None:
     producer = kafka.producer(settings)
@@ -52,7 +52,7 @@ def test_a_version_that_another_trainer_announced_first_is_lost(
     assert second.history.runs == (a_manifest(2),)
 
 
-def test_records_of_another_program_are_named_once_and_do_not_stop_training(
+def test_records_of_another_program_are_logged_once_and_do_not_stop_training(
     settings: Settings, topics: Topics
 ) -> None:
     """Case: {release 2} or {release 3, decision reject} and ``live`` by another program."""
@@ -92,7 +92,7 @@ def test_records_of_another_program_are_named_once_and_do_not_stop_training(
 def test_a_release_whose_model_is_in_the_registry_stays_live_without_its_run(
     settings: Settings, topics: Topics
 ) -> None:
-    """Then the topic of the runs was recreated, which only an operator can decide about."""
+    """Then ``training-runs`` was recreated, and only an operator can choose the live release."""
     producer = kafka.producer(settings)
     releases.write_release(producer, settings, a_release(1, None, "first"))
     releases.write_live(producer, settings, Live(version=1, why="", changed_at=NOW))

@@ -32,14 +32,14 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Like the trainers that are killed: a run is repeated by as many threads as trained it."""
+    """Use the number of threads of the killed trainers, so that repeated runs are equal."""
     with torch_threads(1):
         yield
 
 
 @pytest.fixture
 def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
-    # Every pair is to be seen in a run, and of so few one document may well have an eighth.
+    # No caps: with so few pairs one document may have an eighth of them.
     changes = {
         "train_cap_document": 1.0,
         "kafka_session_timeout": 1.5,
@@ -53,7 +53,7 @@ def world(settings: Settings, topics: Topics, tmp_path: Path) -> World:
 
 @pytest.fixture
 def start(world: World) -> Iterator[Start]:
-    """Starts a trainer; the imports are made once, in a server that all are forked from."""
+    """A function that starts a trainer, forked from a server that has made the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.consumers.training.killed_trainer"])
     started: list[BaseProcess] = []
@@ -71,7 +71,7 @@ def start(world: World) -> Iterator[Start]:
 
 
 def kill_after(step: str, start: Start) -> None:
-    """Run a trainer until it has killed itself."""
+    """Run a trainer until it kills itself."""
     process = start(step)
     process.join(TIMEOUT)
     assert process.exitcode == -signal.SIGKILL
@@ -82,12 +82,12 @@ def trainable(pairs: list[LabelledPair]) -> list[str]:
 
 
 def taken(world: World, manifests: list[RunManifest]) -> list[str]:
-    """New pairs of all, each as often as it is new."""
+    """New pairs of all runs, each as often as it is new."""
     return sorted(pair_id for manifest in manifests for pair_id in world.trained(manifest)[0])
 
 
 def check(world: World) -> None:
-    """What holds at any moment, whoever was killed."""
+    """Assert the invariants that hold at any time."""
     manifests = world.manifests()
     runs = {manifest.version: manifest.run_id for manifest in manifests}
     assert len(set(runs.values())) == len(runs) == len(manifests)
@@ -102,7 +102,7 @@ def check(world: World) -> None:
 
 
 def all_learned(world: World, pairs: list[LabelledPair]) -> None:
-    """Wait until the live lineage has learned from all pairs; check that from each as new once."""
+    """Wait until the live lineage was trained on all pairs, each of them new exactly once."""
 
     def learned() -> bool:
         manifests, found = world.manifests(), world.releases()
@@ -121,7 +121,7 @@ def all_learned(world: World, pairs: list[LabelledPair]) -> None:
         assert reproduced.equal, "a repeated run gave another model than an undisturbed one"
 
 
-def test_a_trainer_that_is_killed_after_every_step_in_turn_loses_and_doubles_nothing(
+def test_a_trainer_killed_after_every_step_loses_and_duplicates_nothing(
     world: World, start: Start
 ) -> None:
     pairs = world.pairs(30)
@@ -139,7 +139,7 @@ def test_a_trainer_that_is_killed_after_every_step_in_turn_loses_and_doubles_not
 
 
 @pytest.mark.parametrize("step", AFTER)
-def test_pairs_that_come_while_a_killed_trainer_is_replaced_are_learned_once(
+def test_pairs_that_arrive_during_a_takeover_train_once(
     world: World, start: Start, step: str
 ) -> None:
     pairs = world.pairs(30)

@@ -1,4 +1,4 @@
-"""The local copies of pairs, documents and outcomes."""
+"""The local mirrors of pairs, documents and outcomes."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def ids(pairs: Iterator[LabelledPair] | list[LabelledPair]) -> set[str]:
     return {pair.pair_id for pair in pairs}
 
 
-def test_pairs_by_range_and_id(world: World, store: PairMirror) -> None:
+def test_pairs_are_found_by_range_and_id(world: World, store: PairMirror) -> None:
     made = world.pairs(40) + world.pairs(5, verdict="irrelevant")
     store.catch_up()
     ranges = everything(store)
@@ -68,7 +68,7 @@ def test_ranges_are_half_open_and_of_their_topic(world: World, store: PairMirror
     assert list(store.within([elsewhere])) == []
 
 
-def test_of_several_with_one_id_the_first_counts(world: World, store: PairMirror) -> None:
+def test_the_first_pair_of_an_id_counts(world: World, store: PairMirror) -> None:
     [first] = world.pairs(1)
     world.publish([first.model_copy(update={"query": "another"}), first])
     store.catch_up()
@@ -76,7 +76,7 @@ def test_of_several_with_one_id_the_first_counts(world: World, store: PairMirror
     assert store.repeats(everything(store)) == 2
 
 
-def test_pending_counts_from_offsets_on(world: World, store: PairMirror) -> None:
+def test_pending_pairs_are_counted_from_an_offset(world: World, store: PairMirror) -> None:
     assert store.pending({}) == Pending()
     first = world.pairs(30)
     store.catch_up()
@@ -93,7 +93,7 @@ def test_pending_counts_from_offsets_on(world: World, store: PairMirror) -> None
     assert later.oldest >= pending.oldest
 
 
-def test_a_restart_goes_on_where_it_stopped(world: World, tmp_path: Path) -> None:
+def test_a_restart_continues_at_the_stored_offset(world: World, tmp_path: Path) -> None:
     made = world.pairs(10)
     store = PairMirror(world.settings, world.topics.labelled_pairs, tmp_path / "again")
     store.catch_up()
@@ -109,7 +109,9 @@ def test_a_restart_goes_on_where_it_stopped(world: World, tmp_path: Path) -> Non
         store.close()
 
 
-def test_documents_as_they_are_now(settings: Settings, topics: Topics, tmp_path: Path) -> None:
+def test_documents_have_their_current_text(
+    settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
     producer = kafka.producer(settings)
     store = DocumentMirror(settings, topics.documents, tmp_path / "documents")
 
@@ -135,7 +137,7 @@ def test_documents_as_they_are_now(settings: Settings, topics: Topics, tmp_path:
     store.close()
 
 
-def test_the_last_report_counts_and_the_snapshot_says_what_it_saw(
+def test_the_last_report_counts_and_a_snapshot_has_its_ranges(
     settings: Settings, topics: Topics, tmp_path: Path
 ) -> None:
     store = OutcomeMirror(settings, topics.outcomes, tmp_path / "copies")

@@ -1,4 +1,4 @@
-"""The trainer as a process: killed, stopped, and asked for its metrics."""
+"""The trainer as a process: killed, stopped, and its metrics."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def worker(world: World, tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 def steps(world: World, process: Process) -> float:
-    """Optimiser steps that a worker has taken, from its /metrics; -1 before it serves them."""
+    """Optimiser steps of a worker, from its /metrics; -1 before it serves them."""
     assert process.poll() is None, "the worker ended"
     port = world.settings.data_dir / "run" / f"train-{process.pid}.metrics"
     if not port.exists() or not port.read_text():
@@ -120,7 +120,7 @@ def test_two_workers_started_together_ship_one_release(
     assert sorted(world.releases().by_version) == [1, 2]
 
 
-def test_a_broker_that_is_down_ends_the_worker_with_what_to_do(
+def test_an_unavailable_broker_ends_the_worker_with_a_remedy(
     world: World, worker: Callable[..., Process], tmp_path: Path
 ) -> None:
     process = worker(kafka_bootstrap="127.0.0.1:1")

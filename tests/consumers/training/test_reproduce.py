@@ -1,4 +1,4 @@
-"""A run trained again from its manifest."""
+"""A run repeated from its manifest."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder
 
 
-def test_a_run_repeated_from_its_manifest_gives_the_released_model_and_writes_nothing(
+def test_a_repeated_run_gives_the_released_model_and_writes_nothing(
     world: World,
 ) -> None:
     world.open()
@@ -95,7 +95,7 @@ def source(pairs: Sequence[LabelledPair]) -> Pairs:
 
 
 def frozen(texts: dict[str, str], rules: SelectionRules) -> tuple[TrainingExample, ...]:
-    """What a run over :data:`PAIRS` froze."""
+    """The training file of a run over :data:`PAIRS`."""
     selector = Selector(source(PAIRS), Texts(texts), rules, parent=1, seed=0)
     return selector.select(RANGES, []).examples
 
@@ -106,7 +106,7 @@ def compared(
     then: dict[str, str] = TEXTS,
     reported: Mapping[str, ReportedOutcome] = NOTHING,
 ) -> Verified:
-    """The run over :data:`PAIRS` and ``then`` beside what is there now."""
+    """Compare the run over :data:`PAIRS` and ``then`` with the current records."""
     rules = rules_of(Settings(train_outcome_policy="weight"))
     file = frozen(then, rules)
     manifest = a_manifest(
@@ -122,7 +122,7 @@ def compared(
     return compare(manifest, [], file, source(pairs), Texts(texts), reported)
 
 
-def test_the_same_pairs_and_texts_give_the_file() -> None:
+def test_the_same_pairs_and_texts_give_the_same_file() -> None:
     found = compared(PAIRS[::-1])
     assert found.equal
     assert found.differences == {}
@@ -137,7 +137,7 @@ def test_the_same_pairs_and_texts_give_the_file() -> None:
         ({k: v for k, v in TEXTS.items() if k != "d0"}, "document deleted", "d0"),
     ],
 )
-def test_a_document_that_lived_on_is_named_once(
+def test_a_changed_document_is_reported_once(
     texts: dict[str, str], kind: Kind, subject: str
 ) -> None:
     found = compared(texts=texts)
@@ -150,7 +150,7 @@ def test_a_document_that_lived_on_is_named_once(
     ("absent", "added"),
     [("shared", ["shared"]), ("d0", ["d0"]), ("d6", ["d6", "d7"])],
 )
-def test_a_document_that_had_no_text_then_is_named(absent: str, added: list[str]) -> None:
+def test_an_added_document_is_reported(absent: str, added: list[str]) -> None:
     """``d7`` is a negative of the pair of ``d6`` alone, which could not train without a text."""
     found = compared(then={k: v for k, v in TEXTS.items() if k != absent})
     assert not found.equal
@@ -161,14 +161,14 @@ def test_a_document_that_had_no_text_then_is_named(absent: str, added: list[str]
     "changes",
     [{"query": "query 99"}, {"positive": "d5"}, {"negatives": ("shared",)}],
 )
-def test_a_pair_that_reads_otherwise_is_named(changes: dict[str, Any]) -> None:
+def test_a_different_pair_is_reported(changes: dict[str, Any]) -> None:
     other = PAIRS[2].model_copy(update=changes)
     found = compared([other if pair is PAIRS[2] else pair for pair in PAIRS])
     assert found.differences == {"pair differs": [other.pair_id]}
     assert not set(found.differences) & EXPECTED
 
 
-def test_a_pair_that_is_lost_or_new_is_named() -> None:
+def test_a_missing_or_added_pair_is_reported() -> None:
     lost = compared(PAIRS[1:]).differences
     assert lost["pair missing"] == [PAIRS[0].pair_id]
     new = labelled(1000, query="query 0", positive="d0", negatives=("d1",))
@@ -176,7 +176,7 @@ def test_a_pair_that_is_lost_or_new_is_named() -> None:
     assert (found["pair added"], found["pair missing"]) == ([new.pair_id], [PAIRS[-1].pair_id])
 
 
-def test_other_weights_are_named() -> None:
+def test_different_weights_are_reported() -> None:
     halved = compared(reported={PAIRS[1].trajectory_id: "incorrect"})
     assert halved.differences == {"weight differs": [PAIRS[1].pair_id]}
     longer = PAIRS[1].model_copy(update={"reasoning_tokens": 500})

@@ -1,4 +1,4 @@
-"""What a run selects, and what comes of it."""
+"""Runs: selection, release and failures."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
 
-def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer]) -> None:
+def test_invalid_records_are_skipped(world: World, trainer: Callable[[], Trainer]) -> None:
     world.open()
     bad = metric("retrail_consumer_invalid_records_total", stage="pairs")
     kafka.send_all(world.producer, world.topics.labelled_pairs, [(b"x", b"{"), (b"y", None)])
@@ -49,7 +49,7 @@ def test_bad_records_are_passed_over(world: World, trainer: Callable[[], Trainer
     assert metric("retrail_consumer_invalid_records_total", stage="pairs") == bad + 2
 
 
-def test_a_rolled_back_run_is_not_learned_from_again(world: World) -> None:
+def test_pairs_of_a_rolled_back_run_do_not_train_again(world: World) -> None:
     world.open()
     bad = world.pairs(12)
     train_now(world.settings)
@@ -144,7 +144,7 @@ def test_the_first_release_is_registered_once(world: World) -> None:
     assert (encoder.encode_queries(["amber"]) == original.encode_queries(["amber"])).all()
 
 
-def test_an_outcome_that_became_known_later_decides_what_trains(world: World) -> None:
+def test_a_later_reported_outcome_selects_the_pairs(world: World) -> None:
     world.settings = world.settings.model_copy(update={"train_outcome_policy": "correct_only"})
     world.open()
     pairs = world.pairs(30, outcome="incorrect")
@@ -164,7 +164,7 @@ def test_an_outcome_that_became_known_later_decides_what_trains(world: World) ->
     assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25
 
 
-def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_run(
+def test_with_manual_approval_a_child_is_pending_and_its_pairs_enter_the_next_run(
     world: World,
 ) -> None:
     world.settings = world.settings.model_copy(update={"gate": "manual"})
@@ -185,7 +185,7 @@ def test_where_a_person_must_approve_a_child_waits_and_its_pairs_enter_the_next_
     assert isinstance(train_now(world.settings), str), "nothing is new to the promoted release"
 
 
-def test_a_model_card_lies_beside_a_child_and_none_where_no_child_came(world: World) -> None:
+def test_a_child_has_a_model_card_and_a_run_without_one_has_none(world: World) -> None:
     world.open()
     world.pairs(20)
     release = train_now(world.settings)

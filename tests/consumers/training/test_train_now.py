@@ -1,4 +1,4 @@
-"""One run with what is on the topics now."""
+"""One run on the current records: ``retrail train``."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ def test_train_now_makes_one_run(world: World) -> None:
     assert again.version == 3
 
 
-def test_train_now_waits_for_the_run_that_a_worker_has_in_hand(
+def test_train_now_waits_for_the_current_run_of_a_worker(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.open()
@@ -55,7 +55,7 @@ def test_train_now_waits_for_the_run_that_a_worker_has_in_hand(
             assert worker.phase == "working"
             resume.set()
             turn_until(asked.done, worker)
-        assert "no pair is new" in asked.result(), "nothing was new behind the worker's run"
+        assert "no new pairs" in asked.result(), "nothing was new behind the worker's run"
     finally:
         resume.set()
         worker.close()
@@ -64,7 +64,7 @@ def test_train_now_waits_for_the_run_that_a_worker_has_in_hand(
     assert world.live() == 2
 
 
-def test_a_run_is_interrupted_by_retrail_train_and_repeated_by_it(world: World) -> None:
+def test_retrail_train_interrupts_a_run_and_completes_it(world: World) -> None:
     world.open()
     world.pairs(30)
     slow = Trainer(world.settings, "worker", on_step=lambda step: time.sleep(0.2))
@@ -87,7 +87,7 @@ def test_train_now_without_pairs(world: World) -> None:
     assert world.manifests() == []
 
 
-def test_what_cannot_ship_is_said_first_and_costs_no_encoding(world: World) -> None:
+def test_a_certain_hold_is_reported_first_without_encoding(world: World) -> None:
     """Case M1: ten usable held-out queries where the gate wants a hundred."""
     world.settings = world.settings.model_copy(update={"gate_min_queries": 100})
     world.open()
@@ -108,7 +108,7 @@ def test_what_cannot_ship_is_said_first_and_costs_no_encoding(world: World) -> N
     assert metric("retrail_encoder_texts_total", kind="document") == encoded
 
 
-def test_why_pairs_do_not_train_is_said_with_the_remedy(world: World) -> None:
+def test_reasons_why_pairs_do_not_train_have_a_remedy(world: World) -> None:
     """Case M2: most pairs are about documents that are not loaded."""
     world.open()
     pairs = world.pairs(9, positive="not loaded")
@@ -126,7 +126,7 @@ def test_train_now_without_a_first_release(world: World) -> None:
         train_now(world.settings)
 
 
-def test_a_lease_that_is_lost_and_comes_back_at_once_ends_nothing(
+def test_a_run_survives_a_lease_that_is_lost_and_regained(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.open()

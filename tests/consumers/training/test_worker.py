@@ -1,4 +1,4 @@
-"""The trainer on real Kafka, with a model small enough to train in a moment."""
+"""The trainer on real Kafka, with a tiny model."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from trainer.data.draws import is_held_out
 from trainer.registry.registry import Registry
 
 
-def test_count_starts_a_run_and_the_next_one_takes_only_new_pairs(
+def test_enough_pairs_start_a_run_and_the_next_one_takes_only_new_ones(
     world: World, trainer: Callable[[], Trainer]
 ) -> None:
     world.open()
@@ -84,7 +84,7 @@ def test_a_crash_after_the_manifest_repeats_the_same_run(
 
 
 @pytest.mark.parametrize("step", ["publish", "write_release", "write_live"])
-def test_a_crash_at_any_later_step_is_made_good(
+def test_a_crash_at_any_later_step_is_recovered(
     world: World, trainer: Callable[[], Trainer], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     world.open()
@@ -111,9 +111,7 @@ def test_a_crash_at_any_later_step_is_made_good(
     assert sorted(world.releases().by_version) == [1, 2]
 
 
-def test_of_two_trainers_one_ships_one_release(
-    world: World, trainer: Callable[[], Trainer]
-) -> None:
+def test_two_trainers_ship_one_release(world: World, trainer: Callable[[], Trainer]) -> None:
     world.open()
     both = trainer(), trainer()
     world.pairs(30)
@@ -187,7 +185,7 @@ def test_a_stuck_run_changes_the_pages_of_health(
         one.close()
 
 
-def test_watching_goes_on_while_a_run_trains(world: World) -> None:
+def test_mirrors_are_updated_while_a_run_trains(world: World) -> None:
     world.open()
     world.pairs(30)
     resume = threading.Event()
@@ -217,7 +215,7 @@ def test_a_trainer_waits_for_the_first_release(
     turn_until(lambda: world.live() == 2, one)
 
 
-def test_pairs_that_cannot_train_start_no_run_until_others_come(
+def test_untrainable_pairs_start_no_run_until_others_arrive(
     world: World, trainer: Callable[[], Trainer]
 ) -> None:
     world.open()
@@ -236,7 +234,7 @@ def test_pairs_that_cannot_train_start_no_run_until_others_come(
     turn_until(lambda: world.live() == 2, one)
 
 
-def test_a_parent_that_is_gone_from_the_registry_ends_the_trainer(
+def test_a_parent_missing_from_the_registry_ends_the_trainer(
     world: World, trainer: Callable[[], Trainer]
 ) -> None:
     world.open()

@@ -1,4 +1,4 @@
-"""An installation to train in: a tiny model, documents and pairs on real topics."""
+"""An installation for training tests: a tiny model, documents and pairs on real topics."""
 
 import random
 import time
@@ -32,7 +32,7 @@ TIMEOUT = 60.0
 
 
 def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
-    """Settings to train a tiny model with, in a pass, behind a gate that lets all but ruin ship."""
+    """Settings for one epoch of a tiny model, with a permissive gate."""
     defaults: dict[str, Any] = {
         "model": str(write_tiny_model(folder / "model")),
         "index_max_tokens": 32,
@@ -45,7 +45,7 @@ def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
 
 @dataclass
 class World:
-    """Publishes what agents and miners would, and reads what trainers wrote."""
+    """Writes the records of agents and miners, and reads those of trainers."""
 
     settings: Settings
     published: int = 0
@@ -72,7 +72,7 @@ class World:
         return " ".join(draw.choices(WORDS, k=6))
 
     def pairs(self, count: int, **changes: Any) -> list[LabelledPair]:
-        """Publish new pairs of as many trajectories."""
+        """Publish new pairs, each of a trajectory of its own."""
         made = [self.pair(**changes) for _ in range(count)]
         self.publish(made)
         return made
@@ -140,12 +140,12 @@ class World:
 
 
 def metric(name: str, **labels: str) -> float:
-    """A metric's value now; 0 before it was touched."""
+    """Current value of a metric; 0 if it was never set."""
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def turn_until(condition: Callable[[], object], *trainers: Trainer) -> None:
-    """Let trainers work, in turns, until the condition is true."""
+    """Run trainers, in turn, until the condition is true."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
