@@ -18,9 +18,9 @@ class RunThread(threading.Thread):
     """Runs ``work(check)``; ``check`` raises :class:`StoppedError` after :meth:`stop`.
 
     Attributes:
-        result: what ``work`` returned, once the thread has ended without an error.
-        error: what ``work`` raised.
-        moved_at: its last call of ``check``, on the monotonic clock, in seconds.
+        result: of ``work``, after it has returned.
+        error: raised by ``work``.
+        moved_at: time of the last call of ``check``, on the monotonic clock, in seconds.
     """
 
     def __init__(self, work: Callable[[Callable[[], None]], Release | str]) -> None:
@@ -39,13 +39,13 @@ class RunThread(threading.Thread):
             self.error = error
 
     def stop(self) -> None:
-        """Ask the work to end at its next check."""
+        """Stop the work at its next check."""
         self._stopping.set()
 
     def _check(self) -> None:
         self.moved_at = time.monotonic()
         if self._stopping.is_set():
-            raise StoppedError("The run was stopped; the next active trainer repeats it.")
+            raise StoppedError("The run was stopped; the next active trainer completes it.")
 
 
 class State(Enum):
