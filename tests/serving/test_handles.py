@@ -76,7 +76,16 @@ def test_a_name_is_one_trajectory_of_its_principal_on_every_replica(
 
 
 @pytest.mark.parametrize(
-    "name", ["task-1", "", "1", str(uuid.UUID(int=7)), str(uuid.uuid1()), "a" * 40, "f" * 31]
+    "name",
+    [
+        "task-1",
+        "",
+        "1",
+        str(uuid.UUID(int=7)),
+        "14cbddfa-ec5d-11f1-a7fb-02fc00000001",  # version 1: time and address
+        "a" * 40,
+        "f" * 31,
+    ],
 )
 def test_case_task_1_without_a_token_a_guessable_name_is_refused_with_advice(name: str) -> None:
     failure = refused(name)
