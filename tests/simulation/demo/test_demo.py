@@ -78,6 +78,7 @@ def without_times(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{k: v for k, v in turn.items() if k != "seconds"} for turn in report["turns"]]
 
 
+@pytest.mark.faults
 def test_the_loop_closes_twice_alike_and_leaves_nothing_on_servers_of_the_users_own(
     corpus: Path, tmp_path: Path, kafka: str, milvus: str
 ) -> None:
