@@ -20,8 +20,9 @@ def model(version: int) -> Encoder:
     """
     encoder = Encoder.load("minilm", max_tokens=64)
     kept = (version - 1) % LAYERS
-    encoder.model.encoder.layer = encoder.model.encoder.layer[kept : kept + 1]
-    encoder.model.config.num_hidden_layers = 1
+    transformer = encoder.model[0].auto_model
+    transformer.encoder.layer = transformer.encoder.layer[kept : kept + 1]
+    transformer.config.num_hidden_layers = 1
     return encoder
 
 
