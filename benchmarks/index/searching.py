@@ -50,7 +50,7 @@ def latency(world: World) -> Figures:
         Retriever(world.settings, load=lambda *_: KnownVectors(vectors)) as retriever,
         connected(world.settings) as client,
     ):
-        collection = target.resolve(client, world.settings).collection
+        collection = target.resolve(client, world.settings, target.Deadline(30)).collection
 
         def through_retriever(query: str) -> None:
             retriever.search(query, K)
@@ -143,7 +143,9 @@ async def in_tasks(settings: Settings, count: int) -> tuple[float, list[float]]:
 def encoded(settings: Settings, queries: list[str]) -> dict[str, NDArray[np.float32]]:
     """Vectors of queries by the model that serves."""
     with connected(settings) as client:
-        encoder = target.load_encoder(settings, target.resolve(client, settings))
+        encoder = target.load_encoder(
+            settings, target.resolve(client, settings, target.Deadline(30))
+        )
     return dict(zip(queries, encoder.encode_queries(queries), strict=True))
 
 

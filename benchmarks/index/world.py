@@ -171,7 +171,7 @@ class Worker:
 
 def _aliased(client: MilvusClient, settings: Settings) -> int | None:
     try:
-        return target.resolve(client, settings).version
+        return target.resolve(client, settings, target.Deadline(30)).version
     except NoIndexError:
         return None
 
