@@ -29,7 +29,11 @@ else:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, an exceeded quota, and the limit on file sizes (``ulimit -f``)."""
 
-_GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+UNREADABLE = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
+"""What reading a compressed file raises that is truncated or damaged."""
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 def atomic_write(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
@@ -108,21 +112,26 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         with path.open("rb") as raw:
-            start = raw.read(len(_ZSTD))
-            raw.seek(0)
-            packed: Any = raw
-            if start.startswith(_GZIP):
-                packed = gzip.GzipFile(fileobj=raw)
-            elif start == _ZSTD:
-                packed = zstd.ZstdFile(raw)
-            stream = io.BufferedReader(packed)
-            if stream.peek(len(_BOM)).startswith(_BOM):
-                stream.read(len(_BOM))
+            stream = io.BufferedReader(decompressed(raw))
+            if stream.peek(len(BOM)).startswith(BOM):
+                stream.read(len(BOM))
             yield stream
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be decompressed: {error}.", path=path) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.", path=path) from error
+
+
+def decompressed(raw: BinaryIO) -> Any:
+    """The content of an open file, by its first bytes: gzip, Zstandard, or as it is.
+
+    Reading it raises one of :data:`UNREADABLE` where the file is truncated or damaged.
+    """
+    start = raw.read(len(_ZSTD))
+    raw.seek(0)
+    if start.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=raw)
+    return zstd.ZstdFile(raw) if start == _ZSTD else raw
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -4,11 +4,8 @@ A record is a whole JSON document, a line of JSON Lines, or an item of a JSON ar
 is in memory at a time, so files may be of any size.
 """
 
-import gzip
 import io
 import json
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,17 +13,12 @@ from typing import Any, BinaryIO, cast
 import ijson
 import orjson
 
+from retrail_runtime.files import BOM, UNREADABLE, decompressed
 from schemas.errors import InputError, InvalidRecordError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 COMPRESSED = ("", ".gz", ".zst", ".zstd")
 
-_GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
 _BLOCK, _BUFFER = 1 << 20, 1 << 16
 
 Record = tuple[str, Any]
@@ -73,7 +65,7 @@ def records_of(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -
     read, reported = 0, False
     try:
         with path.open("rb") as raw:
-            content = _Content(_decompressed(raw))
+            content = _Content(decompressed(raw))
             for place, value in _records(str(path), content):
                 if content.error and isinstance(value, InvalidRecordError):
                     value, reported = content.error, True
@@ -85,14 +77,6 @@ def records_of(path: Path, on_bytes: Callable[[int], object] = lambda _: None) -
                 yield str(path), content.error
     except OSError as error:
         yield str(path), InvalidRecordError(f"cannot be read: {error.strerror or error}")
-
-
-def _decompressed(raw: BinaryIO) -> Any:
-    magic = raw.read(4)
-    raw.seek(0)
-    if magic.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=raw)
-    return zstd.ZstdFile(raw) if magic == _ZSTD else raw
 
 
 class _Content(io.RawIOBase):
@@ -109,7 +93,7 @@ class _Content(io.RawIOBase):
         while size > 0 and (chunk := self.read(size)):
             chunks.append(chunk)
             size -= len(chunk)
-        begin = b"".join(chunks).removeprefix(_BOM)
+        begin = b"".join(chunks).removeprefix(BOM)
         self._begin = io.BytesIO(begin)
         return begin
 
@@ -119,7 +103,7 @@ class _Content(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._begin.read(len(buffer)) or self._source.read1(len(buffer))
-        except (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError) as error:
+        except UNREADABLE as error:
             self.error = InvalidRecordError(f"cannot be decompressed to its end: {error}")
             return 0
         buffer[: len(data)] = data
@@ -128,7 +112,7 @@ class _Content(io.RawIOBase):
 
 def _records(name: str, content: _Content) -> Iterator[Record]:
     begin = content.begin(_BLOCK)
-    if len(begin) < _BLOCK - len(_BOM):
+    if len(begin) < _BLOCK - len(BOM):
         whole = loads(begin)
         if isinstance(whole, list):
             yield from ((f"{name}[{number}]", item) for number, item in enumerate(whole))

@@ -6,9 +6,10 @@ import tracemalloc
 
 import pytest
 
+from retrail_runtime.files import zstd
 from schemas.errors import InputError, InvalidRecordError
 from streams.importing import files
-from streams.importing.files import files_of, loads, records_of, zstd
+from streams.importing.files import files_of, loads, records_of
 
 
 def values(path):
