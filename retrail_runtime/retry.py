@@ -1,7 +1,9 @@
-"""Bounded retries with exponential backoff (tenacity)."""
+"""Bounded retries with exponential backoff (tenacity), and deadlines."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tenacity import (
     RetryCallState,
@@ -49,3 +51,22 @@ def retrying(
         before_sleep=before_sleep,
         reraise=True,
     )
+
+
+class Deadline:
+    """One time limit for several waits in a row."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self._at - time.monotonic())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside is not counted."""
+        began = time.monotonic()
+        yield
+        self._at += time.monotonic() - began

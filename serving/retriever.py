@@ -15,12 +15,12 @@ import structlog
 from retrail_runtime import milvus
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, Build
-from retrail_runtime.retry import retrying
+from retrail_runtime.retry import Deadline, retrying
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
-from serving.target import CONSISTENCY, Deadline, Target
+from serving.target import CONSISTENCY, Target
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
@@ -149,7 +149,7 @@ class Retriever:
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
                 consistency_level=CONSISTENCY,
-                timeout=deadline.call_timeout(),
+                timeout=target.call_timeout(deadline),
             )
             if not rows:
                 return None
@@ -249,7 +249,7 @@ class Retriever:
         elif milvus.is_not_loaded(error):
             try:
                 self._client.load_collection(
-                    failed.build.collection, timeout=deadline.call_timeout()
+                    failed.build.collection, timeout=target.call_timeout(deadline)
                 )
             except milvus.FAILURES as reason:
                 log.info("collection not loaded yet", error=milvus.error_message(reason))
@@ -264,7 +264,7 @@ class Retriever:
         if found is not None and self._is_fresh():
             return found
         patient = found is None or confirmed
-        if not self._resolving.acquire(timeout=deadline.left() if patient else 0):
+        if not self._resolving.acquire(timeout=deadline.remaining if patient else 0):
             if found is not None and not confirmed:
                 return found
             raise MilvusUnavailableError(
@@ -352,7 +352,7 @@ class _Loading:
             ModelError: the model cannot be loaded, or is still being loaded at the deadline.
         """
         try:
-            return self._future.result(deadline.left())
+            return self._future.result(deadline.remaining)
         except TimeoutError as error:
             raise ModelError(
                 f"The model of {self.build.collection} is being loaded. Repeat the search.",

@@ -48,7 +48,7 @@ def publisher(settings: Settings) -> Publisher:
 
 
 def secret(settings: Settings) -> bytes:
-    """The key of trajectories' handles: the setting, else the file, else a random one.
+    """The key of trajectories' handles: from the setting, the file, or drawn at random.
 
     Raises:
         ConfigurationError: the file cannot be read, or is too short.

@@ -1,8 +1,6 @@
 """The search target: a collection with the model that built it, and one call to Milvus."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from retrail_runtime.milvus import (
     VECTOR_FIELD,
     Build,
 )
+from retrail_runtime.retry import Deadline
 from schemas.errors import ModelError, NoIndexError
 from schemas.releases import Model
 from schemas.settings import Settings
@@ -50,26 +49,9 @@ class Target:
     encoder: "Encoder"
 
 
-class Deadline:
-    """The time that is left for the calls of one search."""
-
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds; 0 once it has passed."""
-        return max(0.0, self._until - time.monotonic())
-
-    def call_timeout(self) -> float:
-        """Seconds for the next call to Milvus."""
-        return max(0.01, min(CALL_TIMEOUT, self.left()))
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside is not counted."""
-        began = time.monotonic()
-        yield
-        self._until += time.monotonic() - began
+def call_timeout(deadline: Deadline) -> float:
+    """Seconds for the next call to Milvus."""
+    return max(0.01, min(CALL_TIMEOUT, deadline.remaining))
 
 
 def load_encoder(settings: Settings, build: Build) -> "Encoder":
@@ -93,14 +75,14 @@ def resolve(client: MilvusClient, settings: Settings, deadline: Deadline) -> Bui
     """
     alias = settings.retriever
     try:
-        found = client.describe_collection(alias, timeout=deadline.call_timeout())
+        found = client.describe_collection(alias, timeout=call_timeout(deadline))
         name = str(found["collection_name"])
         if name == alias:
             # Milvus 2.3 answers with the name that it was asked for.
             name = str(
-                client.describe_alias(alias, timeout=deadline.call_timeout())["collection_name"]
+                client.describe_alias(alias, timeout=call_timeout(deadline))["collection_name"]
             )
-            found = client.describe_collection(name, timeout=deadline.call_timeout())
+            found = client.describe_collection(name, timeout=call_timeout(deadline))
     except milvus.FAILURES as error:
         if milvus.is_missing(error):
             raise NoIndexError(
@@ -145,7 +127,7 @@ def search(
         "limit": k,
         "output_fields": _OUTPUT_FIELDS,
         "consistency_level": CONSISTENCY,
-        "timeout": deadline.call_timeout(),
+        "timeout": call_timeout(deadline),
     }
     by_vector = {"metric_type": METRIC}
     if build.search == "dense":

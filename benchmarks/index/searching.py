@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
 from retrail_runtime.milvus import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
+from retrail_runtime.retry import Deadline
 from schemas.settings import Settings
 from serving import target
 from serving.async_retriever import AsyncRetriever
@@ -50,7 +51,7 @@ def latency(world: World) -> Figures:
         Retriever(world.settings, load=lambda *_: KnownVectors(vectors)) as retriever,
         connected(world.settings) as client,
     ):
-        collection = target.resolve(client, world.settings, target.Deadline(30)).collection
+        collection = target.resolve(client, world.settings, Deadline(30)).collection
 
         def through_retriever(query: str) -> None:
             retriever.search(query, K)
@@ -143,9 +144,7 @@ async def in_tasks(settings: Settings, count: int) -> tuple[float, list[float]]:
 def encoded(settings: Settings, queries: list[str]) -> dict[str, NDArray[np.float32]]:
     """Vectors of queries by the model that serves."""
     with connected(settings) as client:
-        encoder = target.load_encoder(
-            settings, target.resolve(client, settings, target.Deadline(30))
-        )
+        encoder = target.load_encoder(settings, target.resolve(client, settings, Deadline(30)))
     return dict(zip(queries, encoder.encode_queries(queries), strict=True))
 
 

@@ -21,6 +21,7 @@ from deploy.milvus import MilvusLite
 from deploy.processes import Child
 from retrail_runtime import kafka, milvus
 from retrail_runtime.milvus import Build, collection_name
+from retrail_runtime.retry import Deadline
 from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
@@ -171,7 +172,7 @@ class Worker:
 
 def _aliased(client: MilvusClient, settings: Settings) -> int | None:
     try:
-        return target.resolve(client, settings, target.Deadline(30)).version
+        return target.resolve(client, settings, Deadline(30)).version
     except NoIndexError:
         return None
 

@@ -17,6 +17,7 @@ import structlog
 
 from retrail_runtime.kafka import Outgoing
 from retrail_runtime.metrics import at_zero
+from retrail_runtime.retry import Deadline
 from schemas.base import DeadLetter
 from schemas.errors import InvalidRecordError
 from schemas.events import Verdict
@@ -43,7 +44,7 @@ from streams.judge.judgement import (
     question,
 )
 from streams.loop import process
-from streams.loop.checkpoint import Committed, Deadline, Outbox
+from streams.loop.checkpoint import Committed, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
 from streams.metrics import BoundedLabel
 

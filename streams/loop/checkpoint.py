@@ -1,7 +1,6 @@
 """Outputs are acknowledged, then offsets are committed; and what a crash between them means."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -11,24 +10,13 @@ from typing import Protocol
 import structlog
 
 from retrail_runtime.kafka import Outgoing
+from retrail_runtime.retry import Deadline
 from streams import metrics
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_RECORDS = 50_000
-
-
-class Deadline:
-    """One time limit for several waits in a row."""
-
-    def __init__(self, seconds: float) -> None:
-        self._at = time.monotonic() + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, at least 0."""
-        return max(0.0, self._at - time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)

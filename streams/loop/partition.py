@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from streams.loop.checkpoint import Channel, Committed, Deadline
+from retrail_runtime.retry import Deadline
+from streams.loop.checkpoint import Channel, Committed
 
 
 class Record(Protocol):

@@ -16,12 +16,12 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from retrail_runtime.metrics import DEPENDENCY_UP, LAG_RECORDS, Health
+from retrail_runtime.retry import Deadline
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams import metrics
-from streams.loop import health
-from streams.loop.checkpoint import Checkpoint, Committed, Deadline
+from streams.loop.checkpoint import Checkpoint, Committed
 from streams.loop.faust_app import BatchApp
-from streams.loop.health import Observation, PartitionState, State
+from streams.loop.health import Observation, PartitionState, State, stalled, state_of
 from streams.loop.partition import (
     Assignment,
     Chunk,
@@ -90,7 +90,7 @@ class Worker:
 
     def health(self) -> Health:
         """Liveness and readiness; may be called from any thread."""
-        return health.state_of(self._observation, time.monotonic()).value
+        return state_of(self._observation, time.monotonic()).value
 
     @property
     def observed_at(self) -> float:
@@ -375,12 +375,12 @@ class Worker:
             consumer_silent=now - self._answered_at,
             shutting_down=self.failure.done(),
         )
-        if health.state_of(self._observation, now) is State.CONSUMER_UNRESPONSIVE:
+        if state_of(self._observation, now) is State.CONSUMER_UNRESPONSIVE:
             silent = f"{now - self._answered_at:.0f} s"
             self.fail(
                 RestartRequiredError(f"Faust's consumer thread has not answered for {silent}.")
             )
-        for partition, state in health.stalled(self._observation).items():
+        for partition, state in stalled(self._observation).items():
             self.fail(
                 RestartRequiredError(
                     f"No record of {self.source}/{partition} was read for {state.unmoved:.0f} s, "

@@ -15,11 +15,12 @@ from dataclasses import asdict
 import structlog
 
 from retrail_runtime.kafka import Outgoing
+from retrail_runtime.retry import Deadline
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.loop import process
-from streams.loop.checkpoint import Committed, Deadline, Outbox
+from streams.loop.checkpoint import Committed, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
 from streams.mine import metrics
 from streams.mine.fold import Fold, Resume

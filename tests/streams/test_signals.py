@@ -6,13 +6,13 @@ import time
 import pytest
 from prometheus_client import REGISTRY
 
+from retrail_runtime.retry import Deadline
 from schemas.events import Agent, count_tokens
 from schemas.judged import Tick
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.judge.local import LocalJudge
 from streams.judge.worker import JudgeTask
-from streams.loop.checkpoint import Deadline
 from streams.loop.worker import Worker
 from streams.mine.worker import MineTask, show
 from tests.streams.fakes import FakeRecord, Source, assignment

@@ -3,11 +3,11 @@
 import asyncio
 import time
 
+from retrail_runtime.retry import Deadline
 from schemas.judged import Tick, adapter
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.judge.worker import JudgeTask
-from streams.loop.checkpoint import Deadline
 from streams.loop.worker import Worker
 from streams.mine.fold import Fold
 from streams.mine.trajectories import Limits

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
+from retrail_runtime.retry import Deadline
 from schemas.judged import JudgedSearch, Skipped, adapter
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.judge.worker import JudgeTask
-from streams.loop.checkpoint import Committed, Deadline
+from streams.loop.checkpoint import Committed
 from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.trajectories import trajectory
 

@@ -6,8 +6,9 @@ import itertools
 import pytest
 
 from retrail_runtime.kafka import Outgoing
+from retrail_runtime.retry import Deadline
 from streams.loop import checkpoint as module
-from streams.loop.checkpoint import Checkpoint, Committed, Deadline, Outbox
+from streams.loop.checkpoint import Checkpoint, Committed, Outbox
 from streams.loop.worker import Worker
 from tests.streams.fakes import LOG, FakeRecord, Source
 

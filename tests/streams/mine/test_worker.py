@@ -2,11 +2,12 @@
 
 import asyncio
 
+from retrail_runtime.retry import Deadline
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import Topics
-from streams.loop.checkpoint import Committed, Deadline
+from streams.loop.checkpoint import Committed
 from streams.mine.worker import MineTask
 from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
