@@ -203,6 +203,7 @@ class Trajectory:
         *,
         tokens: int | None = None,
         verdict: Literal["relevant", "irrelevant"] | None = None,
+        about: str | None = None,
     ) -> None:
         """A reasoning of the agent; right after a browse it is about that document.
 
@@ -211,6 +212,8 @@ class Trajectory:
                 it, its length in tokens is sent as well.
             tokens: length by the agent's own tokenizer, or without a text.
             verdict: whether the document helped; it replaces the judge's.
+            about: the document, for a process that may not have published the browse. A reasoning
+                about another document than that of the browse right before it gives no pair.
 
         Example:
             >>> trajectory.reason("The page is about another bridge.")  # doctest: +SKIP
@@ -219,10 +222,10 @@ class Trajectory:
 
         def build() -> wire.Data:
             if text is None:
-                return wire.reasoning(None, tokens, verdict)
+                return wire.reasoning(None, tokens, verdict, about)
             sent = self._redacted(text, self._policies.reasoning)
             length = count_tokens(text) if tokens is None and sent.changed else tokens
-            return wire.reasoning(sent.text, length, verdict)
+            return wire.reasoning(sent.text, length, verdict, about)
 
         self._publish("reasoning", build)
 
@@ -297,7 +300,8 @@ class Trajectory:
             with self._lock:
                 seq = self._number_of((kind, data))
                 self._require_open(seq)
-                about = self._about() if kind == "reasoning" else {}
+                unnamed = kind == "reasoning" and "about" not in data
+                about = self._about() if unnamed else {}
                 record = wire.record(
                     self._sender,
                     kind=kind,

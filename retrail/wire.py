@@ -190,8 +190,8 @@ def browse(doc_id: object) -> Data:
     return {"doc_id": doc_id_of(doc_id)}
 
 
-def reasoning(text: str | None, tokens: object, verdict: object) -> Data:
-    """A reasoning, without ``about``."""
+def reasoning(text: str | None, tokens: object, verdict: object, about: object = None) -> Data:
+    """A reasoning; ``about``: the document that it names."""
     result: Data = {}
     if text is not None:
         result["text"] = text
@@ -199,6 +199,8 @@ def reasoning(text: str | None, tokens: object, verdict: object) -> Data:
         result["tokens"] = int_of("tokens", tokens, 0)
     if verdict is not None:
         result["verdict"] = one_of("verdict", verdict, VERDICTS)
+    if about is not None:
+        result["about"] = doc_id_of(about)
     return result
 
 

@@ -24,9 +24,11 @@ from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, 
 from serving.service import SearchService
 from serving.tools import (
     MAX_REASONING,
+    Noted,
     OpenedDocument,
     OpenRequest,
     Reasoning,
+    ReasonRequest,
     SearchAnswer,
     SearchRequest,
 )
@@ -40,7 +42,7 @@ retriever learns, so an agent behind this API is instrumented without a line of 
   `{TRAJECTORY_HEADER}`; send it with the calls that follow. Or choose a name of your own (a random
   UUID; to a server with tokens any name), and send it with every call.
 - `reasoning` is what the agent thought since its last call. Right after it opened a document, it
-  shows whether the document helped.
+  shows whether the document helped. `POST /v1/trajectories/{{id}}/reason` sends one without a call.
 - End a task with `POST /v1/trajectories/{{id}}/end`. Idle trajectories end after a while. A search
   after the end begins a new trajectory, also under the same name.
 - A call that failed with 5xx published nothing: repeat it, with the same reasoning.
@@ -222,7 +224,19 @@ def _caller(
     return Caller(agent, trajectory, address)
 
 
+def _owner(
+    trajectory_id: Annotated[str, Path(pattern=NAME)],
+    request: Request,
+    service: _Service,
+    agent: Annotated[Agent, Depends(_agent)],
+) -> Caller:
+    """The caller of an operation on a trajectory that it names in the path."""
+    found = service.handles.given(principal_of(request.scope), trajectory_id)
+    return Caller(agent, found)
+
+
 _Caller = Annotated[Caller, Depends(_caller)]
+_Owner = Annotated[Caller, Depends(_owner)]
 
 
 @_operations.post(
@@ -275,23 +289,42 @@ async def _open(
 
 
 @_operations.post(
+    "/trajectories/{trajectory_id}/reason",
+    summary="Add a reasoning",
+    operation_id="reason",
+    tags=["trajectories"],
+    responses={200: {"headers": _TRAJECTORY}},
+)
+async def _reason(
+    wanted: ReasonRequest, caller: _Owner, service: _Service, response: Response
+) -> Noted:
+    """What the agent thought: for callbacks, which see a model's text when it is written.
+
+    A trajectory begins with a search; a reasoning before that is ignored.
+    """
+    await service.reason(caller, wanted)
+    response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
+    return Noted(trajectory_id=caller.trajectory_id)
+
+
+@_operations.post(
     "/trajectories/{trajectory_id}/end",
     summary="End a trajectory",
     operation_id="end_trajectory",
     tags=["trajectories"],
+    responses={200: {"headers": _TRAJECTORY}},
 )
 async def _end(
-    trajectory_id: Annotated[str, Path(pattern=NAME)],
-    request: Request,
-    agent: Annotated[Agent, Depends(_agent)],
+    caller: _Owner,
     service: _Service,
+    response: Response,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
     """End a task, with its outcome and answer. The end of one that is not open changes nothing."""
     ended = ended or EndRequest()
-    found = service.handles.given(principal_of(request.scope), trajectory_id)
-    await service.end(Caller(agent, found), ended.outcome, ended.answer, ended.reasoning)
-    return EndedTrajectory(trajectory_id=found, outcome=ended.outcome)
+    await service.end(caller, ended.outcome, ended.answer, ended.reasoning)
+    response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
+    return EndedTrajectory(trajectory_id=caller.trajectory_id, outcome=ended.outcome)
 
 
 @_probes.get("/healthz", summary="Whether the server runs", operation_id="healthz", tags=["probes"])

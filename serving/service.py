@@ -19,7 +19,7 @@ from serving import metrics
 from serving.async_retriever import AsyncRetriever
 from serving.handles import Caller, Handles, Outcome
 from serving.problems import Failure, RefusedError
-from serving.tools import OpenedDocument, SearchAnswer
+from serving.tools import OpenedDocument, ReasonRequest, SearchAnswer
 
 SWEEP_SECONDS = 5.0
 """Seconds between two checks for a new model."""
@@ -167,6 +167,14 @@ class SearchService:
             if document is None:
                 raise RefusedError(UNKNOWN_DOCUMENT, caller.trajectory_id)
             return OpenedDocument.of(document, caller.trajectory_id)
+
+    async def reason(self, caller: Caller, wanted: ReasonRequest) -> None:
+        """Publish a reasoning; about the document that it names, else the one opened before it."""
+        trajectory = self._continued(caller, None)
+        trajectory.reason(
+            wanted.text, tokens=wanted.tokens, verdict=wanted.verdict, about=wanted.doc_id
+        )
+        await self._acknowledged(trajectory)
 
     async def end(
         self, caller: Caller, outcome: Outcome, answer: str | None, reasoning: str | None

@@ -3,11 +3,12 @@
 The HTTP API and the MCP server share them; ``retrail.adapters.openai`` describes the same tools.
 """
 
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-from schemas.base import DocId, Version
+from schemas.base import Count, DocId, Version
 from schemas.documents import Document
 from schemas.events import not_blank
 from serving.handles import SUFFIX_CHARS, Handles
@@ -35,6 +36,10 @@ of the text. Use a full question or a description of what you look for; words th
 contain help. To read a document use open_document with its doc_id."""
 
 OPEN_DOCUMENT = "Read a whole document by the doc_id that search gave."
+
+REASON = """\
+Say whether the documents that you opened last helped, and why. Call it before you answer, if no
+search or opening follows: what search learns from is your conclusion about each opened document."""
 
 TRAJECTORY = (
     "Repeat the trajectory_id of the last result of this task; leave it out in the first call."
@@ -66,6 +71,13 @@ Reasoning = Annotated[
 ]
 
 
+def _number(value: object) -> object:
+    """JSON Schema's integers: also 1.0, no strings and booleans."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
 class Request(BaseModel):
     """A request body; unknown fields are errors."""
 
@@ -85,6 +97,25 @@ class OpenRequest(Request):
 
     doc_id: HitId
     reasoning: Reasoning = None
+
+
+class ReasonRequest(Request):
+    """What an agent thought, apart from a search or an opening."""
+
+    text: Annotated[str | None, Field(max_length=MAX_REASONING, description="the reasoning")] = None
+    tokens: Annotated[
+        Count | None,
+        BeforeValidator(_number),
+        Field(description="its length, if the text is not sent"),
+    ] = None
+    verdict: Annotated[
+        Literal["relevant", "irrelevant"] | None,
+        Field(description="whether the document helped; it replaces the judge's verdict"),
+    ] = None
+    doc_id: Annotated[
+        DocId | None,
+        Field(description="the document; by default the one opened right before the reasoning"),
+    ] = None
 
 
 class ShownHit(BaseModel):
@@ -163,6 +194,12 @@ class OpenedDocument(BaseModel):
             text=document.text,
             trajectory_id=trajectory_id,
         )
+
+
+class Noted(BaseModel):
+    """The trajectory to which a reasoning was added."""
+
+    trajectory_id: str
 
 
 class Found(BaseModel):

@@ -54,14 +54,17 @@ def test_an_unnumbered_trajectory_is_continued_by_any_publisher(
         assert first.acknowledged.result(10) is True
     with publisher.trajectory("shared", numbered=False) as second:
         second.reason("It gives the year.")
+        second.reason(verdict="irrelevant", about="b")
         second.end("correct")
         assert second.acknowledged is not None
         assert second.acknowledged.result(10) is True
     events = [event for event in published(publisher) if event["trajectory_id"] == "shared"]
-    assert [event["type"] for event in events] == ["search", "browse", "reasoning", "end"]
+    kinds = ["search", "browse", "reasoning", "reasoning", "end"]
+    assert [event["type"] for event in events] == kinds
     assert not any("seq" in event for event in events)
     assert (events[2]["about_previous"], "about" in events[2]) == (True, False)
-    assert len({event["event_id"] for event in events}) == 4
+    assert ("about_previous" in events[3], events[3]["about"]) == (False, "b")
+    assert len({event["event_id"] for event in events}) == 5
 
 
 def test_an_unnumbered_event_that_is_refused_is_not_acknowledged(make: Made) -> None:

@@ -105,8 +105,9 @@ class _Steps:
     def browse(self, doc_id: str) -> None:
         self._events.append(("browse", doc_id))
 
-    def reason(self, text: str) -> None:
-        self._events.append(("reasoning", text))
+    def reason(self, text: str, **more: object) -> None:
+        given = [value for value in more.values() if value is not None]
+        self._events.append(("reasoning", text, *given))
 
     def answer(self, text: str) -> None:
         self._events.append(("answer", text))

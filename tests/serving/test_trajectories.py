@@ -59,6 +59,23 @@ def test_the_steps_of_a_task_become_one_trajectory(world: World, http: TestClien
     assert (agent.name, agent.model, agent.tenant) == ("me", "qwen3-30b", "t")
 
 
+def test_a_reasoning_without_a_call_is_published(world: World, http: TestClient) -> None:
+    trajectory = found(http, {})
+    url = f"/v1/trajectories/{trajectory}/reason"
+    for body in (
+        {"text": "It helped."},
+        {"tokens": 7, "verdict": "irrelevant", "doc_id": "json#0"},
+    ):
+        answer = http.post(url, json=body)
+        assert answer.json() == {"trajectory_id": trajectory}
+        assert answer.headers[TRAJECTORY_HEADER] == trajectory
+    assert world.log.events[trajectory][1:] == [
+        ("reasoning", "It helped."),
+        ("reasoning", None, 7, "irrelevant", "json#0"),
+    ]
+    assert http.post(url, json={"verdict": "unknown"}).status_code == 422
+
+
 def found(http: TestClient, headers: dict[str, str]) -> str:
     """The trajectory of a search."""
     answer = http.post("/v1/search", json={"query": "gzip"}, headers=headers)
@@ -98,7 +115,9 @@ def test_case_task_1_is_refused_without_tokens_and_one_trajectory_of_each_token(
             "/v1/search", json={"query": "gzip"}, headers=two | {TRAJECTORY_HEADER: mine}
         )
         assert seen.status_code == 400
-        assert http.post(f"/v1/trajectories/{mine}/end", headers=two).status_code == 400
+        for operation, body in (("end", {}), ("reason", {"text": "It helped."})):
+            url = f"/v1/trajectories/{mine}/{operation}"
+            assert http.post(url, json=body, headers=two).status_code == 400
     assert {len(events) for events in tokens.log.events.values()} == {1, 2}
 
 
