@@ -13,10 +13,11 @@ from retrail_runtime.kafka import require_broker
 from retrail_runtime.metrics import INVALID_RECORDS, at_zero
 from schemas import releases
 from schemas.errors import InvalidRecordError
-from schemas.releases import Live, Release
+from schemas.releases import CandidateDecision, Live, Record, Release
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data import candidates
 from trainer.data.lineage import History
 from trainer.data.releases import Releases, promoted, refusal, rolled_back
 
@@ -34,9 +35,9 @@ at_zero(INVALID_RECORDS, _REMEDIES)
 _reported: set[tuple[str, int]] = set()
 """Topic and offset of the refused records that this process has reported."""
 
-State = Literal["live", "lineage", "quarantined", "waiting", "other"]
+State = Literal["live", "lineage", "quarantined", "other"] | candidates.State
 """``lineage``: an ancestor of the live release. ``quarantined``: a rollback quarantined its run.
-``waiting``: pending, and its parent is live. ``other``: none of these.
+``other``: none of these, and no candidate.
 """
 
 
@@ -62,7 +63,7 @@ def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:
     logged, and has no effect.
     """
     for record in records:
-        found: Release | Live | None = None
+        found: Record | None = None
         try:
             found = releases.decode(record.key, record.value)
             problem = refusal(known, found)
@@ -109,11 +110,29 @@ def write_live(producer: Producer, settings: Settings, live: Live) -> int:
     return _write(producer, settings, live)
 
 
+def write_decision(
+    producer: Producer, settings: Settings, decision: CandidateDecision
+) -> CandidateDecision:
+    """Write a decision on a candidate; returns the decision that counts, the first on the log.
+
+    If another worker was first, its decision is written again: compaction keeps the last record.
+
+    Raises:
+        DeliveryError: the record may or may not be on the topic.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
+    """
+    _write(producer, settings, decision)
+    first = read(settings).decisions[decision.version]
+    if first != decision:
+        _write(producer, settings, first)
+    return first
+
+
 def promote(settings: Settings, version: int) -> Live:
     """Make any release live: ``retrail promote VERSION``.
 
     Raises:
-        InputError: there is no such release.
+        InputError: there is no such release, or its collection failed.
         BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
     return _change(settings, lambda known: promoted(known, version, datetime.now(UTC)))
@@ -134,11 +153,13 @@ class ListedRelease:
     """A release with its run, as ``retrail releases`` lists it.
 
     Attributes:
+        second: the index worker's decision on a candidate; ``None`` without one.
         manifest: of its run; ``None`` for the first release.
         lineage: the release, its parent, its parent's parent, … to the first one.
     """
 
     release: Release
+    second: CandidateDecision | None
     manifest: RunManifest | None
     lineage: tuple[int, ...]
     state: State
@@ -148,8 +169,10 @@ class ListedRelease:
         run = self.manifest and self.manifest.model_dump(
             mode="json", exclude_none=True, exclude={"retriever", "parent", "version"}
         )
+        second = self.second and self.second.model_dump(mode="json", exclude_none=True)
         return self.release.model_dump(mode="json", exclude_none=True) | {
             "state": self.state,
+            "second": second,
             "lineage": list(self.lineage),
             "run": run,
         }
@@ -167,16 +190,21 @@ def listed(history: History) -> list[ListedRelease]:
             return "live" if release.version == ancestors[0] else "lineage"
         if release.run_id in quarantined:
             return "quarantined"
-        waits = release.decision == "pending" and live and release.parent == live.version
-        return "waiting" if waits else "other"
+        return candidates.state(known, release.version) or "other"
 
     return [
-        ListedRelease(release, history.run(release.run_id), known.lineage(version), state(release))
+        ListedRelease(
+            release,
+            known.decisions.get(version),
+            history.run(release.run_id),
+            known.lineage(version),
+            state(release),
+        )
         for version, release in sorted(known.by_version.items())
     ]
 
 
-def _write(producer: Producer, settings: Settings, record: Release | Live) -> int:
+def _write(producer: Producer, settings: Settings, record: Record) -> int:
     key, value = releases.encode(record)
     topic = Topics.of(settings).retriever_releases
     return kafka.publish_and_wait(producer, topic, key=key, value=value)

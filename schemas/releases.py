@@ -1,6 +1,7 @@
 """Releases: what was trained and what serves (topic ``retriever-releases``, compacted).
 
-Key = the version: one immutable :class:`Release`. Key ``live``: the :class:`Live` pointer, which is
+Key = the version: one immutable :class:`Release`. Key ``decision:<version>``: the index worker's
+:class:`CandidateDecision`; the first one counts. Key ``live``: the :class:`Live` pointer, which is
 the truth; the Milvus alias follows it.
 """
 
@@ -12,9 +13,13 @@ from schemas.errors import InvalidRecordError
 from schemas.runs import Caps, Digest, RunId
 
 LIVE_KEY = "live"
+DECISION_KEY = "decision:"
 
-Decision = Literal["first", "ship", "hold", "reject", "pending"]
-"""``pending``: it passed the gate, and goes live only if somebody promotes it."""
+Decision = Literal["first", "ship", "hold", "reject", "pending", "failed", "abandoned"]
+"""``first``: the untrained release. A candidate's decision can also be ``pending`` (it passed, and
+goes live only if somebody promotes it), ``failed`` (its collection could not be built, or is not
+that of its model) and ``abandoned`` (its build made no progress).
+"""
 
 
 class Model(Contract):
@@ -62,8 +67,8 @@ class GateDecision(Contract):
             documents in the corpus.
         margin: fall of nDCG@10 that had to be ruled out.
         caps: of the held-out queries, against poisoning.
-        results: digest of the file beside the model that has the results of every query; absent if
-            nothing was compared.
+        results: digest of the file beside the model (``.gate.jsonl``) that has the results of
+            every query and the ids of the pool; absent if nothing was compared.
     """
 
     decision: Decision
@@ -82,6 +87,8 @@ class Release(GateDecision):
 
     Attributes:
         parent, run_id: absent on the first, untrained release.
+        candidate: whether ``ship`` only makes it a candidate, on which the index worker decides;
+            otherwise the decision is final.
     """
 
     version: Version
@@ -90,6 +97,38 @@ class Release(GateDecision):
     run_id: RunId | None = None
     model: Model
     created_at: Moment
+    candidate: bool = False
+
+
+class Integrity(Contract):
+    """Whether a collection holds the vectors of its model, and its search finds them.
+
+    Attributes:
+        queries: that were asked, each for ten hits.
+        found: share of the pool's documents that score above the tenth hit and are among the ten.
+        checked: hits of the pool whose score was compared.
+        largest_error: largest difference of their scores from those of the model's vectors.
+    """
+
+    queries: Count
+    found: float
+    checked: Count
+    largest_error: float
+
+
+class CandidateDecision(GateDecision):
+    """The index worker's decision on a candidate, from both collections (docs/gate.md).
+
+    Attributes:
+        version: of the candidate.
+        documents: in its collection; absent if nothing was compared.
+        integrity: absent likewise.
+    """
+
+    version: Version
+    documents: Count | None = None
+    integrity: Integrity | None = None
+    decided_at: Moment
 
 
 class Live(Contract):
@@ -107,21 +146,31 @@ class Live(Contract):
     by: Literal["retrail", "operator"] = "retrail"
 
 
-def decode(key: bytes | None, value: bytes | None) -> Release | Live:
-    """The release, or the ``live`` pointer, of a record of ``retriever-releases``.
+Record = Release | CandidateDecision | Live
+"""A value of ``retriever-releases``."""
+
+
+def decode(key: bytes | None, value: bytes | None) -> Record:
+    """The value of a record of ``retriever-releases``, by its key.
 
     Raises:
-        InvalidRecordError: it is neither, or the key is not that of the value.
+        InvalidRecordError: the value is invalid, or has another key.
     """
     if key == LIVE_KEY.encode():
         return base.decode(Live, value)
-    release = base.decode(Release, value)
-    if key != encode(release)[0]:
-        raise InvalidRecordError(f"version is {release.version}, the key is {key!r}")
-    return release
+    found: Release | CandidateDecision
+    if (key or b"").startswith(DECISION_KEY.encode()):
+        found = base.decode(CandidateDecision, value)
+    else:
+        found = base.decode(Release, value)
+    if key != encode(found)[0]:
+        raise InvalidRecordError(f"version is {found.version}, the key is {key!r}")
+    return found
 
 
-def encode(record: Release | Live) -> tuple[bytes, bytes]:
+def encode(record: Record) -> tuple[bytes, bytes]:
     """Key and value of a record of ``retriever-releases``."""
-    key = LIVE_KEY if isinstance(record, Live) else str(record.version)
-    return key.encode(), record.to_json()
+    if isinstance(record, Live):
+        return LIVE_KEY.encode(), record.to_json()
+    prefix = DECISION_KEY if isinstance(record, CandidateDecision) else ""
+    return f"{prefix}{record.version}".encode(), record.to_json()

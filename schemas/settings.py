@@ -27,7 +27,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 """A part of a topic, group or collection name: Kafka and Milvus both accept these characters."""
 
 OutcomePolicy = Literal["all", "correct_only", "weight"]
-GateMode = Literal["auto", "manual"]
+GateMode = Literal["auto", "manual", "trainer"]
 PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -213,7 +213,9 @@ class GateSettings(BaseModel):
     """The gate between a trained child and its release."""
 
     gate: GateMode = Field(
-        "auto", description="auto: a child that passes goes live; manual: it waits for promotion"
+        "auto",
+        description="auto: a child that passes goes live; manual: it waits for promotion; trainer: "
+        "the trainer decides alone, for an index of your own",
     )
     gate_margin: float = Field(
         0.02, ge=0.0, description="a child ships only if a drop of nDCG@10 by this is ruled out"

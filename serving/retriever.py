@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import structlog
 
-from retrail_runtime import milvus
+from retrail_runtime import milvus, search
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, Build
 from retrail_runtime.retry import Deadline, retrying
@@ -20,7 +20,7 @@ from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
-from serving.target import CONSISTENCY, Target
+from serving.target import Target
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
@@ -148,8 +148,8 @@ class Retriever:
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
                 output_fields=[TITLE_FIELD, TEXT_FIELD],
-                consistency_level=CONSISTENCY,
-                timeout=target.call_timeout(deadline),
+                consistency_level=search.CONSISTENCY,
+                timeout=search.call_timeout(deadline),
             )
             if not rows:
                 return None
@@ -193,7 +193,7 @@ class Retriever:
         with metrics.SEARCH_SECONDS.labels("milvus").time():
             for start in range(0, len(queries), MAX_QUERIES):
                 part = slice(start, start + MAX_QUERIES)
-                answers += target.search(
+                answers += search.search(
                     self._client, found.build, queries[part], vectors[part], k, deadline
                 )
         return [SearchResult(_hits(answer), found.build.version) for answer in answers]
@@ -249,7 +249,7 @@ class Retriever:
         elif milvus.is_not_loaded(error):
             try:
                 self._client.load_collection(
-                    failed.build.collection, timeout=target.call_timeout(deadline)
+                    failed.build.collection, timeout=search.call_timeout(deadline)
                 )
             except milvus.FAILURES as reason:
                 log.info("collection not loaded yet", error=milvus.error_message(reason))
@@ -284,7 +284,7 @@ class Retriever:
         """Resolve the alias, under the lock; returns what to search, or what to wait for."""
         if self._target is not None and self._is_fresh():
             return self._target
-        build = target.resolve(self._client, self._settings, deadline)
+        build = search.resolve(self._client, self._settings, deadline)
         self._resolved_at = time.monotonic()
         found = self._target
         if found is not None and found.build.build_id == build.build_id:

@@ -113,8 +113,8 @@ def models(settings: Settings, versions: Iterable[int], folder: Path) -> dict[in
 
 
 def make_live(settings: Settings, version: int) -> None:
-    """Write ``live``."""
-    live = Live(version=version, why="a test", changed_at=datetime.now(UTC))
+    """Write ``live``, as an operator."""
+    live = Live(version=version, why="a test", by="operator", changed_at=datetime.now(UTC))
     releases.write_live(kafka.producer(settings), settings, live)
 
 

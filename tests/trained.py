@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.releases import Comparison, Metrics, Model, Release
+from schemas.releases import CandidateDecision, Comparison, Metrics, Model, Release
 from schemas.runs import Intensity, Range, RunManifest, TrainingFile
 from schemas.settings import Settings
 from trainer.data.selection import rules_of
@@ -58,6 +58,17 @@ def a_release(version: int, parent: int | None, decision: str, **changes: Any) -
         "reason": f"because of {version}",
     }
     return Release(**(values | changes))
+
+
+def a_decision(version: int, decision: str, **changes: Any) -> CandidateDecision:
+    """The index worker's decision on a candidate; ``changes`` overrule its fields."""
+    values: dict[str, Any] = {
+        "version": version,
+        "decision": decision,
+        "reason": f"because of {version}",
+        "decided_at": NOW,
+    }
+    return CandidateDecision(**(values | changes))
 
 
 def run_of(version: int) -> str:

@@ -13,11 +13,11 @@ from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
 from retrail_runtime.milvus import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
 from retrail_runtime.retry import Deadline
+from retrail_runtime.search import CONSISTENCY, resolve
 from schemas.settings import Settings
 from serving import target
 from serving.async_retriever import AsyncRetriever
 from serving.retriever import Retriever
-from serving.target import CONSISTENCY
 
 K = 10
 SEARCHES = 1_000
@@ -51,7 +51,7 @@ def latency(world: World) -> Figures:
         Retriever(world.settings, load=lambda *_: KnownVectors(vectors)) as retriever,
         connected(world.settings) as client,
     ):
-        collection = target.resolve(client, world.settings, Deadline(30)).collection
+        collection = resolve(client, world.settings, Deadline(30)).collection
 
         def through_retriever(query: str) -> None:
             retriever.search(query, K)
@@ -144,7 +144,7 @@ async def in_tasks(settings: Settings, count: int) -> tuple[float, list[float]]:
 def encoded(settings: Settings, queries: list[str]) -> dict[str, NDArray[np.float32]]:
     """Vectors of queries by the model that serves."""
     with connected(settings) as client:
-        encoder = target.load_encoder(settings, target.resolve(client, settings, Deadline(30)))
+        encoder = target.load_encoder(settings, resolve(client, settings, Deadline(30)))
     return dict(zip(queries, encoder.encode_queries(queries), strict=True))
 
 

@@ -19,14 +19,13 @@ from deploy import topics as topics_module
 from deploy.kafka import KafkaBroker
 from deploy.milvus import MilvusLite
 from deploy.processes import Child
-from retrail_runtime import kafka, milvus
+from retrail_runtime import kafka, milvus, search
 from retrail_runtime.milvus import Build, collection_name
 from retrail_runtime.retry import Deadline
 from schemas.errors import NoIndexError
 from schemas.releases import Live, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from serving import target
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
@@ -75,7 +74,7 @@ class World:
 
     def make_live(self, version: int) -> None:
         """Write ``live``: the workers build the version, unless they have it, and swap it in."""
-        live = Live(version=version, why="a benchmark", changed_at=datetime.now(UTC))
+        live = Live(version=version, why="a benchmark", by="operator", changed_at=datetime.now(UTC))
         releases.write_live(kafka.producer(self.settings), self.settings, live)
 
     def await_alias(self, version: int) -> None:
@@ -172,7 +171,7 @@ class Worker:
 
 def _aliased(client: MilvusClient, settings: Settings) -> int | None:
     try:
-        return target.resolve(client, settings, Deadline(30)).version
+        return search.resolve(client, settings, Deadline(30)).version
     except NoIndexError:
         return None
 

@@ -10,24 +10,30 @@ from typing import Literal
 
 from retrail_runtime.milvus import Build
 
-Role = Literal["serving", "next", "outgoing", "retired", "abandoned"]
+Role = Literal["serving", "next", "candidate", "outgoing", "retired", "abandoned"]
+Purpose = Literal["live", "candidate", "none"]
 
-ROLES: dict[tuple[bool, bool, bool], Role] = {
-    # (target, aliased, served)
-    (True, True, True): "serving",
-    (True, True, False): "serving",
-    (True, False, True): "next",
-    (True, False, False): "next",
-    (False, True, True): "outgoing",
-    (False, True, False): "outgoing",
-    (False, False, True): "retired",
-    (False, False, False): "abandoned",
+ROLES: dict[tuple[Purpose, bool, bool], Role] = {
+    # (purpose, aliased, served)
+    ("live", True, True): "serving",
+    ("live", True, False): "serving",
+    ("live", False, True): "next",
+    ("live", False, False): "next",
+    ("candidate", True, True): "outgoing",
+    ("candidate", True, False): "outgoing",
+    ("candidate", False, True): "candidate",
+    ("candidate", False, False): "candidate",
+    ("none", True, True): "outgoing",
+    ("none", True, False): "outgoing",
+    ("none", False, True): "retired",
+    ("none", False, False): "abandoned",
 }
-"""The role of a build, by whether the alias should point at its collection (:func:`target`),
-whether it does, and whether it ever did.
+"""The role of a build, by whether it is that of the live release or of the candidate
+(:func:`target`), whether the alias points at its collection, and whether it ever did.
 
 - serving: the alias points here, as it should.
 - next: to be completed and swapped in; after a rollback a build that served before.
+- candidate: to be completed and decided on; or it passed, and waits for an operator.
 - outgoing: serves until the next one is complete.
 - retired: kept for the grace time, for searches in progress and for a rollback.
 - abandoned: superseded before it was complete.
@@ -40,6 +46,7 @@ class Facts:
 
     Attributes:
         live: the version that should serve; ``None`` if there is no ``live`` record yet.
+        candidate: the version that is built beside it (:func:`trainer.data.candidates.kept`).
         aliased: the collection that the alias points at.
         retired: when each retired build was first seen retired, by build id, in seconds.
         now: on the same clock as ``retired``.
@@ -52,6 +59,7 @@ class Facts:
     retired: Mapping[str, float]
     now: float
     grace: float
+    candidate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,33 +68,41 @@ class Plan:
 
     Attributes:
         target: the build that should serve, once it is complete.
-        create: version whose collection is missing or is to be built again (with the target's
-            ``successor`` as build id).
+        candidate: the candidate's build.
+        create: version whose collection is missing or is to be built again.
+        successor: build id of the collection to create; empty: any.
         follow: builds that consume ``documents``.
         drop: builds whose collection is dropped.
     """
 
     target: Build | None
+    candidate: Build | None
     create: int | None
+    successor: str
     follow: tuple[Build, ...]
     drop: tuple[Build, ...]
 
 
-def target(builds: Iterable[Build], live: int | None) -> Build | None:
-    """The build that the alias should point at: that of the live version without a successor.
+def target(builds: Iterable[Build], version: int | None) -> Build | None:
+    """The build of a version without a successor; of the live one the alias should point at it.
 
     It does not depend on settings, so workers with different settings agree. Two simultaneous
     requests for a rebuild may leave two such builds: all workers choose the same one, and no
     further one is created.
     """
-    own = {build.build_id: build for build in builds if build.version == live}
+    own = {build.build_id: build for build in builds if build.version == version}
     last = [build for build in own.values() if build.successor not in own]
     return min(last, key=lambda build: (build.successor != "", build.build_id), default=None)
 
 
-def role(build: Build, target: Build | None, aliased: str | None) -> Role:
+def role(
+    build: Build, target: Build | None, aliased: str | None, candidate: Build | None = None
+) -> Role:
     """Look the build up in :data:`ROLES`."""
-    return ROLES[build == target, build.collection == aliased, build.served]
+    purpose: Purpose = "candidate" if build == candidate else "none"
+    if build == target:
+        purpose = "live"
+    return ROLES[purpose, build.collection == aliased, build.served]
 
 
 def retired_since(facts: Facts) -> dict[str, float]:
@@ -94,28 +110,36 @@ def retired_since(facts: Facts) -> dict[str, float]:
 
     The grace time is a minimum: it begins again after a restart.
     """
-    wanted = target(facts.builds, facts.live)
+    wanted, candidate = target(facts.builds, facts.live), target(facts.builds, facts.candidate)
     return {
         build.build_id: facts.retired.get(build.build_id, facts.now)
         for build in facts.builds
-        if role(build, wanted, facts.aliased) == "retired"
+        if role(build, wanted, facts.aliased, candidate) == "retired"
     }
 
 
 def plan(facts: Facts) -> Plan:
     """Which collection to create, which builds to continue, and which to drop."""
-    wanted = target(facts.builds, facts.live)
-    dropped = tuple(build for build in facts.builds if _is_over(build, wanted, facts))
+    wanted, candidate = target(facts.builds, facts.live), target(facts.builds, facts.candidate)
+    missing = [
+        (version, found.successor if found else "")
+        for version, found in ((facts.live, wanted), (facts.candidate, candidate))
+        if version is not None and (found is None or found.successor)
+    ]
+    create, successor = missing[0] if missing else (None, "")
+    dropped = tuple(build for build in facts.builds if _is_over(build, wanted, candidate, facts))
     return Plan(
         target=wanted,
-        create=facts.live if wanted is None or wanted.successor else None,
+        candidate=candidate,
+        create=create,
+        successor=successor,
         follow=tuple(build for build in facts.builds if build not in dropped),
         drop=dropped,
     )
 
 
-def _is_over(build: Build, wanted: Build | None, facts: Facts) -> bool:
-    match role(build, wanted, facts.aliased):
+def _is_over(build: Build, wanted: Build | None, candidate: Build | None, facts: Facts) -> bool:
+    match role(build, wanted, facts.aliased, candidate):
         case "abandoned":
             return facts.live is not None
         case "retired":

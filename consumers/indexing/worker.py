@@ -18,11 +18,12 @@ from confluent_kafka import KafkaException
 
 from consumers.indexing import metrics
 from consumers.indexing.coordinator import Coordinator
-from consumers.indexing.embedder import Embedder, VectorStore
+from consumers.indexing.embedder import Embedder
 from consumers.indexing.ingest import DeadLetters, Ingest
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
+from consumers.vectors import VectorStore
 from retrail_runtime import kafka
 from retrail_runtime.lease import Lease
 from retrail_runtime.metrics import Health, serve_metrics
@@ -38,6 +39,7 @@ from schemas.errors import (
 from schemas.releases import Model
 from schemas.settings import Settings
 from schemas.topics import Topics
+from trainer.data import candidates
 from trainer.data.releases import Releases
 from trainer.registry.registry import Registry
 
@@ -229,6 +231,7 @@ class IndexWorker:
             retired=self._retired,
             now=time.monotonic(),
             grace=self._settings.index_grace_seconds,
+            candidate=candidates.kept(releases),
         )
         self._retired = retired_since(facts)
         decided = plan(facts)
@@ -278,7 +281,7 @@ class IndexWorker:
         if decided.create is None:
             return
         release = releases.by_version[decided.create]
-        successor = decided.target.successor if decided.target else ""
+        successor = decided.successor
         build = Build(
             collection=collection_name(self._settings.retriever, release.version, successor),
             version=release.version,
@@ -311,7 +314,7 @@ class IndexWorker:
 
     def _drop(self, decided: Plan, facts: Facts) -> None:
         for build in decided.drop:
-            found = role(build, decided.target, facts.aliased)
+            found = role(build, decided.target, facts.aliased, decided.candidate)
             self._milvus.drop(build)
             metrics.DROPPED.labels(found).inc()
             log.info("build dropped", collection=build.collection, role=found)

@@ -14,7 +14,7 @@ from schemas import events, judged
 from schemas.documents import Document
 from schemas.events import OutcomeReport
 from schemas.pairs import LabelledPair
-from schemas.releases import Live, Release
+from schemas.releases import Record
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import TopicSpec, specs
@@ -28,7 +28,7 @@ CONTRACTS: dict[str, TypeAdapter[Any]] = {
     "document": TypeAdapter(Document),
     "run-manifest": TypeAdapter(RunManifest),
     "outcome-report": TypeAdapter(OutcomeReport),
-    "release": TypeAdapter(Annotated[Release | Live, Field(union_mode="left_to_right")]),
+    "release": TypeAdapter(Annotated[Record, Field(union_mode="left_to_right")]),
 }
 
 TOPIC_CONTRACTS = {
@@ -38,7 +38,7 @@ TOPIC_CONTRACTS = {
     "documents": ("document", "doc_id; an empty value deletes"),
     "training-runs": ("run-manifest", "run_id"),
     "outcomes": ("outcome-report", "trajectory_id; an empty value takes the report back"),
-    "retriever-releases": ("release", "the version, or 'live'"),
+    "retriever-releases": ("release", "the version, 'decision:' and the version, or 'live'"),
 }
 
 

@@ -10,8 +10,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from consumers.indexing.embedder import Embedder, VectorStore
+from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
+from consumers.vectors import VectorStore
 from retrail_runtime.milvus import Build, collection_name
 from schemas.documents import Document
 from schemas.releases import Model

@@ -64,9 +64,13 @@ class History:
 
 
 def unfinished(history: History, run: RunManifest) -> bool:
-    """Whether a run has no release yet, or its release should be live and is not."""
+    """Whether a run has no release yet, or its release should be live and is not.
+
+    The index worker, not the trainer, makes a candidate live.
+    """
     known = history.releases
-    return run.version not in known.by_version or releases.goes_live(known, run.version)
+    release = known.by_version.get(run.version)
+    return release is None or (not release.candidate and releases.goes_live(known, release.version))
 
 
 def trained(history: History, version: int) -> list[Range]:

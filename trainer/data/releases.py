@@ -1,8 +1,8 @@
-"""The state of ``retriever-releases``, all releases and the live one, and its transitions.
+"""The state of ``retriever-releases``: releases, decisions and the live one, and its transitions.
 
-``live`` is authoritative; the Milvus alias follows it. A release is written once and never changes;
-``live`` is the only record that is replaced. Every reader refuses the same invalid records of other
-programs (:func:`refusal`).
+``live`` is authoritative; the Milvus alias follows it. A release and a decision are written once
+and never change; ``live`` is the only record that is replaced. Every reader refuses the same
+invalid records of other programs (:func:`refusal`).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from schemas.errors import InputError
-from schemas.releases import Live, Release
+from schemas.releases import CandidateDecision, Live, Record, Release
 
 FIRST = 1
 """Version of the first, untrained release."""
@@ -29,6 +29,7 @@ class Releases:
     Attributes:
         by_version: every release.
         offsets: offset of each release on the topic.
+        decisions: the first decision on each candidate, by version.
         live: the live release; ``None`` before the first one.
         live_offset: offset of ``live`` on the topic, -1 without one.
         next_offset: of the first unread record.
@@ -37,12 +38,13 @@ class Releases:
 
     by_version: Mapping[int, Release] = field(default_factory=dict)
     offsets: Mapping[int, int] = field(default_factory=dict)
+    decisions: Mapping[int, CandidateDecision] = field(default_factory=dict)
     live: Live | None = None
     live_offset: int = -1
     next_offset: int = 0
     earlier: tuple[tuple[Live, int], ...] = ()
 
-    def with_record(self, record: Release | Live | None, offset: int) -> "Releases":
+    def with_record(self, record: Record | None, offset: int) -> "Releases":
         """With the record at ``offset``; an invalid (``None``) or refused one changes nothing."""
         known = replace(self, next_offset=offset + 1)
         if record is None or refusal(self, record):
@@ -50,6 +52,8 @@ class Releases:
         if isinstance(record, Live):
             before = ((self.live, self.live_offset),) if self.live else ()
             return replace(known, live=record, live_offset=offset, earlier=(*self.earlier, *before))
+        if isinstance(record, CandidateDecision):
+            return replace(known, decisions={record.version: record, **self.decisions})
         if record.version in self.by_version:
             return known
         return replace(
@@ -80,27 +84,45 @@ class Releases:
         chain = self.lineage(parent)
         return chain[min(GENERATIONS, len(chain)) - 1]
 
+    def is_current(self, version: int) -> bool:
+        """Whether the parent of a release is live, and ``live`` was not written after the release.
+
+        A repeated step must not undo a later decision.
+        """
+        release, live = self.by_version.get(version), self.live
+        return (
+            release is not None
+            and live is not None
+            and release.parent == live.version
+            and self.live_offset < self.offsets[version]
+        )
+
+    def decision(self, version: int) -> str:
+        """The last word on a release: the gate's decision, or ``candidate`` before the second."""
+        release, second = self.by_version[version], self.decisions.get(version)
+        if not release.candidate or release.decision != "ship":
+            return release.decision
+        return second.decision if second else "candidate"
+
     def run_of(self, version: int) -> str | None:
         """Id of the run that made a version; ``None`` for the first release."""
         release = self.by_version.get(version)
         return release.run_id if release else None
 
 
-def refusal(known: Releases, record: Release | Live) -> str:
+def refusal(known: Releases, record: Record) -> str:
     """Why a record is refused, or an empty string.
 
     A record of another program, or of another installation with the same topic prefix, must neither
-    stop training nor change the live release. A repeated release is no error: the first one counts.
+    stop training nor change the live release. A repeated release or decision is no error: the first
+    one counts.
     """
     if isinstance(record, Live):
+        return _refusal_of_live(known, record)
+    if isinstance(record, CandidateDecision):
         release = known.by_version.get(record.version)
-        if release is None:
-            return f"live names release {record.version}, which does not exist"
-        if release.decision not in ("first", "ship") and record.by != "operator":
-            return (
-                f"live names release {record.version}, which the gate did not ship "
-                f"({release.decision}); only `retrail promote {record.version}` makes it live"
-            )
+        if release is None or not release.candidate or release.decision != "ship":
+            return f"release {record.version} is not a candidate"
         return ""
     version, parent = record.version, record.parent
     if version in known.by_version:
@@ -120,17 +142,40 @@ def refusal(known: Releases, record: Release | Live) -> str:
     return ""
 
 
+def _refusal_of_live(known: Releases, live: Live) -> str:
+    version = live.version
+    if version not in known.by_version:
+        return f"live names release {version}, which does not exist"
+    if live.by == "operator":
+        return ""
+    decision = known.decision(version)
+    if decision not in ("first", "ship"):
+        return (
+            f"live names release {version}, which the gate did not ship ({decision}); only "
+            f"`retrail promote {version}` makes it live"
+        )
+    if known.live and known.live.version != version and not known.is_current(version):
+        return f"live names release {version}, but another one became live after it was made"
+    return ""
+
+
 def promoted(known: Releases, version: int, now: datetime) -> Live:
     """``live`` after promoting ``version``; unchanged if it is live already.
 
-    The runs of its lineage leave quarantine.
+    The runs of its lineage leave quarantine. An operator overrides the quality of a release, not
+    the integrity of its collection.
 
     Raises:
-        InputError: there is no such release.
+        InputError: there is no such release, or its collection failed.
     """
     if version not in known.by_version:
         existing = ", ".join(map(str, sorted(known.by_version))) or "none yet"
         raise InputError(f"There is no release {version}. Releases: {existing}.")
+    if known.decision(version) == "failed":
+        raise InputError(
+            f"Release {version} cannot be promoted: {known.decisions[version].reason}. Its pairs "
+            "train the next release."
+        )
     live = known.live
     if live is not None and live.version == version:
         return live
@@ -183,19 +228,8 @@ def rolled_back(known: Releases, now: datetime) -> Live:
 
 
 def goes_live(known: Releases, version: int) -> bool:
-    """Whether a release should become live.
-
-    Not if the gate did not ship it, if its parent is no longer live, or if ``live`` was written
-    after the release: a repeated run must not undo a later decision.
-    """
-    release, live = known.by_version.get(version), known.live
-    return (
-        release is not None
-        and live is not None
-        and release.decision == "ship"
-        and release.parent == live.version
-        and known.live_offset < known.offsets[version]
-    )
+    """Whether a release should become live: the gate shipped it, and it is current."""
+    return known.is_current(version) and known.decision(version) == "ship"
 
 
 def shipped(known: Releases, version: int, now: datetime) -> Live | None:
@@ -206,7 +240,7 @@ def shipped(known: Releases, version: int, now: datetime) -> Live | None:
     return Live(
         version=version,
         previous=live.version,
-        why=f"passed the gate: {known.by_version[version].reason}",
+        why=f"passed the gate: {known.decisions.get(version, known.by_version[version]).reason}",
         changed_at=now,
         quarantined=live.quarantined,
     )

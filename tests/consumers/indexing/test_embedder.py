@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from consumers.indexing.embedder import Embedder, VectorStore
+from consumers.indexing.embedder import Embedder
+from consumers.vectors import VectorStore
 from schemas.documents import Document, content_hash
 
 DIMENSION = 64

@@ -27,7 +27,10 @@ def facts(*builds: Build, live: int | None, aliased: int | None, **others: objec
 
 
 def test_roles_cover_every_combination() -> None:
-    assert len(ROLES) == 8
+    assert len(ROLES) == 12
+    assert planning.role(build(2), build(1), "r_v1", build(2)) == "candidate"
+    assert planning.role(build(2), build(1), "r_v2", build(2)) == "outgoing"
+    assert planning.role(build(2), build(2), "r_v1", build(2)) == "next"
     assert planning.role(build(2), build(2), "r_v2") == "serving"
     assert planning.role(build(2), build(2), "r_v1") == "next"
     assert planning.role(build(1, served=True), build(2), "r_v1") == "outgoing"
@@ -154,6 +157,33 @@ def test_plans_end_after_any_requests_for_rebuilds(
     else:
         raise AssertionError("the plans do not come to an end")
     assert len(builds) == 1
+
+
+def test_a_candidate_is_built_beside_the_live_release_and_dropped_when_it_is_over() -> None:
+    one = build(1, served=True)
+    plan = planning.plan(facts(one, live=1, aliased=1, candidate=2))
+    assert (plan.target, plan.candidate, plan.create) == (one, None, 2)
+    two = build(2)
+    plan = planning.plan(facts(one, two, live=1, aliased=1, candidate=2))
+    assert (plan.candidate, plan.create, plan.follow, plan.drop) == (two, None, (one, two), ())
+    plan = planning.plan(facts(one, two, live=1, aliased=1, candidate=None))
+    assert (plan.create, plan.follow, plan.drop) == (None, (one,), (two,))
+    plan = planning.plan(facts(one, two, live=2, aliased=1, candidate=None))
+    assert (plan.target, plan.create, plan.drop) == (two, None, ())
+
+
+def test_a_candidate_is_built_again_in_place_of_the_first_build() -> None:
+    one, two = build(1, served=True), replace(build(2), successor="aaaa0001")
+    plan = planning.plan(facts(one, two, live=1, aliased=1, candidate=2))
+    assert (plan.create, plan.successor, plan.drop) == (2, "aaaa0001", ())
+    again = rebuilt(2, "aaaa0001")
+    plan = planning.plan(facts(one, two, again, live=1, aliased=1, candidate=2))
+    assert (plan.candidate, plan.create, plan.drop) == (again, None, (two,))
+
+
+def test_the_live_collection_is_created_before_the_candidates() -> None:
+    plan = planning.plan(facts(live=1, aliased=None, candidate=2))
+    assert (plan.create, plan.successor) == (1, "")
 
 
 def test_a_group_has_passed_when_every_partition_with_records_has() -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.releases import Live, Release
-from tests.trained import NOW, a_release, run_of
+from schemas.errors import InputError
+from schemas.releases import CandidateDecision, Live, Record
+from tests.trained import NOW, a_decision, a_release, run_of
 from trainer.data.releases import MAX_STEP, Releases, promoted, refusal, rolled_back
 
 
@@ -15,7 +16,7 @@ def live(version: int, **changes: Any) -> Live:
     return Live(**({"version": version, "why": "", "changed_at": NOW} | changes))
 
 
-def known(*records: Release | Live) -> Releases:
+def known(*records: Record) -> Releases:
     found = Releases()
     for offset, record in enumerate(records):
         found = found.with_record(record, offset)
@@ -40,11 +41,12 @@ START = (ONE, live(1), TWO, live(2))
         (a_release(2**31 - 1, 2, "ship"), "more than 100 above the highest, 2"),
         (live(9), "live names release 9, which does not exist"),
         (live(9, by="operator"), "live names release 9, which does not exist"),
+        (live(1), "another one became live after it was made"),
+        (a_decision(9, "ship"), "release 9 is not a candidate"),
+        (a_decision(2, "reject"), "release 2 is not a candidate"),
     ],
 )
-def test_an_inconsistent_record_is_refused_and_changes_nothing(
-    record: Release | Live, why: str
-) -> None:
+def test_an_inconsistent_record_is_refused_and_changes_nothing(record: Record, why: str) -> None:
     before = known(*START)
 
     assert why in refusal(before, record)
@@ -69,6 +71,27 @@ def test_only_an_operator_makes_an_unshipped_release_live(decision: str) -> None
     assert after.with_record(back, 6).live == back
 
 
+def test_a_candidate_goes_live_only_with_a_decision_that_ships_it() -> None:
+    before = known(*START, a_release(3, 2, "ship", candidate=True))
+
+    assert "did not ship (candidate)" in refusal(before, live(3))
+    rejected = before.with_record(a_decision(3, "reject"), 5)
+    assert "did not ship (reject)" in refusal(rejected, live(3))
+    decided = before.with_record(a_decision(3, "ship"), 5)
+    assert decided.with_record(live(3), 6).live == live(3)
+    assert decided.with_record(a_decision(3, "reject"), 6).decisions == decided.decisions
+    rolled = decided.with_record(rolled_back(decided, NOW), 6)
+    assert "another one became live" in refusal(rolled, live(3))
+
+
+def test_an_operator_overrides_quality_but_not_integrity() -> None:
+    before = known(*START, a_release(3, 2, "ship", candidate=True))
+
+    assert promoted(before.with_record(a_decision(3, "reject"), 5), 3, NOW).version == 3
+    with pytest.raises(InputError, match="because of 3"):
+        promoted(before.with_record(a_decision(3, "failed"), 5), 3, NOW)
+
+
 def test_a_repeated_release_is_no_error_and_the_first_one_counts() -> None:
     before = known(*START)
     again = TWO.model_copy(update={"reason": "decided again"})
@@ -88,18 +111,21 @@ def test_the_first_release_is_registered_only_without_a_later_one() -> None:
 
 
 VERSIONS = st.integers(1, 6) | st.just(2**31 - 1)
-RECORDS = st.builds(
-    a_release,
-    VERSIONS,
-    st.none() | VERSIONS,
-    st.sampled_from(["first", "ship", "hold", "reject", "pending"]),
-) | st.builds(lambda v, by: live(v, by=by), VERSIONS, st.sampled_from(["retrail", "operator"]))
+RECORDS = (
+    st.builds(
+        lambda v, parent, decision, candidate: a_release(v, parent, decision, candidate=candidate),
+        VERSIONS,
+        st.none() | VERSIONS,
+        st.sampled_from(["first", "ship", "hold", "reject", "pending"]),
+        st.booleans(),
+    )
+    | st.builds(a_decision, VERSIONS, st.sampled_from(["ship", "hold", "failed", "abandoned"]))
+    | st.builds(lambda v, by: live(v, by=by), VERSIONS, st.sampled_from(["retrail", "operator"]))
+)
 
 
 @given(st.lists(RECORDS, max_size=20))
-def test_live_names_a_servable_release_whatever_is_written(
-    records: list[Release | Live],
-) -> None:
+def test_live_names_a_servable_release_whatever_is_written(records: list[Record]) -> None:
     found = known(*records)
 
     assert found.next_offset == len(records)
@@ -107,8 +133,13 @@ def test_live_names_a_servable_release_whatever_is_written(
         assert found.lineage(version)[-1] == 1
         assert release.version == version
     if found.live is not None:
-        decision = found.by_version[found.live.version].decision
+        decision = found.decision(found.live.version)
         assert found.live.by == "operator" or decision in ("first", "ship")
+    first: dict[int, CandidateDecision] = {}
+    for offset, record in enumerate(records):
+        if isinstance(record, CandidateDecision) and not refusal(known(*records[:offset]), record):
+            first.setdefault(record.version, record)
+    assert found.decisions == first
 
 
 def test_a_child_is_compared_with_the_fifth_release_before_it_or_the_first() -> None:
