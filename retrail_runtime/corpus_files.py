@@ -2,7 +2,7 @@
 
 ::
 
-    corpus.jsonl     {"_id", "title"?, "text"} a line, as in BEIR
+    corpus.jsonl     {"_id", "title"?, "text", "url"?} a line, as in BEIR
     queries.jsonl    {"_id", "text"} a line, as in BEIR
     queries.tsv      query id <tab> text
     qrels/*.tsv      query id <tab> document id <tab> score, as in BEIR, with or without a header
@@ -16,6 +16,7 @@ Sources: Thakur et al., "BEIR: A Heterogenous Benchmark for Zero-shot Evaluation
 Retrieval Models", 2021; https://trec.nist.gov/data/qrels_eng/.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 
 from retrail_runtime.files import read_json_lines, read_lines
 from schemas.base import describe
-from schemas.documents import Document
+from schemas.documents import URL, Document
 from schemas.errors import InvalidRecordError
 
 PACKED = ("", ".gz", ".zst", ".zstd")
@@ -64,11 +65,14 @@ class Fields:
     doc_id: tuple[str, ...] = ("doc_id", "_id", "id")
     title: tuple[str, ...] = ("title",)
     text: tuple[str, ...] = ("text",)
+    url: tuple[str, ...] = ("url",)
 
     @classmethod
-    def of(cls, doc_id: str | None, title: str | None, text: str | None) -> "Fields":
+    def of(
+        cls, doc_id: str | None, title: str | None, text: str | None, url: str | None = None
+    ) -> "Fields":
         """These names, or the default where one is absent."""
-        named = {"doc_id": doc_id, "title": title, "text": text}
+        named = {"doc_id": doc_id, "title": title, "text": text, "url": url}
         return cls(**{field: (name,) for field, name in named.items() if name})
 
 
@@ -99,7 +103,9 @@ def document(row: Mapping[str, Any], fields: Fields) -> Document | InvalidRecord
         title, text = "", title
     problem = _problem(row, (fields.doc_id, doc_id), (fields.text, text))
     try:
-        return problem or Document(doc_id=doc_id, title=title, text=text)
+        found = str(_first(row, fields.url))
+        url = found if re.match(URL, found) else None
+        return problem or Document(doc_id=doc_id, title=title, text=text, url=url)
     except ValidationError as error:
         return InvalidRecordError(describe(error.errors(include_url=False)), key=doc_id)
 

@@ -13,6 +13,7 @@ from retrail_runtime.milvus import (
     METRIC,
     TEXT_FIELD,
     TITLE_FIELD,
+    URL_FIELD,
     VECTOR_FIELD,
     Build,
 )
@@ -34,7 +35,7 @@ MIN_CANDIDATES = 20
 """Hits of each half that are fused, at least: for a small k too the second of both halves ranks
 before the first of one."""
 
-OUTPUT_FIELDS = (ID_FIELD, TITLE_FIELD, TEXT_FIELD)
+OUTPUT_FIELDS = (ID_FIELD, TITLE_FIELD, TEXT_FIELD, URL_FIELD)
 
 
 def call_timeout(deadline: Deadline) -> float:

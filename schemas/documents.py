@@ -7,6 +7,9 @@ from pydantic import Field
 
 from schemas.base import Change, Contract, DocId, decode_change
 
+URL = r"^https?://\S{1,2040}$"
+"""Pattern of a document's URL."""
+
 
 class Document(Contract):
     """One document; split a long text into several."""
@@ -14,6 +17,10 @@ class Document(Contract):
     doc_id: DocId
     title: str = ""
     text: Annotated[str, Field(min_length=1)]
+    url: Annotated[
+        str | None,
+        Field(pattern=URL, description="where people read it"),
+    ] = None
 
     def embedded_text(self) -> str:
         """The text that the encoder reads."""

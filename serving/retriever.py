@@ -14,7 +14,7 @@ import structlog
 
 from retrail_runtime import milvus, search
 from retrail_runtime.metrics import DEPENDENCY_UP
-from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, Build
+from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, URL_FIELD, Build
 from retrail_runtime.retry import Deadline, retrying
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
@@ -54,6 +54,7 @@ class Hit:
     score: float
     title: str
     text: str
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +148,19 @@ class Retriever:
             rows = self._client.query(
                 found.build.collection,
                 filter=milvus.ids_filter([doc_id]),
-                output_fields=[TITLE_FIELD, TEXT_FIELD],
+                output_fields=[TITLE_FIELD, TEXT_FIELD, URL_FIELD],
                 consistency_level=search.CONSISTENCY,
                 timeout=search.call_timeout(deadline),
             )
             if not rows:
                 return None
-            return Document(doc_id=doc_id, title=rows[0][TITLE_FIELD], text=rows[0][TEXT_FIELD])
+            [row] = rows
+            return Document(
+                doc_id=doc_id,
+                title=row[TITLE_FIELD],
+                text=row[TEXT_FIELD],
+                url=row[URL_FIELD] or None,
+            )
 
         return self._with_target(get)
 
@@ -383,6 +390,7 @@ def _hits(answer: Any) -> list[Hit]:
             score=float(found.distance),
             title=found.entity.get(TITLE_FIELD),
             text=found.entity.get(TEXT_FIELD),
+            url=found.entity.get(URL_FIELD) or None,
         )
         for rank, found in enumerate(answer, start=1)
     ]

@@ -61,6 +61,10 @@ ShownId = Annotated[
     str, Field(min_length=1, max_length=512 + SUFFIX_CHARS, description="The id of a hit.")
 ]
 """A document's id, with or without the handle of a trajectory."""
+ShownUrl = Annotated[
+    str | None,
+    Field(description="where people read the document", exclude_if=lambda url: url is None),
+]
 Reasoning = Annotated[
     str | None,
     Field(
@@ -131,6 +135,7 @@ class ShownHit(BaseModel):
         ),
     ]
     title: str
+    url: ShownUrl = None
     snippet: Annotated[str, Field(description="beginning of the text")]
     text: Annotated[
         str | None,
@@ -145,6 +150,7 @@ class ShownHit(BaseModel):
             rank=hit.rank,
             score=round(hit.score, 4),
             title=hit.title,
+            url=hit.url,
             snippet=snippet(hit.text),
             text=hit.text if whole else None,
         )
@@ -183,6 +189,7 @@ class OpenedDocument(BaseModel):
     doc_id: ShownId
     title: str
     text: str
+    url: ShownUrl = None
     trajectory_id: str
 
     @classmethod
@@ -192,6 +199,7 @@ class OpenedDocument(BaseModel):
             doc_id=document.doc_id,
             title=document.title,
             text=document.text,
+            url=document.url,
             trajectory_id=trajectory_id,
         )
 
@@ -207,7 +215,7 @@ class Found(BaseModel):
 
     id: ShownId
     title: str
-    url: Annotated[str, Field(description="the document's id, if that is a URL; else empty")]
+    url: Annotated[str, Field(description="the document's url, else its id if that is one")]
 
 
 class FoundResults(BaseModel):
@@ -220,7 +228,7 @@ class FoundResults(BaseModel):
         """In that shape; see :meth:`SearchAnswer.shown` for ``handle``."""
         return cls(
             results=[
-                Found(id=shown.doc_id, title=hit.title or hit.doc_id, url=_url(hit.doc_id))
+                Found(id=shown.doc_id, title=hit.title or hit.doc_id, url=_url(hit))
                 for hit, shown in zip(answer.hits, answer.shown(handle).hits, strict=True)
             ]
         )
@@ -238,14 +246,18 @@ class Fetched(Found):
         return cls(
             id=shown,
             title=document.title or document.doc_id,
-            url=_url(document.doc_id),
+            url=_url(document),
             text=document.text,
-            metadata={"trajectory_id": document.trajectory_id},
+            metadata={
+                "doc_id": document.doc_id,
+                "trajectory_id": document.trajectory_id,
+            },
         )
 
 
-def _url(doc_id: str) -> str:
-    return doc_id if doc_id.startswith(("https://", "http://")) else ""
+def _url(document: ShownHit | OpenedDocument) -> str:
+    is_url = document.doc_id.startswith(("https://", "http://"))
+    return document.url or (document.doc_id if is_url else "")
 
 
 def snippet(text: str, longest: int = SNIPPET_CHARS) -> str:

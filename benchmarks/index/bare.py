@@ -15,6 +15,7 @@ from retrail_runtime.milvus import (
     ID_FIELD,
     TEXT_FIELD,
     TITLE_FIELD,
+    URL_FIELD,
     VECTOR_FIELD,
     Build,
     connect,
@@ -44,6 +45,7 @@ def main(uri: str, model: str, count: int) -> None:
             {
                 ID_FIELD: document.doc_id,
                 TITLE_FIELD: document.title,
+                URL_FIELD: "",
                 TEXT_FIELD: document.text,
                 HASH_FIELD: content_hash(text),
                 VECTOR_FIELD: vector,

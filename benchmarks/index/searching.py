@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.index import corpus
 from benchmarks.index.world import Figures, World, connected
-from retrail_runtime.milvus import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD
+from retrail_runtime.milvus import ID_FIELD, METRIC, TEXT_FIELD, TITLE_FIELD, URL_FIELD
 from retrail_runtime.retry import Deadline
 from retrail_runtime.search import CONSISTENCY, resolve
 from schemas.settings import Settings
@@ -62,7 +62,7 @@ def latency(world: World) -> Figures:
                 data=[vectors[query]],
                 limit=K,
                 search_params={"metric_type": METRIC},
-                output_fields=[ID_FIELD, TITLE_FIELD, TEXT_FIELD],
+                output_fields=[ID_FIELD, TITLE_FIELD, TEXT_FIELD, URL_FIELD],
                 # As the retriever asks; the collection's own level is Strong.
                 consistency_level=CONSISTENCY,
             )

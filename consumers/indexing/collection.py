@@ -21,6 +21,7 @@ from retrail_runtime.milvus import (
     METRIC,
     TEXT_FIELD,
     TITLE_FIELD,
+    URL_FIELD,
     VECTOR_FIELD,
 )
 from schemas import SearchMode
@@ -34,6 +35,8 @@ MAX_ID_BYTES = 2048
 MAX_TEXT_BYTES = 65_535
 """Milvus' largest VARCHAR. The collection holds the beginning of a longer text, the topic all."""
 MAX_HASH_BYTES = 32
+MAX_URL_BYTES = 8192
+"""2,048 characters in UTF-8."""
 
 INDEXED_FIELDS: dict[SearchMode, tuple[str, ...]] = {
     "dense": (VECTOR_FIELD,),
@@ -65,6 +68,7 @@ class Row:
     text: str
     content_hash: str
     vector: NDArray[np.float32]
+    url: str = ""
 
     def fields(self, search: SearchMode = "dense") -> dict[str, Any]:
         """The entity for Milvus; title and text cut to the limits of their fields."""
@@ -72,6 +76,7 @@ class Row:
             ID_FIELD: self.doc_id,
             TITLE_FIELD: cut(self.title),
             TEXT_FIELD: cut(self.text),
+            URL_FIELD: self.url,
             HASH_FIELD: self.content_hash,
             VECTOR_FIELD: self.vector,
         }
@@ -86,6 +91,7 @@ def schema(search: SearchMode, dimension: int) -> Any:
     made.add_field(ID_FIELD, DataType.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
     made.add_field(TITLE_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
     made.add_field(TEXT_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
+    made.add_field(URL_FIELD, DataType.VARCHAR, max_length=MAX_URL_BYTES)
     made.add_field(HASH_FIELD, DataType.VARCHAR, max_length=MAX_HASH_BYTES)
     made.add_field(VECTOR_FIELD, DataType.FLOAT_VECTOR, dim=dimension)
     if search == "hybrid":

@@ -40,6 +40,13 @@ class Embedder:
         metrics.DOCUMENTS_ENCODED.labels(version).inc(encoded)
         metrics.DOCUMENTS_REUSED.labels(version).inc(len(documents) - encoded)
         return [
-            Row(document.doc_id, document.title, document.text, found, vectors[found])
+            Row(
+                document.doc_id,
+                document.title,
+                document.text,
+                found,
+                vectors[found],
+                document.url or "",
+            )
             for document, found in zip(documents, map(content_hash, texts), strict=True)
         ]

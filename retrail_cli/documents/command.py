@@ -68,16 +68,17 @@ def load(
     text_field: Annotated[
         str | None, typer.Option(help="Default: text.", show_default=False)
     ] = None,
+    url_field: Annotated[str | None, typer.Option(help="Default: url.", show_default=False)] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Send unchanged documents, too.")
     ] = False,
 ) -> None:
     """Put documents on the documents topic, from where every index is built.
 
-    JSON Lines hold a document a line, {"doc_id": …, "title": …, "text": …}; "_id" works too, the
-    title is optional. A file of text or Markdown is a document; its id is its path in the folder,
-    its title the first heading. Chunks of a document are documents ID#0, ID#1, …; chunks that a
-    shorter version no longer has are deleted.
+    JSON Lines hold a document a line, {"doc_id": …, "title": …, "text": …, "url": …}; "_id" works
+    too; title and url are optional. A file of text or Markdown is a document; its id is its path in
+    the folder, its title the first heading. Chunks of a document are documents ID#0, ID#1, …;
+    chunks that a shorter version no longer has are deleted.
 
     A document replaces the one with its id; an unchanged one is not sent again. A line that is no
     document, or too large, is named and left out; the rest is loaded, and the exit status is 1.
@@ -97,7 +98,7 @@ def load(
     from schemas.settings import load as load_settings
 
     settings = load_settings()
-    fields = Fields.of(id_field, title_field, text_field)
+    fields = Fields.of(id_field, title_field, text_field, url_field)
     sources = [source_of(path, format, fields) for path in paths]
     plan = [(source, _chunking(source, chunk_tokens, chunk_overlap)) for source in sources]
     topic, there = _read_topic(settings)

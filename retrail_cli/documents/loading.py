@@ -47,7 +47,7 @@ class Chunking:
 
 
 def chunks(document: Document, how: Chunking) -> Iterator[Document]:
-    """The parts of a document, as documents ``<id>#0``, ``<id>#1``, …, all with its title.
+    """The parts of a document, as documents ``<id>#0``, ``<id>#1``, …, all with its title and URL.
 
     One that is short enough is one chunk, ``<id>#0``, so that its id stays when it grows.
 
@@ -55,7 +55,12 @@ def chunks(document: Document, how: Chunking) -> Iterator[Document]:
         ValidationError: an id with its number has more than 512 characters.
     """
     for number, text in enumerate(parts(document.text, how)):
-        yield Document(doc_id=f"{document.doc_id}#{number}", title=document.title, text=text)
+        yield Document(
+            doc_id=f"{document.doc_id}#{number}",
+            title=document.title,
+            text=text,
+            url=document.url,
+        )
 
 
 def chunk_of(doc_id: str) -> tuple[str, int] | None:
@@ -192,7 +197,7 @@ class Load:
         """
         doc_id = self.prefix + document.doc_id
         try:
-            named = Document(doc_id=doc_id, title=document.title, text=document.text)
+            named = Document.model_validate(document.model_dump() | {"doc_id": doc_id})
             parts = [named] if chunking is None else list(chunks(named, chunking))
         except ValidationError as error:
             raise InvalidRecordError(describe(error.errors(include_url=False))) from error

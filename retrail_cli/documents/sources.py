@@ -136,7 +136,8 @@ def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found[Document]
                     f"Use --{what}-field NAME.",
                     path=file,
                 )
-        columns = [name for name in (*fields.doc_id, *fields.title, *fields.text) if name in names]
+        wanted = (*fields.doc_id, *fields.title, *fields.text, *fields.url)
+        columns = [name for name in wanted if name in names]
         number = 0
         for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns):
             for number, row in enumerate(batch.to_pylist(), start=number + 1):  # noqa: B020

@@ -30,6 +30,7 @@ class FakeRetriever:
 
     def __init__(self, texts: Mapping[str, str] = TEXTS, *, version: int = 1) -> None:
         self.texts, self.release = dict(texts), version
+        self.urls: dict[str, str] = {}
         self.batches: list[tuple[list[str], int]] = []
         self.failure: Exception | None = None
         self.poison: str | None = None
@@ -51,7 +52,9 @@ class FakeRetriever:
     def open(self, doc_id: str) -> Document | None:
         self._fail()
         text = self.texts.get(doc_id)
-        return None if text is None else Document(doc_id=doc_id, title=doc_id, text=text)
+        if text is None:
+            return None
+        return Document(doc_id=doc_id, title=doc_id, text=text, url=self.urls.get(doc_id))
 
     def version(self) -> int:
         self._fail()
@@ -68,7 +71,10 @@ class FakeRetriever:
         words = set(query.lower().split())
         scores = {d: len(words & set(t.lower().split())) / 10 for d, t in self.texts.items()}
         best = sorted(scores, key=lambda doc_id: (-scores[doc_id], doc_id))
-        return [Hit(d, rank, scores[d], d, self.texts[d]) for rank, d in enumerate(best, 1)]
+        return [
+            Hit(d, rank, scores[d], d, self.texts[d], self.urls.get(d))
+            for rank, d in enumerate(best, 1)
+        ]
 
 
 class Remembering:

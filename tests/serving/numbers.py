@@ -13,6 +13,8 @@ from schemas import SearchMode
 from schemas.settings import Settings
 
 DIMENSION = 16
+URLS = {"a": "https://example.org/a"}
+"""Documents with a URL."""
 
 
 class Numbers:
@@ -53,7 +55,11 @@ def put(
     shell.create(build, DIMENSION)
     vectors = Numbers(version).encode_queries(texts)
     shell.upsert(
-        build, [Row(t, "title", f"text {t}", "h", v) for t, v in zip(texts, vectors, strict=True)]
+        build,
+        [
+            Row(t, "title", f"text {t}", "h", v, URLS.get(t, ""))
+            for t, v in zip(texts, vectors, strict=True)
+        ],
     )
     shell.make_searchable(build)
     if alias:

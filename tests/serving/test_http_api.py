@@ -130,6 +130,14 @@ def test_hits_have_whole_texts_if_asked_for(http: TestClient) -> None:
     assert {hit["doc_id"]: hit["text"] for hit in hits} == TEXTS
 
 
+def test_a_document_with_a_url_is_shown_with_it(world: World, http: TestClient) -> None:
+    url = world.retriever.urls["gzip"] = "https://example.org/gzip"
+    hits = http.post("/v1/search", json={"query": "open a gzip file"}).json()["hits"]
+    assert {hit["doc_id"]: hit.get("url") for hit in hits} == dict.fromkeys(TEXTS) | {"gzip": url}
+    assert http.get("/v1/documents/gzip").json()["url"] == url
+    assert "url" not in http.get("/v1/documents/json%230").json()
+
+
 @pytest.mark.parametrize("doc_id", [*TEXTS, "two\nlines", "ends\n", "a\ttab", "ü/?&="])
 def test_documents_are_whole_whatever_their_ids(
     doc_id: str, world: World, http: TestClient

@@ -140,6 +140,7 @@ def test_an_invented_session_is_none() -> None:
 def test_the_tools_of_chatgpt_have_its_shape_and_give_a_trajectory() -> None:
     world = World()
     world.retriever.texts["https://example.org/a"] = "A page about lamps."
+    world.retriever.urls["gzip"] = "https://example.org/gzip"
 
     async def test(url: str) -> None:
         async with over_http(url, MODERN) as client:
@@ -155,8 +156,12 @@ def test_the_tools_of_chatgpt_have_its_shape_and_give_a_trajectory() -> None:
             assert first.keys() == {"id", "title", "url"}
             assert first["url"] == first["title"] == "https://example.org/a"
             fetched = await call(client, "fetch", id=first["id"])
-            assert fetched.pop("metadata").keys() == {"trajectory_id"}
+            metadata = fetched.pop("metadata")
+            assert metadata.keys() == {"doc_id", "trajectory_id"}
+            assert metadata["doc_id"] == "https://example.org/a"
             assert fetched == first | {"text": "A page about lamps."}
+            [of_gzip] = (hit for hit in found["results"] if hit["title"] == "gzip")
+            assert of_gzip["url"] == "https://example.org/gzip"
             assert "no document" in await refusal(client, "fetch", id="absent")
 
     app = create_http_app(world.running, host="127.0.0.1", toolset="openai")

@@ -12,7 +12,7 @@ from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
 from schemas.settings import Settings
 from serving import retriever as module
 from serving.retriever import Retriever
-from tests.serving.numbers import DIMENSION, numbers, put, settings_for
+from tests.serving.numbers import DIMENSION, URLS, numbers, put, settings_for
 from tests.waiting import eventually
 
 
@@ -80,7 +80,11 @@ def test_documents_are_opened_by_id(here: Settings) -> None:
             assert found.text == f"text {doc_id}"
         document = retriever.open('quo"te')
         assert document is not None
-        assert (document.title, document.text) == ("title", 'text quo"te')
+        assert (document.title, document.text, document.url) == ("title", 'text quo"te', None)
+        first = retriever.open("a")
+        assert first is not None
+        urls = {hit.doc_id: hit.url for hit in retriever.search("a", k=9).hits}
+        assert urls == dict.fromkeys(ids) | {"a": first.url} == dict.fromkeys(ids) | URLS
         assert retriever.open("unknown") is None
 
 

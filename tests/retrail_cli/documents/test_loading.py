@@ -65,10 +65,10 @@ def test_the_end_of_a_part_comes_again() -> None:
 
 
 def test_chunks_are_numbered_from_0_also_the_only_one() -> None:
-    document = Document(doc_id="d", title="T", text="a b c d e")
+    document = Document(doc_id="d", title="T", text="a b c d e", url="https://d")
     assert list(chunks(document, Chunking(3, 0))) == [
-        Document(doc_id="d#0", title="T", text="a b c"),
-        Document(doc_id="d#1", title="T", text="d e"),
+        Document(doc_id="d#0", title="T", text="a b c", url="https://d"),
+        Document(doc_id="d#1", title="T", text="d e", url="https://d"),
     ]
     assert [c.doc_id for c in chunks(document, Chunking(10, 0))] == ["d#0"]
     assert [c.text for c in chunks(Document(doc_id="d", text=" \n"), Chunking(3, 0))] == [" \n"]

@@ -32,12 +32,13 @@ def test_rows_of_parquet_are_documents(tmp_path: Path) -> None:
         id=[1, 2, None],
         title=["A", None, "C"],
         text=["of a", "of b", "of c"],
+        url=["https://a", None, None],
         vector=[[0.1], [0.2], [0.3]],
     )
     source = source_of(file)
     assert (source.count, source.whole) == (3, False)
     first, second, third = source.documents()
-    assert first == (f"{file}:1", Document(doc_id="1", title="A", text="of a"))
+    assert first == (f"{file}:1", Document(doc_id="1", title="A", text="of a", url="https://a"))
     assert second == (f"{file}:2", Document(doc_id="2", text="of b"))
     assert isinstance(third[1], InvalidRecordError)
     assert "has no doc_id or _id or id; it has title, text" in str(third[1])
