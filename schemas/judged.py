@@ -84,10 +84,11 @@ class JudgedOther(Source, Other):
 class Tick(Contract):
     """Advances log time: written once a second (null key) while the judge has nothing to read.
 
-    With ticks a miner closes idle trajectories without a clock of its own. A tick may reach the log
-    late (a slow broker, a judge that was suspended), before events that reached the source earlier
-    than the tick was appended. So its time is ``as_of``, but no later than its append, because the
-    judge's clock may be ahead. The time of a tick without ``as_of`` is its append.
+    The last one is written when no trajectory can be open any more. With ticks a miner closes idle
+    trajectories without a clock of its own. A tick may reach the log late (a slow broker, a judge
+    that was suspended), before events that reached the source earlier than the tick was appended.
+    So its time is ``as_of``, but no later than its append, because the judge's clock may be ahead.
+    The time of a tick without ``as_of`` is its append.
     """
 
     type: Literal["tick"] = "tick"

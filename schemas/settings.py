@@ -237,7 +237,9 @@ class IndexSettings(BaseModel):
         300.0, description="seconds that the previous collection is kept after a swap"
     )
     index_compare_seconds: PositiveFloat = Field(
-        180.0, description="seconds between comparisons of a collection with the documents"
+        24 * 3600.0,
+        description="seconds in which all rows of a collection are compared with the documents, "
+        "page by page",
     )
 
 

@@ -62,14 +62,24 @@ _agent_models = BoundedLabel()
 class JudgeTask(PartitionTask):
     """Judges one partition of trajectory-events."""
 
-    def __init__(self, assignment: Assignment, topics: Topics, judge: Judge | None) -> None:
-        """All partitions of a worker share the judge; it is ``None`` for the judge ``none``."""
+    def __init__(
+        self, assignment: Assignment, topics: Topics, judge: Judge | None, silence_ms: int
+    ) -> None:
+        """Judge nothing yet.
+
+        Args:
+            judge: shared by all partitions of a worker; ``None`` for the judge ``none``.
+            silence_ms: after this time without a record no trajectory is open.
+        """
         self._judge = judge
         self._topic, self._partition = topics.trajectory_events, assignment.partition
         self._log_id = assignment.log_id
         self._next = assignment.start.offset
         # Before an offset that no judge committed there may be any records.
         self._covered = self._next if assignment.start.log_id == self._log_id else 0
+        self._silence_ms = silence_ms
+        self._last_at: int | None = None
+        self._silent = False
         self._accepted: Counter[str] = Counter()
         self._judged = Outbox(
             assignment.channel(topics.judged_events),
@@ -92,6 +102,8 @@ class JudgeTask(PartitionTask):
                 self._covered = record.offset + 1
             except InvalidRecordError as error:
                 self._dead.put(record.offset, self._dead_letter(record, error), weight)
+        if records:
+            self._last_at, self._silent = records[-1].timestamp, False
         self._next = end
         self._name_skipped()
         for event_type, number in self._accepted.items():
@@ -184,11 +196,18 @@ class JudgeTask(PartitionTask):
         return [position for position in oldest if position is not None]
 
     def caught_up(self, as_of: int) -> None:
-        """Write a tick if everything is acknowledged too, so that time passes on the log."""
-        if not self._unacknowledged():
-            tick = encode(Tick(as_of=as_of))
-            self._judged.put(self._next, Outgoing(None, tick), len(tick))
-            metrics.TICKS.inc()
+        """Write a tick if everything is acknowledged too, so that time passes on the log.
+
+        The tick after which no trajectory is open is the last one until the next record.
+        """
+        if self._silent or self._unacknowledged():
+            return
+        tick = encode(Tick(as_of=as_of))
+        self._judged.put(self._next, Outgoing(None, tick), len(tick))
+        metrics.TICKS.inc()
+        if self._last_at is None:
+            self._last_at = as_of
+        self._silent = as_of - self._last_at >= self._silence_ms
 
     async def finish(self, deadline: Deadline) -> Committed | None:
         """Stop; the next owner judges what is not judged yet."""
@@ -205,10 +224,11 @@ def run(settings: Settings) -> None:
     """
     topics, judge = Topics.of(settings), judge_named(settings)
     written = [topics.judged_events, topics.trajectory_events_dlq]
+    silence = settings.mine_gap_seconds + settings.mine_idle_seconds + settings.mine_max_age_seconds
     at_zero(metrics.VERDICTS, get_args(Verdict), (AGENT, judge.name if judge else NO_JUDGE))
 
     def make_task(assignment: Assignment) -> JudgeTask:
-        return JudgeTask(assignment, topics, judge)
+        return JudgeTask(assignment, topics, judge, int(1000 * silence))
 
     at_end = judge.aclose if judge else None
     process.run(settings, ROLE, topics.trajectory_events, written, make_task, at_end)

@@ -34,7 +34,7 @@ def judge(records):
     """Let a judge handle records of one partition."""
 
     async def scenario():
-        task = JudgeTask(assignment(), Topics.of(Settings()), LocalJudge())
+        task = JudgeTask(assignment(), Topics.of(Settings()), LocalJudge(), 1000)
         task.process(records, len(records))
         await task.finish(Deadline(5))
 

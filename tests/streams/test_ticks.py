@@ -11,8 +11,9 @@ from streams.judge.worker import JudgeTask
 from streams.loop.worker import Worker
 from streams.mine.fold import Fold
 from streams.mine.trajectories import Limits
-from tests.streams.fakes import Source, Tape, assignment
+from tests.streams.fakes import FakeRecord, Source, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
+from tests.streams.trajectories import trajectory
 
 LIMITS = Limits(gap_ms=30_000, idle_ms=60_000)
 EVENTS = numbered("t", [search("q", "a"), browse("a"), reasoning("a", "relevant"), end()])
@@ -59,7 +60,7 @@ def test_a_tick_has_the_time_before_the_ends_were_read(monkeypatch):
 
     def make_task(assigned):
         channels = assignment(assigned.partition, assigned.start, tape)
-        return JudgeTask(channels, Topics.of(Settings()), None)
+        return JudgeTask(channels, Topics.of(Settings()), None, 1000)
 
     async def scenario():
         worker = Worker("source", make_task, 1)
@@ -74,3 +75,28 @@ def test_a_tick_has_the_time_before_the_ends_were_read(monkeypatch):
     asyncio.run(scenario())
     tick = adapter.validate_json(tape.values[0])
     assert began - 1 <= tick.as_of <= source.answered[0] - 45
+
+
+def test_after_a_long_silence_there_is_one_last_tick_until_the_next_event():
+    """Silence counts from the append time of the last record; without one, from the start."""
+
+    async def scenario():
+        tape = Tape()
+        made = assignment(0, None, tape)
+        task = JudgeTask(made, Topics.of(Settings()), None, 60_000)
+
+        async def ticks(*times):
+            before = len(tape.values)
+            for at in times:
+                task.caught_up(at)
+                await task._judged.acknowledged()
+            return [adapter.validate_json(value).as_of for value in tape.values[before:]]
+
+        assert await ticks(5_000, 64_999, 65_000, 66_000, 900_000) == [5_000, 64_999, 65_000]
+        event = trajectory("t")[0].to_json()
+        task.process([FakeRecord(0, event, b"t", timestamp=900_500)], 1)
+        await task._judged.acknowledged()
+        assert await ticks(901_000, 960_499, 960_500, 961_000) == [901_000, 960_499, 960_500]
+        await task.finish(Deadline(1))
+
+    asyncio.run(scenario())

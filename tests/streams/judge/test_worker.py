@@ -30,7 +30,7 @@ def judged(*batches, start=None, channel=None):
 
     async def scenario():
         tape = channel or Tape()
-        task = JudgeTask(assignment(1, start, tape), Topics.of(Settings()), None)
+        task = JudgeTask(assignment(1, start, tape), Topics.of(Settings()), None, 1000)
         for values, end in batches:
             records = [FakeRecord(at, value, b"t") for at, value in values.items()]
             task.process(records, end)
