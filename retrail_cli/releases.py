@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from consumers.training.metrics import OnStep
     from schemas.releases import Comparison, Live
     from schemas.runs import Range
-    from trainer.fit.finetune import Step
+    from trainer.fit.checkpoint import Step
 
 index = typer.Typer(
     help="Manage the collection that searches use.", no_args_is_help=True, rich_markup_mode=None

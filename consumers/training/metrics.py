@@ -12,7 +12,7 @@ from schemas.pairs import PairVerdict
 from schemas.releases import Decision
 from trainer import metrics
 from trainer.data.selection import REASONS
-from trainer.fit.finetune import Step
+from trainer.fit.checkpoint import Step
 
 PAIRS_READ = Counter(
     "retrail_train_pairs_read_total",

@@ -24,7 +24,7 @@ from simulation.demo import measure, stages
 from simulation.demo.report import CorpusFigures, Gate, Report, Seconds, Turn
 from simulation.demo.view import Stage, View
 from simulation.scripted import HITS, digest
-from trainer.fit.finetune import Step
+from trainer.fit.checkpoint import Step
 
 
 @dataclass(frozen=True, slots=True)

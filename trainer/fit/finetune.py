@@ -13,7 +13,7 @@ adapters are merged, so the child is a plain model.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from trainer import metrics
 from trainer.data.examples import TrainingExample
 from trainer.fit import batching, gradients
 from trainer.fit.batching import Batch
+from trainer.fit.checkpoint import Checkpoint, Step
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
 from trainer.model.loading import transformers_of
@@ -55,26 +56,6 @@ class TrainingError(RetrailError):
     Either no batch has two queries or a negative, so there is no contrast to learn from; or the
     loss or its gradient is not finite, and the child is discarded.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimiser step.
-
-    Attributes:
-        step: 1 to ``steps``.
-        pairs: in the step's batch.
-        pairs_per_second: since the start of the training.
-        eta_seconds: estimated seconds until the last step.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    pairs: int
-    pairs_per_second: float
-    eta_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +95,7 @@ def finetune(
     *,
     on_step: Callable[[Step], None] | None = None,
     processes: Processes = SINGLE_PROCESS,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingReport:
     """Train a child of ``encoder``, which is not modified and can encode meanwhile.
 
@@ -123,6 +105,7 @@ def finetune(
         config: hyper-parameters.
         on_step: called after every step; its exceptions end the training.
         processes: the process group; all processes pass equal arguments and get the child.
+        checkpoint: of this training, for a single process; it goes on from there.
 
     Raises:
         TrainingError: the examples give no step, or the loss or its gradient is not finite.
@@ -137,7 +120,7 @@ def finetune(
         if config.lora_rank:
             add_adapters(child.model, config.lora_rank, config.seed)
         started = time.perf_counter()
-        curve = tuple(_train(child, batches, config, started, on_step, processes))
+        curve = tuple(_train(child, batches, config, on_step, processes, checkpoint))
         if config.lora_rank:
             merge_adapters(child.model)
         child.model.requires_grad_(False)
@@ -148,13 +131,14 @@ def _train(
     child: Encoder,
     batches: Sequence[Batch],
     config: TrainingConfig,
-    started: float,
     on_step: Callable[[Step], None] | None,
     processes: Processes,
-) -> Iterator[Step]:
+    checkpoint: Checkpoint | None,
+) -> list[Step]:
     optimizer = _optimizer(child.model, config.learning_rate)
-    trained = 0
-    for number, batch in enumerate(batches, start=1):
+    done = checkpoint.resume(child.model, optimizer) if checkpoint is not None else []
+    started, trained = time.perf_counter(), 0
+    for number, batch in enumerate(batches[len(done) :], start=1 + len(done)):
         began = time.perf_counter()
         learning_rate = config.learning_rate * learning_rate_factor(number, len(batches))
         for group in optimizer.param_groups:
@@ -165,22 +149,25 @@ def _train(
         _check(float(norm), number, len(batches))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        pairs = len(batch.queries)
-        trained += pairs
+        trained += len(batch.queries)
         now = time.perf_counter()
+        rate = trained / (now - started)
         step = Step(
             step=number,
             steps=len(batches),
             loss=loss,
             learning_rate=learning_rate,
-            pairs=pairs,
-            pairs_per_second=trained / (now - started),
-            eta_seconds=(now - started) / number * (len(batches) - number),
+            pairs=len(batch.queries),
+            pairs_per_second=rate,
+            eta_seconds=sum(len(b.queries) for b in batches[number:]) / rate,
         )
         _count(step, now - began)
+        done.append(step)
+        if checkpoint is not None:
+            checkpoint.save(child.model, optimizer, done)
         if on_step is not None:
             on_step(step)
-        yield step
+    return done
 
 
 def plan(examples: Sequence[TrainingExample], config: TrainingConfig) -> list[Batch]:

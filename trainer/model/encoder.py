@@ -33,8 +33,8 @@ from trainer.model.batches import (
 )
 from trainer.model.loading import (
     Precision,
-    bfloat16_copy,
     encodes_in_bfloat16,
+    in_bfloat16,
     with_own_weights,
 )
 from trainer.model.presets import Preset
@@ -66,7 +66,7 @@ class Encoder:
     not wait for a long build in the same process.
 
     Attributes:
-        model: weights in float32.
+        model: weights in float32, unless it only encodes (:meth:`load`).
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Encoder:
         preset: Preset | None = None,
         precision: Precision = "auto",
         device: str | None = None,
+        encodes_only: bool = False,
     ) -> "Encoder":
         """Load a model.
 
@@ -109,33 +110,22 @@ class Encoder:
                 pooling without prefixes. A saved release needs no preset.
             precision: to encode in; ``auto`` is bfloat16 if the device computes in it.
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
+            encodes_only: keep the weights in the precision of encoding alone. Such an encoder
+                cannot be trained, copied or saved.
 
         Raises:
             ModelError: there is no such model, or it is not supported: see
                 :func:`trainer.model.loading.load`.
         """
         preset = preset or Preset()
-        loaded = loading.load(
-            loading.locate(str(model)),
-            pooling=preset.pooling,
-            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        )
-        loading.set_prompts(
-            loaded,
-            query_prefix or preset.query_prefix,
-            document_prefix or preset.document_prefix,
-        )
-        for transformer in loading.transformers_of(loaded):
-            longest = loading.longest_input(transformer)
-            if max_tokens is not None and longest < max_tokens:
-                log.info(
-                    "model limits the input length",
-                    model=str(model),
-                    wanted=max_tokens,
-                    max=longest,
-                )
-            transformer.max_seq_length = min(longest, max_tokens or longest)
-        return cls(loaded, precision=precision)
+
+        def load() -> "SentenceTransformer":
+            return _loaded(model, preset, query_prefix, document_prefix, max_tokens, device)
+
+        encoder = cls(load(), precision=precision)
+        if encodes_only and encodes_in_bfloat16(precision, encoder.device):
+            encoder.model = encoder._encoding_model = _optimized(in_bfloat16(encoder.model), load)
+        return encoder
 
     @property
     def dimension(self) -> int:
@@ -330,12 +320,11 @@ class Encoder:
         if not encodes_in_bfloat16(self._precision, self.device):
             return self.model
         if self._encoding_model is None:
-            found = bfloat16_copy(self.model)
-            if self.device.type == "cpu":
-                from trainer.model import cpu
 
-                found = cpu.optimize(found) or bfloat16_copy(self.model)
-            self._encoding_model = found
+            def copy() -> "SentenceTransformer":
+                return with_own_weights(self.model)
+
+            self._encoding_model = _optimized(in_bfloat16(copy()), copy)
         return self._encoding_model
 
     def _input_module(self, kind: Kind) -> "Transformer":
@@ -360,3 +349,44 @@ class Encoder:
             if token is not None:
                 return int(token)
         return 0
+
+
+def _loaded(
+    model: str | Path,
+    preset: Preset,
+    query_prefix: str,
+    document_prefix: str,
+    max_tokens: int | None,
+    device: str | None,
+) -> "SentenceTransformer":
+    found = loading.load(
+        loading.locate(str(model)),
+        pooling=preset.pooling,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+    loading.set_prompts(
+        found, query_prefix or preset.query_prefix, document_prefix or preset.document_prefix
+    )
+    for transformer in loading.transformers_of(found):
+        longest = loading.longest_input(transformer)
+        if max_tokens is not None and longest < max_tokens:
+            log.info(
+                "model limits the input length", model=str(model), wanted=max_tokens, max=longest
+            )
+        transformer.max_seq_length = min(longest, max_tokens or longest)
+    return found
+
+
+def _optimized(
+    model: "SentenceTransformer", again: "Callable[[], SentenceTransformer]"
+) -> "SentenceTransformer":
+    """A model in bfloat16, optimised if that is possible on its device.
+
+    Args:
+        again: returns the model in float32 once more, if the optimisation has spoilt it.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return model
+    from trainer.model import cpu
+
+    return cpu.optimize(model) or in_bfloat16(again())

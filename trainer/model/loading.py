@@ -365,13 +365,12 @@ def with_own_weights(model: "SentenceTransformer") -> "SentenceTransformer":
     return copy.deepcopy(model, {id(processor): processor for processor in shared})
 
 
-def bfloat16_copy(model: "SentenceTransformer") -> "SentenceTransformer":
-    """A copy for encoding: transformers in bfloat16, the small modules after them in float32."""
-    found = with_own_weights(model)
-    for module in transformers_of(found):
+def in_bfloat16(model: "SentenceTransformer") -> "SentenceTransformer":
+    """``model`` itself, for encoding: transformers in bfloat16, the small modules in float32."""
+    for module in transformers_of(model):
         module.to(torch.bfloat16)
         module.register_forward_hook(_states_to_float32)
-    return found.eval()
+    return model.eval()
 
 
 def _states_to_float32(_: Any, __: Any, features: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from schemas.releases import Comparison, Metrics, Release
 from schemas.runs import RunManifest
-from trainer.fit.finetune import Step
+from trainer.fit.checkpoint import Step
 
 _HEAD = """\
 ---

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from tests.trainer.labelled import example, misleading_examples, training_config
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation
 from trainer.fit import finetune, gradients
-from trainer.fit.finetune import Step, TrainingError
+from trainer.fit.checkpoint import Checkpoint, Step
+from trainer.fit.finetune import TrainingError
 from trainer.fit.loss import weighted_info_nce
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
@@ -54,6 +55,57 @@ def test_two_runs_give_identical_weights(tiny: Path) -> None:
 
     assert same(weights(first.encoder), weights(second.encoder))
     assert [step.loss for step in first.steps] == [step.loss for step in second.steps]
+
+
+class KilledError(Exception):
+    """Ends a training between two steps."""
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["all weights", "lora"])
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
+    tiny: Path, tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.fit.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("trainer.fit.checkpoint.SHARE", 0)
+    config = training_config(epochs=3).model_copy(update={"lora_rank": rank})
+    whole = finetune.finetune(Encoder.load(tiny), EXAMPLES, config)
+    made: list[int] = []
+
+    def checkpoint(function: str = "f") -> Checkpoint:
+        return Checkpoint(tmp_path / "checkpoint", function)
+
+    def kill_after(count: int) -> Callable[[Step], None]:
+        def on_step(step: Step) -> None:
+            made.append(step.step)
+            if step.step == count:
+                raise KilledError
+
+        return on_step
+
+    for count in (1, 2, 4):
+        with pytest.raises(KilledError):
+            finetune.finetune(
+                Encoder.load(tiny),
+                EXAMPLES,
+                config,
+                on_step=kill_after(count),
+                checkpoint=checkpoint(),
+            )
+    resumed = finetune.finetune(
+        Encoder.load(tiny), EXAMPLES, config, on_step=kill_after(0), checkpoint=checkpoint()
+    )
+    assert made == [step.step for step in whole.steps], "no step is made twice"
+    assert same(weights(resumed.encoder), weights(whole.encoder))
+    assert [step.loss for step in resumed.steps] == [step.loss for step in whole.steps]
+
+    made.clear()
+    (tmp_path / "checkpoint").write_bytes(b"damaged")
+    for other in (checkpoint(), checkpoint("another run")):
+        again = finetune.finetune(
+            Encoder.load(tiny), EXAMPLES, config, on_step=kill_after(0), checkpoint=other
+        )
+        assert same(weights(again.encoder), weights(whole.encoder))
+    assert len(made) == 2 * len(whole.steps)
 
 
 def test_another_seed_gives_another_child(encoder: Encoder) -> None:

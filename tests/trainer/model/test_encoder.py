@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from schemas.errors import RestartRequiredError
-from trainer.model import batches
+from trainer.model import batches, loading
 from trainer.model.batches import padded_length
 from trainer.model.encoder import Encoder, Kind
 from trainer.model.loading import PoolingMode, Precision
@@ -143,6 +143,23 @@ def test_other_errors_of_the_model_are_raised(tiny: Path, monkeypatch: pytest.Mo
     with pytest.raises(RuntimeError, match="shapes"):
         encoder.encode_documents(["a", "b"])
     assert full.sizes == [2]
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_an_encoder_that_only_encodes_keeps_one_set_of_weights_and_equal_vectors(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool
+) -> None:
+    """Also where the optimisation for the CPU failed, after it had changed the model."""
+    texts = ["one", "two words", "three short words"]
+    if spoilt:
+        monkeypatch.setattr("trainer.model.cpu.optimize", lambda model: model.half() and None)
+    both = Encoder.load(tiny, precision="bfloat16", device="cpu")
+    one = Encoder.load(tiny, precision="bfloat16", device="cpu", encodes_only=True)
+    np.testing.assert_array_equal(one.encode_documents(texts), both.encode_documents(texts))
+    assert one._encoding_model is one.model
+    (transformer,) = loading.transformers_of(one.model)
+    assert {parameter.dtype for parameter in transformer.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in both.model.parameters()} == {torch.float32}
 
 
 @pytest.mark.usefixtures("two_cores")

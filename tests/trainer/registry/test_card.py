@@ -4,7 +4,7 @@ from typing import Any
 from schemas.releases import Comparison, Metrics, Release
 from schemas.runs import Range
 from tests.trained import a_manifest, a_release
-from trainer.fit.finetune import Step
+from trainer.fit.checkpoint import Step
 from trainer.registry.card import card, first_card, steps_csv
 
 MANIFEST = a_manifest(
