@@ -36,6 +36,7 @@ from simulation.scripted import (
 from streams.importing.importer import Importer
 from streams.importing.offline import mine
 from trainer.data import examples
+from trainer.data.draws import draw_of
 from trainer.model.encoder import Encoder, Vectors
 
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -188,9 +189,11 @@ class Pairs:
         """The pairs in ``ranges``."""
         return [pair for span in ranges for pair in self._pairs[span.start : span.end]]
 
-    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
-        """Ids of the pairs in ``ranges`` that could train."""
-        return [pair.pair_id for pair in examples.trainable(self.within(ranges)).pairs]
+    def in_turn(self, ranges: Iterable[Range], start: int) -> list[LabelledPair]:
+        """The pairs in ``ranges`` that could train, in the order of their draw."""
+        found = examples.trainable(self.within(ranges)).pairs
+        draws = {pair.pair_id: draw_of(pair.pair_id) for pair in found}
+        return sorted(found, key=lambda p: (draws[p.pair_id] < start, draws[p.pair_id]))
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         """The pairs with these ids."""

@@ -14,7 +14,14 @@ import secrets
 import time
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from retrail_runtime import kafka
 from schemas.errors import RestartRequiredError
@@ -104,3 +111,23 @@ def has_members(settings: Settings, group: str) -> bool:
     except KafkaException as error:
         log.debug("cannot describe group", group=group, error=str(error))
         return False
+
+
+def owners(admin: AdminClient, group: str) -> dict[int, str] | None:
+    """The member of a group that owns each partition of its one topic.
+
+    ``None`` during a rebalance, and if the broker does not answer. A member that was removed from
+    the group has another id when it comes back.
+    """
+    try:
+        found = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
+    except KafkaException as error:
+        log.debug("cannot describe group", group=group, error=str(error))
+        return None
+    if found.state != ConsumerGroupState.STABLE:
+        return None
+    return {
+        one.partition: member.member_id
+        for member in found.members
+        for one in member.assignment.topic_partitions
+    }

@@ -62,12 +62,14 @@ class Table:
         indices: columns of each index.
         compacted: the last record of a key counts, as on a compacted topic. Otherwise the first
             one counts, and the places of the others are kept in ``repeats``.
+        beside: statements that create a further table, which ``on_stored`` fills.
     """
 
     name: str
     columns: tuple[str, ...]
     indices: tuple[str, ...] = ()
     compacted: bool = True
+    beside: str = ""
 
     @property
     def key(self) -> str:
@@ -82,7 +84,9 @@ class Table:
             f"CREATE INDEX IF NOT EXISTS {self.name}_{number} ON {self.name} ({index});"
             for number, index in enumerate(self.indices)
         )
-        return "\n".join((f"CREATE TABLE IF NOT EXISTS {self.name} ({columns});", *indices))
+        return "\n".join(
+            (f"CREATE TABLE IF NOT EXISTS {self.name} ({columns});", *indices, self.beside)
+        )
 
 
 class TopicMirror(ABC):
@@ -94,6 +98,8 @@ class TopicMirror(ABC):
 
     Attributes:
         next: by partition the offset of the next record to read.
+        outdated: whether the topic was deleted, created again or truncated meanwhile; the next
+            start rebuilds the copy.
 
     Raises:
         BrokerUnavailableError, TopicMismatchError: from Kafka, at the start.
@@ -106,6 +112,7 @@ class TopicMirror(ABC):
         self.topic = topic
         self.path = folder / f"{topic}.sqlite"
         self._gone: KafkaError | None = None
+        self.outdated = False
         self._consumer = kafka.consumer(
             settings,
             on_error=self._on_error,
@@ -129,8 +136,8 @@ class TopicMirror(ABC):
     def decode(self, record: kafka.Record) -> Change[Row]:
         """The change that a record makes to the row of its key: the columns after the key."""
 
-    def on_stored(self, row: Row, *, repeated: bool) -> None:  # noqa: B027
-        """Called for every value that was read."""
+    def on_stored(self, db: sqlite3.Connection, row: Row, *, repeated: bool) -> None:  # noqa: B027
+        """Called for every value that was read, within the transaction that stores it."""
 
     def poll(self, timeout: float) -> int:
         """Store what has arrived, waiting ``timeout`` seconds at most; returns how many records.
@@ -142,6 +149,7 @@ class TopicMirror(ABC):
         try:
             messages = kafka.ready(self._settings, self._consumer, timeout)
             if self._gone is not None:
+                self.outdated = True
                 raise RestartRequiredError(
                     f"Topic {self.topic} is gone: {self._gone.str()}.", topic=self.topic
                 )
@@ -177,6 +185,7 @@ class TopicMirror(ABC):
                 the copy.
         """
         if kafka.topic_id(self._admin, self.topic, ANSWER_SECONDS) != self._topic_id:
+            self.outdated = True
             raise RestartRequiredError(
                 f"Topic {self.topic} was deleted and created again. Its local copy is rebuilt at "
                 "the next start.",
@@ -190,6 +199,7 @@ class TopicMirror(ABC):
             self._assign()
         for partition, (_, high) in marks.items():
             if high < self.next[partition]:
+                self.outdated = True
                 raise RestartRequiredError(
                     f"{self.topic}/{partition} was truncated to {high}. Its local copy is rebuilt "
                     "at the next start.",
@@ -276,7 +286,7 @@ class TopicMirror(ABC):
         if not stored:
             place = record.partition, record.offset
             db.execute("INSERT OR IGNORE INTO repeats VALUES (?, ?)", place)
-        self.on_stored(change.value, repeated=not stored)
+        self.on_stored(db, change.value, repeated=not stored)
 
     def _on_error(self, error: KafkaError) -> None:
         kafka.report(error)

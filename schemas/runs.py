@@ -88,11 +88,13 @@ class SelectionRules(Contract):
     """What decides which pairs of the ranges train.
 
     Attributes:
-        replay: earlier pairs for each new one.
+        limit: most new pairs; more are sampled down to it.
+        replay: earlier pairs for each new one, at most a quarter of the limit.
         outcome_policy: which trajectories' pairs train.
     """
 
     caps: Caps
+    limit: Annotated[int, Field(ge=1)]
     replay: Annotated[float, Field(ge=0)]
     outcome_policy: OutcomePolicy
 

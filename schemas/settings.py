@@ -161,6 +161,9 @@ class TrainSettings(BaseModel):
     train_max_age_seconds: PositiveFloat = Field(
         24 * 3600.0, description="age in seconds of the oldest new pair that starts a run"
     )
+    train_max_pairs: PositiveInt = Field(
+        80_000, description="most new pairs in one run; more are sampled down to it"
+    )
     train_epochs: PositiveInt | None = Field(
         None, description="passes over a run's pairs; by default of the preset"
     )

@@ -18,6 +18,7 @@ from consumers import releases
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.worker import IndexWorker
 from retrail_runtime import kafka
+from retrail_runtime.milvus import Build
 from schemas.documents import Document, content_hash
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
@@ -68,11 +69,19 @@ def expected_hashes(texts: Mapping[str, str | None]) -> dict[str, str]:
     }
 
 
+def rows(milvus: Milvus, build: Build) -> dict[str, str]:
+    """Content hash by document id of every row."""
+    found: dict[str, str] = {}
+    while page := milvus.page(build, max(found, default="")):
+        found |= page
+    return found
+
+
 def hashes(settings: Settings, version: int) -> dict[str, str]:
     """Content hash by document id of the rows of a version; empty without a collection."""
     with closing(Milvus(settings)) as milvus:
         found = [build for build in milvus.builds() if build.version == version]
-        return milvus.hashes(found[0]) if found else {}
+        return rows(milvus, found[0]) if found else {}
 
 
 def aliased(settings: Settings) -> str | None:

@@ -18,7 +18,7 @@ from simulation.demo.flywheel import Plan
 from trainer.data import examples as choosing
 from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample
-from trainer.data.selection import MAX_NEW, Selector, rules_of
+from trainer.data.selection import Selector, rules_of
 from trainer.data.weighting import Variant
 from trainer.evaluate import evaluation, gate
 from trainer.evaluate.evaluation import QueryMetrics
@@ -141,18 +141,17 @@ class Turn:
         return self._selected(pairs, trained)
 
     def _selected(
-        self, mined: Sequence[LabelledPair], variant: Variant, limit: int = MAX_NEW
+        self, mined: Sequence[LabelledPair], variant: Variant, limit: int | None = None
     ) -> Sequence[TrainingExample]:
         pairs = Pairs()
-        ranges = [pairs.add(mined)]
+        ranges, rules = [pairs.add(mined)], rules_of(self.settings)
         selector = Selector(
             pairs,
             self.world.texts,
-            rules_of(self.settings),
+            rules if limit is None else rules.model_copy(update={"limit": limit}),
             1,
             self.seed,
             variant=variant,
-            limit=limit,
         )
         return selector.select(ranges, []).examples
 

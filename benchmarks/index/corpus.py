@@ -42,5 +42,10 @@ def queries(count: int) -> list[str]:
     return [f"{' '.join(_words(rng, rng.randint(3, 5)))} {number}" for number in range(count)]
 
 
+def queries_of(rng: random.Random, number: int) -> list[str]:
+    """The queries of one need: one to three."""
+    return [f"{' '.join(_words(rng, 4))} {number}" for _ in range(rng.randint(1, 3))]
+
+
 def _words(rng: random.Random, count: int) -> list[str]:
     return ["".join(rng.choices(SYLLABLES, k=2)) for _ in range(count)]

@@ -1,14 +1,14 @@
 """The coordinator of a build: completes it, swaps it in, and keeps it equal to the documents.
 
-It runs in the leading worker, so there is one at a time. It has no state: when that worker dies,
-the next leader starts the recipe again.
+It runs in the leading worker, so there is one at a time. It has no state of its own: when that
+worker dies, the next leader starts the recipe again.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
+from pathlib import Path
 
 import structlog
 from confluent_kafka import Consumer, TopicPartition
@@ -16,84 +16,32 @@ from confluent_kafka import Consumer, TopicPartition
 from consumers import releases
 from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics, plan
+from consumers.indexing.comparison import Comparison, DocumentHashes
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.milvus import Milvus
-from consumers.indexing.plan import Assignment, Difference
+from consumers.indexing.milvus import PAGE, Milvus
+from consumers.indexing.plan import Assignment
 from retrail_runtime import kafka
+from retrail_runtime.lease import owners
 from retrail_runtime.milvus import Build
 from retrail_runtime.process import RateLimit
-from schemas.documents import Document, content_hash, read_change
 from schemas.errors import RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 TICK = 0.1
+LOOK_SECONDS = 5.0
+"""Between two looks at a build that serves: whether it is loaded, and who owns its partitions."""
+LOST_SECONDS = 1.0
+"""Pause after the collection or the topic was lost; the worker finds out too."""
 PROGRESS_SECONDS = 5.0
 MAX_REPAIRS = 20
 """Comparisons in a row that may find differences; the second should find none."""
-
-
-def apply(
-    known: dict[str, T], records: Iterable[kafka.Record], keep: Callable[[Document], T]
-) -> set[str]:
-    """Fold records of ``documents`` into ``known``; returns the ids of the changed documents.
-
-    Args:
-        known: a value by id of each document that exists; changed in place.
-        keep: the value of a document.
-    """
-    changed = set()
-    for record in records:
-        change = read_change(record.key, record.value)
-        if change.key is None:
-            continue
-        changed.add(change.key)
-        if change.value is None:
-            known.pop(change.key, None)
-        else:
-            known[change.key] = keep(change.value)
-    return changed
-
-
-class DocumentHashes:
-    """Content hash by document id, as of the last :meth:`catch_up`; for one thread.
-
-    Attributes:
-        hashes: of every document that exists; about 150 bytes each.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._topic = Topics.of(settings).documents
-        self._next: dict[int, int] = {}
-        self.hashes: dict[str, str] = {}
-
-    def catch_up(self) -> set[str]:
-        """Read to the end of the topic; returns the ids of the documents that changed.
-
-        Raises:
-            BrokerUnavailableError, TopicMismatchError: from Kafka.
-        """
-        return apply(
-            self.hashes, self._new_records(), lambda found: content_hash(found.embedded_text())
-        )
-
-    def documents(self, doc_ids: Set[str]) -> dict[str, Document]:
-        """The documents with these ids that exist, read from the start of the topic."""
-        wanted = {doc_id.encode() for doc_id in doc_ids}
-        found: dict[str, Document] = {}
-        records = kafka.read_to_end(self._settings, self._topic)
-        apply(found, (r for r in records if r.key in wanted), lambda document: document)
-        return found
-
-    def _new_records(self) -> Iterable[kafka.Record]:
-        for record in kafka.read_to_end(self._settings, self._topic, self._next):
-            self._next[record.partition] = record.offset + 1
-            yield record
+PAGE_SECONDS = 180.0
+"""Longest time between two comparisons of a page."""
+SETTLING_SECONDS = 60.0
+"""How long a worker may still write after it lost a partition: a chunk, and a call's retries."""
 
 
 class Coordinator:
@@ -103,19 +51,25 @@ class Coordinator:
         self,
         settings: Settings,
         milvus: Milvus,
+        folder: Path,
         assigned: Callable[[], Assignment | None],
         embedder: Callable[[Build], Embedder],
     ) -> None:
-        """``assigned`` returns the build while this process leads, otherwise ``None``."""
+        """Coordinate nothing yet.
+
+        Args:
+            folder: used by this process only.
+            assigned: returns the build while this process leads, otherwise ``None``.
+        """
         self._settings = settings
         self._topic = Topics.of(settings).documents
         self._milvus = milvus
+        self._folder = folder
         self._assigned = assigned
         self._embedder = embedder
         self._stopping = threading.Event()
         self._key: tuple[str, str] = ("", "")
-        self._documents = DocumentHashes(settings)
-        self._compared_at: dict[tuple[str, str], float] = {}
+        self._documents: DocumentHashes | None = None
         self._warnings = RateLimit(PROGRESS_SECONDS)
 
     def run(self, stopping: threading.Event) -> None:
@@ -127,39 +81,93 @@ class Coordinator:
             RestartRequiredError: Milvus was lost for too long, or the build cannot be completed.
         """
         self._stopping = stopping
-        while not stopping.wait(TICK):
-            assignment = self._assigned()
-            if assignment is not None:
-                self._coordinate(assignment)
+        try:
+            while not stopping.wait(TICK):
+                assignment = self._assigned()
+                if assignment is not None:
+                    self._coordinate(assignment)
+        finally:
+            self._forget_documents()
 
     def _coordinate(self, assignment: Assignment) -> None:
-        build, topic_id = assignment.build, assignment.topic_id
-        if topic_id != self._key[1]:
-            self._documents = DocumentHashes(self._settings)
+        build = assignment.build
+        if assignment.topic_id != self._key[1]:
+            self._forget_documents()
         self._key = assignment.key
         group = plan.group(self._settings.group("index"), assignment)
         try:
+            if self._documents is None:
+                self._documents = DocumentHashes(self._settings, self._topic, self._folder)
             with closing(kafka.consumer(self._settings, group)) as offsets:
-                while not self._stopping.wait(TICK):
-                    self._serve(build, offsets)
+                compared = Comparison(
+                    build,
+                    self._milvus,
+                    self._documents,
+                    self._embedder,
+                    await_group=lambda: self._await_group(build, offsets),
+                    require=self._require,
+                )
+                self._serve(build, group, compared)
         except StoppedError:
             log.info("no longer coordinating", collection=build.collection)
+        except RestartRequiredError as error:
+            if self._documents is None or not self._documents.outdated:
+                raise
+            log.warning("reading the documents again", error=str(error))
+            self._forget_documents()
         except (CollectionLostError, TopicMismatchError) as error:
             if self._warnings.allows(type(error).__name__):
                 log.warning("cannot coordinate", collection=build.collection, error=str(error))
+            self._stopping.wait(LOST_SECONDS)
 
-    def _serve(self, build: Build, offsets: Consumer) -> None:
-        """Swap the build in unless it serves; keep it loaded, and compare it from time to time."""
-        self._require()
-        if self._milvus.aliased() != build.collection:
-            # A new build, a rollback to this one, or an alias that somebody else moved or dropped.
-            self._complete(build, offsets)
-        self._milvus.load(build)
-        last = self._compared_at.get(self._key)
-        if last is None or time.monotonic() >= last + self._settings.index_compare_seconds:
-            self._repair(build, self._compare(build, offsets))
+    def _forget_documents(self) -> None:
+        if self._documents is not None:
+            self._documents.close()
+            self._documents = None
 
-    def _complete(self, build: Build, offsets: Consumer) -> None:
+    def _serve(self, build: Build, group: str, compared: Comparison) -> None:
+        """Swap the build in unless it serves; keep it loaded and equal to the documents.
+
+        A new leader compares the whole: the one before may have died between two writes. Then the
+        rows are compared in turn, page by page, all of them once in RETRAIL_INDEX_COMPARE_SECONDS;
+        and those of a partition :data:`SETTLING_SECONDS` after it changed its owner.
+        """
+        admin = kafka.admin(self._settings)
+        complete, known, moved = False, owners(admin, group), set[int]()
+        settled_at = page_at = 0.0
+        while not self._stopping.is_set():
+            self._require()
+            if self._milvus.aliased() != build.collection:
+                # A new build, a rollback to it, or an alias that somebody else moved or dropped.
+                self._complete(build, compared)
+                complete, page_at = True, time.monotonic() + self._page_seconds(compared)
+            self._milvus.load(build)
+            if not complete:
+                compared.whole()
+                complete, page_at = True, time.monotonic() + self._page_seconds(compared)
+            found = owners(admin, group)
+            if found is not None and found != known:
+                moved |= {p for p, owner in found.items() if (known or {}).get(p) != owner}
+                known, settled_at = found, time.monotonic() + SETTLING_SECONDS
+            if moved and time.monotonic() >= settled_at:
+                compared.partitions(moved)
+                moved.clear()
+            if time.monotonic() >= page_at:
+                compared.next_page()
+                page_at = time.monotonic() + self._page_seconds(compared)
+            self._pause(min(LOOK_SECONDS, self._page_seconds(compared)))
+
+    def _page_seconds(self, compared: Comparison) -> float:
+        share = min(1.0, PAGE / max(1, compared.rows))
+        return min(PAGE_SECONDS, self._settings.index_compare_seconds * share)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._require()
+            self._stopping.wait(TICK)
+
+    def _complete(self, build: Build, compared: Comparison) -> None:
         """Complete the build and swap it in.
 
         1. Take the end offsets of ``documents``, and wait until the group has passed them.
@@ -171,9 +179,19 @@ class Coordinator:
         """
         started = time.monotonic()
         log.info("completing build", collection=build.collection)
-        self._await_group(build, offsets)
+        compared.await_group()
         self._milvus.make_searchable(build)
-        rows = self._repair_until_equal(build, offsets)
+        for _ in range(MAX_REPAIRS):
+            repaired = compared.whole()
+            if not repaired:
+                break
+        else:
+            raise RestartRequiredError(
+                f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
+                f"repairs: {repaired} documents are missing, different or extra. Check that "
+                "nothing else writes to this collection.",
+                collection=build.collection,
+            )
         if not self._milvus.probe(build):
             raise RestartRequiredError(
                 f"{build.collection} has rows, but a search finds none of them.",
@@ -185,60 +203,10 @@ class Coordinator:
         metrics.SWAPS.inc()
         metrics.BUILD_SECONDS.observe(seconds)
         log.info(
-            "index swapped in", collection=build.collection, rows=rows, seconds=round(seconds, 1)
-        )
-
-    def _repair_until_equal(self, build: Build, offsets: Consumer) -> int:
-        for _ in range(MAX_REPAIRS):
-            difference = self._compare(build, offsets)
-            if not difference:
-                return len(self._documents.hashes)
-            self._repair(build, difference)
-        raise RestartRequiredError(
-            f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
-            f"repairs: {len(difference.upserts)} documents are missing or different, "
-            f"{len(difference.deletes)} are extra. Check that nothing else writes to this "
-            "collection.",
+            "index swapped in",
             collection=build.collection,
-        )
-
-    def _compare(self, build: Build, offsets: Consumer) -> Difference:
-        """Compare, while both sides may change.
-
-        Documents read before the group's end offsets are taken are in the rows once the group has
-        passed those; documents that change after the rows were read may be in either state.
-        """
-        self._documents.catch_up()
-        self._await_group(build, offsets)
-        rows = self._milvus.hashes(build)
-        changed = self._documents.catch_up()
-        self._compared_at[self._key] = time.monotonic()
-        metrics.COMPARISONS.inc()
-        return plan.compare(self._documents.hashes, rows, changed)
-
-    def _repair(self, build: Build, difference: Difference) -> None:
-        """Write and delete rows as the topic has them now.
-
-        Documents that change during the repair are left to their partitions; if both write at once,
-        the next comparison repairs it.
-        """
-        if not difference:
-            return
-        self._require()
-        found = self._documents.documents(difference.upserts)
-        rows = self._embedder(build).rows(list(found.values()), lambda *_: self._require())
-        changed = self._documents.catch_up()
-        upserts = [row for row in rows if row.doc_id not in changed]
-        deletes = (difference.deletes | difference.upserts - found.keys()) - changed
-        self._milvus.upsert(build, upserts)
-        self._milvus.delete(build, sorted(deletes))
-        metrics.REPAIRS.labels("upsert").inc(len(upserts))
-        metrics.REPAIRS.labels("delete").inc(len(deletes))
-        log.warning(
-            "collection repaired",
-            collection=build.collection,
-            upserted=len(upserts),
-            deleted=len(deletes),
+            rows=compared.rows,
+            seconds=round(seconds, 1),
         )
 
     def _await_group(self, build: Build, offsets: Consumer) -> None:

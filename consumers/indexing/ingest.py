@@ -32,7 +32,8 @@ FIRST_CHUNK, LARGEST_CHUNK = 16, 256
 """Records between two commits."""
 CHUNK_SECONDS = 10.0
 """Longest time that a chunk should take; ``max.poll.interval.ms`` is 30 times that."""
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.5
+"""Longest wait for a record; a worker that stops ends after it."""
 METADATA_SECONDS = 5.0
 """New partitions are found after this time at most."""
 

@@ -29,7 +29,8 @@ DEAD_LETTERS = Counter(
 )
 SWAPS = Counter("retrail_index_swaps_total", "Times that the alias was set to another build.")
 COMPARISONS = Counter(
-    "retrail_index_comparisons_total", "Comparisons of a collection with the documents."
+    "retrail_index_comparisons_total",
+    "Comparisons of a collection, or a part of it, with the documents.",
 )
 REPAIRS = Counter(
     "retrail_index_repairs_total", "Rows that a comparison repaired, by action.", ["action"]
@@ -46,6 +47,12 @@ BUILD_SECONDS = Histogram(
     "retrail_index_build_duration_seconds",
     "Time that a coordinator took to bring a build to its swap; short after a rollback.",
     buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+)
+MILVUS_SECONDS = Histogram(
+    "retrail_index_milvus_duration_seconds",
+    "Time of a call to Milvus with its retries, by method of pymilvus.",
+    ["call"],
+    buckets=(0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 600),
 )
 LAG = Gauge(
     "retrail_index_lag_records",

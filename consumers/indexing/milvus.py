@@ -8,7 +8,8 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 - After a restart every collection is "released" until ``load_collection``; upserts and deletes
   work. ``load_collection`` and ``flush`` may be repeated.
 - ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
-  code 6. Building one takes at least 0.5 s: pymilvus polls twice a second.
+  code 6. Building one takes at least 0.5 s: pymilvus polls twice a second. The index of a loaded
+  collection is built in a thread after a flush; of one that is not loaded, during the load.
 - ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
   dropping a collection drops its aliases with it.
 - Of two rows with one key in a batch the last wins on Lite; on Milvus 2.x both may stay.
@@ -23,8 +24,8 @@ from typing import Any, TypeVar
 import structlog
 from pymilvus import MilvusClient
 
-from consumers.errors import CollectionLostError
-from consumers.indexing import collection
+from consumers.errors import CollectionLostError, StoppedError
+from consumers.indexing import collection, metrics
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
 from retrail_runtime.metrics import DEPENDENCY_UP
@@ -53,6 +54,8 @@ LONG_CALL = 3600.0
 PAGE = 10_000
 """Rows in one answer; Milvus returns up to 16,384."""
 SWAP_ATTEMPTS = 50
+INDEX_SECONDS = 0.5
+"""Between two questions whether all rows are indexed."""
 
 
 class Milvus:
@@ -130,7 +133,10 @@ class Milvus:
         self._set_property(build, SUCCESSOR_PROPERTY, successor)
 
     def create(self, build: Build, dimension: int) -> None:
-        """Create the collection of a build, unless it exists."""
+        """Create the collection of a build, unless it exists; indexed and loaded.
+
+        So Milvus indexes the rows while the next ones are encoded, and not after the last.
+        """
         if self._call(self._client.has_collection, build.collection):
             return
         self._call(
@@ -138,9 +144,11 @@ class Milvus:
             build.collection,
             schema=collection.schema(build.search, dimension),
             properties=build.properties(),
-            # For `hashes`; every other call sets its level.
+            # For `page`; every other call sets its level.
             consistency_level="Strong",
         )
+        self._ensure_indexes(build)
+        self._load(build)
 
     def drop(self, build: Build) -> None:
         """Drop the collection of this very build, if it exists."""
@@ -169,31 +177,37 @@ class Milvus:
         answer = self._query(build, "", output_fields=["count(*)"])
         return int(answer[0]["count(*)"])
 
-    def hashes(self, build: Build) -> dict[str, str]:
-        """Content hash by document id of every row, all acknowledged writes included."""
-        found: dict[str, str] = {}
-        expression = f'{ID_FIELD} != ""'
-        while True:
-            page = self._query(
-                build,
-                expression,
-                output_fields=[ID_FIELD, HASH_FIELD],
-                limit=PAGE,
-                # In the order of ids, like pymilvus' own iterator, which breaks on quotes.
-                # The consistency is then that of the collection: Strong.
-                iterator="True",
-            )
-            found.update((row[ID_FIELD], row[HASH_FIELD]) for row in page)
-            if len(page) < PAGE:
-                return found
-            expression = f"{ID_FIELD} > {milvus.literal(page[-1][ID_FIELD])}"
+    def page(self, build: Build, after: str) -> dict[str, str]:
+        """Content hash by id of the next :data:`PAGE` rows, all acknowledged writes included.
+
+        In the order of ids; fewer are the last ones.
+        """
+        # In the order of ids, like pymilvus' own iterator, which breaks on quotes. The consistency
+        # is then that of the collection: Strong.
+        expression = f"{ID_FIELD} > {milvus.literal(after)}"
+        return self._hashes(build, expression, limit=PAGE, iterator="True")
+
+    def hashes_of(self, build: Build, doc_ids: Iterable[str]) -> dict[str, str]:
+        """Content hash by id of the rows with these ids, all acknowledged writes included."""
+        return self._hashes(build, milvus.ids_filter(doc_ids))
+
+    def _hashes(self, build: Build, expression: str, **options: Any) -> dict[str, str]:
+        rows = self._query(build, expression, output_fields=[ID_FIELD, HASH_FIELD], **options)
+        return {row[ID_FIELD]: row[HASH_FIELD] for row in rows}
 
     # -- Index ------------------------------------------------------------------------------
 
     def make_searchable(self, build: Build) -> None:
-        """Flush, build missing indexes, and load."""
+        """Flush, build missing indexes, wait until all rows are indexed, and load.
+
+        Milvus Lite calls an index finished while it builds that of its last segment, which it
+        searches exactly until then.
+        """
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
         self._ensure_indexes(build)
+        for field in collection.INDEXED_FIELDS[build.search]:
+            while self._unindexed(build, field):
+                self._stop.wait(INDEX_SECONDS)
         if not self._is_loaded(build):
             self._load(build)
 
@@ -306,6 +320,14 @@ class Milvus:
                 params = collection.index_params(field, self._vector_index)
                 self._call(self._client.create_index, build.collection, params, timeout=LONG_CALL)
 
+    def _unindexed(self, build: Build, field: str) -> int:
+        """Rows that the index of a field does not cover yet."""
+        if self._stop.is_set():
+            raise StoppedError("the process stops")
+        (name,) = self._indexes(build, field)
+        found = self._call(self._client.describe_index, build.collection, name)
+        return int(found.get("pending_index_rows", 0))
+
     def _drop_indexes(self, build: Build) -> None:
         for field in collection.INDEXED_FIELDS[build.search]:
             for name in self._indexes(build, field):
@@ -344,7 +366,8 @@ class Milvus:
 
         options.setdefault("timeout", milvus.CALL_TIMEOUT)
         attempts = retrying(again, seconds=self._retry_seconds, stop=self._stop, before_sleep=warn)
-        answer = attempts(function, *arguments, **options)
+        with metrics.MILVUS_SECONDS.labels(function.__name__).time():
+            answer = attempts(function, *arguments, **options)
         DEPENDENCY_UP.labels("milvus").set(1)
         return answer
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -24,7 +25,7 @@ from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
 from consumers.vectors import VectorStore
-from retrail_runtime import kafka
+from retrail_runtime import files, kafka
 from retrail_runtime.lease import Lease
 from retrail_runtime.metrics import Health, serve_metrics
 from retrail_runtime.milvus import Build, collection_name
@@ -46,6 +47,10 @@ from trainer.registry.registry import Registry
 log = structlog.get_logger(__name__)
 
 TICK = 0.2
+LOOK_SECONDS = 5.0
+"""Between two looks at the collections and the alias while the live release serves."""
+BUSY_LOOK_SECONDS = 0.5
+"""The same while it does not serve yet."""
 ERROR_LOG_SECONDS = 10.0
 TOPIC_ID_SECONDS = 5.0
 """Between two looks at the topics' ids."""
@@ -167,6 +172,8 @@ class IndexWorker:
         self._ingests: dict[tuple[str, str], Task] = {}
         self._followed: dict[tuple[str, str], Ingest] = {}
         self._observed = metrics.Observation(time.monotonic())
+        self._seen: tuple[int, str | None, bool] | None = None
+        self._look_at = 0.0
         self._ending: list[Task] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
@@ -174,7 +181,10 @@ class IndexWorker:
         self._letters = DeadLetters(settings)
         self._assignment: Assignment | None = None
         self._errors = RateLimit(ERROR_LOG_SECONDS)
-        coordinator = Coordinator(settings, milvus, lambda: self._assignment, self._embedder)
+        self._claim = files.claim(settings, "index")
+        coordinator = Coordinator(
+            settings, milvus, self._claim.path, lambda: self._assignment, self._embedder
+        )
         self._coordinator = Task("index-coordinator", coordinator.run)
 
     def run(self) -> None:
@@ -196,6 +206,7 @@ class IndexWorker:
                     self._step(watch.now(), ids.documents(), leads)
                     if self._forget_ended():
                         ids.check()
+                        self._look_at = 0.0
             finally:
                 self._close()
 
@@ -206,7 +217,7 @@ class IndexWorker:
         return metrics.state_of(self._observed, started, time.monotonic()).value
 
     def _step(self, releases: Releases, topic_id: str | None, leads: bool) -> None:
-        """Read the facts once, and act on them.
+        """Follow ``live``, and do what it asks for.
 
         1. Leader: register the first release, if nothing is live.
         2. Read the builds and the alias from Milvus.
@@ -224,8 +235,20 @@ class IndexWorker:
             return
         metrics.LIVE_VERSION.set(releases.live.version)
         metrics.LIVE_SINCE.set(releases.live.changed_at.timestamp())
+        seen = (releases.next_offset, topic_id, leads)
+        if seen != self._seen or time.monotonic() >= self._look_at:
+            self._seen = seen
+            self._look(releases, releases.live.version, topic_id, leads)
+        self._observed = replace(
+            self._observed, turned_at=time.monotonic(), topic_missing=topic_id is None
+        )
+
+    def _look(self, releases: Releases, live: int, topic_id: str | None, leads: bool) -> None:
+        """Steps 2 to 4. Milvus is looked at when ``live``, the topic or the leader has changed,
+        often while a build is to be swapped in, and seldom while nothing happens.
+        """
         facts = Facts(
-            live=releases.live.version,
+            live=live,
             aliased=self._milvus.aliased(),
             builds=self._milvus.builds(),
             retired=self._retired,
@@ -244,12 +267,13 @@ class IndexWorker:
             self._drop(decided, facts)
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.SERVING_VERSION.set(serving)
-        self._observed = metrics.Observation(
-            time.monotonic(),
-            topic_missing=topic_id is None,
+        self._observed = replace(
+            self._observed,
             serving=facts.aliased,
             target=decided.target.collection if decided.target else None,
         )
+        idle = self._observed.serving == self._observed.target and decided.create is None
+        self._look_at = time.monotonic() + (LOOK_SECONDS if idle else BUSY_LOOK_SECONDS)
 
     def _follow(self, builds: tuple[Build, ...], topic_id: str | None) -> None:
         """Start and stop threads, so that one follows ``documents`` for each build."""
@@ -354,3 +378,4 @@ class IndexWorker:
         for task in tasks:
             task.join()
         self._vectors.close()
+        self._claim.lock.release()

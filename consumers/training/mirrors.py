@@ -1,11 +1,15 @@
 """Local mirrors of the topics that a run reads: pairs, documents and outcomes."""
 
+import heapq
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
+
+import orjson
 
 from consumers.training import metrics
 from retrail_runtime.kafka import Record
@@ -19,9 +23,12 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
-from trainer.data.draws import is_held_out
+from trainer.data.draws import draw_of, is_held_out, normalize_query
 
-_TRAINS = "relevant AND NOT held_out"
+_TRAINS = "relevant = 1 AND held_out = 0"
+
+MOST_JUDGEMENTS = 20_000
+"""Pairs of held-out queries that are read for one comparison; of more, a sample by hash."""
 
 
 class Ends(NamedTuple):
@@ -57,11 +64,22 @@ class PairMirror(TopicMirror):
             "timestamp INTEGER NOT NULL",
             "relevant INTEGER NOT NULL",
             "held_out INTEGER NOT NULL",
+            "draw INTEGER NOT NULL",
             "value BLOB NOT NULL",
         ),
-        indices=("partition, offset, relevant, held_out, timestamp",),
+        indices=(
+            "partition, offset, relevant, held_out, timestamp, draw",
+            "relevant, held_out, draw, partition, offset",
+        ),
         compacted=False,
+        beside="""
+            CREATE TABLE IF NOT EXISTS asked (
+                query INTEGER, held_out INTEGER, partition INTEGER, offset INTEGER,
+                PRIMARY KEY (query, held_out, partition, offset)
+            ) WITHOUT ROWID;
+        """,
     )
+    _counted: tuple[object, object, Pending] | None = None
 
     def decode(self, record: Record) -> Change[Row]:
         """The row of a pair."""
@@ -70,21 +88,35 @@ class PairMirror(TopicMirror):
         except InvalidRecordError as error:
             return Change(None, None, str(error))
         place = record.partition, record.offset, record.timestamp
-        row = *place, pair.verdict == "relevant", is_held_out(pair.query), record.value
+        relevant, held_out = pair.verdict == "relevant", is_held_out(pair.query)
+        row = *place, relevant, held_out, draw_of(pair.pair_id), record.value
         return Change(pair.pair_id, row)
 
-    def on_stored(self, row: Row, *, repeated: bool) -> None:
-        """Count the pair."""
+    def on_stored(self, db: sqlite3.Connection, row: Row, *, repeated: bool) -> None:
+        """Count the pair, and note its queries if it is relevant."""
+        partition, offset, _, relevant, held_out, _, value = row
         if repeated:
             metrics.PAIRS_REPEATED.inc()
-        else:
-            metrics.PAIRS_READ.labels(verdict="relevant" if row[3] else "irrelevant").inc()
+            return
+        metrics.PAIRS_READ.labels(verdict="relevant" if relevant else "irrelevant").inc()
+        if relevant:
+            pair = orjson.loads(value)
+            earlier = pair.get("earlier_queries", ()) if held_out else ()
+            db.executemany(
+                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?)",
+                [
+                    (draw_of(normalize_query(query)), held_out, partition, offset)
+                    for query in (pair["query"], *earlier)
+                ],
+            )
 
     def pending(self, since: Mapping[int, int]) -> Pending:
         """Trainable pairs from the offset in ``since`` on, for each partition (0 by default)."""
-        count, oldest = 0, None
+        if self._counted is not None and self._counted[:2] == (self.next, since):
+            return self._counted[2]
+        as_of, count, oldest = self.next, 0, None
         with self.reading() as db:
-            for partition in self.next:
+            for partition in as_of:
                 some, first = db.execute(
                     "SELECT count(*), min(timestamp) FROM pairs "
                     f"WHERE partition = ? AND offset >= ? AND {_TRAINS}",
@@ -92,30 +124,70 @@ class PairMirror(TopicMirror):
                 ).fetchone()
                 count += some
                 oldest = min((t for t in (oldest, first) if t is not None), default=None)
-        return Pending(count, oldest)
+        self._counted = as_of, dict(since), Pending(count, oldest)
+        return self._counted[2]
 
     def newest(self, ranges: Iterable[Range]) -> int:
         """Append time of the newest pair in ``ranges`` that could train, in ms; 0 without one."""
-        rows = self._rows("SELECT max(timestamp) FROM pairs", ranges, _TRAINS)
-        return max((timestamp or 0 for (timestamp,) in rows), default=0)
+        last = f"{_TRAINS} ORDER BY offset DESC LIMIT 1"
+        rows = self._rows("SELECT timestamp FROM pairs", ranges, last)
+        return max((timestamp for (timestamp,) in rows), default=0)
 
     def within(self, ranges: Iterable[Range], where: str = "1") -> Iterator[LabelledPair]:
         """The pairs in ``ranges`` of this topic, in order of partition and offset."""
         for (value,) in self._rows("SELECT value FROM pairs", ranges, f"{where} ORDER BY offset"):
             yield pairs.decode(value)
 
-    def held_out(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
-        """The relevant pairs of held-out queries in ``ranges``."""
-        return self.within(ranges, "relevant AND held_out")
+    def held_out(
+        self, ranges: Iterable[Range], most: int = MOST_JUDGEMENTS
+    ) -> Iterator[LabelledPair]:
+        """The relevant pairs of held-out queries in ``ranges``; the first ``most`` by draw."""
+        places = self._rows(
+            "SELECT draw, rowid FROM pairs", ranges, "relevant = 1 AND held_out = 1"
+        )
+        return self._values(rowid for _, rowid in heapq.nsmallest(most, places))
 
-    def trainable(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
-        """The trainable pairs in ``ranges``."""
-        return self.within(ranges, _TRAINS)
+    def in_turn(
+        self, ranges: Iterable[Range], start: int = 0, *, held_out: bool = False
+    ) -> Iterator[LabelledPair]:
+        """The trainable pairs in ``ranges``, or the held-out ones, by draw from ``start`` on.
 
-    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
-        """Ids of the trainable pairs in ``ranges``."""
-        rows = self._rows("SELECT pair_id FROM pairs", ranges, _TRAINS)
-        return [pair_id for (pair_id,) in rows]
+        Reads no more than what is taken, and the places of pairs in other ranges.
+        """
+        spans = _merged(ranges, self.topic)
+
+        def places() -> Iterator[int]:
+            with self.reading() as db:
+                for side in (">=", "<") if spans else ():
+                    for rowid, partition, offset in db.execute(
+                        "SELECT rowid, partition, offset FROM pairs "
+                        f"WHERE relevant = 1 AND held_out = ? AND draw {side} ? ORDER BY draw",
+                        (held_out, start),
+                    ):
+                        if _holds(spans, partition, offset):
+                            yield rowid
+
+        return self._values(places())
+
+    def asking(
+        self, queries: Iterable[str], ranges: Iterable[Range], *, held_out: bool = False
+    ) -> Iterator[LabelledPair]:
+        """One relevant pair in ``ranges`` for each of the queries that it asked, if there is one.
+
+        Args:
+            held_out: find held-out pairs, by their earlier queries too; otherwise trainable ones.
+        """
+        spans = _merged(ranges, self.topic)
+        select = "SELECT partition, offset FROM asked WHERE query = ? AND held_out = ?"
+        with self.reading() as db:
+            for query in dict.fromkeys(map(normalize_query, queries)):
+                places = db.execute(select, (draw_of(query), held_out))
+                place = next((one for one in places if _holds(spans, *one)), None)
+                if place is not None:
+                    (value,) = db.execute(
+                        "SELECT value FROM pairs WHERE partition = ? AND offset = ?", place
+                    ).fetchone()
+                    yield pairs.decode(value)
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         """The pairs with these ids, in any order; unknown ids are skipped."""
@@ -129,12 +201,44 @@ class PairMirror(TopicMirror):
 
     def _rows(self, select: str, ranges: Iterable[Range], where: str = "1") -> Iterator[Row]:
         with self.reading() as db:
-            for span in ranges:
-                if span.topic == self.topic:
+            for partition, spans in _merged(ranges, self.topic).items():
+                for start, end in spans:
                     yield from db.execute(
                         f"{select} WHERE partition = ? AND offset >= ? AND offset < ? AND {where}",
-                        (span.partition, span.start, span.end),
+                        (partition, start, end),
                     )
+
+    def _values(self, rowids: Iterable[int]) -> Iterator[LabelledPair]:
+        with self.reading() as db:
+            for rowid in rowids:
+                (value,) = db.execute(
+                    "SELECT value FROM pairs WHERE rowid = ?", (rowid,)
+                ).fetchone()
+                yield pairs.decode(value)
+
+
+Spans = Mapping[int, Sequence[tuple[int, int]]]
+"""Start and end offsets by partition, sorted and apart."""
+
+
+def _merged(ranges: Iterable[Range], topic: str) -> Spans:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for span in sorted(ranges, key=lambda span: (span.partition, span.start)):
+        if span.topic != topic:
+            continue
+        spans = found.setdefault(span.partition, [])
+        if spans and span.start <= spans[-1][1]:
+            start, end = spans.pop()
+            spans.append((start, max(end, span.end)))
+        else:
+            spans.append((span.start, span.end))
+    return found
+
+
+def _holds(spans: Spans, partition: int, offset: int) -> bool:
+    some = spans.get(partition, ())
+    index = bisect_right(some, offset, key=lambda span: span[0]) - 1
+    return index >= 0 and offset < some[index][1]
 
 
 class DocumentMirror(TopicMirror):
@@ -213,19 +317,24 @@ class OutcomeMirror(TopicMirror):
 
 
 class Mirrors:
-    """The mirrors of a trainer. One thread updates them; any thread can read."""
+    """The mirrors of a trainer. One thread updates them; any thread can read.
+
+    Attributes:
+        folder: used by this process only.
+    """
 
     def __init__(self, settings: Settings, folder: Path, pair_topic: str | None = None) -> None:
         """Open the mirrors, or create them.
 
         Args:
-            folder: used by this process only.
+            folder: see above.
             pair_topic: by default that of the settings' revision.
 
         Raises:
             BrokerUnavailableError, TopicMismatchError: from Kafka.
         """
         topics = Topics.of(settings)
+        self.folder = folder
         self.pairs = PairMirror(settings, pair_topic or topics.labelled_pairs, folder)
         self.documents = DocumentMirror(settings, topics.documents, folder)
         self.outcomes = OutcomeMirror(settings, topics.outcomes, folder)

@@ -1,9 +1,10 @@
 """One training run, from new pairs to a release."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 import structlog
 from confluent_kafka import Producer
@@ -13,7 +14,7 @@ from consumers.training import gate, metrics
 from consumers.training.gate import Questions
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep, comparing, reporting
-from consumers.training.mirrors import Mirrors
+from consumers.training.mirrors import MOST_JUDGEMENTS, Mirrors
 from schemas.base import canonical
 from schemas.errors import InputError, ModelError, RegistryError, TopicMismatchError
 from schemas.events import Outcome
@@ -27,6 +28,7 @@ from trainer.data.lineage import History
 from trainer.data.releases import shipped
 from trainer.data.selection import Selector, rules_of
 from trainer.fit import finetune
+from trainer.fit.checkpoint import Checkpoint
 from trainer.fit.finetune import TrainingError, TrainingReport
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model import presets
@@ -34,6 +36,9 @@ from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry
 
 log = structlog.get_logger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+"""In the work directory, while a child is trained."""
 
 _LEFT_OUT = {
     "no text": "are about documents that are not loaded (`retrail documents load PATH`)",
@@ -86,6 +91,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
        *A crash from here on*: the next active trainer completes 5 to 9 from the manifest and the
        frozen file: the same run, version and, on the same machine, model.
     5. Train the child from the parent's model.
+       *A crash meanwhile*: the repeated run goes on from the last checkpoint in the work directory.
     6. Publish the child into the registry atomically.
        *A crash after 6*: the repeated run finds the child and does not train again.
     7. Evaluate parent and child on the current held-out queries; the gate decides.
@@ -178,6 +184,7 @@ def train_child(
     check: Callable[[], None] = lambda: None,
     on_step: OnStep | None = None,
     processes: Processes = SINGLE_PROCESS,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingReport:
     """Train the child of a run, without writing anything.
 
@@ -189,6 +196,7 @@ def train_child(
         check: called between long steps; its exceptions end the training.
         on_step: called after every optimiser step; its exceptions end the training.
         processes: the process group; every process makes this call.
+        checkpoint: see :func:`trainer.fit.finetune.finetune`.
 
     Raises:
         InputError: the training file is missing or was changed.
@@ -197,9 +205,16 @@ def train_child(
     """
     frozen = frozen_examples(registry, manifest)
     check()
-    encoder = registry.load(parent)
+    encoder = registry.load(parent, trains=True)
     check()
-    return finetune.finetune(encoder, frozen, manifest.config, on_step=on_step, processes=processes)
+    return finetune.finetune(
+        encoder,
+        frozen,
+        manifest.config,
+        on_step=on_step,
+        processes=processes,
+        checkpoint=checkpoint,
+    )
 
 
 def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[TrainingExample, ...]:
@@ -315,13 +330,23 @@ def _questions(
     context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
 ) -> Questions:
     pairs, earlier = context.mirrors.pairs, lineage.trained(history, parent)
+    new = list(pairs.held_out(ranges))
+    before = [
+        *pairs.asking(_queries(new), earlier, held_out=True),
+        *islice(pairs.in_turn(earlier, held_out=True), MOST_JUDGEMENTS),
+    ]
     return gate.choose(
-        pairs.held_out(ranges),
-        pairs.held_out(earlier),
-        pairs.trainable([*earlier, *ranges]),
+        new,
+        before,
+        pairs.asking(_queries([*before, *new]), [*earlier, *ranges]),
         context.mirrors.documents,
         context.settings,
     )
+
+
+def _queries(pairs: Iterable[LabelledPair]) -> Iterator[str]:
+    for pair in pairs:
+        yield from (pair.query, *pair.earlier_queries)
 
 
 def too_few(count: int, left_out: Mapping[str, int]) -> str:
@@ -351,15 +376,18 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
     registry, version = context.registry, manifest.version
     published = registry.published(home, version)
     if published is None:
+        checkpoint = Checkpoint(context.mirrors.folder / CHECKPOINT, home)
         report = train_child(
             registry,
             parent,
             manifest,
             check=context.check,
             on_step=reporting(context.check, context.on_step),
+            checkpoint=checkpoint,
         )
         published = registry.publish(home, version, report.encoder.save)
         registry.write_beside(published, "steps.csv", steps_csv(report.steps))
+        checkpoint.remove()
     return published
 
 

@@ -14,6 +14,7 @@ from deploy.milvus import MilvusLite
 from retrail_runtime.milvus import Build
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
+from tests import index_harness as harness
 
 DIMENSION = 8
 ROWS = 20
@@ -74,9 +75,9 @@ def test_rows_are_refused_while_there_is_no_room_and_none_acknowledged_is_lost(
         server.start()
         milvus = Milvus(settings)
         # What was refused may be there: it is written again before its offset is committed.
-        assert milvus.hashes(build).keys() >= {f"d{n}" for n in range(written)}
+        assert harness.rows(milvus, build).keys() >= {f"d{n}" for n in range(written)}
         milvus.upsert(build, rows(written))
         milvus.make_searchable(build)
-        assert milvus.hashes(build).keys() == {f"d{n}" for n in range(written + ROWS)}
+        assert harness.rows(milvus, build).keys() == {f"d{n}" for n in range(written + ROWS)}
     finally:
         server.kill()

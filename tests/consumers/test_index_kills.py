@@ -82,4 +82,4 @@ def test_a_kill_during_builds_and_swaps_loses_and_mixes_nothing(
         assert not searches.wrong
         milvus = Milvus(small)
         for build in milvus.builds():
-            assert milvus.hashes(build).keys() == texts.keys()
+            assert harness.rows(milvus, build).keys() == texts.keys()

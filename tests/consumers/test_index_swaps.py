@@ -71,7 +71,7 @@ def test_a_swap_waits_for_the_whole_build_also_under_steady_writes(
         return rows(self, *arguments)
 
     def look_and_swap(self: Milvus, build: Build) -> None:
-        at_swap[build.version] = set(self.hashes(build))
+        at_swap[build.version] = set(harness.rows(self, build))
         swap(self, build)
 
     def write() -> None:
@@ -243,7 +243,7 @@ def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
             harness.publish(brief, changes)
             wanted = harness.expected_hashes(texts)
             for build in milvus.builds():
-                eventually(lambda b=build: milvus.hashes(b) == wanted, what="the changes")
+                eventually(lambda b=build: harness.rows(milvus, b) == wanted, what="the changes")
             eventually(lambda: {c for c, _ in lags(brief)} == {first, name}, what="both lags")
             assert milvus.aliased() == first
             assert retriever.open("in") is not None
@@ -255,7 +255,7 @@ def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
         after = milvus.builds()[0]
         assert after.build_id != before.build_id
         assert (after.version, after.digest, after.served) == (1, before.digest, True)
-        assert milvus.hashes(after) == wanted
+        assert harness.rows(milvus, after) == wanted
         assert retriever.search("changed meanwhile", k=1).hits[0].doc_id == "d1"
 
 
@@ -285,7 +285,7 @@ def test_a_rebuild_asked_for_without_a_worker_outlives_restarts(
     with harness.working(small):
         eventually(lambda: milvus.aliased() == name, 60, "the swap")
     assert replace(begun, served=True) in milvus.builds()
-    assert milvus.hashes(begun) == harness.expected_hashes(texts)
+    assert harness.rows(milvus, begun) == harness.expected_hashes(texts)
 
 
 def test_a_rebuild_needs_a_collection_of_the_live_release(small: Settings) -> None:
@@ -328,7 +328,7 @@ def test_another_search_mode_takes_effect_with_a_rebuild_while_searches_go_on(
             with harness.working(hybrid):
                 # A setting alone changes nothing: a worker that builds nothing follows what is.
                 harness.publish(small, {"early": "before the rebuild"})
-                eventually(lambda: "early" in milvus.hashes(before[0]), what="the change")
+                eventually(lambda: "early" in harness.rows(milvus, before[0]), what="the change")
                 assert milvus.builds() == before
                 name = request_rebuild(small)
                 eventually(lambda: milvus.aliased() == name, 60, "the swap")
@@ -338,7 +338,7 @@ def test_another_search_mode_takes_effect_with_a_rebuild_while_searches_go_on(
             with harness.working(small):
                 harness.publish(small, {"late": "quokka", "rare": "another text"})
                 for build in milvus.builds():
-                    eventually(lambda b=build: "late" in milvus.hashes(b), what="the change")
+                    eventually(lambda b=build: "late" in harness.rows(milvus, b), what="the change")
                 eventually(lambda: by_words("zyzzyva") is None, what="the change of words")
                 assert by_words("quokka") == "late"
                 assert milvus.aliased() == name

@@ -50,7 +50,7 @@ class FirstMirror(LastMirror):
     )
     stored: ClassVar[list[tuple[Row, bool]]] = []
 
-    def on_stored(self, row: Row, *, repeated: bool) -> None:
+    def on_stored(self, _: sqlite3.Connection, row: Row, *, repeated: bool) -> None:
         self.stored.append((row, repeated))
 
 

@@ -16,15 +16,19 @@ usual; excess pairs are dropped at random (seeded) and counted.
 - Each cap raises the shares of the remaining groups, so the caps are applied until none binds.
 """
 
+import hashlib
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from schemas.settings import TrainSettings
-from trainer.data.draws import draw, normalize_query
+from trainer.data.draws import normalize_query, place
 
 GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "trajectory": lambda pair: pair.trajectory_id,
@@ -78,27 +82,87 @@ def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) 
         pairs: each id once, in any order.
         seed, parent: seed of the draw within a group.
     """
-    kept = {pair.pair_id: pair for pair in pairs}
+    candidates = Candidates(seed, parent)
+    by_id = {pair.pair_id: pair for pair in pairs}
+    candidates.add(by_id.values())
     left_out: Counter[str] = Counter()
-    binding = True
-    while binding:
-        binding = False
-        for name, group_of in GROUPS.items():
-            groups: dict[str, list[str]] = defaultdict(list)
-            for pair_id, pair in kept.items():
-                groups[group_of(pair)].append(pair_id)
-            sizes = [len(ids) for ids in groups.values()]
-            most = limit(sizes, getattr(caps, name), caps.run, FAIR.get(name, 1.0))
-            for ids in groups.values():
-                if len(ids) > most:
-                    binding = True
-                    left_out[f"{name} cap"] += len(ids) - most
-                    for lost in set(ids).difference(draw(ids, most, seed=seed, parent=parent)):
-                        del kept[lost]
-    return Capped(tuple(kept[pair_id] for pair_id in sorted(kept)), left_out)
+    ids = candidates.ids[candidates.within(caps, left_out)]
+    return Capped(tuple(by_id[pair_id] for pair_id in sorted(map(bytes.decode, ids))), left_out)
 
 
-def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> int:
+class Candidates:
+    """Pairs of which some are chosen, at 80 bytes each: id, groups, and place in the draw."""
+
+    def __init__(self, seed: int, parent: int) -> None:
+        """``seed`` and ``parent`` seed the draw within a group."""
+        self._seed, self._parent = seed, parent
+        self._ids = [np.empty(0, "S32")]
+        self._groups = [np.empty((0, len(GROUPS)), np.uint64)]
+        self._places = [np.empty(0, np.uint64)]
+
+    def add(self, pairs: Iterable[LabelledPair]) -> None:
+        """Add pairs."""
+        some = list(pairs)
+        groups = [[_number(of(pair)) for of in GROUPS.values()] for pair in some]
+        places = [place(pair.pair_id, seed=self._seed, parent=self._parent) for pair in some]
+        self._ids.append(np.array([pair.pair_id.encode() for pair in some], "S32"))
+        self._groups.append(np.array(groups, np.uint64).reshape(-1, len(GROUPS)))
+        self._places.append(np.array(places, np.uint64))
+
+    @property
+    def ids(self) -> NDArray[np.bytes_]:
+        """Ids of all pairs, in the order in which they were added."""
+        self._ids = [np.concatenate(self._ids)]
+        return self._ids[0]
+
+    def distinct(self) -> NDArray[np.intp]:
+        """Indices of the first pair of each id."""
+        return np.unique(self.ids, return_index=True)[1]
+
+    def first(self, among: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+        """Draw ``count`` of some indices."""
+        return among[np.argsort(self._all_places()[among], kind="stable")[:count]]
+
+    def within(
+        self, caps: Caps, left_out: Counter[str], among: NDArray[np.intp] | None = None
+    ) -> NDArray[np.intp]:
+        """Indices of the pairs within the caps; ``left_out`` counts the others by cap.
+
+        Args:
+            among: indices to choose from; by default all.
+        """
+        self._groups = [np.concatenate(self._groups)]
+        groups, places = self._groups[0], self._all_places()
+        kept = np.arange(len(places)) if among is None else among
+        binding = True
+        while binding:
+            binding = False
+            for column, (name, _) in enumerate(GROUPS.items()):
+                _, group, sizes = np.unique(
+                    groups[kept, column], return_inverse=True, return_counts=True
+                )
+                most = limit(sizes, getattr(caps, name), caps.run, FAIR.get(name, 1.0))
+                if not len(sizes) or sizes.max() <= most:
+                    continue
+                binding = True
+                drawn = np.lexsort((places[kept], group))
+                turn = np.arange(len(kept)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+                left_out[f"{name} cap"] += int((turn >= most).sum())
+                kept = kept[drawn[turn < most]]
+        return kept
+
+    def _all_places(self) -> NDArray[np.uint64]:
+        self._places = [np.concatenate(self._places)]
+        return self._places[0]
+
+
+def _number(group: str) -> int:
+    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "big")
+
+
+def limit(
+    sizes: Sequence[int] | NDArray[np.intp], share: float, run: int, fair: float = 1.0
+) -> int:
     """The maximum number of pairs of one group.
 
     Args:
@@ -112,17 +176,17 @@ def limit(sizes: Sequence[int], share: float, run: int, fair: float = 1.0) -> in
         when every group is cut to L; at least ``share`` · ``run``, and at least 1.
     """
     least = max(1, math.floor(share * run))
-    if not sizes:
+    if not len(sizes):
         return least
-    return max(least, _level(sizes, min(1.0, max(share, fair / len(sizes)))))
+    return max(least, _level(np.asarray(sizes), min(1.0, max(share, fair / len(sizes)))))
 
 
-def _level(sizes: Collection[int], share: float) -> int:
+def _level(sizes: NDArray[np.intp], share: float) -> int:
     """The largest L with L ≤ share · Σ min(size, L); the condition is monotone in L."""
-    low, high = 0, max(sizes)
+    low, high = 0, int(sizes.max())
     while low < high:
         middle = (low + high + 1) // 2
-        if middle <= share * sum(min(size, middle) for size in sizes) + _ROUNDING * middle:
+        if middle <= share * int(np.minimum(sizes, middle).sum()) + _ROUNDING * middle:
             low = middle
         else:
             high = middle - 1

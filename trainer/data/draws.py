@@ -29,6 +29,11 @@ def is_held_out(query: str, share: float = HELD_OUT_SHARE) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
+def draw_of(name: str) -> int:
+    """A number from 0 to 2^63 - 1 by the hash of a name; an index on it is a random order."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
 def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]:
     """Sample ``count`` of ``ids``, sorted; the order of ``ids`` does not matter.
 
@@ -37,9 +42,9 @@ def draw(ids: Iterable[str], count: int, *, seed: int, parent: int) -> list[str]
     return sorted(heapq.nsmallest(max(0, count), set(ids), key=_rank(seed, parent)))
 
 
-def shuffled(ids: Iterable[str], *, seed: int, parent: int) -> list[str]:
-    """All of ``ids`` in the order of :func:`draw`."""
-    return sorted(set(ids), key=_rank(seed, parent))
+def place(pair_id: str, *, seed: int, parent: int) -> int:
+    """The first 64 bits of what :func:`draw` sorts an id by."""
+    return int.from_bytes(_rank(seed, parent)(pair_id)[:8], "big")
 
 
 def _rank(seed: int, parent: int) -> Callable[[str], bytes]:

@@ -1,8 +1,9 @@
 """Selection of a run's pairs: new ones, and a replay of earlier ones against forgetting."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 from schemas.documents import Document
@@ -11,15 +12,12 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
-from trainer.data.draws import draw, shuffled
+from trainer.data.draws import draw_of
 from trainer.data.examples import Trainable, TrainingExample
 from trainer.data.weighting import Variant, outcome_factor
 
-MAX_NEW = 80_000
-"""Most new pairs in one run, all in memory; replayed ones are at most a quarter of it."""
-
 CHUNK = 500
-"""Earlier pairs that are read at once."""
+"""Pairs that are read at once."""
 
 OVER = "over the limit"
 REASONS = (
@@ -30,10 +28,13 @@ REASONS = (
 
 
 class PairSource(Protocol):
-    """Source of pairs, such as a local mirror of ``labelled-pairs``."""
+    """Source of pairs, such as a local mirror of ``labelled-pairs``.
+
+    ``in_turn`` gives the trainable pairs in the order of their draw, from ``start`` on.
+    """
 
     def within(self, ranges: Iterable[Range]) -> Iterable[LabelledPair]: ...
-    def trainable_ids(self, ranges: Iterable[Range]) -> Sequence[str]: ...
+    def in_turn(self, ranges: Iterable[Range], start: int) -> Iterable[LabelledPair]: ...
     def get(self, pair_ids: Sequence[str]) -> Sequence[LabelledPair]: ...
     def repeats(self, ranges: Iterable[Range]) -> int: ...
 
@@ -66,6 +67,7 @@ def rules_of(settings: TrainSettings) -> SelectionRules:
     """The selection rules in the settings."""
     return SelectionRules(
         caps=caps.caps_of(settings),
+        limit=settings.train_max_pairs,
         replay=settings.train_replay,
         outcome_policy=settings.train_outcome_policy,
     )
@@ -75,11 +77,13 @@ def rules_of(settings: TrainSettings) -> SelectionRules:
 class Selector:
     """Selects pairs, looks up their texts and computes their weights.
 
+    Those that are not selected are read one by one, so memory grows with the largest run, and
+    otherwise by 80 bytes a pair.
+
     Attributes:
         pairs, texts: sources; equal contents give an equal selection.
         parent, seed: seed of all draws.
         outcome_of: latest known outcome of a pair's trajectory.
-        limit: maximum number of new pairs; more are sampled down to it.
     """
 
     pairs: PairSource
@@ -89,7 +93,6 @@ class Selector:
     seed: int
     outcome_of: Callable[[LabelledPair], Outcome] = lambda pair: pair.outcome
     variant: Variant = "reweight"
-    limit: int = MAX_NEW
 
     def select(self, ranges: Iterable[Range], earlier: Iterable[Range]) -> Selection:
         """Select the training data of a run over ``ranges``.
@@ -109,7 +112,9 @@ class Selector:
         """
         ranges = list(ranges)
         new, left_out = self._new(ranges)
-        replayed = self._replay(earlier, min(round(self.rules.replay * len(new)), self.limit // 4))
+        replayed = self._replay(
+            earlier, min(round(self.rules.replay * len(new)), self.rules.limit // 4)
+        )
         texts = {
             doc_id: document.embedded_text()
             for doc_id, document in self.texts.get(_documents([*new, *replayed])).items()
@@ -130,27 +135,30 @@ class Selector:
         )
 
     def _new(self, ranges: Sequence[Range]) -> tuple[list[LabelledPair], Mapping[str, int]]:
-        found = examples.trainable(self.pairs.within(ranges), variant=self.variant)
-        left_out = Counter(found.left_out)
-        left_out["repeated"] += self.pairs.repeats(ranges)
-        kept = self._passing(found.pairs, left_out)
-        capped = caps.apply(kept, self.rules.caps, seed=self.seed, parent=self.parent)
-        left_out += capped.left_out
-        drawn = set(self._drawn(capped.pairs, self.limit))
-        left_out[OVER] += len(capped.pairs) - len(drawn)
-        return [pair for pair in capped.pairs if pair.pair_id in drawn], +left_out
+        left_out = Counter(repeated=self.pairs.repeats(ranges))
+        candidates = caps.Candidates(self.seed, self.parent)
+        for some in _chunks(self.pairs.within(ranges)):
+            found = examples.trainable(some, variant=self.variant)
+            left_out.update(found.left_out)
+            candidates.add(self._passing(found.pairs, left_out))
+        distinct = candidates.distinct()
+        left_out["repeated"] += len(candidates.ids) - len(distinct)
+        capped = candidates.within(self.rules.caps, left_out, distinct)
+        drawn = candidates.first(capped, self.rules.limit)
+        left_out[OVER] += len(capped) - len(drawn)
+        ids = [pair_id.decode() for pair_id in candidates.ids[drawn]]
+        return sorted(self.pairs.get(ids), key=lambda pair: pair.pair_id), +left_out
 
     def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
         """At most ``wanted`` pairs by id; fewer if caps bind."""
-        ids = shuffled(self.pairs.trainable_ids(earlier), seed=self.seed, parent=self.parent)
         kept: list[LabelledPair] = []
-        for start in range(0, len(ids), CHUNK):
+        start = draw_of(f"{self.seed}/{self.parent}")
+        for some in _chunks(self.pairs.in_turn(earlier, start) if wanted else ()):
+            kept += self._passing(some, Counter())
             if len(kept) >= wanted:
                 break
-            kept += self._passing(self.pairs.get(ids[start : start + CHUNK]), Counter())
-        drawn = set(self._drawn(kept, wanted))
-        kept = [pair for pair in kept if pair.pair_id in drawn]
-        return list(caps.apply(kept, self.rules.caps, seed=self.seed, parent=self.parent).pairs)
+        found = kept[:wanted]
+        return list(caps.apply(found, self.rules.caps, seed=self.seed, parent=self.parent).pairs)
 
     def _passing(self, pairs: Sequence[LabelledPair], left_out: Counter[str]) -> list[LabelledPair]:
         """Step 2; ``left_out`` counts each dropped pair under its first reason."""
@@ -177,8 +185,11 @@ class Selector:
         policy = self.rules.outcome_policy
         return 1.0 if policy == "all" else outcome_factor(policy, self.outcome_of(pair))
 
-    def _drawn(self, pairs: Iterable[LabelledPair], count: int) -> list[str]:
-        return draw((p.pair_id for p in pairs), count, seed=self.seed, parent=self.parent)
+
+def _chunks(pairs: Iterable[LabelledPair]) -> Iterator[list[LabelledPair]]:
+    remaining = iter(pairs)
+    while some := list(islice(remaining, CHUNK)):
+        yield some
 
 
 def _documents(pairs: Iterable[LabelledPair]) -> Iterable[str]:

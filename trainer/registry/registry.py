@@ -180,13 +180,16 @@ class Registry:
                 "RETRAIL_DATA_DIR to another folder."
             ) from error
 
-    def load(self, model: Model) -> Encoder:
+    def load(self, model: Model, *, trains: bool = False) -> Encoder:
         """The encoder of a release; prompts, pooling and length limit are in the model's files.
+
+        Args:
+            trains: whether it can be trained and saved, not only encode.
 
         Raises:
             ModelError: see :meth:`open` and :meth:`trainer.model.encoder.Encoder.load`.
         """
-        return Encoder.load(self.open(model), max_tokens=None)
+        return Encoder.load(self.open(model), max_tokens=None, encodes_only=not trains)
 
     def write_beside(self, model: Model, suffix: str, text: str) -> None:
         """Write or replace a file beside a published model, outside of its digest.

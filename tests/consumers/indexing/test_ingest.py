@@ -200,7 +200,7 @@ def test_an_encoder_slower_than_the_poll_interval_keeps_its_partitions(
     with closing(Milvus(small, vector_index="FLAT")) as milvus:
         milvus.create(build, 8)
         with following(small, build, embedder):
-            eventually(lambda: len(milvus.hashes(build)) == len(texts), 60, "all rows")
+            eventually(lambda: len(harness.rows(milvus, build)) == len(texts), 60, "all rows")
     assert embedder.encoded == len(texts)
 
 

@@ -25,6 +25,7 @@ from retrail_runtime.milvus import (
 )
 from schemas.errors import MilvusUnavailableError, RestartRequiredError
 from schemas.settings import Settings
+from tests import index_harness as harness
 from tests.started_servers import on_both, standalone_in_faults
 
 DIMENSION = 8
@@ -73,16 +74,16 @@ def test_creating_twice_keeps_the_first(shell: Milvus, build: Build) -> None:
 @on_both
 def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row(doc_id) for doc_id in AWKWARD]) == len(AWKWARD)
-    assert shell.hashes(build) == dict.fromkeys(AWKWARD, "hash")
+    assert harness.rows(shell, build) == dict.fromkeys(AWKWARD, "hash")
     shell.delete(build, AWKWARD[1:])
-    assert shell.hashes(build) == {"plain": "hash"}
+    assert harness.rows(shell, build) == {"plain": "hash"}
     assert shell.count(build) == 1
 
 
 @standalone_in_faults
 def test_the_last_row_of_an_id_counts(shell: Milvus, build: Build) -> None:
     assert shell.upsert(build, [row("a", found="1"), row("b"), row("a", found="2")]) == 2
-    assert shell.hashes(build) == {"a": "2", "b": "hash"}
+    assert harness.rows(shell, build) == {"a": "2", "b": "hash"}
 
 
 @standalone_in_faults
@@ -91,7 +92,7 @@ def test_hashes_are_read_page_by_page(
 ) -> None:
     monkeypatch.setattr("consumers.indexing.milvus.PAGE", 2)
     shell.upsert(build, [row(doc_id) for doc_id in AWKWARD])
-    assert shell.hashes(build).keys() == set(AWKWARD)
+    assert harness.rows(shell, build).keys() == set(AWKWARD)
 
 
 @standalone_in_faults
@@ -152,9 +153,12 @@ def test_a_hybrid_build_is_searched_by_words_of_title_and_text(
 def test_a_kill_between_the_indexes_of_a_hybrid_build_leaves_the_rest_to_the_next(
     shell: Milvus, hybrid: Build
 ) -> None:
-    shell.upsert(hybrid, [row("a", text="stone")])
+    shell._client.release_collection(hybrid.collection)
+    shell._client.drop_index(hybrid.collection, VECTOR_FIELD)
     params = collection.index_params(VECTOR_FIELD, "FLAT")
     shell._client.create_index(hybrid.collection, params)
+    assert shell._client.list_indexes(hybrid.collection) == [VECTOR_FIELD]
+    shell.upsert(hybrid, [row("a", text="stone")])
     shell.make_searchable(hybrid)
     assert shell._client.list_indexes(hybrid.collection) == [VECTOR_FIELD, BM25_FIELD]
     assert by_words(shell, hybrid, "stone") == ["a"]
@@ -230,7 +234,7 @@ def test_a_missing_collection_is_distinguished_from_a_failure(shell: Milvus, bui
     for call in (
         lambda: shell.upsert(build, [row("a")]),
         lambda: shell.delete(build, ["a"]),
-        lambda: shell.hashes(build),
+        lambda: harness.rows(shell, build),
         lambda: shell.load(build),
         lambda: shell.swap(build),
     ):
@@ -251,9 +255,9 @@ def test_what_was_just_written_is_read(shell: Milvus, build: Build) -> None:
     shell.make_searchable(build)
     for number in range(3):
         shell.upsert(build, [row("a", found=str(number))])
-        assert shell.hashes(build) == {"a": str(number)}
+        assert harness.rows(shell, build) == {"a": str(number)}
         shell.delete(build, ["a"])
-        assert shell.hashes(build) == {}
+        assert harness.rows(shell, build) == {}
         assert shell.count(build) == 0
 
 

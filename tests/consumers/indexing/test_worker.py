@@ -163,7 +163,7 @@ def test_the_comparison_repairs_what_was_overwritten(small: Settings) -> None:
             build, [Row("d1", "", "old", "0" * 32, vector), Row("x", "", "x", "0", vector)]
         )
         milvus.delete(build, ["d2"])
-        eventually(lambda: milvus.hashes(build) == right, what="the repair")
+        eventually(lambda: harness.rows(milvus, build) == right, what="the repair")
         with Retriever(often) as retriever:
             assert retriever.open("d1").text == texts["d1"]  # type: ignore[union-attr]
 

@@ -11,7 +11,8 @@ from consumers.training import gate, run, worker
 from consumers.training.history import RunHistory
 from retrail_runtime.process import configure
 from schemas.settings import Settings
-from trainer.fit import finetune
+from trainer.fit import checkpoint, finetune
+from trainer.fit.checkpoint import Checkpoint
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
@@ -20,6 +21,7 @@ AFTER: dict[str, tuple[Any, str]] = {
     "3 the training file is frozen": (Registry, "store_training_file"),
     "4 the manifest is acknowledged": (RunHistory, "announce"),
     "5 one step is trained": (finetune, "_count"),
+    "5 a checkpoint is written": (Checkpoint, "save"),
     "5 the child is trained": (run, "train_child"),
     "6 a part of the child is written": (Encoder, "save"),
     "6 the child is published": (Registry, "publish"),
@@ -37,6 +39,8 @@ def work(settings: Settings, after: str | None) -> None:
     """Run a trainer; kill it right after the step, if one is given."""
     configure()
     torch.set_num_threads(1)
+    checkpoint.SECONDS = 0.0
+    checkpoint.SHARE = 0
     if after is not None:
         _kill_after(*AFTER[after])
     worker.run(settings)

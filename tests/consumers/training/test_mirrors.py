@@ -1,12 +1,14 @@
 """The local mirrors of pairs, documents and outcomes."""
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from consumers.indexing.coordinator import DocumentHashes
+from consumers.indexing.comparison import DocumentHashes
 from consumers.training.mirrors import DocumentMirror, OutcomeMirror, PairMirror, Pending
 from retrail import Publisher
 from retrail_runtime import kafka
@@ -18,7 +20,7 @@ from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, metric
-from trainer.data.draws import is_held_out
+from trainer.data.draws import draw_of, is_held_out
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_pairs_are_found_by_range_and_id(world: World, store: PairMirror) -> Non
     relevant = [p for p in made if p.verdict == "relevant"]
     assert ids(store.held_out(ranges)) == {p.pair_id for p in relevant if is_held_out(p.query)}
     trainable = {p.pair_id for p in relevant if not is_held_out(p.query)}
-    assert set(store.trainable_ids(ranges)) == trainable
+    assert ids(store.in_turn(ranges)) == trainable
     assert ids(store.get([made[0].pair_id, "0" * 32, made[44].pair_id])) == ids([made[0], made[44]])
 
 
@@ -91,6 +93,86 @@ def test_pending_pairs_are_counted_from_an_offset(world: World, store: PairMirro
     assert later.count == sum(p.verdict == "relevant" and not is_held_out(p.query) for p in second)
     assert later.oldest is not None
     assert later.oldest >= pending.oldest
+
+
+def test_pairs_are_drawn_from_ranges_without_reading_all(world: World, store: PairMirror) -> None:
+    made = world.pairs(60)
+    store.catch_up()
+    one = [span for span in everything(store) if span.end > 1][:1]
+    inside = {p.pair_id for p in store.within(one)}
+    half = one[0].end // 2
+    pieces = [
+        one[0].model_copy(update={"end": half}),
+        one[0].model_copy(update={"start": half}),
+    ]
+    for held_out in (False, True):
+        wanted = sorted(
+            (p.pair_id for p in made if p.pair_id in inside and is_held_out(p.query) == held_out),
+            key=draw_of,
+        )
+        found = [p.pair_id for p in store.in_turn(pieces, held_out=held_out)]
+        assert found == wanted
+        middle = draw_of(wanted[len(wanted) // 2])
+        turned = [p.pair_id for p in store.in_turn(one, middle, held_out=held_out)]
+        assert turned == sorted(wanted, key=lambda name: (draw_of(name) < middle, draw_of(name)))
+    assert list(store.in_turn([])) == []
+    assert len(list(store.held_out(everything(store), 3))) == 3
+    assert store.newest(one) == max(store.newest([piece]) for piece in pieces)
+
+
+def test_pairs_are_found_by_the_queries_that_they_asked(world: World, store: PairMirror) -> None:
+    held, free = (
+        next(q for q in (f"{word} {n}" for n in range(99)) if is_held_out(q) == wanted)
+        for word, wanted in (("held", True), ("free", False))
+    )
+    made = [
+        world.pair(query=held, earlier_queries=("Asked  before",)),
+        world.pair(query=free, earlier_queries=("asked earlier",)),
+        world.pair(query=f" {free.upper()}"),
+        world.pair(query=free, verdict="irrelevant"),
+    ]
+    world.publish(made)
+    store.catch_up()
+    every = everything(store)
+    asked = [held, free, "asked before", "asked earlier", "never"]
+    assert ids(store.asking(asked, every, held_out=True)) == ids(made[:1])
+    (found,) = store.asking(asked, every)
+    assert found.pair_id in ids(made[1:3])
+    assert list(store.asking(asked, [])) == []
+
+
+def test_every_look_up_uses_an_index(
+    world: World, store: PairMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = world.pairs(20)
+    store.catch_up()
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db = connect(*arguments, **options)
+        db.set_trace_callback(statements.append)
+        return db
+
+    monkeypatch.setattr("retrail_runtime.mirror.sqlite3.connect", traced)
+    every = everything(store)
+    store.pending({})
+    store.newest(every)
+    store.repeats(every)
+    store.get([made[0].pair_id])
+    for found in (
+        store.within(every),
+        store.held_out(every),
+        store.in_turn(every, 1),
+        store.in_turn(every, held_out=True),
+        store.asking([p.query for p in made], every),
+    ):
+        list(found)
+    monkeypatch.undo()
+    with store.reading() as db:
+        for statement in {one for one in statements if one.startswith("SELECT")}:
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert all("SEARCH" in step for step in plan), (statement, plan)
 
 
 def test_a_restart_continues_at_the_stored_offset(world: World, tmp_path: Path) -> None:
@@ -131,9 +213,10 @@ def test_documents_have_their_current_text(
     assert store.known(["a", "b", "c"]) == {"a", "b"}
     send((b"a", b"{"), (b"d", b'{"doc_id": "d"}'), (b"e", document("b", "x")[1]))
     assert store.all_ids() == ["b"], "a malformed record removes the document of its key"
-    hashes = DocumentHashes(settings)
+    hashes = DocumentHashes(settings, topics.documents, tmp_path / "hashes")
     hashes.catch_up()
-    assert set(hashes.hashes) == {"b"}, "the index disagrees"
+    assert set(hashes.page("")) == {"b"}, "the index disagrees"
+    hashes.close()
     store.close()
 
 

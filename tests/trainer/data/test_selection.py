@@ -10,7 +10,7 @@ from schemas.settings import Settings
 from tests.consumers.training.world import World
 from trainer.data import examples
 from trainer.data.caps import ORDINARY_RUN
-from trainer.data.draws import is_held_out
+from trainer.data.draws import draw_of, is_held_out
 from trainer.data.selection import OVER, REASONS, Selection, Selector, rules_of
 from trainer.data.weighting import Variant
 
@@ -30,9 +30,10 @@ class Pairs:
     def within(self, ranges: Iterable[Range]) -> list[LabelledPair]:
         return [pair for span in ranges for pair in self.by_range[span]]
 
-    def trainable_ids(self, ranges: Iterable[Range]) -> list[str]:
-        found = examples.trainable(self.within(ranges), variant=self.variant)
-        return [pair.pair_id for pair in found.pairs]
+    def in_turn(self, ranges: Iterable[Range], start: int) -> list[LabelledPair]:
+        found = examples.trainable(self.within(ranges), variant=self.variant).pairs
+        draws = {pair.pair_id: draw_of(pair.pair_id) for pair in found}
+        return sorted(found, key=lambda p: (draws[p.pair_id] < start, draws[p.pair_id]))
 
     def get(self, pair_ids: Sequence[str]) -> list[LabelledPair]:
         every = {p.pair_id: p for pairs in self.by_range.values() for p in pairs}
@@ -121,7 +122,7 @@ def test_a_positive_without_text_is_left_out_of_examples_and_intensity() -> None
 
 def test_pairs_above_the_limit_are_sampled_and_counted() -> None:
     new, earlier = made(40), made(40, start=1000)
-    chosen = choose(new, earlier, limit=8)
+    chosen = choose(new, earlier, train_max_pairs=8)
     assert len(chosen.pair_ids) == 8
     assert len(chosen.replayed) == 2
     assert chosen.left_out == {OVER: 32}

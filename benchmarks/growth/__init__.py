@@ -1,0 +1,1 @@
+"""What grows with documents and pairs: ``python -m benchmarks.growth --help``."""
