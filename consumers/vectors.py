@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from retrail_runtime.files import free_space
+from retrail_runtime.files import free_space, private_folder
 from retrail_runtime.mirror import rows_of
 from schemas.documents import content_hash
 from schemas.settings import Settings
@@ -54,7 +54,7 @@ class VectorStore:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._connection = _open(path)
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)

@@ -81,9 +81,10 @@ def survey(settings: Settings) -> list[Surveyed]:
 
     Raises:
         BrokerUnavailableError: Kafka does not answer within 10 s.
+        ConfigurationError: Kafka refuses the connection, or to describe a topic.
     """
-    existing = kafka.partition_counts(settings, TIMEOUT)
     wanted = specs(settings)
+    existing = kafka.partition_counts(settings, TIMEOUT, [spec.name for spec in wanted])
     names = [spec.name for spec in wanted if spec.name in existing]
     actual = describe(kafka.admin(settings), names)
     return [(spec, actual.get(spec.name), compare(spec, actual.get(spec.name))) for spec in wanted]
@@ -169,6 +170,7 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
 
     Raises:
         BrokerUnavailableError: the broker does not describe them.
+        ConfigurationError: the user may not.
     """
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not resources:
@@ -178,10 +180,8 @@ def describe(admin: AdminClient, names: Iterable[str]) -> dict[str, Actual]:
     try:
         described = {resource.name: future.result() for resource, future in futures.items()}
     except KafkaException as error:
-        raise BrokerUnavailableError(
-            f"Kafka does not describe its topics: {error.args[0].str()}. Its user needs the right "
-            "DescribeConfigs on them."
-        ) from error
+        message = f"Kafka does not describe its topics: {kafka.error_message(error)}"
+        raise kafka.failure(error.args[0], message) from error
     return {
         name: {option: entry.value for option, entry in config.items()}
         | {"partitions": str(len(metadata[name].partitions))}
@@ -208,7 +208,7 @@ def _create(admin: AdminClient, absent: list[TopicSpec]) -> set[str]:
             created.add(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                refused.append(f"  {name}: {error.args[0].str()}")
+                refused.append(f"  {name}: {kafka.error_message(error)}")
     if refused:
         raise ConfigurationError("Kafka refused to create these topics:\n" + "\n".join(refused))
     return created

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -223,6 +223,30 @@ def list_topics() -> None:
         partitions = actual["partitions"] if actual else spec.partitions
         rows.append((spec.name, str(partitions), retention(spec), state))
     print_table(COLUMNS, rows)
+
+
+@topics.command("acls")
+def print_acls(
+    form: Annotated[
+        Literal["kafka", "strimzi"],
+        typer.Option(
+            "--format", help="kafka: commands of kafka-acls.sh; strimzi: KafkaUser resources."
+        ),
+    ] = "kafka",
+) -> None:
+    """Print the rights that each role needs on Kafka, and no other.
+
+    Topics and groups are those of RETRAIL_TOPIC_PREFIX and RETRAIL_REVISION. docs/security.md
+    explains the roles.
+
+    \b
+    Example:
+      retrail topics acls --format strimzi > users.yaml
+    """
+    from deploy.acls import rendered
+    from schemas.settings import load
+
+    typer.echo(rendered(load(), form), nl=False)
 
 
 def settings(

@@ -144,13 +144,14 @@ def _settings() -> "Settings":
 
 def _parts(settings: "Settings") -> tuple[Any, Any, bytes]:
     """Retriever, publisher and the secret of trajectories, once the broker answers."""
-    from retrail_runtime.kafka import require_broker
+    from retrail_runtime.kafka import require_broker, require_rights
     from schemas.topics import Topics
     from serving import running
     from serving.retriever import Retriever
 
     key = running.secret(settings)
     require_broker(settings, [Topics.of(settings).trajectory_events])
+    require_rights(settings, "serve")
     # A little less than the server's own deadline, so that the cause is reported.
     seconds = 0.9 * settings.serve_deadline_seconds
     return Retriever(settings, seconds=seconds), running.publisher(settings), key

@@ -98,6 +98,14 @@ def free_space(path: Path) -> str:
     return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free in {folder}"
 
 
+def private_folder(path: Path) -> Path:
+    """Make a folder, and the missing ones above it, that only this user can enter; returns it."""
+    if not path.is_dir():
+        private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
 def user_cache() -> Path:
     """Folder for downloads: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
@@ -204,7 +212,7 @@ def try_lock(path: Path) -> FileLock | None:
     """
     lock = FileLock(path, thread_local=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         lock.acquire(blocking=False)
     except Timeout:
         return None

@@ -24,7 +24,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from retrail_runtime import kafka
-from schemas.errors import RestartRequiredError
+from schemas.errors import ConfigurationError, RestartRequiredError, RetrailError
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -69,21 +69,27 @@ class Lease:
 
         Raises:
             RestartRequiredError: the group or its topic failed.
+        ConfigurationError: a right is missing.
         """
         try:
             message = self._member.poll(timeout)
         except KafkaException as error:
-            raise RestartRequiredError(f"Consumer group {self._group} failed: {error}.") from error
+            raise self._failed(error.args[0]) from error
         failure = message.error() if message is not None else None
         # Polled too late: the lease is lost, and the member rejoins.
         if failure is not None and failure.code() != KafkaError._MAX_POLL_EXCEEDED:
-            raise RestartRequiredError(f"Consumer group {self._group} failed: {failure.str()}.")
+            raise self._failed(failure)
         return self.held
 
     def close(self) -> None:
         """Leave the group, so that the next member takes the lease at once."""
         self._member.close()
         self._set(False)
+
+    def _failed(self, error: KafkaError) -> RetrailError:
+        message = f"Consumer group {self._group} failed: {kafka.message_of(error)}"
+        refusal = kafka.failure(error, message)
+        return refusal if isinstance(refusal, ConfigurationError) else RestartRequiredError(message)
 
     def _assigned(self, member: Consumer, partitions: list[TopicPartition]) -> None:
         member.assign(partitions)

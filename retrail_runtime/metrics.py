@@ -24,7 +24,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from retrail_runtime.files import atomic_write
+from retrail_runtime.files import atomic_write, private_folder
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 
@@ -118,7 +118,7 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], Health] = 
     port = int(server.server_port)
     run = settings.data_dir / "run"
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        private_folder(run)
         atomic_write(run / f"{role}-{os.getpid()}.metrics", str(port))
     except OSError as error:
         raise ConfigurationError(f"Cannot write {run}: {error.strerror}.") from error

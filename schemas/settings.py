@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import (
     BaseModel,
@@ -16,6 +17,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 
 OutcomePolicy = Literal["all", "correct_only", "weight"]
 GateMode = Literal["auto", "manual", "trainer"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -40,11 +43,17 @@ class KafkaSettings(BaseModel):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="security protocol of the brokers"
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism"
+    kafka_sasl_mechanism: SaslMechanism = Field("PLAIN", description="SASL mechanism")
+    kafka_sasl_username: str | None = Field(
+        None, description="SASL user; of OAUTHBEARER the client id"
     )
-    kafka_sasl_username: str | None = Field(None, description="SASL user")
-    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
+    kafka_sasl_password: SecretStr | None = Field(
+        None, description="SASL password; of OAUTHBEARER the client secret"
+    )
+    kafka_sasl_token_url: str | None = Field(
+        None, description="token endpoint of OAUTHBEARER, which grants client credentials"
+    )
+    kafka_sasl_scope: str | None = Field(None, description="scope of the tokens of OAUTHBEARER")
     kafka_ssl_cafile: Path | None = Field(
         None, description="CA certificates that verify the brokers"
     )
@@ -52,6 +61,7 @@ class KafkaSettings(BaseModel):
         None, description="client certificate, if the brokers require one"
     )
     kafka_ssl_keyfile: Path | None = Field(None, description="its private key")
+    kafka_ssl_keypassword: SecretStr | None = Field(None, description="password of that key")
     kafka_session_timeout: PositiveFloat = Field(
         10.0,
         description="seconds without a heartbeat after which a worker's partitions move to others",
@@ -64,6 +74,12 @@ class KafkaSettings(BaseModel):
     replication: PositiveInt = Field(1, description="replication factor of created topics")
     kafka_retention_hours: PositiveFloat = Field(
         720.0, description="hours that events are retained"
+    )
+    pairs_retention_hours: PositiveFloat | None = Field(
+        None, description="hours that labelled-pairs are retained; by default without limit"
+    )
+    erase_key: SecretStr | None = Field(
+        None, min_length=16, description="key of the hashes on the topic erasures"
     )
 
 
@@ -276,6 +292,16 @@ class ProcessSettings(BaseModel):
     )
 
 
+_CREDENTIALS = {
+    "kafka_bootstrap": "RETRAIL_KAFKA_SASL_USERNAME and RETRAIL_KAFKA_SASL_PASSWORD",
+    "kafka_sasl_token_url": "RETRAIL_KAFKA_SASL_USERNAME and RETRAIL_KAFKA_SASL_PASSWORD",
+    "milvus_uri": "RETRAIL_MILVUS_TOKEN",
+    "judge_url": "RETRAIL_JUDGE_API_KEY",
+    "registry": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what its library reads",
+}
+"""Settings with an address, and where its credentials belong."""
+
+
 class Settings(
     KafkaSettings,
     MilvusSettings,
@@ -301,6 +327,18 @@ class Settings(
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
+
+    @field_validator(*_CREDENTIALS, mode="before")
+    @classmethod
+    def _no_credentials(cls, value: Any, info: ValidationInfo) -> Any:
+        """Addresses are logged and shown, so they must not hold a user or password."""
+        authority = [part.partition("://")[2] or part for part in str(value or "").split(",")]
+        is_path = info.field_name == "registry" and "://" not in str(value)
+        if any("@" in part.partition("/")[0] for part in authority) and not is_path:
+            raise ValueError(
+                f"must not contain a user or password; set {_CREDENTIALS[info.field_name or '']}"
+            )
+        return value
 
     @field_validator("registry")
     @classmethod
@@ -333,10 +371,7 @@ class Settings(
             "security.protocol": self.kafka_security_protocol,
         }
         if self.kafka_security_protocol.startswith("SASL"):
-            config["sasl.mechanism"] = self.kafka_sasl_mechanism
-            config["sasl.username"] = self.kafka_sasl_username or ""
-            password = self.kafka_sasl_password
-            config["sasl.password"] = password.get_secret_value() if password else ""
+            config |= self._sasl()
         for option, path in (
             ("ssl.ca.location", self.kafka_ssl_cafile),
             ("ssl.certificate.location", self.kafka_ssl_certfile),
@@ -344,7 +379,26 @@ class Settings(
         ):
             if path is not None:
                 config[option] = str(path)
+        if self.kafka_ssl_keypassword is not None:
+            config["ssl.key.password"] = self.kafka_ssl_keypassword.get_secret_value()
         return config | {name.replace("_", "."): value for name, value in overrides.items()}
+
+    def _sasl(self) -> dict[str, Any]:
+        """librdkafka's options of the SASL mechanism."""
+        user, password = self.kafka_sasl_username or "", self.kafka_sasl_password
+        secret = password.get_secret_value() if password else ""
+        config: dict[str, Any] = {"sasl.mechanism": self.kafka_sasl_mechanism}
+        if self.kafka_sasl_mechanism != "OAUTHBEARER":
+            return config | {"sasl.username": user, "sasl.password": secret}
+        config |= {
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.client.id": user,
+            "sasl.oauthbearer.client.secret": secret,
+            "sasl.oauthbearer.token.endpoint.url": self.kafka_sasl_token_url or "",
+        }
+        if self.kafka_sasl_scope:
+            config["sasl.oauthbearer.scope"] = self.kafka_sasl_scope
+        return config
 
     def group(self, role: str, *, revised: bool = False) -> str:
         """Consumer group of a role; ``revised``: with the revision as its suffix."""
@@ -354,6 +408,8 @@ class Settings(
 
 def load(**overrides: Any) -> Settings:
     """Read the settings; ``RETRAIL_ENV_FILE`` names a file that is read below the environment.
+
+    ``RETRAIL_<SECRET>_FILE`` names a file with the value of a secret that is not set itself.
 
     Raises:
         ConfigurationError: that file cannot be read, or a setting is bad: each is named with what
@@ -366,7 +422,7 @@ def load(**overrides: Any) -> Settings:
             Path(file).read_text(encoding="utf-8")
         for mistake in mistakes(os.environ):
             _warn(mistake)
-        return Settings(_env_file=file, **overrides)
+        return Settings(_env_file=file, **(_secrets_in_files(file) | overrides))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"RETRAIL_ENV_FILE={file} cannot be read: {error}. `retrail up --env-file FILE` writes "
@@ -378,6 +434,34 @@ def load(**overrides: Any) -> Settings:
             for item in error.errors()
         ]
         raise ConfigurationError("These settings cannot be used:\n" + "\n".join(lines)) from error
+
+
+def secret_fields() -> list[str]:
+    """The settings that are secrets."""
+    fields = Settings.model_fields.items()
+    return [name for name, field in fields if SecretStr in get_args(field.annotation)]
+
+
+def _secrets_in_files(env_file: str | None) -> dict[str, str]:
+    """Values of the secrets that are only in files of their own, without the final newline.
+
+    Raises:
+        ConfigurationError: such a file cannot be read.
+    """
+    found = {}
+    given = (dotenv_values(env_file) if env_file else {}) | dict(os.environ)
+    for name in secret_fields():
+        variable = f"RETRAIL_{name.upper()}"
+        path = given.get(f"{variable}_FILE")
+        # Those of `serve_secret_file` are read when they are needed, and may appear later.
+        if not path or given.get(variable) or f"{name}_file" in Settings.model_fields:
+            continue
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise ConfigurationError(f"{variable}_FILE={path} cannot be read: {why}.") from error
+    return found
 
 
 def mistakes(environ: Mapping[str, str]) -> list[str]:
@@ -392,6 +476,7 @@ def mistakes(environ: Mapping[str, str]) -> list[str]:
                 elif line.key and line.key.startswith("RETRAIL_"):
                     names.add(line.key)
     known = {"ENV_FILE", *map(str.upper, Settings.model_fields)}
+    known |= {f"{name}_FILE".upper() for name in secret_fields()}
     for name in sorted(names):
         own = name.removeprefix("RETRAIL_").upper()
         if own not in known:

@@ -30,6 +30,7 @@ class Topics:
     outcomes: str
     trajectory_events_dlq: str
     documents_dlq: str
+    erasures: str
 
     @classmethod
     def of(cls, settings: Settings) -> "Topics":
@@ -46,12 +47,13 @@ class Topics:
             outcomes=f"{prefix}outcomes",
             trajectory_events_dlq=f"{prefix}trajectory-events.dlq",
             documents_dlq=f"{prefix}documents.dlq",
+            erasures=f"{prefix}erasures",
         )
 
     @property
     def single(self) -> tuple[str, ...]:
         """Topics with one partition: it gives their records an order, and elects a leader."""
-        return self.training_runs, self.retriever_releases
+        return self.training_runs, self.retriever_releases, self.erasures
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,15 @@ def specs(settings: Settings) -> list[TopicSpec]:
     """Every topic that an installation needs."""
     topics, n, replication = Topics.of(settings), settings.partitions, settings.replication
     events_ms = int(settings.kafka_retention_hours * 3600 * 1000)
+    hours = settings.pairs_retention_hours
+    pairs: tuple[Retention, int] = (
+        ("time", int(hours * 3600 * 1000)) if hours else ("unlimited", -1)
+    )
     larger = MAX_EVENT_BYTES + ADDED_BYTES
     return [
         TopicSpec(topics.trajectory_events, n, replication, "time", events_ms, True),
         TopicSpec(topics.judged_events, n, replication, "time", events_ms, True, larger),
-        TopicSpec(topics.labelled_pairs, n, replication, "unlimited"),
+        TopicSpec(topics.labelled_pairs, n, replication, *pairs),
         TopicSpec(topics.documents, n, replication, "compact"),
         TopicSpec(topics.training_runs, 1, replication, "unlimited"),
         TopicSpec(topics.retriever_releases, 1, replication, "compact"),
@@ -112,4 +118,5 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(
             topics.documents_dlq, n, replication, "time", events_ms, max_message_bytes=larger
         ),
+        TopicSpec(topics.erasures, 1, replication, "unlimited"),
     ]

@@ -26,6 +26,7 @@ from schemas.topics import Topics
 from tests.servers.milvus_standalone import MilvusStandalone
 from tests.servers.milvus_wheel import require_platform
 from tests.servers.s3_gateway import S3Gateway, require_tools
+from tests.servers.secured_kafka import SecuredKafka
 
 
 def pytest_configure() -> None:
@@ -36,7 +37,7 @@ def pytest_configure() -> None:
 
 
 SERVERS = frozenset(
-    ("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway", "broker", "breakable")
+    ("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway", "broker", "breakable", "secured")
 )
 """Fixtures that start a server: tests that use them are integration tests."""
 KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
@@ -60,6 +61,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("kafka")
     broker = KafkaBroker(folder, folder / "kafka.log")
     yield from _running(broker)
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A real Apache Kafka with SASL_SSL, mutual TLS and ACLs."""
+    folder = tmp_path_factory.mktemp("secured")
+    broker = SecuredKafka(folder, folder / "kafka.log")
+    for _ in _running(broker):
+        yield broker
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,7 @@ def run(settings: Settings) -> None:
     kafka.require_broker(
         settings, [topics.documents, topics.documents_dlq, topics.retriever_releases]
     )
+    kafka.require_rights(settings, "index")
     with stop_event() as stop, closing(Milvus(settings, stop)) as milvus:
         milvus.require_search()
         worker = IndexWorker(settings, milvus, stop)

@@ -370,6 +370,7 @@ def _require(settings: Settings) -> None:
             topics.retriever_releases,
         ],
     )
+    kafka.require_rights(settings, "train")
     Registry.of(settings).require(writing=True)
     if settings.gate_regression is not None:
         regression_set.load(settings.gate_regression)

@@ -1,6 +1,5 @@
 """Consumers, producers and admin clients; sending with acknowledgement; required topics."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from retrail_runtime.kafka.refusals import MISSING_RIGHT, Probe, failure, made, message_of
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.process import RateLimit
-from schemas.errors import BrokerUnavailableError, DeliveryError, TopicMismatchError
+from schemas.errors import ConfigurationError, DeliveryError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics, specs
 
@@ -73,12 +73,12 @@ def consumer(
         "fetch.message.max.bytes": MAX_EVENT_BYTES + ADDED_BYTES,
     }
     callbacks = {"error_cb": on_error} if on_error else {}
-    return Consumer(_connection(settings) | callbacks | config | _dotted(overrides))
+    return made(Consumer, _connection(settings) | callbacks | config | _dotted(overrides))
 
 
 def admin(settings: Settings) -> AdminClient:
     """A client that describes topics and groups."""
-    return AdminClient(_connection(settings))
+    return made(AdminClient, _connection(settings))
 
 
 def producer(settings: Settings, **overrides: Any) -> Producer:
@@ -91,26 +91,31 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
         "delivery.timeout.ms": int(STALL_SECONDS * 1000),
         "linger.ms": 5,
     }
-    return Producer(_connection(settings) | config | _dotted(overrides))
+    return made(Producer, _connection(settings) | config | _dotted(overrides))
 
 
-def partition_counts(settings: Settings, timeout: float = 10.0) -> dict[str, int]:
-    """Number of partitions of each topic on the cluster.
+def partition_counts(
+    settings: Settings, timeout: float = 10.0, wanted: Iterable[str] = ()
+) -> dict[str, int]:
+    """Number of partitions of each topic that this user may describe.
+
+    Args:
+        timeout: seconds to wait for an answer.
+        wanted: topics that must be among them, or not exist.
 
     Raises:
-        BrokerUnavailableError: nothing answers at the bootstrap address within ``timeout`` seconds.
+        BrokerUnavailableError: nothing answers at the bootstrap address.
+        ConfigurationError: Kafka refuses the connection, a certificate cannot be read, or the user
+            may not describe a topic of ``wanted``.
     """
-    # The exception has what librdkafka would log.
-    quiet = logging.getLogger(f"{__name__}.librdkafka")
-    quiet.setLevel(logging.CRITICAL)
-    try:
-        found = AdminClient(settings.kafka(), logger=quiet).list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        raise BrokerUnavailableError(
-            f"Kafka does not answer at {settings.kafka_bootstrap} ({error_message(error)}). Start "
-            "a local stack with `retrail up`, or set RETRAIL_KAFKA_BOOTSTRAP (and "
-            "RETRAIL_KAFKA_SECURITY_PROTOCOL, if it is secured) to a running cluster."
-        ) from error
+    probe = Probe(settings)
+    found = probe.metadata(timeout).topics
+    if hidden := probe.undescribed(name for name in wanted if name not in found):
+        raise ConfigurationError(
+            f"Kafka at {settings.kafka_bootstrap} does not describe {', '.join(hidden)}. "
+            f"{MISSING_RIGHT}",
+            topic=hidden[0],
+        )
     return {name: len(topic.partitions) for name, topic in found.items()}
 
 
@@ -119,6 +124,7 @@ def topic_id(admin: AdminClient, topic: str, timeout: float = 10.0) -> str:
 
     Raises:
         BrokerUnavailableError: the broker does not answer within ``timeout`` seconds.
+        ConfigurationError: the user may not describe it.
         TopicMismatchError: there is no such topic.
     """
     try:
@@ -130,9 +136,8 @@ def topic_id(admin: AdminClient, topic: str, timeout: float = 10.0) -> str:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMismatchError(f"Kafka has no topic {topic}.", topic=topic) from error
         DEPENDENCY_UP.labels("kafka").set(0)
-        raise BrokerUnavailableError(
-            f"Kafka did not describe {topic}: {error_message(error)}", topic=topic
-        ) from error
+        message = f"Kafka did not describe {topic}: {error_message(error)}"
+        raise failure(error.args[0], message, topic) from error
 
 
 def require_broker(
@@ -154,10 +159,11 @@ def require_broker(
 
     Raises:
         BrokerUnavailableError: nothing answers at the bootstrap address.
+        ConfigurationError: Kafka refuses the connection, or the user may not describe a topic.
         TopicMismatchError: a topic does not exist or has another number of partitions.
     """
     wanted = [spec.name for spec in specs(settings)] if topics is None else list(topics)
-    found = partition_counts(settings, timeout)
+    found = partition_counts(settings, timeout, wanted)
     if missing := [name for name in wanted if name not in found]:
         raise TopicMismatchError(
             f"Kafka at {settings.kafka_bootstrap} has no topic {', '.join(missing)}. Create it "
@@ -199,7 +205,7 @@ def report(error: KafkaError) -> None:
 def error_message(error: KafkaException) -> str:
     """The text of the ``KafkaError`` in an exception."""
     cause = error.args[0] if error.args else error
-    return cause.str() if isinstance(cause, KafkaError) else str(cause)
+    return message_of(cause) if isinstance(cause, KafkaError) else str(cause)
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
@@ -249,7 +255,7 @@ def send_all(
     def delivered(error: KafkaError | None, message: Message) -> None:
         nonlocal acknowledged, reason
         if error is not None:
-            reason = reason or error.str()
+            reason = reason or message_of(error)
         else:
             acknowledged += 1
             on_delivery(message.offset() or 0)

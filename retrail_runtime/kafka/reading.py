@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from retrail_runtime.kafka.clients import STALL_SECONDS, consumer, error_message
+from retrail_runtime.kafka.refusals import UNAUTHORIZED, failure, message_of
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.retry import retrying
 from schemas.base import SKIPPED, DeadLetter
@@ -66,10 +67,13 @@ def offsets(
 
     Raises:
         BrokerUnavailableError: the brokers do not answer.
+        ConfigurationError: the user may not describe it.
         TopicMismatchError: there is no such topic.
     """
     try:
         found = consumer.list_topics(topic, timeout=timeout).topics[topic]
+        if found.error is not None and found.error.code() in UNAUTHORIZED:
+            raise KafkaException(found.error)
         if found.error is not None:
             raise TopicMismatchError(
                 f"Kafka has no topic {topic} ({found.error.str()}). Create what is missing with "
@@ -84,11 +88,10 @@ def offsets(
         return marks
     except KafkaException as error:
         DEPENDENCY_UP.labels("kafka").set(0)
-        raise BrokerUnavailableError(
-            f"Kafka returned no offsets of {topic}: {error_message(error)}. Check that the broker "
-            "is up.",
-            topic=topic,
-        ) from error
+        refused = error.args[0].code() in UNAUTHORIZED
+        check = "" if refused else ". Check that the broker is up."
+        message = f"Kafka returned no offsets of {topic}: {error_message(error)}{check}"
+        raise failure(error.args[0], message, topic) from error
 
 
 def _watermarks(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:
@@ -258,6 +261,7 @@ def place(message: Message) -> tuple[int, int]:
 
     Raises:
         TopicMismatchError: the topic was deleted.
+        ConfigurationError: a right is missing.
         BrokerUnavailableError: the message carries any other error.
     """
     error = message.error()
@@ -266,11 +270,9 @@ def place(message: Message) -> tuple[int, int]:
             f"Kafka has no topic {message.topic()} any more: {error.str()}.", topic=message.topic()
         )
     if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise BrokerUnavailableError(
-            f"Kafka failed while reading {message.topic()}: {error.str()}",
-            topic=message.topic(),
-            partition=message.partition(),
-        )
+        what = message.topic() or "its topics"
+        text = f"Kafka failed while reading {what}: {message_of(error)}"
+        raise failure(error, text, message.topic())
     return _where(message)[1:]
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from schemas import events, judged
 from schemas.documents import Document
+from schemas.erasures import Erasure
 from schemas.events import OutcomeReport
 from schemas.pairs import LabelledPair
 from schemas.releases import Record
@@ -29,6 +30,7 @@ CONTRACTS: dict[str, TypeAdapter[Any]] = {
     "run-manifest": TypeAdapter(RunManifest),
     "outcome-report": TypeAdapter(OutcomeReport),
     "release": TypeAdapter(Annotated[Record, Field(union_mode="left_to_right")]),
+    "erasure": TypeAdapter(Erasure),
 }
 
 TOPIC_CONTRACTS = {
@@ -39,6 +41,7 @@ TOPIC_CONTRACTS = {
     "training-runs": ("run-manifest", "run_id"),
     "outcomes": ("outcome-report", "trajectory_id; an empty value takes the report back"),
     "retriever-releases": ("release", "the version, 'decision:' and the version, or 'live'"),
+    "erasures": ("erasure", "erasure_id"),
 }
 
 

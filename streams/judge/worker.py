@@ -11,7 +11,7 @@ its tasks wait, the queue fills up, and the partition lags.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import structlog
 
@@ -50,7 +50,7 @@ from streams.metrics import BoundedLabel
 
 log = structlog.get_logger(__name__)
 
-ROLE = "judge"
+ROLE: Final = "judge"
 MAX_UNACKNOWLEDGED = 4_000
 MAX_OUTPUT_BYTES = MAX_EVENT_BYTES + ADDED_BYTES
 MAX_MESSAGE = 2_000

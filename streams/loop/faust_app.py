@@ -8,19 +8,17 @@ delivered whole (:mod:`streams.loop.faust_private` has all private names of Faus
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from retrail_runtime import kafka
-from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES
 from streams.loop.checkpoint import Committed
+from streams.loop.credentials import credentials
 from streams.loop.faust_private import (
     KafkaChannel,
     TransportApp,
@@ -179,34 +177,3 @@ async def _never(stream: Any) -> None:
     """An agent, which Faust needs for a subscription; it never gets an event."""
     async for event in stream:
         raise AssertionError(f"an event reached the agent: {event!r}")
-
-
-def credentials(settings: Settings) -> Any:
-    """Kafka security settings as Faust credentials; None without security.
-
-    Raises:
-        ConfigurationError: a certificate or key cannot be read.
-    """
-    protocol = settings.kafka_security_protocol
-    context = _ssl_context(settings) if protocol.endswith("SSL") else None
-    if protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
-        return faust.SASLCredentials(
-            username=settings.kafka_sasl_username or "",
-            password=password.get_secret_value() if password else "",
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context) if context else None
-
-
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
-        if settings.kafka_ssl_certfile is not None:
-            context.load_cert_chain(settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"RETRAIL_KAFKA_SSL_CAFILE, _CERTFILE or _KEYFILE cannot be used: {error}"
-        ) from error
-    return context

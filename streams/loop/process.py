@@ -5,16 +5,21 @@ import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+)
 
 from retrail_runtime import files
-from retrail_runtime.kafka import require_broker
+from retrail_runtime.kafka import require_broker, require_rights
+from retrail_runtime.kafka.refusals import MISSING_RIGHT
 from retrail_runtime.metrics import at_zero, serve_metrics
 from retrail_runtime.process import StopSignals
-from schemas.errors import RestartRequiredError, RetrailError
+from schemas.errors import ConfigurationError, RestartRequiredError, RetrailError
 from schemas.settings import Settings
 from streams import metrics
 from streams.loop import health
@@ -37,7 +42,7 @@ before one of the next."""
 
 def run(
     settings: Settings,
-    role: str,
+    role: Literal["judge", "mine"],
     source: str,
     written: Iterable[str],
     make_task: MakeTask,
@@ -58,9 +63,10 @@ def run(
         TopicMismatchError: a topic is missing, the numbers of partitions differ, or that of the
             source grew.
         RestartRequiredError: a send failed for good, or Kafka or Faust failed.
-        ConfigurationError: a setting is unusable.
+        ConfigurationError: a setting is unusable, or Kafka refuses the connection or a right.
     """
     counts = require_broker(settings, [source, *written], keyed_alike=True)
+    require_rights(settings, role)
     claimed = files.claim(settings, role)
     tune_gc()
     at_zero(metrics.DISCONTINUITIES, [source], (*get_args(Discontinuity), "skipped", "recreated"))
@@ -152,9 +158,14 @@ async def _crash_of(app: BatchApp, worker: Worker) -> None:
     worker.fail(app.crash_reason or RuntimeError("Faust stopped without a reason"))
 
 
+_UNAUTHORIZED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
+
+
 def _as_retrail_error(failure: BaseException | None, role: str) -> RetrailError | None:
     if failure is None or isinstance(failure, RetrailError):
         return failure
+    if isinstance(failure, _UNAUTHORIZED):
+        return ConfigurationError(f"Kafka refuses: {failure!r}. {MISSING_RIGHT}")
     error = RestartRequiredError(f"The {role} worker failed: {failure!r}")
     error.__cause__ = failure
     return error

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Final
 
 import structlog
 
@@ -27,7 +28,7 @@ from streams.mine.fold import Fold, Resume
 
 log = structlog.get_logger(__name__)
 
-ROLE = "mine"
+ROLE: Final = "mine"
 
 
 class MineTask(PartitionTask):

@@ -12,13 +12,14 @@ import pytest
 import typer
 
 from retrail_cli.app import app
-from schemas.settings import Settings
+from schemas.settings import Settings, secret_fields
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 PAGES += [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "retrail" / "README.md"]
 NAMES = ROOT / "docs" / "names.md"
 SETTINGS = {f"RETRAIL_{name.upper()}" for name in Settings.model_fields} | {"RETRAIL_ENV_FILE"}
+SETTINGS |= {f"RETRAIL_{name}_FILE".upper() for name in secret_fields()}
 METRICS = set(re.findall(r"^\| `(retrail_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
 NOT_METRICS = {"retrail_runtime", "retrail_cli", "retrail_server"}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, _warn, load
+from schemas.settings import Settings, _warn, load, secret_fields
 from schemas.topics import Topics, specs
 
 
@@ -102,3 +102,51 @@ def test_names_that_are_not_settings_are_warnings_with_the_nearest(monkeypatch, 
         "RETRAIL_KAFKA_BOOTSTRP is not a setting of Retrail. Did you mean RETRAIL_KAFKA_BOOTSTRAP?",
         "RETRAIL_ZZZZZZ is not a setting of Retrail.",
     ]
+
+
+def test_a_secret_may_be_in_a_file_of_its_own(monkeypatch, tmp_path):
+    secret, env = tmp_path / "secret", tmp_path / "env"
+    secret.write_text("hush\n")
+    env.write_text(f"RETRAIL_KAFKA_SASL_PASSWORD_FILE={secret}\n")
+    monkeypatch.setenv("RETRAIL_ENV_FILE", str(env))
+    monkeypatch.setenv("RETRAIL_MILVUS_TOKEN_FILE", str(secret))
+    settings = load()
+
+    assert settings.kafka_sasl_password.get_secret_value() == "hush"
+    assert settings.milvus_token.get_secret_value() == "hush"
+    monkeypatch.setenv("RETRAIL_MILVUS_TOKEN", "set itself")
+    assert load().milvus_token.get_secret_value() == "set itself"
+
+
+@pytest.mark.parametrize("name", secret_fields())
+def test_every_secret_has_a_file_and_an_unreadable_one_is_an_error(monkeypatch, tmp_path, name):
+    variable = f"RETRAIL_{name.upper()}"
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "absent"))
+    if name == "serve_secret":
+        assert load().serve_secret_path == tmp_path / "absent"
+        return
+    with pytest.raises(ConfigurationError, match=rf"{variable}_FILE=.*absent.*No such file"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "pointer"),
+    [
+        ("KAFKA_BOOTSTRAP", "k:1,me:hush@l:2", "RETRAIL_KAFKA_SASL_PASSWORD"),
+        ("MILVUS_URI", "https://me:hush@m:1", "RETRAIL_MILVUS_TOKEN"),
+        ("JUDGE_URL", "http://hush@j/v1", "RETRAIL_JUDGE_API_KEY"),
+        ("REGISTRY", "s3://me:hush@bucket/models", "AWS_SECRET_ACCESS_KEY"),
+        ("KAFKA_SASL_TOKEN_URL", "https://me:hush@t/token", "RETRAIL_KAFKA_SASL_USERNAME"),
+    ],
+)
+def test_credentials_in_an_address_are_refused(monkeypatch, name, address, pointer):
+    monkeypatch.setenv(f"RETRAIL_{name}", address)
+    with pytest.raises(ConfigurationError, match=rf"RETRAIL_{name}: .*{pointer}") as caught:
+        load()
+    assert "hush" not in str(caught.value)
+
+
+def test_an_at_sign_elsewhere_is_no_credential(monkeypatch):
+    monkeypatch.setenv("RETRAIL_REGISTRY", "/mnt/models@home")
+    monkeypatch.setenv("RETRAIL_JUDGE_URL", "http://j/v1/@latest")
+    assert load().registry_url == "/mnt/models@home"

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 from filelock import FileLock, Timeout
 
+from retrail_runtime.files import private_folder
 from schemas.errors import ModelError
 from trainer.registry.manifest import digest_of
 
@@ -46,7 +47,7 @@ class ModelCache:
         Raises:
             OSError: the cache cannot be read or written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         with self._lock(digest):
             copy = self.folder / digest
             if not _intact(copy, digest):
@@ -63,7 +64,7 @@ class ModelCache:
         Raises:
             OSError: the cache cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)
         folder = self.folder / f".{secrets.token_hex(8)}"
         folder.mkdir()
         try:
