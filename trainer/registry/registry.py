@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -32,10 +33,12 @@ from schemas.releases import Model
 from schemas.runs import TrainingFile
 from schemas.settings import Settings
 from trainer.data.examples import TrainingExample, dump_file, file_digest, parse_file
-from trainer.model.encoder import Encoder
 from trainer.registry.cache import ModelCache
 from trainer.registry.manifest import Manifest, inside, survey
 from trainer.registry.storage import Storage
+
+if TYPE_CHECKING:
+    from trainer.model.encoder import Encoder
 
 log = structlog.get_logger(__name__)
 
@@ -180,7 +183,7 @@ class Registry:
                 "RETRAIL_DATA_DIR to another folder."
             ) from error
 
-    def load(self, model: Model, *, trains: bool = False) -> Encoder:
+    def load(self, model: Model, *, trains: bool = False) -> "Encoder":
         """The encoder of a release; prompts, pooling and length limit are in the model's files.
 
         Args:
@@ -189,6 +192,9 @@ class Registry:
         Raises:
             ModelError: see :meth:`open` and :meth:`trainer.model.encoder.Encoder.load`.
         """
+        # Commands that only read records do not load torch.
+        from trainer.model.encoder import Encoder
+
         return Encoder.load(self.open(model), max_tokens=None, encodes_only=not trains)
 
     def write_beside(self, model: Model, suffix: str, text: str) -> None:
