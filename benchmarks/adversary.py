@@ -8,12 +8,12 @@ Before each search that is mined it sends other queries without success, which c
 
 from collections.abc import Sequence
 
-from benchmarks.in_memory import Recorder
 from schemas import events
 from schemas.documents import Document
 from schemas.events import Event
 from simulation import language
 from simulation.corpus import Need
+from simulation.recording import Recorder
 from simulation.scripted import Hit, digest, draw
 
 TENANT = "attacker"

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import kept
 from benchmarks.adversary import PUSHED, trajectory
-from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from retrail_runtime import process
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
@@ -29,6 +29,7 @@ from simulation import fleet, stdlib_corpus
 from simulation.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.flywheel import Plan
+from simulation.recording import watch
 from simulation.scripted import draw
 from trainer.data import examples
 from trainer.data.caps import UNCAPPED

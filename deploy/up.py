@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,7 +25,12 @@ TARGETS = "prometheus-targets.json"
 """In the data directory while the stack runs."""
 
 
-def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
+def run(
+    stack: LocalStack,
+    view: "View",
+    env_file: Path | None,
+    prepare: Callable[[], None] = lambda: None,
+) -> None:
     """Run a stack until Ctrl-C, SIGTERM or SIGHUP; a second one kills what still runs.
 
     Args:
@@ -33,6 +38,7 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
         view: prints the state.
         env_file: removed first and written once everything is ready, with the settings of the
             stack.
+        prepare: called once everything is ready.
 
     While the stack runs, ``prometheus-targets.json`` in the data directory names the workers'
     metrics pages.
@@ -54,6 +60,7 @@ def run(stack: LocalStack, view: "View", env_file: Path | None) -> None:
                 values = environment.variables(stack.settings)
                 environment.write(env_file, values, stack.started)
             view.say(_how_to_reach(stack, env_file))
+            prepare()
             while True:
                 stack.check()
                 parts = stack.parts()

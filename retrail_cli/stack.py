@@ -1,9 +1,13 @@
 """``retrail up``, ``retrail demo`` and ``retrail worker``."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from deploy.stack import LocalStack
 
 
 def up(
@@ -32,6 +36,14 @@ def up(
     milvus_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of Milvus; 0: any free one.")
     ] = 0,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample",
+            help="Load sample documents, and write trajectories of scripted agents to publish by "
+            "hand (docs/tutorial.md). No trainer runs.",
+        ),
+    ] = False,
 ) -> None:
     """Run Kafka, Milvus Lite and all workers on this machine until Ctrl-C.
 
@@ -50,15 +62,36 @@ def up(
 
     adopt_file()
     settings = load() if data_dir is None else load(data_dir=data_dir)
+    if sample and without_workers:
+        raise typer.BadParameter("--sample needs the workers: leave out --without-workers.")
+    roles: Sequence[str] = () if without_workers else ROLES
+    if sample:
+        from simulation import sample as samples
+
+        settings, roles = samples.settings_of(settings), samples.ROLES
     view = View(Console())
     stack = LocalStack(
         settings,
-        () if without_workers else ROLES,
+        roles,
         kafka_port=kafka_port,
         milvus_port=milvus_port,
         announce=view.say,
     )
-    run(stack, view, env_file)
+    run(stack, view, env_file, (lambda: _prepare_sample(stack)) if sample else lambda: None)
+
+
+def _prepare_sample(stack: "LocalStack") -> None:
+    from rich.console import Console
+
+    from simulation.demo.view import View
+    from simulation.sample import prepare
+
+    view = View(Console())
+    with view.showing():
+        trajectories = prepare(stack, view)
+        view.say(
+            f"The sample is ready. Continue with docs/tutorial.md: retrail publish {trajectories}"
+        )
 
 
 def demo(

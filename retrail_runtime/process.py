@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 QUIET_LOGGERS = (
     *("aiokafka", "faust", "mode", "httpx", "httpcore", "pymilvus", "urllib3", "asyncio"),
-    *("aiobotocore", "botocore", "s3fs", "fsspec"),
+    *("aiobotocore", "botocore", "s3fs", "fsspec", "sentence_transformers"),
 )
 """Libraries whose DEBUG and INFO lines cost throughput (10% in Faust) and help no operator."""
 

@@ -18,8 +18,6 @@ from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
 from schemas.topics import MAX_EVENT_BYTES
 
-LAYOUT = "corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/test.tsv"
-
 
 @dataclass(frozen=True, slots=True)
 class Need:

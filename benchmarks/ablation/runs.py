@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchmarks import oracle
-from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from schemas import ProfileName
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
@@ -15,6 +15,7 @@ from simulation.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
+from simulation.recording import watch
 from trainer.data import examples as choosing
 from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample

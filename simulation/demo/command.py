@@ -24,7 +24,7 @@ from schemas.settings import Settings, load
 from simulation import stdlib_corpus
 from simulation.corpus import load_beir, require_fitting
 from simulation.demo.report import Report, require_writable, write
-from simulation.demo.view import View
+from simulation.demo.view import REMINDER, View
 
 
 def run(
@@ -61,6 +61,7 @@ def run(
     require_fitting(found.documents)
     plan = Plan.of(found, turns, seed, agents)
     with view.showing():
+        view.say(f"Retrail demo. {REMINDER}")
         view.say(
             f"{found.name}: {len(found.documents):,} documents, {len(found.training):,} needs for "
             f"agents, {len(found.unseen):,} never seen. {turns} turns of {plan.agents:,} agents, "

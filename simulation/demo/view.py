@@ -64,7 +64,6 @@ class View:
     @contextmanager
     def showing(self) -> Iterator[None]:
         """While the block runs, the bar is live."""
-        self.say(f"Retrail demo. {REMINDER}")
         with self._bar:
             yield
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from schemas.documents import Document
 from schemas.events import End, Search, parse
 from schemas.settings import Settings
 from simulation import fleet
 from simulation.corpus import Need
+from simulation.recording import watch
 from tests.tiny_model import write_tiny_model
 from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder

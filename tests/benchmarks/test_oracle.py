@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from benchmarks import oracle
-from benchmarks.in_memory import watch
 from schemas.documents import Document
 from schemas.events import Event, parse
 from serving.retriever import Hit
 from simulation import fleet
 from simulation.corpus import Need
+from simulation.recording import watch
 from tests.streams.judged_log import browse, numbered, search
 from trainer.data.draws import is_held_out
 

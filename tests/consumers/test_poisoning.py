@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.adversary import PUSHED, TENANT, trajectory
-from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined, watch
+from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from consumers.training.gate import choose, compare
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
@@ -17,6 +17,7 @@ from schemas.settings import Settings
 from simulation import fleet, stdlib_corpus
 from simulation.corpus import Corpus
 from simulation.demo import measure
+from simulation.recording import watch
 from simulation.scripted import draw
 from trainer.data.caps import UNCAPPED
 from trainer.data.draws import is_held_out
