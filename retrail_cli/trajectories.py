@@ -36,8 +36,8 @@ Format = Annotated[
     str,
     typer.Option(
         "--format",
-        help="events, lrat, openai, anthropic, react, atif, or the name of an installed reader; "
-        "auto: recognise each file by its content. See docs/import.md.",
+        help="events, lrat, openai, anthropic, react, atif, otlp, or the name of an installed "
+        "reader; auto: recognise each file by its content. See docs/import.md.",
     ),
 ]
 Tools = Annotated[

@@ -19,6 +19,7 @@ from streams.importing.normalise import Part, parts
 from streams.importing.readers import (
     SKIP,
     Fault,
+    FileReader,
     Fit,
     Reader,
     Trajectory,
@@ -26,6 +27,7 @@ from streams.importing.readers import (
     atif,
     lrat,
     openai,
+    otlp,
     react,
 )
 from streams.importing.report import Counts, Report
@@ -55,6 +57,7 @@ def readers() -> dict[str, Reader]:
         "anthropic": anthropic.reader,
         "react": react.reader,
         "atif": atif.reader,
+        "otlp": otlp.reader,
     }
     return own | {point.name: point.load() for point in entry_points(group=GROUP)}
 
@@ -227,6 +230,9 @@ def trajectories(
     reader: Reader, records: Iterable[Record]
 ) -> Iterator[tuple[str, Trajectory | InvalidRecordError]]:
     """Place of each trajectory in a file, and the trajectory or why it cannot be read."""
+    if isinstance(reader, FileReader):
+        yield from reader.scan(records)
+        return
     for group in _groups(reader, records):
         place = group[0][0]
         valid = itertools.takewhile(lambda one: not isinstance(one[1], InvalidRecordError), group)

@@ -3,13 +3,14 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.errors import InvalidRecordError
 from schemas.events import SCHEMA_VERSION
@@ -28,7 +29,15 @@ from streams.importing.readers import (
     Unknown,
 )
 from streams.importing.report import Counts
-from streams.importing.tools import OpenTool, OtherTool, SearchTool, ToolMap, first, texts
+from streams.importing.tools import (
+    OpenTool,
+    OtherTool,
+    SearchTool,
+    Tool,
+    ToolMap,
+    first,
+    texts,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_LENGTH = 240
@@ -120,6 +129,7 @@ def _part(
         "name": (trajectory.agent or "unknown")[:128],
         "model": (trajectory.model.rstrip("/").rpartition("/")[2] or "unknown")[:128],
     }
+    end = {"type": "end", "outcome": trajectory.outcome}
     values = [
         {
             "event_id": f"{trajectory_id}-{seq}",
@@ -130,7 +140,7 @@ def _part(
             "schema_version": SCHEMA_VERSION,
             **draft,
         }
-        for seq, draft in enumerate(drafts + [{"type": "end"}] * ended)
+        for seq, draft in enumerate(drafts + [end] * ended)
     ]
     events, problem = _events(values)
     return Part(events, problem or fault)
@@ -197,10 +207,7 @@ class _Writer:
         """
         match step:
             case Calls(calls):
-                written = [opened for call in calls if (opened := self._call(call)) is not None]
-                if written:
-                    browses = itertools.takewhile(bool, reversed(written))
-                    self.together = sum(browses)
+                self.together = self._calls(calls) or self.together
             case Thought(text):
                 self.counts.steps += 1
                 self.counts.reasonings += 1
@@ -224,8 +231,15 @@ class _Writer:
         self.counts.example("step", example)
         return self._add("other", name=name[:256])
 
+    def _calls(self, calls: Iterable[Call]) -> int | None:
+        """Write calls; how many browses they end with, ``None`` if they are no events."""
+        written = [opened for call in calls if (opened := self._call(call)) is not None]
+        return sum(itertools.takewhile(bool, reversed(written))) if written else None
+
     def _call(self, call: Call) -> int | None:
         """Write a call; how many browses it ends with, ``None`` if it is no event."""
+        if call.inner:
+            return self._calls(self._merged(call))
         self.counts.steps += 1
         arguments = call.arguments
         if isinstance(arguments, str) and arguments.lstrip()[:1] in ("{", "["):
@@ -244,8 +258,43 @@ class _Writer:
         self.counts.unknown_tools[call.tool] += 1
         return self._not_understood(call.tool, f"{call.tool} with {arguments!r:.200}")
 
+    def _merged(self, call: Call) -> tuple[Call, ...]:
+        """A call with the calls in it as those that count.
+
+        What searches or opens counts once, with arguments and result of the outermost record that
+        has them: that is what the agent gave and saw. A call of another tool counts as those in it.
+        """
+        records, tool = list(self._records(call)), self.tools.find(call.tool)
+        if tool is None and len(call.inner) == 1:
+            # Another name of what is within it.
+            tool = self.tools.find(call.inner[0].tool)
+        if isinstance(tool, SearchTool):
+            searches = [(one, its) for one, its in records if isinstance(its, SearchTool)]
+            queries = (_queries(one.arguments, its) for one, its in searches)
+            unnamed = [] if searches[0][0] is records[0][0] else [(call, tool)]
+            found = next((one for one in (*searches, *unnamed) if _finds(*one)), searches[0])
+            return (
+                replace(
+                    found[0],
+                    tool=found[0].tool if found not in unnamed else searches[0][0].tool,
+                    arguments=next(filter(None, queries), None),
+                    inner=(),
+                ),
+            )
+        if isinstance(tool, OpenTool):
+            opens = [one for one, its in records if isinstance(its, OpenTool)]
+            given = next((one for one in opens if one.arguments or one.doc_ids), opens[0])
+            return (replace(given, inner=()),)
+        return call.inner
+
+    def _records(self, call: Call) -> Iterator[tuple[Call, Tool | None]]:
+        """A call and all calls in it, the outermost first."""
+        yield call, self.tools.find(call.tool)
+        for one in call.inner:
+            yield from self._records(one)
+
     def _search(self, call: Call, arguments: Any, tool: SearchTool) -> int:
-        queries = texts(first(arguments, tool.query) if isinstance(arguments, dict) else arguments)
+        queries = _queries(arguments, tool)
         if not queries:
             return self._not_understood(call.tool, f"{call.tool} without query: {arguments!r:.200}")
         found, ambiguous = answers(queries, call, tool)
@@ -325,6 +374,18 @@ class _Writer:
         return any(
             name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names
         )
+
+
+def _queries(arguments: Any, tool: SearchTool) -> list[str]:
+    if isinstance(arguments, str) and arguments.lstrip()[:1] == "{":
+        arguments = loads(arguments)
+    return texts(first(arguments, tool.query) if isinstance(arguments, dict) else arguments)
+
+
+def _finds(call: Call, tool: SearchTool) -> bool:
+    """Whether its result has a hit with an id."""
+    [(_, hits)], _ = answers([""], call, tool)
+    return any(hit.doc_id for hit in hits)
 
 
 def _is_error(result: Any) -> bool:

@@ -1,14 +1,17 @@
 """One reader for each format, and what readers make: trajectories as steps.
 
-May import ``schemas.errors``. ``streams.importing.importer`` chooses among the readers,
+May import ``schemas``. ``streams.importing.importer`` chooses among the readers,
 ``streams.importing.normalise`` gives the calls of tools their meaning.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+
+from schemas.errors import InvalidRecordError
+from schemas.events import Outcome
 
 
 class Thought(Struct, frozen=True, tag=True):
@@ -26,6 +29,8 @@ class Call(Struct, frozen=True):
         result: text, or a JSON value; ``None`` if the log has none.
         doc_ids: ids of the documents that the format gives beside the result.
         failed: the format marks the result as an error.
+        inner: calls within this one, by which it was answered. Those of a call that searches are
+            records of the same search; those of a call that neither searches nor opens count.
     """
 
     tool: str
@@ -33,6 +38,7 @@ class Call(Struct, frozen=True):
     result: Any = None
     doc_ids: tuple[str, ...] | None = None
     failed: bool = False
+    inner: tuple["Call", ...] = ()
 
 
 class Calls(Struct, frozen=True, tag=True):
@@ -80,6 +86,7 @@ class Trajectory:
         agent: name of the agent.
         model: name of its model; of a path only the last part is used.
         live: the session may grow, so it ends only with an answer.
+        outcome: whether the answer was right, if the format has that.
     """
 
     steps: list[Step]
@@ -88,6 +95,7 @@ class Trajectory:
     agent: str = ""
     model: str = ""
     live: bool = False
+    outcome: Outcome = "unknown"
 
 
 SKIP = object()
@@ -118,3 +126,13 @@ class Reader(Protocol):
         Raises:
             InvalidRecordError: they are not of this format.
         """
+
+
+@runtime_checkable
+class FileReader(Reader, Protocol):
+    """Reads a format in which a trajectory is spread over the records of a file."""
+
+    def scan(
+        self, records: Iterable[tuple[str, Any]]
+    ) -> Iterator[tuple[str, Trajectory | InvalidRecordError]]:
+        """Place and trajectory of all records of a file, or why one cannot be read."""

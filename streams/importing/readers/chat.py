@@ -43,7 +43,8 @@ class Result(Struct, frozen=True):
     failed: bool = False
 
 
-Turn = Text | Use | Result | Asked | Unknown
+Turn = Text | Use | Result | Call | Asked | Unknown
+"""A :class:`Call` is a use with its result."""
 
 
 def assemble(turns: Iterable[Turn]) -> list[Step]:
@@ -89,6 +90,9 @@ def assemble(turns: Iterable[Turn]) -> list[Step]:
                         failed=result.failed if result else False,
                     )
                 )
+            case Call():
+                end_texts(before_call=True)
+                calls.append(turn)
             case Result():
                 end_calls()
             case Asked() | Unknown():

@@ -18,6 +18,7 @@ from tests.streams.importing import test_lrat as lrat
 from tests.streams.importing import test_openai as openai
 from tests.streams.importing import test_react as react
 from tests.streams.importing.logs import HELPED, NEED, PLAN, REJECTED, short, written
+from tests.streams.spans.made import NEED_TRACE, request
 from tests.streams.topics import pairs_of
 
 
@@ -56,6 +57,7 @@ LOGS = {
     "anthropic": [{"messages": anthropic.MESSAGES}],
     "react": [{"messages": react.CHAT}],
     "atif": [atif.trajectory()],
+    "otlp": [request(span) for span in reversed(NEED_TRACE)],
 }
 
 

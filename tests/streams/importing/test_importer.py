@@ -99,7 +99,8 @@ def test_what_fits_none_is_refused_with_what_to_give(tmp_path):
     assert importer.report.problems == [
         (
             str(path),
-            "fits no format: give --format, one of events, lrat, openai, anthropic, react, atif",
+            "fits no format: give --format, one of events, lrat, openai, anthropic, react, atif, "
+            "otlp",
         )
     ]
     assert importer.report.exit_status == 1

@@ -1,0 +1,168 @@
+"""The trajectories in the spans of a trace.
+
+A trajectory is the outermost agent span with everything in it; what is in no agent is one too. Its
+steps are in the order in which models began and tools ended: a thought that began before a tool had
+ended cannot be about its result.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from schemas.events import Outcome
+from streams.events import Search
+from streams.importing.normalise import Part
+from streams.importing.readers import Answered, Call, Step, Trajectory
+from streams.importing.readers.chat import Text, Turn, assemble
+from streams.spans.reduce import AgentSpan
+
+_TOOLS = ("tool", "search")
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a span is.
+
+    Attributes:
+        owner: id of the outermost agent span around it, or its own; empty without one.
+        within: the nearest agent, model, tool or search around it.
+    """
+
+    owner: str
+    within: AgentSpan | None
+
+
+@dataclass(slots=True)
+class _Group:
+    """The spans of one trajectory."""
+
+    owner: str
+    spans: list[AgentSpan] = field(default_factory=list)
+
+
+def trajectories(
+    key: str, spans: Iterable[AgentSpan], reasons: Counter[str] | None = None
+) -> Iterator[Trajectory]:
+    """The trajectories of a trace that have calls of tools.
+
+    Args:
+        key: id of the trace or conversation; the trajectory's too, if there is only one.
+        spans: in any order; of repeated ones one each.
+        reasons: counts what is left out.
+    """
+    reasons = Counter() if reasons is None else reasons
+    ordered = sorted(spans, key=lambda span: (span.start, span.span_id))
+    by_id = {span.span_id: span for span in ordered}
+    places = _places(by_id)
+    groups: dict[str, _Group] = {}
+    for span in ordered:
+        owner = places[span.span_id].owner
+        groups.setdefault(owner, _Group(owner)).spans.append(span)
+        reasons.update(span.lacks)
+    found = [(group, _steps(group, places, reasons)) for group in groups.values()]
+    found = [(group, steps) for group, steps in found if steps]
+    for group, steps in found:
+        models = (span.model for span in group.spans if span.model)
+        yield Trajectory(
+            steps,
+            own_id=key if len(found) == 1 or not group.owner else f"{key}-{group.owner}",
+            agent=_agent(group, by_id),
+            model=next(models, ""),
+            outcome=_outcome(group, ordered, alone=len(found) == 1),
+        )
+
+
+def count_unmapped(part: Part, reasons: Counter[str]) -> bool:
+    """Count searches without the id of a hit; whether the part has a search at all."""
+    searches = [event for event in part.events if isinstance(event, Search)]
+    reasons["no_id"] += sum(not search.hits for search in searches)
+    reasons["no_search"] += not searches
+    return bool(searches)
+
+
+def _places(by_id: Mapping[str, AgentSpan]) -> dict[str, _Place]:
+    """The place of each span; parents that are missing, or in a circle, end the way up."""
+    places: dict[str, _Place] = {}
+    for span_id in by_id:
+        path: list[AgentSpan] = []
+        on_path: set[str] = set()
+        at: AgentSpan | None = by_id[span_id]
+        while at is not None and at.span_id not in places and at.span_id not in on_path:
+            path.append(at)
+            on_path.add(at.span_id)
+            at = by_id.get(at.parent_id)
+        above = at if at is not None and at.span_id in places else None
+        for span in reversed(path):
+            place = places[above.span_id] if above is not None else _Place("", None)
+            owner = place.owner or (span.span_id if span.kind == "agent" else "")
+            stands = above is not None and above.kind in ("agent", "llm", *_TOOLS)
+            places[span.span_id] = _Place(owner, above if stands else place.within)
+            above = span
+    return places
+
+
+def _steps(group: _Group, places: Mapping[str, _Place], reasons: Counter[str]) -> list[Step]:
+    """The steps of a trajectory; none if no tool was called."""
+    inner: dict[str, list[AgentSpan]] = defaultdict(list)
+    turns: list[tuple[int, bool, str, list[Turn]]] = []
+    tools: list[AgentSpan] = []
+    for span in group.spans:
+        within = places[span.span_id].within
+        if span.kind in _TOOLS:
+            is_inner = within is not None and within.kind in _TOOLS
+            (inner[within.span_id] if is_inner and within else tools).append(span)
+        elif span.kind == "llm" and (within is None or within.kind == "agent"):
+            turns.append((span.start, True, span.span_id, _turns(span)))
+    if not tools:
+        return []
+    for span in tools:
+        if _is_served(span, inner):
+            reasons["served"] += 1
+        else:
+            turns.append((span.end, False, span.span_id, [_call(span, inner)]))
+    turns.sort(key=lambda turn: turn[:3])
+    steps = assemble(turn for *_, each in turns for turn in each)
+    if not any(isinstance(step, Answered) for step in steps):
+        agents = (span.text for span in group.spans if span.span_id == group.owner)
+        steps += [Answered(text) for text in agents if text.strip()]
+    return steps
+
+
+def _turns(span: AgentSpan) -> list[Turn]:
+    """What a model wrote; empty texts separate the calls before and after it."""
+    return [Text(span.thought, thought=True), Text(span.text, thought=span.calls)]
+
+
+def _call(span: AgentSpan, inner: Mapping[str, list[AgentSpan]]) -> Call:
+    return Call(
+        tool=span.name,
+        arguments=span.arguments,
+        result=span.result,
+        failed=span.failed,
+        inner=tuple(_call(one, inner) for one in inner.get(span.span_id, ())),
+    )
+
+
+def _is_served(span: AgentSpan, inner: Mapping[str, list[AgentSpan]]) -> bool:
+    return span.served or any(_is_served(one, inner) for one in inner.get(span.span_id, ()))
+
+
+def _agent(group: _Group, by_id: Mapping[str, AgentSpan]) -> str:
+    """The name of its own span, else the first name of an agent in it."""
+    own = by_id.get(group.owner)
+    if own is not None and own.name:
+        return own.name
+    named = (span.name for span in group.spans if span.kind in ("agent", "other") and span.name)
+    return next(named, "")
+
+
+def _outcome(group: _Group, spans: Iterable[AgentSpan], *, alone: bool) -> Outcome:
+    """What the last evaluation of one of its spans says."""
+    own = {span.span_id for span in group.spans}
+    found = [
+        (span.end, one.outcome)
+        for span in spans
+        for one in span.outcomes
+        if alone or one.span_id in own
+    ]
+    return max(found, default=(0, "unknown"))[1]
