@@ -5,7 +5,6 @@ neither Kafka nor :class:`retrail.Publisher`. The extras ``openai`` and ``langch
 """
 
 import asyncio
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ KEEPALIVE_SECONDS = 2.0
 """Shorter than the 5 s after which the server closes an idle connection."""
 
 Outcome = Literal["correct", "incorrect", "unknown"]
+Verdict = Literal["relevant", "irrelevant"]
 Json = dict[str, Any]
 
 
@@ -211,16 +211,37 @@ class ServedTrajectory:
         self.name = name
         self.id: str | None = None
         self._client = client
-        self._lock = threading.Lock()
-        self._reasonings: list[str] = []
 
-    def reason(self, text: str) -> None:
+    def reason(
+        self,
+        text: str | None = None,
+        *,
+        tokens: int | None = None,
+        verdict: Verdict | None = None,
+    ) -> None:
         """A reasoning of the agent; right after :meth:`open` it is about that document.
 
-        It is sent with the next call, and kept if that call fails.
+        A trajectory begins with a search; a reasoning before it is ignored.
+
+        Args:
+            text: the reasoning; of a longer one the last 200,000 characters are sent.
+            tokens: its length, if the text is not sent.
+            verdict: whether the document helped; it replaces the judge's.
+
+        Raises:
+            ServeError: this caller may not use the name (status 400), or there is no response.
         """
-        with self._lock:
-            self._reasonings.append(text)
+        self.post(self._path("reason"), _reasoning(text, tokens, verdict))
+
+    async def areason(
+        self,
+        text: str | None = None,
+        *,
+        tokens: int | None = None,
+        verdict: Verdict | None = None,
+    ) -> None:
+        """As :meth:`reason`."""
+        await self.apost(self._path("reason"), _reasoning(text, tokens, verdict))
 
     def search(self, query: str, k: int = 10, *, texts: bool = False) -> SearchResult:
         """The ``k`` documents that are nearest to a query.
@@ -255,50 +276,36 @@ class ServedTrajectory:
         Raises:
             ServeError: this caller may not use the name (status 400), or there is no response.
         """
-        self.post(self._end, {"outcome": outcome, "answer": answer})
+        self.post(self._path("end"), {"outcome": outcome, "answer": answer})
 
     async def aend(self, outcome: Outcome = "unknown", answer: str | None = None) -> None:
         """As :meth:`end`."""
-        await self.apost(self._end, {"outcome": outcome, "answer": answer})
+        await self.apost(self._path("end"), {"outcome": outcome, "answer": answer})
 
     def post(self, operation: str, body: Json) -> Json:
-        """Send a request of the API, with the reasoning since the last call.
+        """Send a request of the API.
 
         Args:
             operation: path after ``/v1/``.
         """
-        with self._reasoned(body) as reasoned:
-            return self._read(self._client.post(f"/v1/{operation}", reasoned, self.name))
+        return self._read(self._client.post(f"/v1/{operation}", body, self.name))
 
     async def apost(self, operation: str, body: Json) -> Json:
         """As :meth:`post`."""
-        with self._reasoned(body) as reasoned:
-            return self._read(await self._client.apost(f"/v1/{operation}", reasoned, self.name))
+        return self._read(await self._client.apost(f"/v1/{operation}", body, self.name))
 
-    @property
-    def _end(self) -> str:
-        return f"trajectories/{quote(self.name, safe='')}/end"
-
-    @contextmanager
-    def _reasoned(self, body: Json) -> Iterator[Json]:
-        with self._lock:
-            held, self._reasonings = self._reasonings, []
-        own = body.get("reasoning")
-        if held and (own is None or isinstance(own, str)):
-            text = "\n\n".join(held if own is None else [*held, own])
-            body = body | {"reasoning": text[-MAX_REASONING:]}
-        try:
-            yield body
-        except BaseException as error:
-            # After a 404 of an open the server has published the reasoning already.
-            if not isinstance(error, ServeError) or error.status != 404:
-                with self._lock:
-                    self._reasonings = held + self._reasonings
-            raise
+    def _path(self, operation: str) -> str:
+        return f"trajectories/{quote(self.name, safe='')}/{operation}"
 
     def _read(self, answer: Json) -> Json:
         self.id = answer["trajectory_id"]
         return answer
+
+
+def _reasoning(text: str | None, tokens: int | None, verdict: Verdict | None) -> Json:
+    """The body of a request."""
+    kept = None if text is None else text[-MAX_REASONING:]
+    return {"text": kept, "tokens": tokens, "verdict": verdict}
 
 
 def _answer(response: httpx.Response) -> Json:

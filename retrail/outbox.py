@@ -263,6 +263,7 @@ class Outbox:
         if left and producer is not None:
             producer.purge()
             self.flush(1.0)
+            self.warn("the publisher was closed too early", f"{left:,} events were not delivered")
         self._producer = self._poller = None
         _open.discard(self)
         if poller is not None and not _in_delivery_thread():

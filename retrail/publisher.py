@@ -27,7 +27,8 @@ class Publisher:
     the events it had enqueued. When the process exits (also a ``multiprocessing`` worker), the
     queue is flushed for at most ``timeout.close`` seconds. This does not happen when a signal kills
     the process: call :meth:`close` in a signal handler. ``multiprocessing.Pool`` used in a ``with``
-    block kills its workers so; call ``pool.close()`` and ``pool.join()`` instead.
+    block kills its workers so; call ``pool.close()`` and ``pool.join()`` instead, or end each
+    trajectory with ``trajectory.end(flush=…)``.
 
     Args:
         agent: name of the agent.

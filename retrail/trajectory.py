@@ -140,6 +140,9 @@ class Trajectory:
                 raise
             self._cannot_start = error
 
+    def __repr__(self) -> str:
+        return f"Trajectory({self.id!r}, agent={self._sender.agent!r})"
+
     @property
     def id(self) -> str:
         """The trajectory's id, the key of its events.
@@ -253,14 +256,26 @@ class Trajectory:
         """
         self._publish("other", lambda: wire.other(name))
 
-    def end(self, outcome: Literal["correct", "incorrect", "unknown"] = "unknown") -> None:
+    def end(
+        self,
+        outcome: Literal["correct", "incorrect", "unknown"] = "unknown",
+        *,
+        flush: float | None = None,
+    ) -> None:
         """End the trajectory; no event can follow.
 
+        Args:
+            flush: seconds to wait until the events of this process are delivered, as
+                :meth:`retrail.Publisher.flush` does: for processes that a signal ends.
+
         Example:
-            >>> trajectory.end("correct")  # doctest: +SKIP
+            >>> trajectory.end("correct", flush=5.0)  # doctest: +SKIP
         """
         self._outcome = outcome
         self._publish("end", lambda: wire.end(outcome))
+        if flush is not None:
+            self._outbox.flush(flush)
+            self._outbox.raise_failures()
 
     def __enter__(self) -> Self:
         return self

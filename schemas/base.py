@@ -1,5 +1,6 @@
 """The base of all contracts: strict values, changes of compacted topics, dead letters."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
@@ -98,9 +99,15 @@ def decode_change(
 
 def describe(details: Iterable[Any]) -> str:
     """Pydantic's errors as one line: field and message of each."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in details
-    )
+    return "; ".join(map(_described, details))
+
+
+def _described(item: Any) -> str:
+    if item["type"] == "union_tag_not_found":
+        return "type: Field required"
+    if item["type"] == "union_tag_invalid":
+        return re.sub(r"Input tag (.*) found using .* tags:", r"type: \1 is none of", item["msg"])
+    return f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}"
 
 
 SKIPPED = "skipped"

@@ -8,6 +8,8 @@ The callback handler keeps one trajectory for each run of an agent, chain or gra
     agent.invoke({"messages": [("user", question)]})
 """
 
+import json
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ try:
     from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.callbacks.manager import BaseRunManager
     from langchain_core.documents import Document
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import AIMessage, ToolMessage
     from langchain_core.outputs import ChatGeneration, LLMResult
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool
@@ -32,6 +34,9 @@ except ModuleNotFoundError as error:
 from pydantic import Field
 
 from retrail.http import SearchClient, SearchResult, ServedTrajectory
+
+_HANDLE = re.compile(r"[A-Za-z0-9_:]{11}\.[A-Za-z0-9_:]{11}")
+"""Ids of trajectories that the server makes."""
 
 
 @dataclass(slots=True)
@@ -46,9 +51,13 @@ class _Run:
 class RetrailCallbackHandler(BaseCallbackHandler):
     """Makes one trajectory of each run of an agent, with the model's reasoning.
 
-    The model's text, and its reasoning if the provider returns it, is sent with the next search or
-    open of the run. When the run ends, the handler ends the trajectory; the model's last text
-    without tool calls is the answer. One handler can be used for concurrent runs, also in asyncio.
+    The model's text, and its reasoning if the provider returns it, is sent to ``retrail serve``
+    when the model has answered. When the run ends, the handler ends the trajectory; the model's
+    last text without tool calls is the answer. One handler can be used for concurrent runs, also in
+    asyncio.
+
+    Tools that call ``retrail mcp``, or ``retrail serve`` by themselves, open the trajectory. If
+    their result is JSON with the ``trajectory_id`` of the answer, the handler continues it.
     """
 
     def __init__(self, client: SearchClient) -> None:
@@ -72,13 +81,21 @@ class RetrailCallbackHandler(BaseCallbackHandler):
 
     on_tool_start = on_retriever_start = on_chain_start
 
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool has answered."""
+        run, handle = self._runs.get(run_id), _trajectory_id(output)
+        if run is not None and handle not in (None, run.trajectory.id):
+            run.trajectory = self._client.trajectory(handle)
+            run.trajectory.id = handle
+        self.on_chain_end(run_id=run_id)
+
     def on_chain_end(self, *args: Any, run_id: UUID, **kwargs: Any) -> None:
         """A chain, tool or retriever ends or fails: a top-level one ends its trajectory."""
         run = self._runs.pop(run_id, None)
         if run is not None and run.id == run_id and run.trajectory.id is not None:
             run.trajectory.end(answer=run.answer)
 
-    on_tool_end = on_retriever_end = on_chain_end
+    on_retriever_end = on_chain_end
     on_chain_error = on_tool_error = on_retriever_error = on_chain_end
 
     def on_llm_end(
@@ -91,7 +108,9 @@ class RetrailCallbackHandler(BaseCallbackHandler):
             return
         message = generation.message
         if isinstance(message, AIMessage):
-            if reasoning := _reasoning(message):
+            reasoning = _reasoning(message)
+            # Before the first search there is no trajectory.
+            if reasoning and run.trajectory.id is not None:
                 run.trajectory.reason(reasoning)
             if not message.tool_calls:
                 run.answer = str(message.text)
@@ -171,6 +190,18 @@ def _trajectory(client: SearchClient, run_manager: BaseRunManager | None) -> Ser
         stacklevel=3,
     )
     return client.trajectory()
+
+
+def _trajectory_id(output: Any) -> str | None:
+    """The trajectory of an answer of ``retrail serve`` or ``mcp`` that a tool returned."""
+    if isinstance(output, ToolMessage):
+        output = output.text
+    try:
+        found = json.loads(output) if isinstance(output, str) else output
+    except ValueError:
+        return None
+    handle = found.get("trajectory_id") if isinstance(found, dict) else None
+    return handle if isinstance(handle, str) and _HANDLE.fullmatch(handle) else None
 
 
 def _documents(result: SearchResult) -> list[Document]:

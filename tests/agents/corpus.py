@@ -28,3 +28,8 @@ def search(query: str, k: int = 4) -> str:
 def open_document(doc_id: str) -> str:
     """Read a whole document; JSON."""
     return json.dumps({"doc_id": doc_id, "text": TEXTS[doc_id]})
+
+
+def found(query: str, k: int = 4) -> list[dict[str, str]]:
+    """The hits of a search."""
+    return list(json.loads(search(query, k))["hits"])

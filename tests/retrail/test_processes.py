@@ -1,5 +1,6 @@
 """Agents in processes of their own: exits, forks, worker pools, imports."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ def test_the_end_of_the_process_waits_only_so_long(closed_port: str) -> None:
     assert time.monotonic() - started >= 2
     assert done.returncode == 0
     assert "the publisher was closed before the broker took it" in done.stderr
+    assert "100 events were not delivered" in done.stderr
 
 
 FORK = """
@@ -112,6 +114,24 @@ def test_multiprocessing_workers_deliver_at_their_end(mock_cluster: Cluster, pre
     assert done.returncode == 0, done.stderr
     events = mock_cluster.events(f"{prefix}trajectory-events", 6)
     assert {event["trajectory_id"] for event in events} == {"t0", "t1", "t2"}
+
+
+KILLED = """
+import os, signal, sys
+from retrail import Publisher
+publisher = Publisher("a", bootstrap=sys.argv[1], topic_prefix=sys.argv[2])
+trajectory = publisher.trajectory("t")
+trajectory.search("q", ["d1"])
+trajectory.end("correct", flush=30.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_end_that_flushes_leaves_nothing_to_a_signal(mock_cluster: Cluster, prefix: str) -> None:
+    """A pool that is left by its block kills its processes so."""
+    assert run_agent(KILLED, mock_cluster.bootstrap, prefix).returncode == -signal.SIGKILL
+    events = mock_cluster.events(f"{prefix}trajectory-events", 2)
+    assert [event["type"] for event in events] == ["search", "end"]
 
 
 def test_the_client_needs_nothing_but_confluent_kafka() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from retrail import (
     ClosedError,
+    DeliveryError,
     InvalidEventError,
     LostEvent,
     Publisher,
@@ -127,6 +128,15 @@ def test_leaving_the_block_ends_it_once(make: Made, published: Published) -> Non
     ends = {e["trajectory_id"]: e["outcome"] for e in published(publisher) if e["type"] == "end"}
     assert ends == {"left": "unknown", "raised": "unknown", "async": "incorrect"}
     assert publisher.stats.published == 6
+
+
+def test_an_end_that_flushes_raises_what_failed(closed_port: str) -> None:
+    publisher = Publisher("a", bootstrap=closed_port, on_error="raise", timeout=Timeout(delivery=1))
+    trajectory = publisher.trajectory("task-1")
+    assert repr(trajectory) == "Trajectory('task-1', agent='a')"
+    with pytest.raises(DeliveryError):
+        trajectory.end(flush=20)
+    publisher.close()
 
 
 def test_nothing_follows_the_end(make: Made) -> None:

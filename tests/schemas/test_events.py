@@ -52,6 +52,18 @@ def test_bytes_that_are_no_event(value, reason):
 
 
 @pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b"{}", "^type: Field required$"),
+        (b'{"type": "serch"}', "^type: 'serch' is none of 'search', 'browse'"),
+    ],
+)
+def test_an_error_of_the_type_is_in_plain_words(value, words):
+    with pytest.raises(InvalidRecordError, match=words):
+        parse(value)
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"seq": -1},

@@ -1,10 +1,13 @@
 """MCP clients and agents that others wrote, over HTTP and stdio: each gives its task's pairs."""
 
 import asyncio
+import json
+import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import agents
@@ -13,81 +16,28 @@ import pytest
 from agents.mcp import MCPServerStdio, MCPServerStreamableHttp
 from fastmcp.client.transports import StdioTransport
 from langchain.agents import create_agent
+from langchain_core.tools import tool
 from langgraph.prebuilt import create_react_agent
 from mcp import Client, StdioServerParameters
-from mcp_types import CallToolResult
+from mcp_types import CallToolResult, TextContent
 
 from retrail import Publisher
 from retrail.adapters.langchain import RetrailCallbackHandler, search_tools
 from retrail.http import SearchClient
-from schemas.settings import Settings
-from serving import running
-from serving.async_retriever import AsyncRetriever
-from serving.guards import guarded
-from serving.http_api import create_app
-from serving.mcp_server import create_http_app
-from serving.service import SearchService
 from tests.agents import own_client
-from tests.agents.corpus import retriever
 from tests.agents.langchain_model import ScriptedChatModel
 from tests.agents.openai_model import ScriptedModel
-from tests.agents.pairs import Pair, pairs
+from tests.agents.pairs import Pair
 from tests.agents.script import GZIP, Result, play
-from tests.serving.live import listening
+from tests.agents.servers import Servers, running_servers
 from tests.serving.mcp_world import MODERN
-from tests.serving.processes import ROOT, environment, events
-from tests.streams.fleet import installation
-
-SECRET = "a secret that all servers share"
-
-
-@dataclass
-class Servers:
-    """Servers of one installation, over the corpus of scripted agents and a real Kafka."""
-
-    settings: Settings
-    mcp_url: str
-    http_url: str
-
-    @property
-    def stdio(self) -> list[str]:
-        """Command of an MCP server."""
-        return [sys.executable, "-m", "tests.serving.stdio_server"]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Its environment."""
-        return environment(self.settings, RETRAIL_SERVE_SECRET=SECRET)
-
-    def learned(self, seen: set[str]) -> list[Pair]:
-        """The pairs of the events that are not among those ``seen``."""
-        new = [event for event in events(self.settings) if event.event_id not in seen]
-        return pairs(new, self.settings)
-
-    def event_ids(self) -> set[str]:
-        """Those on the log."""
-        return {event.event_id for event in events(self.settings)}
+from tests.serving.processes import ROOT, events
 
 
 @pytest.fixture(scope="module")
 def servers(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    settings = installation(kafka, tmp_path_factory.mktemp("servers"))
-
-    @asynccontextmanager
-    async def service() -> AsyncIterator[Any]:
-        searches = AsyncRetriever(retriever(), seconds=10)
-        with running.publisher(settings) as publisher:
-            async with SearchService(
-                settings, searches, publisher, SECRET.encode()
-            ).running() as found:
-                yield found
-
-    mcp_app = create_http_app(service, host="127.0.0.1")
-    with (
-        listening(guarded(mcp_app, settings, host="127.0.0.1")) as mcp_url,
-        listening(guarded(create_app(service), settings, host="127.0.0.1")) as http_url,
-    ):
-        yield Servers(settings, f"{mcp_url}/mcp", http_url)
+    with running_servers(kafka, tmp_path_factory.mktemp("servers")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -216,4 +166,100 @@ def test_an_agent_of_langgraph_with_our_tools_gives_the_pairs_of_its_task(
         callbacks = {"callbacks": [RetrailCallbackHandler(client)]}
         state = agent.invoke({"messages": [("user", GZIP.question)]}, callbacks)
     assert state["messages"][-1].text == GZIP.turns[-1].text
+    assert servers.learned(seen) == expected
+
+
+def test_an_agent_behind_mcp_with_our_callback_handler_gives_each_pair_once(
+    servers: Servers, expected: list[Pair]
+) -> None:
+    """The handler sends the model's texts through `retrail serve`, to the tools' trajectory."""
+    seen = servers.event_ids()
+
+    async def work() -> str:
+        async with fastmcp.Client(servers.mcp_url) as mcp, SearchClient(servers.http_url) as http:
+
+            async def text_of(name: str, arguments: dict[str, Any]) -> str:
+                [content] = (await mcp.call_tool(name, arguments)).content
+                assert isinstance(content, TextContent)
+                return content.text
+
+            @tool
+            async def search(query: str, k: int, trajectory_id: str | None = None) -> str:
+                """Find documents."""
+                given = {"query": query, "k": k, "trajectory_id": trajectory_id}
+                return await text_of("search", given)
+
+            @tool
+            async def open_document(doc_id: str, trajectory_id: str | None = None) -> str:
+                """Read a document."""
+                given = {"doc_id": doc_id, "trajectory_id": trajectory_id}
+                return await text_of("open_document", given)
+
+            model = ScriptedChatModel(script=GZIP, repeats=True)
+            agent = create_agent(model, tools=[search, open_document])
+            callbacks = {"callbacks": [RetrailCallbackHandler(http)]}
+            state = await agent.ainvoke({"messages": [("user", GZIP.question)]}, callbacks)
+            return str(state["messages"][-1].text)
+
+    assert asyncio.run(work()) == GZIP.turns[-1].text
+    assert servers.learned(seen) == expected
+    [trajectory] = {e.trajectory_id for e in events(servers.settings) if e.event_id not in seen}
+    assert [e.type for e in events(servers.settings) if e.trajectory_id == trajectory][-3:] == [
+        "reasoning",
+        "answer",
+        "end",
+    ]
+
+
+@pytest.fixture(scope="module")
+def adapters_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with langchain-mcp-adapters, which needs an older SDK of MCP."""
+    folder = tmp_path_factory.mktemp("adapters")
+    python, pins = folder / "venv" / "bin" / "python", folder / "constraints.txt"
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    ours = [line for line in lines if not line.startswith(("mcp==", "mcp-types=="))]
+    pins.write_text("\n".join([*ours, "mcp==1.30.0", "langchain-mcp-adapters==0.3.2"]))
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run(
+        [*uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]], check=True
+    )
+    wanted = ["langchain-mcp-adapters", "langchain", "./retrail[langchain]"]
+    install = [*uv, "pip", "install", "--quiet", "--python", python, "--constraint", pins, *wanted]
+    subprocess.run(install, cwd=ROOT, check=True)
+    return python
+
+
+@pytest.mark.dist
+@over_both
+@pytest.mark.parametrize(
+    ("session", "handler"),
+    [(False, False), (True, False), (True, True)],
+    ids=["default", "session", "session and callback handler"],
+)
+def test_an_agent_of_langchain_mcp_adapters_gives_the_pairs_of_its_task(
+    session: bool,
+    handler: bool,
+    transport: str,
+    servers: Servers,
+    expected: list[Pair],
+    adapters_python: Path,
+) -> None:
+    """By default each call has a session, over stdio a process: the model repeats the id."""
+    command, *arguments = servers.stdio
+    stdio = {"command": command, "args": arguments, "env": servers.environment, "cwd": str(ROOT)}
+    http = {"transport": "streamable_http", "url": servers.mcp_url}
+    given = {
+        "connection": http if transport == "http" else {"transport": "stdio", **stdio},
+        "session": session,
+        "serve": servers.http_url if handler else None,
+    }
+    seen = servers.event_ids()
+    done = subprocess.run(
+        [adapters_python, "-m", "tests.agents.mcp_adapters", json.dumps(given)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == GZIP.turns[-1].text, done.stderr
     assert servers.learned(seen) == expected

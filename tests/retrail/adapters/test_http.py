@@ -27,9 +27,8 @@ def test_the_calls_of_a_task_become_one_trajectory(world: World, client: SearchC
     assert (found.hits, found.retriever_version) == ([GZIP], 1)
     assert trajectory.open("zip/file") == Document("zip/file", "zip/file", TEXTS["zip/file"])
     trajectory.reason("Another format.")
-    trajectory.reason("The first hit, then.")
     trajectory.open("gzip")
-    trajectory.reason("That is it.")
+    trajectory.reason(tokens=3, verdict="relevant")
     trajectory.end("correct", answer="gzip.open")
     assert trajectory.id is not None
     assert world.log.events == {
@@ -37,9 +36,9 @@ def test_the_calls_of_a_task_become_one_trajectory(world: World, client: SearchC
             ("reasoning", "I need gzip."),
             ("search", "open a gzip file", ["gzip"], 1),
             ("browse", "zip/file"),
-            ("reasoning", "Another format.\n\nThe first hit, then."),
+            ("reasoning", "Another format."),
             ("browse", "gzip"),
-            ("reasoning", "That is it."),
+            ("reasoning", None, 3, "relevant"),
             ("answer", "gzip.open"),
             ("end", "correct"),
         ]
@@ -54,7 +53,7 @@ def test_awaited_calls_do_the_same_in_any_event_loop(world: World, client: Searc
         found = await trajectory.asearch("open a gzip file", k=1, texts=True)
         assert found.hits[0].text == TEXTS["gzip"]
         await trajectory.aopen("gzip")
-        trajectory.reason("That is it.")
+        await trajectory.areason("That is it.")
         await trajectory.aend(answer="gzip.open")
         await client.aclose()
 
@@ -83,11 +82,10 @@ def test_two_trajectories_are_two(world: World, client: SearchClient) -> None:
     assert len(world.log.events) == 2
 
 
-def test_the_reasoning_of_a_call_that_failed_is_sent_with_the_next(
+def test_a_failed_call_is_an_error_and_publishes_nothing(
     world: World, client: SearchClient
 ) -> None:
     trajectory = client.trajectory()
-    trajectory.reason("Gzip, I think.")
     world.retriever.failure = NoIndexError("none")
     with pytest.raises(ServeError, match="no index yet") as raised:
         trajectory.search("gzip")
@@ -97,7 +95,7 @@ def test_the_reasoning_of_a_call_that_failed_is_sent_with_the_next(
     world.retriever.failure = None
     trajectory.search("gzip", k=1)
     [events] = world.log.events.values()
-    assert [event[0] for event in events] == ["reasoning", "search"]
+    assert [event[0] for event in events] == ["search"]
 
 
 def test_an_unknown_document_is_an_error_after_its_reasoning(
@@ -116,10 +114,8 @@ def test_an_unknown_document_is_an_error_after_its_reasoning(
 
 def test_a_reasoning_of_any_length_is_taken(world: World, client: SearchClient) -> None:
     trajectory = client.trajectory()
-    trajectory.reason("a" * 150_000)
-    trajectory.reason("b" * 150_000)
-    trajectory.search("gzip")
-    [[reasoning, _]] = world.log.events.values()
+    trajectory.reason("a" * 150_000 + "b" * 150_000)
+    [[reasoning]] = world.log.events.values()
     assert len(reasoning[1]) == 200_000
     assert reasoning[1].endswith("b")
 

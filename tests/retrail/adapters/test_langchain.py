@@ -8,10 +8,11 @@ from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
 
 from retrail.adapters.langchain import RetrailCallbackHandler, RetrailRetriever, search_tools
 from retrail.http import SearchClient
@@ -80,7 +81,7 @@ WORK = [
 
 
 def in_order(events: list[Any]) -> list[Any]:
-    """Two documents are opened at once: in any order, and the first call has the reasoning."""
+    """Two documents are opened at once: in any order."""
     browses = sorted(event for event in events if event[0] == "browse")
     return [browses.pop(0) if event[0] == "browse" else event for event in events]
 
@@ -89,9 +90,6 @@ def test_a_run_of_an_agent_is_one_trajectory(world: World, agent: Any) -> None:
     state = agent.invoke(QUESTION)
     assert state["messages"][-1].text == TEXTS["gzip"]
     [events] = world.log.events.values()
-    thought = events.index(("reasoning", "Both look right."))
-    if thought == 2:  # The other call came first.
-        events[1:3] = reversed(events[1:3])
     assert in_order(events) == WORK
 
 
@@ -167,6 +165,53 @@ def test_a_run_that_searches_nothing_publishes_nothing(
 ) -> None:
     RunnableLambda(lambda given: given).invoke("a", {"callbacks": [handler]})
     assert (world.log.events, caplog.records) == ({}, [])
+
+
+def test_tools_of_others_that_call_the_server_open_the_trajectory(
+    world: World, client: SearchClient, handler: RetrailCallbackHandler
+) -> None:
+    """The handler continues it: it sends the reasoning there, and the end."""
+
+    @tool
+    def search(query: str, k: int) -> str:
+        """Search."""
+        return json.dumps(post("search", None, query=query, k=k))
+
+    @tool
+    def open_document(doc_id: str) -> ToolMessage:
+        """Open."""
+        [opened] = world.log.events
+        content = json.dumps(post("open", opened, doc_id=doc_id))
+        return ToolMessage(content, tool_call_id="")
+
+    def post(operation: str, trajectory: str | None, **body: Any) -> Any:
+        headers = {"Retrail-Trajectory": trajectory} if trajectory else {}
+        answer = client._http.post(f"/v1/{operation}", json=body, headers=headers)
+        return answer.raise_for_status().json()
+
+    agent = create_agent(Scripted(), tools=[search, open_document])
+    agent.invoke(QUESTION, {"callbacks": [handler]})
+    [events] = world.log.events.values()
+    assert in_order(events) == WORK
+
+
+@pytest.mark.parametrize(
+    "content", ["no JSON", "[]", '{"trajectory_id": 1}', '{"trajectory_id": "task-1"}', 7]
+)
+def test_answers_of_other_tools_open_none(
+    content: Any, world: World, handler: RetrailCallbackHandler
+) -> None:
+    @tool
+    def other(a: int) -> Any:
+        """Any."""
+        return content
+
+    def work(given: Any, config: RunnableConfig) -> None:
+        other.invoke(given, config)
+        FakeListChatModel(responses=["I conclude something."]).invoke("And?", config)
+
+    RunnableLambda(work).invoke({"a": 1}, {"callbacks": [handler]})
+    assert world.log.events == {}
 
 
 def test_a_failure_of_the_index_is_raised(world: World, agent: Any) -> None:
