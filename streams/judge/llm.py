@@ -45,6 +45,9 @@ MAX_TEXT = 20_000
 MAX_ANSWER_TOKENS = 2_048
 """Enough for a model that reasons before it answers."""
 
+MOST_TOKENS = 10**9
+"""A server's count of a request's tokens above it is wrong, and is ignored."""
+
 SYSTEM_PROMPT = (
     "A search agent opened a document and then wrote down its reasoning. Decide from the reasoning "
     "alone whether the document helped the agent with its task.\n\n"
@@ -185,7 +188,7 @@ class LlmJudge:
         return verdict
 
     async def _post(self, body: dict[str, Any]) -> httpx.Response | None:
-        """One response; ``None`` if there is none in time while others are answered.
+        """One response; ``None`` if its body is undecodable, or late while others are answered.
 
         While the server is down, one caller retries and the others wait.
 
@@ -202,6 +205,9 @@ class LlmJudge:
                     answered = self._answered
                     try:
                         response = await self._post_once(body)
+                    except httpx.DecodingError:
+                        # The server is up: its body is not what Content-Encoding says.
+                        return None
                     except (httpx.ReadTimeout, httpx.WriteTimeout):
                         if retries:
                             # The server takes requests, so the others may send theirs.
@@ -258,12 +264,12 @@ class LlmJudge:
             found = response.json()
             answer = found["choices"][0]["message"]["content"]
             usage = found.get("usage") or {}
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         for kind in ("prompt", "completion"):
             tokens = usage.get(f"{kind}_tokens") if isinstance(usage, dict) else None
-            if isinstance(tokens, int):
-                metrics.JUDGE_TOKENS.labels(kind).inc(max(0, tokens))
+            if isinstance(tokens, int) and 0 <= tokens <= MOST_TOKENS:
+                metrics.JUDGE_TOKENS.labels(kind).inc(tokens)
         return read_answer(answer, code) if isinstance(answer, str) else None
 
 

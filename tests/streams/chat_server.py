@@ -17,7 +17,8 @@ class ChatServer:
     """Answers chat completions with the result of ``reply(body, number)``.
 
     A reply is RELEVANT or NOT_RELEVANT (sent with the question's code), another text (sent as it
-    is, with the code for CODE), a (status, headers) pair, or a number of seconds to stay silent.
+    is, with the code for CODE), a (status, headers) pair, a (status, headers, body) triple, or a
+    number of seconds to stay silent.
     """
 
     def __init__(self, reply, port=0):
@@ -52,15 +53,14 @@ class ChatServer:
                     found = f"CODE {found}"
                 if isinstance(found, str):
                     found = found.replace("CODE", code)
-                status, headers = found if isinstance(found, tuple) else (200, {})
-                content = json.dumps(
-                    {
-                        "choices": [{"message": {"content": found}}],
-                        "usage": {"prompt_tokens": 100, "completion_tokens": 2},
-                    }
-                    if status == 200
-                    else {"error": f"status {status}"}
-                ).encode()
+                status, headers, *given = found if isinstance(found, tuple) else (200, {})
+                answer = {
+                    "choices": [{"message": {"content": found}}],
+                    "usage": {"prompt_tokens": 100, "completion_tokens": 2},
+                }
+                error = {"error": f"status {status}"}
+                whole = answer if status == 200 else error
+                content = given[0] if given else json.dumps(whole).encode()
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

@@ -1,6 +1,7 @@
 """The LLM judge against a real HTTP server on the loopback."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from streams.judge.judgement import judge_named
 from streams.judge.llm import LlmJudge, read_answer
+from tests.streams.chat_server import code_of
 from tests.waiting import eventually
 
 
@@ -147,6 +149,34 @@ def test_unusable_answers_are_asked_again_then_unknown(serve):
     useless = serve(lambda body, number: "hm")
     assert ask(useless.url, "text") == ["unknown"]
     assert len(useless.requests) == 3
+
+
+UNDECODABLE = {
+    "not what Content-Encoding says": (200, {"Content-Encoding": "gzip"}, b"no gzip"),
+    "not UTF-8": (200, {}, b"\xff\xfe\x00{"),
+    "not JSON": (200, {"Content-Type": "text/html"}, b"<html>504 Gateway Timeout</html>"),
+    "empty": (200, {}, b""),
+    "nested deeper than a decoder follows": (200, {}, b"[" * 100_000),
+    "an unknown charset": (200, {"Content-Type": "text/plain; charset=none"}, b"\xff"),
+    "another value": (200, {}, b'{"choices": [{"message": "RELEVANT"}]}'),
+}
+
+
+@pytest.mark.parametrize("body", UNDECODABLE.values(), ids=UNDECODABLE)
+def test_an_undecodable_body_is_an_unusable_answer_and_stops_nobody(serve, body):
+    server = serve(lambda question, number: body if "odd" in str(question) else "NOT_RELEVANT")
+    assert ask(server.url, "odd", "other", concurrency=1) == ["unknown", "irrelevant"]
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("tokens", [10**400, -1, "7", None, 1.5])
+def test_an_impossible_count_of_tokens_is_ignored(serve, tokens):
+    def reply(body, number):
+        choice = {"message": {"content": f"{code_of(body)} RELEVANT"}}
+        usage = {"prompt_tokens": tokens}
+        return 200, {}, json.dumps({"choices": [choice], "usage": usage}).encode()
+
+    assert ask(serve(reply).url, "text") == ["relevant"]
 
 
 def test_a_request_that_is_refused_for_its_text_is_unknown(serve):
