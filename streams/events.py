@@ -149,6 +149,7 @@ _decode = msgspec.json.Decoder(Event | Tick | Skipped).decode
 _decode_moment = msgspec.json.Decoder(Annotated[datetime, Meta(tz=True)]).decode
 _READABLE_VERSION = re.compile(rf"{SCHEMA_VERSION.partition('.')[0]}\.[0-9]{{1,6}}")
 _NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NO_EVENT = (Tick, Skipped)
 
 
 def read_published(value: bytes) -> tuple[Event, int]:
@@ -158,11 +159,11 @@ def read_published(value: bytes) -> tuple[Event, int]:
         InvalidRecordError: it breaks the contract; with the reason.
     """
     event = _decoded(value)
-    if event is not None and not isinstance(event, Tick | Skipped) and _is_published(event):
+    if event is not None and not isinstance(event, _NO_EVENT) and _is_published(event):
         return event, 0
     parsed = published_contract.parse(value)
     again = _decode(parsed.event.to_json())
-    assert not isinstance(again, Tick | Skipped)
+    assert not isinstance(again, _NO_EVENT)
     return again, parsed.unknown_fields
 
 
@@ -173,7 +174,7 @@ def read_judged(value: bytes) -> Event | Tick | Skipped:
         InvalidRecordError: it breaks the contract; with the reason.
     """
     event = _decoded(value)
-    if event is not None and (isinstance(event, Tick | Skipped) or _is_judged(event)):
+    if event is not None and (isinstance(event, _NO_EVENT) or _is_judged(event)):
         return event
     again: Event | Tick | Skipped = _decode(judged_contract.parse(value).event.to_json())
     return again
@@ -187,7 +188,7 @@ def _decoded(value: bytes) -> Event | Tick | Skipped | None:
     """
     try:
         event = _decode(value)
-        if isinstance(event, Tick | Skipped):
+        if isinstance(event, _NO_EVENT):
             return event
         _decode_moment(event.occurred_at)
     except _NOT_DECODED:

@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from confluent_kafka import Consumer, Producer
 
+from streams.events import encode
 from streams.mine.fold import Fold
 
 env = os.environ
@@ -34,7 +35,7 @@ while True:
         partition = message.partition()
         for pair in folds[partition].apply(message.offset(), 0, message.value()):
             producer.produce(
-                env["TARGET"], pair.to_json(), pair.trajectory_id.encode(), partition=partition
+                env["TARGET"], encode(pair), pair.trajectory_id.encode(), partition=partition
             )
     producer.poll(0)
     if time.monotonic() - committed > 1:

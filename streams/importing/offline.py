@@ -14,6 +14,7 @@ from schemas.settings import Settings
 from streams.importing.normalise import Part
 from streams.judge.judgement import Judge, judge_named, judged, located, question
 from streams.mine.fold import Fold
+from streams.mine.mining import Pair
 
 _AT_ONCE = 256
 """Events whose reasonings are judged concurrently; the judge bounds its own requests."""
@@ -48,7 +49,7 @@ def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
         finally:
             if judge is not None:
                 runner.run(judge.aclose())
-    yield from map(LabelledPair.content, log.close_all())
+    yield from map(Pair.content, log.close_all())
 
 
 def _chunks(parts: Iterable[Part]) -> Iterator[list[Part]]:

@@ -13,15 +13,14 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import astuple
 
 from schemas import ProfileName
 from schemas.errors import InvalidRecordError
-from schemas.events import Agent
-from schemas.pairs import ClosedBy, LabelledPair, pair_id
+from schemas.pairs import ClosedBy, pair_id
 from schemas.settings import Settings
-from streams.events import ABSENT, Event, Search, Skipped, Tick, read_judged
-from streams.mine.mining import MinedPair, mine
+from streams.events import ABSENT, Agent, Event, Search, Skipped, Tick, read_judged
+from streams.mine.mining import Decision, MinedPair, Pair, decide
 from streams.mine.sources import Source, Sources
 from streams.mine.steps import unpack
 from streams.mine.trajectories import (
@@ -92,7 +91,7 @@ class Refusal:
 @lru_cache(maxsize=4_096)
 def _agent(name: str, model: str) -> Agent:
     """Thousands of open trajectories share a few agents."""
-    return Agent(name=name, model=model)
+    return Agent(name, model)
 
 
 class Fold:
@@ -141,7 +140,7 @@ class Fold:
 
     def apply(
         self, offset: int, timestamp: int, value: bytes, *, silent: bool = False
-    ) -> list[LabelledPair]:
+    ) -> list[Pair]:
         """Apply one record.
 
         Args:
@@ -163,20 +162,26 @@ class Fold:
 
     def apply_event(
         self, offset: int, timestamp: int, event: Event | Skipped | Tick, *, silent: bool = False
-    ) -> list[LabelledPair]:
+    ) -> list[Pair]:
         """Apply one decoded record; see :meth:`apply`."""
         self._offset = offset
         if isinstance(event, Tick):
             as_of = timestamp if event.as_of is None else min(event.as_of, timestamp)
             return self.advance(as_of, silent=silent)
-        # Only an opening needs it, and 1 event in 20 is one.
-        start = Start(offset, self._sources.known, self.clock) if _opens(event) else None
-        if not self._continues(offset, event, silent) or isinstance(event, Skipped):
+        if isinstance(event, Skipped):
+            self._continues(offset, event, silent)
             return []
-        pairs = self.advance(min(event.source_time, timestamp), silent=silent)
-        key = (event.trajectory_id, event.seq is None)
+        seq, start = event.seq, None
+        if seq == 0 or (seq is None and isinstance(event, Search)):
+            start = Start(offset, self._sources.known, self.clock)
+        if not self._continues(offset, event, silent):
+            return []
+        time = event.source_time
+        pairs = self.advance(time if time < timestamp else timestamp, silent=silent)
+        key = (event.trajectory_id, seq is None)
         trajectory = self._open.get(key)
-        if trajectory is not None and trajectory.overflows(event, self._limits):
+        full = trajectory is not None and trajectory.events >= self._limits.events
+        if full and trajectory is not None and trajectory.closes_before(event):
             pairs += self._close(trajectory, "size", silent)
             trajectory = None
         if trajectory is None:
@@ -218,10 +223,11 @@ class Fold:
         self._count("rejudged" if arrival == "repeated" else arrival, silent)
         return False
 
-    def advance(self, now: int, *, silent: bool = False) -> list[LabelledPair]:
+    def advance(self, now: int, *, silent: bool = False) -> list[Pair]:
         """Advance the clock to ``now``: pass old gaps, close idle and old trajectories."""
-        self.clock = max(self.clock, now)
-        pairs: list[LabelledPair] = []
+        if now > self.clock:
+            self.clock = now
+        pairs: list[Pair] = []
         while self._deadlines and self._deadlines[0][0] <= self.clock:
             _, first_offset, key = heapq.heappop(self._deadlines)
             trajectory = self._open.get(key)
@@ -240,7 +246,7 @@ class Fold:
                 pairs += self._close(trajectory, reason, silent)
         return pairs
 
-    def close_all(self) -> list[LabelledPair]:
+    def close_all(self) -> list[Pair]:
         """Advance the clock until every open trajectory closes, as on a silent log."""
         limits = self._limits
         return self.advance(self.clock + limits.gap_ms + max(limits.age_ms, limits.idle_ms))
@@ -279,9 +285,7 @@ class Fold:
         deadline, _ = trajectory.deadline(self._limits)
         heapq.heappush(self._deadlines, (deadline, trajectory.span.start.offset, trajectory.key))
 
-    def _close(
-        self, trajectory: OpenTrajectory, reason: ClosedBy, silent: bool
-    ) -> list[LabelledPair]:
+    def _close(self, trajectory: OpenTrajectory, reason: ClosedBy, silent: bool) -> list[Pair]:
         """Remove a trajectory from the state; returns its pairs, unless it is silent."""
         while trajectory.held and trajectory.outcome is None:
             trajectory.pass_gap()
@@ -296,39 +300,33 @@ class Fold:
             # A seq is any number: one broken client must not hide the others.
             missing = min(trajectory.missing, self._limits.events)
             self.counts["gaps", closed_by] += missing
-        mined = mine(unpack(trajectory.steps), self._profile, self.counts)
-        return [self._pair(trajectory, closed_by, pair) for pair in mined]
+        pairs = []
+        for decision in decide(unpack(trajectory.steps), self._profile):
+            self.counts["browses", decision.result] += 1
+            if decision.rank is not None:
+                self.counts["rank", decision.verdict, str(decision.rank)] += 1
+            if decision.pair is not None:
+                pairs.append(self._pair(trajectory, closed_by, decision, decision.pair))
+        return pairs
 
     def _pair(
-        self, trajectory: OpenTrajectory, closed_by: ClosedBy, mined: MinedPair
-    ) -> LabelledPair:
-        trajectory_id, unnumbered = trajectory.key
-        fields = asdict(mined)
-        browse = fields.pop("browse")
-        return LabelledPair.model_validate(
-            fields
-            | {
-                "pair_id": pair_id(self._revision, trajectory_id, browse, self._profile),
-                "trajectory_id": trajectory_id,
-                "browse_event_id" if unnumbered else "browse_seq": browse,
-                "revision": self._revision,
-                "profile": self._profile,
-                "outcome": trajectory.outcome or "unknown",
-                "closed_by": closed_by,
-                "gaps": trajectory.missing,
-                "agent": trajectory.agent,
-                "tenant": trajectory.tenant,
-                "sources": (trajectory.span.start.offset, trajectory.span.last_offset),
-            }
+        self, trajectory: OpenTrajectory, closed_by: ClosedBy, decision: Decision, mined: MinedPair
+    ) -> Pair:
+        trajectory_id, _ = trajectory.key
+        return Pair(
+            *astuple(mined),
+            pair_id=pair_id(self._revision, trajectory_id, decision.browse.name, self._profile),
+            trajectory_id=trajectory_id,
+            revision=self._revision,
+            profile=self._profile,
+            outcome=trajectory.outcome or "unknown",
+            closed_by=closed_by,
+            gaps=trajectory.missing,
+            agent=trajectory.agent,
+            tenant=trajectory.tenant,
+            sources=(trajectory.span.start.offset, trajectory.span.last_offset),
         )
 
     def _count(self, result: EventResult, silent: bool) -> None:
         if not silent:
             self.counts["events", result] += 1
-
-
-def _opens(event: Event | Skipped) -> bool:
-    """Whether it opens a trajectory that is not open."""
-    if isinstance(event, Skipped):
-        return False
-    return event.seq == 0 or (event.seq is None and isinstance(event, Search))

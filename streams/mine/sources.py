@@ -61,7 +61,8 @@ class Sources:
                 return "repeated"
             if first > offset + 1:
                 return "refused"
-            del self._offsets[log]
+            if len(self._offsets) > 1:
+                del self._offsets[log]
         elif len(self._offsets) == MOST:
             del self._offsets[next(iter(self._offsets))]
         self._offsets[log] = last

@@ -57,10 +57,13 @@ class BreakStep(msgspec.Struct, array_like=True, tag="x", gc=False, frozen=True)
 Step = SearchStep | BrowseStep | ReasoningStep | BreakStep
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Step])
+_decode_one = msgspec.msgpack.Decoder(Step).decode
+_decode_array = msgspec.msgpack.Decoder(list[Step]).decode
 _CHUNK = 8
-_ARRAY_OF_ONE = b"\x91"
-_ARRAY_OF_CHUNK = b"\x98"
+_ARRAY = 0x90
+"""The first byte of an array of n values is this plus n; a step has fewer than a chunk has."""
+
+_IN_ORDER = list(range(1, 1_001))
 
 
 def step_of(event: Event) -> Step:
@@ -68,7 +71,7 @@ def step_of(event: Event) -> Step:
     match event:
         case Search():
             hits, ranks = event.hits, [hit.rank for hit in event.hits]
-            in_order = ranks == list(range(1, len(hits) + 1))
+            in_order = ranks == _IN_ORDER[: len(ranks)]
             if not in_order:
                 hits = sorted(hits, key=lambda hit: hit.rank)
             doc_ids = [hit.doc_id for hit in hits]
@@ -92,15 +95,18 @@ def _verdict(event: Judgement) -> tuple[Verdict | None, str, str]:
 def pack(chunks: list[bytes], step: Step) -> None:
     """Append one step to a trajectory's packed steps.
 
-    Each chunk is a MessagePack array of one step, or of :data:`_CHUNK` of them: so many small
-    objects become one, and none grows in place, which would fragment the heap.
+    Each is one step in MessagePack; :data:`_CHUNK` of them become an array: so many small objects
+    become one, and none grows in place, which would fragment the heap.
     """
-    chunks.append(_encoder.encode([step]))
-    if len(chunks) >= _CHUNK and chunks[-_CHUNK].startswith(_ARRAY_OF_ONE):
-        chunks[-_CHUNK:] = [_ARRAY_OF_CHUNK + b"".join(chunk[1:] for chunk in chunks[-_CHUNK:])]
+    chunks.append(_encoder.encode(step))
+    if len(chunks) >= _CHUNK and chunks[-_CHUNK][0] < _ARRAY + _CHUNK:
+        chunks[-_CHUNK:] = [b"".join([bytes([_ARRAY + _CHUNK]), *chunks[-_CHUNK:]])]
 
 
 def unpack(chunks: list[bytes]) -> Iterator[Step]:
     """The steps that :func:`pack` appended, in order."""
     for chunk in chunks:
-        yield from _decoder.decode(chunk)
+        if chunk[0] < _ARRAY + _CHUNK:
+            yield _decode_one(chunk)
+        else:
+            yield from _decode_array(chunk)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
-from schemas.events import Agent, Outcome
+from schemas.events import Outcome
 from schemas.pairs import ClosedBy
 from schemas.settings import Settings
-from streams.events import End, Event
+from streams.events import Agent, End, Event
 from streams.mine.sources import Source
 from streams.mine.steps import BreakStep, pack, step_of
 
@@ -107,9 +107,9 @@ class OpenTrajectory:
     passed: tuple[range, ...] = ()
     outcome: Outcome | None = None
 
-    def overflows(self, event: Event, limits: Limits) -> bool:
-        """Whether the event is new and above the limit; the trajectory closes before it."""
-        return self.events >= limits.events and (event.seq or 0) >= self.next_seq
+    def closes_before(self, event: Event) -> bool:
+        """Whether the event, of a trajectory with as many as may be, is new and so closes it."""
+        return (event.seq or 0) >= self.next_seq
 
     def arrive(self, event: Event, offset: int, now: int, limits: Limits) -> Arrival:
         """Take one event; returns its result."""
@@ -177,7 +177,7 @@ class UnnumberedTrajectory(OpenTrajectory):
 
     event_ids: bytearray = field(default_factory=bytearray)
 
-    def overflows(self, event: Event, limits: Limits) -> bool:
+    def closes_before(self, event: Event) -> bool:
         """Its size never closes it."""
         return False
 

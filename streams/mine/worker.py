@@ -17,14 +17,15 @@ import structlog
 
 from retrail_runtime.kafka import Outgoing
 from retrail_runtime.retry import Deadline
-from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
+from streams.events import encode
 from streams.loop import process
 from streams.loop.checkpoint import Committed, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
 from streams.mine import metrics
 from streams.mine.fold import Fold, Resume
+from streams.mine.mining import Pair
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +73,8 @@ class MineTask(PartitionTask):
         self._next = end
         self._count()
 
-    def _write(self, offset: int, pair: LabelledPair) -> None:
-        output = Outgoing(pair.trajectory_id.encode(), pair.to_json())
+    def _write(self, offset: int, pair: Pair) -> None:
+        output = Outgoing(pair.trajectory_id.encode(), encode(pair))
         if output.size > MAX_EVENT_BYTES:
             metrics.OVERSIZED_PAIRS.inc()
             log.error("pair is too large for its topic", pair_id=pair.pair_id)

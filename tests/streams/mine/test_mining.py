@@ -1,11 +1,14 @@
 """The mining rules, one by one."""
 
-from collections import Counter
+from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from streams.mine.mining import mine
+from streams.mine.mining import Rule, decide, mine
 from streams.mine.steps import BreakStep, BrowseStep, ReasoningStep, SearchStep
+from tests.effort import examples
 
 
 def steps(*parts):
@@ -128,9 +131,8 @@ def test_a_reasoning_about_another_document_is_not_its_verdict():
         BrowseStep(1, "a"),
         ReasoningStep("b", 3, "relevant", "local", "1"),
     ]
-    counts = Counter()
-    assert mine(trajectory, "reference", counts) == []
-    assert counts["browses", "unknown"] == 1
+    (decision,) = decide(trajectory, "reference")
+    assert (decision.result, decision.pair) == ("unknown", None)
 
 
 def test_a_pair_names_the_queries_of_its_phase_that_led_to_its_own():
@@ -185,13 +187,68 @@ def test_rank_is_that_of_the_latest_search_that_holds_the_document():
     assert (pair.rank, pair.retriever_version) == (12, 3)
 
 
-def test_where_each_hit_stood_is_counted_with_or_without_a_pair():
-    tally = Counter()
-    mine(steps(("q", "abc"), "-a", "?c", "+b", ("r", "bd"), "+b", "+x"), "reference", tally)
-    assert {key: number for key, number in tally.items() if key[0] == "rank"} == {
-        ("rank", "irrelevant", "1"): 1,
-        ("rank", "unknown", "3"): 1,
-        ("rank", "relevant", "2"): 1,
-        ("rank", "relevant", "1"): 1,
+def test_where_each_hit_stood_with_or_without_a_pair():
+    trajectory = steps(("q", "abc"), "-a", "?c", "+b", ("r", "bd"), "+b", "+x")
+    found = [(one.result, one.verdict, one.rank) for one in decide(trajectory, "reference")]
+    assert found == [
+        ("irrelevant", "irrelevant", 1),
+        ("unknown", "unknown", 3),
+        ("relevant", "relevant", 2),
+        ("relevant", "relevant", 1),
+        ("unsearched", "relevant", None),
+    ]
+
+
+def roles(trajectory, profile):
+    """What each document is for the pair of the last browse."""
+    *_, last = decide(trajectory, profile)
+    return {doc_id: role for doc_id in "abcdefx" if (role := last.role_of(doc_id)) is not None}
+
+
+def test_each_document_of_a_phase_has_a_role_and_its_rule():
+    trajectory = steps(("q", "abc"), "-a", "?b", ".", ("r", "cdefa"), "-d", "+e", "+c")
+    assert roles(trajectory, "reference") == {
+        "c": "positive",
+        "d": "rejected in this run",
+        "a": "rejected earlier",
+        "f": "not opened",
+        "e": "relevant in this run",
+        "b": "unknown verdict",
     }
-    assert tally["browses", "unsearched"] == 1
+    trajectory = steps(("q", "abc"), "-a", "?b", ".", ("r", "cbdefa"), "-d", "+e", "+c")
+    assert roles(trajectory, "paper") == {
+        "c": "positive",
+        "d": "rejected in this run",
+        "a": "rejected earlier",
+        "e": "another hit of the search",
+        "f": "another hit of the search",
+        "b": "unknown verdict",
+    }
+    assert roles(steps(("q", "ab"), "?a"), "reference") == {}
+
+
+_parts = st.lists(
+    st.sampled_from([("q", "abc"), ("r", "cdb"), ("s", ""), "a", ".", "!", "+z"])
+    | st.tuples(st.sampled_from("+-?"), st.sampled_from("abcd")).map("".join),
+    max_size=14,
+)
+
+
+@given(_parts, st.sampled_from(["reference", "paper"]))
+@settings(max_examples=examples(300), deadline=None)
+def test_the_rules_of_a_pair_are_those_of_its_documents(parts, profile):
+    for decision in decide(steps(*parts), profile):
+        if (pair := decision.pair) is None:
+            assert decision.result in ("unknown", "unsearched")
+            continue
+        named = [doc_id for _, doc_ids in decision.negatives for doc_id in doc_ids]
+        assert (*named,) == pair.negatives
+        assert len(set(named)) == len(named)
+        negative = set(get_args(Rule))
+        for doc_id in "abcdz":
+            role = decision.role_of(doc_id)
+            assert (role == "positive") == (doc_id == pair.positive)
+            assert (role in negative) == (doc_id in pair.negatives)
+        rules = [decision.role_of(doc_id) for doc_id in pair.negatives]
+        assert all("rejected" in rule for rule in rules[: pair.rejected])
+        assert not any("rejected" in rule for rule in rules[pair.rejected :][:1])
