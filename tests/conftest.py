@@ -20,6 +20,7 @@ from deploy.errors import MissingToolError
 from deploy.kafka import KafkaBroker
 from deploy.milvus import MilvusLite
 from deploy.processes import Server
+from retrail_runtime.metrics import DEPENDENCY_UP
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_s3 = callspec is not None and "s3" in callspec.params.values()
         if not kinds and (on_s3 or SERVERS & set(getattr(item, "fixturenames", ()))):
             item.add_marker("integration")
+
+
+@pytest.fixture(autouse=True)
+def no_dependency_is_away() -> None:
+    """Forget calls of earlier tests, which made this process not ready."""
+    DEPENDENCY_UP.clear()
 
 
 @pytest.fixture(scope="session")

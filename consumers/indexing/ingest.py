@@ -134,7 +134,9 @@ class Ingest:
     """A member of a build's consumer group.
 
     Attributes:
-        moved_at: last progress, or look at the topic, on the monotonic clock; ``None`` before.
+        moved_at: last progress on the monotonic clock: a batch of the encoder, or a poll of the
+            topic.
+        loaded: whether the model is loaded.
     """
 
     def __init__(
@@ -157,7 +159,8 @@ class Ingest:
         self._letters = letters
         self._topic = Topics.of(settings).documents
         self._positions: dict[int, int] = {}
-        self.moved_at: float | None = None
+        self.moved_at = time.monotonic()
+        self.loaded = False
         self._stopping = threading.Event()
 
     def run(self, stopping: threading.Event) -> None:
@@ -171,6 +174,7 @@ class Ingest:
         self._stopping = stopping
         try:
             embedder = self._embedder()
+            self.moved_at, self.loaded = time.monotonic(), True
             reader = kafka.consumer(
                 self._settings,
                 self._group,

@@ -1,14 +1,11 @@
-"""Metrics and health of the index worker."""
+"""Metrics of the index worker."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from enum import Enum
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.indexing.plan import Role
-from retrail_runtime.metrics import SLOW_SECONDS, STUCK_SECONDS, Health, at_zero
+from retrail_runtime.metrics import at_zero
 
 DOCUMENTS_ENCODED = Counter(
     "retrail_index_documents_encoded_total", "Documents encoded.", ["version"]
@@ -69,48 +66,3 @@ def show_build(version: int) -> None:
     """Show the counters of a build's version, at 0 before its first document."""
     for counter in (DOCUMENTS_ENCODED, DOCUMENTS_REUSED, ROWS_UPSERTED, ROWS_DELETED):
         at_zero(counter, [str(version)])
-
-
-class State(Enum):
-    """A state of a worker: whether it is alive, whether it is ready, and its description."""
-
-    STUCK = Health(False, False, "stuck: a chunk of documents makes no progress")
-    SLOW = Health(True, False, "waiting for a call to Milvus, Kafka or the registry")
-    TOPIC_MISSING = Health(True, False, "waiting: the topic documents does not exist")
-    STARTING = Health(True, False, "starting: no build serves yet")
-    BUILDING = Health(True, True, "building the live release; another build serves")
-    WORKING = Health(True, True, "working")
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a worker last observed of itself; times in seconds of the monotonic clock.
-
-    Attributes:
-        turned_at: the last turn of the main loop.
-        topic_missing: whether ``documents`` does not exist.
-        serving: the collection that the alias points at.
-        target: the collection that should serve.
-    """
-
-    turned_at: float
-    topic_missing: bool = False
-    serving: str | None = None
-    target: str | None = None
-
-
-def state_of(observed: Observation, moved_at: Collection[float], now: float) -> State:
-    """The first state that applies, in the order of these lines.
-
-    Args:
-        moved_at: last progress of each build that is followed.
-    """
-    if moved_at and now - min(moved_at) > STUCK_SECONDS:
-        return State.STUCK
-    if now - observed.turned_at > SLOW_SECONDS:
-        return State.SLOW
-    if observed.topic_missing:
-        return State.TOPIC_MISSING
-    if observed.serving is None:
-        return State.STARTING
-    return State.WORKING if observed.serving == observed.target else State.BUILDING

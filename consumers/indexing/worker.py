@@ -20,14 +20,15 @@ from confluent_kafka import KafkaException
 from consumers.indexing import metrics
 from consumers.indexing.coordinator import Coordinator
 from consumers.indexing.embedder import Embedder
+from consumers.indexing.health import Observation, state_of
 from consumers.indexing.ingest import DeadLetters, Ingest
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import ReleaseWatch, register_first
 from consumers.vectors import VectorStore
 from retrail_runtime import files, kafka
+from retrail_runtime.health import State, serve_metrics
 from retrail_runtime.lease import Lease
-from retrail_runtime.metrics import Health, serve_metrics
 from retrail_runtime.milvus import Build, collection_name
 from retrail_runtime.process import RateLimit, stop_event
 from schemas.errors import (
@@ -172,7 +173,7 @@ class IndexWorker:
         self._retired: dict[str, float] = {}
         self._ingests: dict[tuple[str, str], Task] = {}
         self._followed: dict[tuple[str, str], Ingest] = {}
-        self._observed = metrics.Observation(time.monotonic())
+        self._observed = Observation(time.monotonic())
         self._seen: tuple[int, str | None, bool] | None = None
         self._look_at = 0.0
         self._ending: list[Task] = []
@@ -211,11 +212,12 @@ class IndexWorker:
             finally:
                 self._close()
 
-    def health(self) -> Health:
-        """The state of the worker; for any thread."""
-        moved = [found.moved_at for found in list(self._followed.values())]
-        started = [at for at in moved if at is not None]
-        return metrics.state_of(self._observed, started, time.monotonic()).value
+    def health(self) -> State:
+        """Its state; may be called from any thread."""
+        builds = list(self._followed.values())
+        building = [build.moved_at for build in builds if build.loaded]
+        loading = [build.moved_at for build in builds if not build.loaded]
+        return state_of(self._observed, building, loading, time.monotonic())
 
     def _step(self, releases: Releases, topic_id: str | None, leads: bool) -> None:
         """Follow ``live``, and do what it asks for.
@@ -232,7 +234,7 @@ class IndexWorker:
                     log.error("no release is live, choose one with `retrail promote VERSION`")
             elif leads:
                 register_first(self._settings)
-            self._observed = metrics.Observation(time.monotonic(), topic_id is None)
+            self._observed = Observation(time.monotonic(), topic_id is None)
             return
         metrics.LIVE_VERSION.set(releases.live.version)
         metrics.LIVE_SINCE.set(releases.live.changed_at.timestamp())

@@ -1,14 +1,13 @@
-"""The thread of a run, and the states of a trainer."""
+"""The thread of a run, and the state of a trainer."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
 from consumers.errors import StoppedError
-from retrail_runtime.metrics import SLOW_SECONDS, STUCK_SECONDS, Health
+from retrail_runtime import health
+from retrail_runtime.health import State
 from schemas.releases import Release
 
 Phase = Literal["standing by", "deciding", "waiting", "watching", "catching up", "working"]
@@ -48,50 +47,20 @@ class RunThread(threading.Thread):
             raise StoppedError("The run was stopped; the next active trainer completes it.")
 
 
-class State(Enum):
-    """A state of a trainer: whether it is alive, whether it is ready, and its description."""
+def state_of(phase: Phase, *, joined: bool, unmoved: float) -> State:
+    """The state of a trainer.
 
-    STUCK = Health(False, False, "stuck: the run, or the loop around it, makes no progress")
-    SLOW = Health(True, False, "waiting for a call to Kafka or the registry, or for a long step")
-    BROKER_SILENT = Health(True, False, "waiting for Kafka")
-    STARTING = Health(True, False, "starting: it has not joined its consumer group yet")
-    STANDING_BY = Health(True, True, "standing by: another trainer is active")
-    NO_RELEASE = Health(True, False, "waiting for the first release, which index registers")
-    WORKING = Health(True, True, "working")
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a trainer last observed of itself; times in seconds of the monotonic clock.
-
-    Attributes:
-        turned_at: the last turn of the main loop.
+    Args:
         phase: see :class:`consumers.training.worker.Trainer`.
         joined: whether the consumer group has answered.
-        broker_answers: whether the last request for the ends of the topics was answered.
-        moved_at: last progress of the run; ``None`` without one.
+        unmoved: seconds since the last progress of the run or, if longer, of the loop around it.
     """
-
-    turned_at: float
-    phase: Phase = "standing by"
-    joined: bool = True
-    broker_answers: bool = True
-    moved_at: float | None = None
-
-
-def state_of(observed: Observation, now: float) -> State:
-    """The first state that applies, in the order of these lines."""
-    moved_at = observed.turned_at
-    if observed.moved_at is not None:
-        moved_at = min(moved_at, observed.moved_at)
-    if now - moved_at > STUCK_SECONDS:
-        return State.STUCK
-    if now - moved_at > SLOW_SECONDS:
-        return State.SLOW
-    if not observed.broker_answers:
-        return State.BROKER_SILENT
-    if not observed.joined:
-        return State.STARTING
-    if observed.phase == "standing by":
-        return State.STANDING_BY
-    return State.NO_RELEASE if observed.phase == "waiting" else State.WORKING
+    return State.of(
+        {
+            State.STUCK: unmoved > health.STUCK_SECONDS,
+            State.SLOW: unmoved > health.SLOW_SECONDS,
+            State.STARTING: not joined,
+            State.STANDING_BY: phase == "standing by",
+            State.NO_RELEASE: phase == "waiting",
+        }
+    )

@@ -18,12 +18,12 @@ from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
 from consumers.training.mirrors import Ends, Mirrors
-from consumers.training.progress import Observation, Phase, RunThread, state_of
+from consumers.training.progress import Phase, RunThread, state_of
 from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import files, kafka
+from retrail_runtime.health import State, serve_metrics
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.lease import Lease, has_members
-from retrail_runtime.metrics import Health, serve_metrics
 from retrail_runtime.process import stop_event
 from schemas.errors import (
     BrokerUnavailableError,
@@ -177,7 +177,6 @@ class Trainer:
         self._lag_shown_at = self._refreshed_at = 0.0
         self._not_before = 0.0
         self._turned_at = time.monotonic()
-        self._broker_answers = True
 
     def turn(self) -> None:
         """Keep the lease, store new records, and do the work of the phase.
@@ -191,9 +190,7 @@ class Trainer:
         try:
             if time.monotonic() - self._lag_shown_at >= LAG_SECONDS:
                 self._lag_shown_at = time.monotonic()
-                self._broker_answers = False
                 self._mirrors.ends()
-                self._broker_answers = True
             if not held:
                 self._stand_by()
             elif time.monotonic() >= self._not_before:
@@ -205,17 +202,13 @@ class Trainer:
             self._not_before = time.monotonic() + WAIT_SECONDS
         self._turned_at = time.monotonic()
 
-    def health(self) -> Health:
-        """The state of the trainer; for any thread."""
-        thread = self._thread
-        observed = Observation(
-            self._turned_at,
-            self.phase,
-            self._lease.joined,
-            self._broker_answers,
-            thread.moved_at if thread is not None and thread.is_alive() else None,
-        )
-        return state_of(observed, time.monotonic()).value
+    def health(self) -> State:
+        """Its state; may be called from any thread."""
+        thread, moved_at = self._thread, self._turned_at
+        if thread is not None and thread.is_alive():
+            moved_at = min(moved_at, thread.moved_at)
+        unmoved = time.monotonic() - moved_at
+        return state_of(self.phase, joined=self._lease.joined, unmoved=unmoved)
 
     def close(self) -> None:
         """Stop the current run, release the lease and close the mirrors; idempotent."""

@@ -27,6 +27,7 @@ from tenacity import (
     wait_random,
 )
 
+from retrail_runtime.metrics import DEPENDENCY_UP
 from schemas.errors import ConfigurationError
 from schemas.events import Verdict
 from schemas.settings import Settings
@@ -216,6 +217,7 @@ class LlmJudge:
                         if self._answered > answered:
                             return None
                         metrics.JUDGE_REQUESTS.labels("retried").inc()
+                        DEPENDENCY_UP.labels("judge_server").set(0)
                         raise
                     except httpx.HTTPError as error:
                         retries = retries or self._went_down(error)
@@ -224,7 +226,7 @@ class LlmJudge:
             # Also if this caller is cancelled: then one of the others retries.
             if retries:
                 self._up.set()
-        metrics.JUDGE_AVAILABLE.set(1)
+        DEPENDENCY_UP.labels("judge_server").set(1)
         if retries:
             log.info("judging server is up again", url=self._url)
         return response
@@ -234,7 +236,7 @@ class LlmJudge:
         if not self._up.is_set():
             return False
         self._up.clear()
-        metrics.JUDGE_AVAILABLE.set(0)
+        DEPENDENCY_UP.labels("judge_server").set(0)
         log.warning("judging server is down; waiting for it", url=self._url, error=repr(error))
         return True
 

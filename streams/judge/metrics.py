@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from retrail_runtime.metrics import at_zero
 from schemas.errors import InvalidReason
@@ -42,9 +42,6 @@ JUDGE_REQUESTS = Counter(
 JUDGE_TOKENS = Counter(
     "retrail_judge_tokens_total", "Tokens that the judging server counted.", ["kind"]
 )
-JUDGE_AVAILABLE = Gauge(
-    "retrail_judge_server_up", "0 while the judging server does not answer and the worker waits."
-)
 REASONING_TOKENS = Histogram(
     "retrail_judge_reasoning_tokens",
     "Length of the reasoning about a browsed document; agent models beyond 50 are one, other.",
@@ -53,8 +50,6 @@ REASONING_TOKENS = Histogram(
 )
 TICKS = Counter("retrail_judge_ticks_total", "Ticks written while there was nothing to read.")
 
-# Without a judging server there is none to wait for.
-JUDGE_AVAILABLE.set(1)
 at_zero(EVENTS, [one.__name__.lower() for one in get_args(Event)], ["accepted"])
 at_zero(EVENTS, ["invalid"], ["dead_lettered"])
 at_zero(DEAD_LETTERS, get_args(InvalidReason))

@@ -225,7 +225,9 @@ def run(settings: Settings) -> None:
     topics, judge = Topics.of(settings), judge_named(settings)
     written = [topics.judged_events, topics.trajectory_events_dlq]
     silence = settings.mine_gap_seconds + settings.mine_idle_seconds + settings.mine_max_age_seconds
-    at_zero(metrics.VERDICTS, get_args(Verdict), (AGENT, judge.name if judge else NO_JUDGE))
+    name = judge.name if judge else NO_JUDGE
+    at_zero(metrics.VERDICTS, get_args(Verdict), (AGENT, name))
+    at_zero(metrics.JUDGE_SECONDS, [name])
 
     def make_task(assignment: Assignment) -> JudgeTask:
         return JudgeTask(assignment, topics, judge, int(1000 * silence))

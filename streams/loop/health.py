@@ -1,4 +1,4 @@
-"""Liveness and readiness of a stream worker: a table over its last observation.
+"""Liveness and readiness of a stream worker: its state after its last observation.
 
 A Faust worker can die silently, so liveness is offset progress while there are more records
 (``docs/decisions/``, 0003). A worker may wait for the broker, for a judging server (the task has no
@@ -7,27 +7,12 @@ capacity then), and for partitions.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
-from retrail_runtime.metrics import Health
+from retrail_runtime.health import State
 
 STALL_SECONDS = 60.0
 """Without progress while there are more records, or without an observation; then only a restart
 helps."""
-
-
-class State(Enum):
-    """A state of a worker: alive, ready, and its meaning for a person."""
-
-    TOPIC_MISSING = Health(True, False, "its topic does not exist")
-    UNASSIGNED = Health(True, False, "waiting for partitions: it owns none")
-    RECOVERING = Health(True, False, "reading again what open trajectories need")
-    REFUSING = Health(True, False, "judged events are refused: some before them are missing")
-    WORKING = Health(True, True, "working")
-    SHUTTING_DOWN = Health(False, False, "shutting down after a failure")
-    STALLED = Health(False, False, "no record is read although there are more")
-    CONSUMER_UNRESPONSIVE = Health(False, False, "the consumer's thread does not answer")
-    EVENT_LOOP_BLOCKED = Health(False, False, "the event loop has been blocked for too long")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +52,22 @@ class Observation:
     shutting_down: bool = False
 
 
-def state_of(observation: Observation, now: float) -> State:
-    """The first state that applies, in the order of these lines."""
-    if observation.shutting_down:
-        return State.SHUTTING_DOWN
-    if now - observation.at > STALL_SECONDS:
-        return State.EVENT_LOOP_BLOCKED
-    if observation.consumer_silent > STALL_SECONDS:
-        return State.CONSUMER_UNRESPONSIVE
-    if observation.topic_missing:
-        return State.TOPIC_MISSING
-    if not observation.partitions:
-        return State.UNASSIGNED
-    if stalled(observation):
-        return State.STALLED
-    if any(state.refusing for state in observation.partitions.values()):
-        return State.REFUSING
-    if all(state.recovered or state.lag == 0 for state in observation.partitions.values()):
-        return State.WORKING
-    return State.RECOVERING
+def state_of(observed: Observation, now: float) -> State:
+    """The state of a worker that observed this last."""
+    partitions = observed.partitions.values()
+    return State.of(
+        {
+            State.SHUTTING_DOWN: observed.shutting_down,
+            State.EVENT_LOOP_BLOCKED: now - observed.at > STALL_SECONDS,
+            State.CONSUMER_UNRESPONSIVE: observed.consumer_silent > STALL_SECONDS,
+            State.STALLED: stalled(observed),
+            State.TOPIC_MISSING: observed.topic_missing,
+            State.UNASSIGNED: not partitions,
+            State.REFUSING: any(state.refusing for state in partitions),
+            # A log that was cut behind the checkpoint has nothing left to read again.
+            State.RECOVERING: any(state.lag != 0 and not state.recovered for state in partitions),
+        }
+    )
 
 
 def stalled(observation: Observation) -> dict[int, PartitionState]:

@@ -15,9 +15,10 @@ from aiokafka.errors import (
 )
 
 from retrail_runtime import files
+from retrail_runtime.health import serve_metrics
 from retrail_runtime.kafka import require_broker, require_rights
 from retrail_runtime.kafka.refusals import MISSING_RIGHT
-from retrail_runtime.metrics import at_zero, serve_metrics
+from retrail_runtime.metrics import at_zero
 from retrail_runtime.process import StopSignals
 from schemas.errors import ConfigurationError, RestartRequiredError, RetrailError
 from schemas.settings import Settings

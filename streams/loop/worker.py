@@ -15,13 +15,14 @@ from functools import partial
 import structlog
 from aiokafka.errors import KafkaError
 
-from retrail_runtime.metrics import DEPENDENCY_UP, LAG_RECORDS, Health
+from retrail_runtime.health import State
+from retrail_runtime.metrics import DEPENDENCY_UP, LAG_RECORDS
 from retrail_runtime.retry import Deadline
 from schemas.errors import BrokerUnavailableError, RestartRequiredError, TopicMismatchError
 from streams import metrics
 from streams.loop.checkpoint import Checkpoint, Committed
 from streams.loop.faust_app import BatchApp
-from streams.loop.health import Observation, PartitionState, State, stalled, state_of
+from streams.loop.health import Observation, PartitionState, stalled, state_of
 from streams.loop.partition import (
     Assignment,
     Chunk,
@@ -88,9 +89,9 @@ class Worker:
             self.failure.set_result(failure)
             self._observation = replace(self._observation, shutting_down=True)
 
-    def health(self) -> Health:
-        """Liveness and readiness; may be called from any thread."""
-        return state_of(self._observation, time.monotonic()).value
+    def health(self) -> State:
+        """Its state; may be called from any thread."""
+        return state_of(self._observation, time.monotonic())
 
     @property
     def observed_at(self) -> float:
@@ -377,9 +378,8 @@ class Worker:
         )
         if state_of(self._observation, now) is State.CONSUMER_UNRESPONSIVE:
             silent = f"{now - self._answered_at:.0f} s"
-            self.fail(
-                RestartRequiredError(f"Faust's consumer thread has not answered for {silent}.")
-            )
+            message = f"Faust's consumer thread has not answered for {silent}."
+            self.fail(RestartRequiredError(message))
         for partition, state in stalled(self._observation).items():
             self.fail(
                 RestartRequiredError(

@@ -76,7 +76,7 @@ STORIES = {
     "RetrailWorkerStuck (run)": Story(
         {
             counter("retrail_worker_alive", role="train"): "1x19 0x20 1x40",
-            counter("retrail_judge_server_up", role="judge"): "0x80",
+            counter("retrail_dependency_up", dependency="judge_server"): "0x80",
         },
         *("19m", "30m", "50m"),
     ),
@@ -101,8 +101,7 @@ STORIES = {
     ),
     "RetrailJudgeServerDown": Story(
         {
-            counter("retrail_judge_server_up", role="judge"): "1x9 0x19 1x30",
-            counter(LAG, role="judge", topic="t"): "5x60",
+            counter("retrail_dependency_up", dependency="judge_server"): "1x9 0x19 1x30",
         },
         *("9m", "20m", "35m"),
     ),
@@ -237,8 +236,14 @@ def test_the_rules_are_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def documented(first: str) -> list[str]:
+    """The blocks of YAML in docs/monitoring.md that begin with a comment."""
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    return re.findall(rf"```yaml\n(# {first}.*?)```", text, re.S)
+
+
 def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "monitoring.md").read_text(), re.S)
+    blocks = documented("prometheus.yml")
     assert len(blocks) == 2
     file = tmp_path / "prometheus.yml"
     file.write_text("".join(blocks))
@@ -246,6 +251,16 @@ def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
     command = [promtool(), "check", "config", "--syntax-only", str(file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_documented_probes_use_the_pages() -> None:
+    [probes] = documented("in the container")
+    paths = {kind: probe["httpGet"]["path"] for kind, probe in yaml.safe_load(probes).items()}
+    assert paths == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
 
 
 @pytest.mark.parametrize("case", STORIES)

@@ -1,6 +1,7 @@
 """Worker processes report liveness and readiness, and exit when they stall."""
 
 import re
+import threading
 
 import pytest
 
@@ -97,3 +98,20 @@ def test_a_worker_of_which_a_part_is_stuck_leaves_for_a_restart(settings, fleet,
     judge = fleet.start("judge", STUCK.format(what=what))
     assert judge.wait(40) == 75, judge.log
     assert re.search(logged, judge.log)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["away", "silent"])
+def test_a_judge_without_its_server_is_not_ready(settings, fleet, serve, silent):
+    answers = threading.Event()
+    server = serve(lambda body, number: "RELEVANT" if answers.is_set() else 600.0)
+    if not silent:
+        server.close()
+    publish(settings, trajectory("t"))
+    judge = fleet.start("judge", **server.variables)
+    waiting = "waiting for judge_server"
+    eventually(lambda: judge.ports and judge.page("/readyz") == (503, waiting), 30, "wait")
+    assert judge.page("/healthz") == (200, waiting)
+    answers.set()
+    if not silent:
+        serve(lambda body, number: "RELEVANT", server.server.server_port)
+    eventually(lambda: judge.page("/readyz") == (200, "working"), 30, "server")

@@ -74,7 +74,7 @@ def test_a_worker_shows_no_series_of_another(role, other):
 
 def test_a_judge_without_a_server_does_not_wait_for_one():
     """Else RetrailJudgeServerDown fires, and RetrailWorkerStuck does not."""
-    assert "retrail_judge_server_up 1.0" in page_of("streams.judge.worker")
+    assert 'retrail_dependency_up{dependency="judge_server"}' not in page_of("streams.judge.worker")
 
 
 def test_every_reason_of_a_dead_letter_begins_at_zero():

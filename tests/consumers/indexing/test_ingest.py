@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from consumers.indexing.collection import Row
 from consumers.indexing.ingest import LARGEST_CHUNK, DeadLetters, Ingest, next_chunk
-from consumers.indexing.metrics import State
 from consumers.indexing.milvus import Milvus
 from deploy import topics as topics_module
 from retrail_runtime import kafka
+from retrail_runtime.health import State
 from retrail_runtime.milvus import Build
 from schemas.documents import Document, content_hash
 from schemas.settings import Settings
@@ -69,17 +69,16 @@ def test_a_worker_waits_while_documents_are_missing(small: Settings) -> None:
     texts = harness.documents(20)
     harness.publish(small, texts)
     with harness.working(small) as worker:
-        assert (worker.health().alive, worker.health().ready) == (True, False)
+        assert worker.health() == State.STARTING
         harness.serves(small, 1)
-        eventually(lambda: worker.health().ready, what="a worker that is ready")
+        eventually(lambda: worker.health() == State.WORKING, what="a worker that is ready")
         delete_documents(small)
-        eventually(lambda: not worker.health().ready, 30, "a worker that is not ready")
-        assert "documents does not exist" in worker.health().detail
+        eventually(lambda: worker.health() == State.TOPIC_MISSING, 30, "a missing topic")
         assert harness.hashes(small, 1) == harness.expected_hashes(texts)
         topics_module.ensure(small)
         harness.publish(small, {"new": "a new text"})
         eventually(lambda: harness.hashes(small, 1).keys() == {"new"}, 60, "the new documents")
-        assert worker.health() == State.WORKING.value
+        assert worker.health() == State.WORKING
 
 
 def test_new_partitions_are_followed_within_seconds(small: Settings, topics: Topics) -> None:

@@ -1,9 +1,14 @@
 """The index worker on real Apache Kafka and Milvus: builds, live changes, swaps."""
 
+import os
 import signal
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
@@ -13,10 +18,13 @@ from structlog.testing import capture_logs
 from consumers import releases
 from consumers.indexing import worker as module
 from consumers.indexing.collection import Row
+from consumers.indexing.embedder import Embedder
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, group
-from retrail_runtime import kafka
+from deploy.milvus import MilvusLite
+from retrail_runtime import health, kafka, milvus
+from retrail_runtime.health import State, serve_metrics
 from schemas.base import DeadLetter
 from schemas.errors import ConfigurationError, MilvusUnavailableError, ModelError, NoIndexError
 from schemas.releases import Live
@@ -26,6 +34,7 @@ from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.started_servers import standalone_in_faults
 from tests.waiting import eventually
+from trainer.model.encoder import Encoder
 
 
 @standalone_in_faults
@@ -216,6 +225,89 @@ def test_a_worker_killed_in_mid_build_resumes(small: Settings) -> None:
         assert harness.hashes(small, 1).keys() == texts.keys()
     finally:
         assert again.end(signal.SIGTERM) == 0
+
+
+def pages(port: int) -> dict[str, tuple[int, str]]:
+    """Status and text of the pages of health."""
+    found = {page: httpx.get(f"http://127.0.0.1:{port}/{page}") for page in ("healthz", "readyz")}
+    return {page: (answer.status_code, answer.text.strip()) for page, answer in found.items()}
+
+
+def both(state: State) -> dict[str, tuple[int, str]]:
+    alive, ready, detail = state.value
+    return {"healthz": (200 if alive else 503, detail), "readyz": (200 if ready else 503, detail)}
+
+
+def test_a_stuck_build_changes_the_pages_of_health_and_a_slow_one_does_not(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "SLOW_SECONDS", 2.0)
+    monkeypatch.setattr(health, "STUCK_SECONDS", 6.0)
+    stuck, resume, chunks, seen = threading.Event(), threading.Event(), list[float](), list[str]()
+    forward, rows = Encoder._try_forward, Embedder.rows
+
+    def batch(*arguments: Any) -> Any:
+        resume.wait() if stuck.is_set() else time.sleep(1.0)
+        return forward(*arguments)
+
+    def chunk(*arguments: Any) -> Any:
+        began = time.monotonic()
+        found = rows(*arguments)
+        chunks.append(time.monotonic() - began)
+        return found
+
+    monkeypatch.setattr(Encoder, "_try_forward", batch)
+    monkeypatch.setattr(Embedder, "rows", chunk)
+    texts = harness.documents(300)
+    harness.publish_into(small, 0, texts)
+    with harness.working(small) as worker:
+        port = serve_metrics(small, "index", worker.health)
+
+        def working() -> bool:
+            seen.append(pages(port)["readyz"][1])
+            return seen[-1] == "working"
+
+        eventually(working, 60, "build")
+        assert max(chunks) > 2.0, "no chunk took longer than a worker may be without progress"
+        assert set(seen) <= {"starting", "working"}
+        stuck.set()
+        harness.publish(small, {"more": "an utterly new text"})
+        try:
+            eventually(lambda: pages(port) == both(State.SLOW), 10, "slow")
+            eventually(lambda: pages(port) == both(State.STUCK), 10, "stuck")
+        finally:
+            resume.set()
+        eventually(lambda: pages(port) == both(State.WORKING), 20, "progress")
+        assert "more" in harness.hashes(small, 1)
+
+
+def test_a_hanging_milvus_changes_the_pages_of_health(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "SLOW_SECONDS", 2.0)
+    monkeypatch.setattr(milvus, "CALL_TIMEOUT", 3.0)
+    server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
+    server.start()
+    assert server.child is not None
+    assert server.child.pid is not None
+    own = small.model_copy(update={"milvus_uri": server.client_address})
+    harness.publish(own, harness.documents(20))
+    try:
+        with harness.working(own) as worker:
+            port = serve_metrics(own, "index", worker.health)
+            eventually(lambda: pages(port) == both(State.WORKING), 60, "build")
+            os.kill(server.child.pid, signal.SIGSTOP)
+            eventually(lambda: pages(port) == both(State.SLOW), 6, "a hanging call")
+            waiting = {
+                "healthz": (200, "waiting for milvus"),
+                "readyz": (503, "waiting for milvus"),
+            }
+            eventually(lambda: pages(port) == waiting, 6, "a call that was given up")
+            os.kill(server.child.pid, signal.SIGCONT)
+            eventually(lambda: pages(port) == both(State.WORKING), 30, "Milvus")
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+        server.stop()
 
 
 def test_it_fails_fast_without_milvus(small: Settings) -> None:

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from consumers import releases
-from consumers.training import progress, run, worker
+from consumers.training import run, worker
 from consumers.training.run import RunContext
 from consumers.training.worker import Trainer
-from retrail_runtime.metrics import serve_metrics
+from retrail_runtime import health
+from retrail_runtime.health import serve_metrics
 from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import Release
 from tests.consumers.training.world import World, metric, turn_until
@@ -154,8 +155,8 @@ def test_a_stand_by_takes_over(world: World, trainer: Callable[[], Trainer]) -> 
 def test_a_stuck_run_changes_the_pages_of_health(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "SLOW_SECONDS", 2.0)
-    monkeypatch.setattr(progress, "STUCK_SECONDS", 6.0)
+    monkeypatch.setattr(health, "SLOW_SECONDS", 2.0)
+    monkeypatch.setattr(health, "STUCK_SECONDS", 6.0)
     world.open()
     world.pairs(30)
     resume, training = threading.Event(), threading.Event()
