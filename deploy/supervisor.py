@@ -1,4 +1,8 @@
-"""Restarts workers that exit, and ends the stack when one exits too often."""
+"""Restarts workers that exit, and ends the stack when one exits too often.
+
+Exits because Kafka, Milvus or the registry does not answer do not count, once a worker has served:
+the worker is restarted until the server is back.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +12,7 @@ from typing import Literal
 
 from deploy.errors import StackError
 from deploy.processes import Child, Server
+from schemas.errors import EXIT_UNAVAILABLE
 
 WINDOW = 300.0
 """Seconds in which exits of a worker count together."""
@@ -34,13 +39,14 @@ WorkerState = Literal["starting", "running", "restarting", "stopped"]
 
 @dataclass
 class Worker:
-    """One worker process and the times of its earlier exits."""
+    """One worker process and the times of its earlier exits; ``served``: it had a metrics page."""
 
     child: Child
     run_folder: Path
     """Where a worker writes ``<role>-<pid>.metrics`` once it serves its metrics page."""
     exits: list[float] = field(default_factory=list)
     restart_at: float | None = None
+    served: bool = False
 
     @property
     def name(self) -> str:
@@ -150,12 +156,17 @@ class Supervisor:
             return
         if worker.child.running:
             return
+        worker.served |= worker.metrics_file.exists()
         worker.metrics_file.unlink(missing_ok=True)
-        worker.exits.append(now)
-        recent = recent_exits(worker.exits, now)
-        delay = restart_delay(recent)
         what = f"{worker.name} exited {_ending(worker.child)}"
-        which = f"exit {recent} of {len(DELAYS) + 1} within {WINDOW / 60:.0f} minutes"
+        delay: float | None = DELAYS[-1]
+        if worker.served and worker.child.exit_status == EXIT_UNAVAILABLE:
+            which = "because a server does not answer"
+        else:
+            worker.exits.append(now)
+            recent = recent_exits(worker.exits, now)
+            which = f"exit {recent} of {len(DELAYS) + 1} within {WINDOW / 60:.0f} minutes"
+            delay = restart_delay(recent)
         if delay is None:
             raise StackError(
                 f"{what}, {which}. The end of {worker.child.log_file}:\n{worker.child.log_tail(8)}",

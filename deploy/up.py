@@ -93,32 +93,32 @@ def _how_to_reach(stack: LocalStack, env_file: Path | None) -> str:
     )
 
 
-def prometheus_targets(parts: Sequence[Part]) -> list[dict[str, object]]:
-    """The ``/metrics`` pages of the workers that run, for Prometheus' ``file_sd_configs``."""
-    return [
-        {
-            "targets": [urlsplit(part.where).netloc],
-            "labels": {"instance": part.name, "role": part.role},
-        }
-        for part in parts
-        if part.role and part.where
-    ]
-
-
 class Targets:
-    """The file of the metrics pages that Prometheus scrapes."""
+    """The file of the workers' ``/metrics`` pages, for Prometheus' ``file_sd_configs``.
+
+    A worker that restarts keeps its last address, so that its target is down meanwhile.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._written: list[dict[str, object]] | None = None
+        self._known: dict[str, dict[str, object]] = {}
+        self._written = ""
 
     def update(self, parts: Sequence[Part]) -> None:
         """Write the file if the targets changed; log if that fails."""
-        targets = prometheus_targets(parts)
-        if targets != self._written:
-            self._written = targets
+        self._known |= {
+            part.name: {
+                "targets": [urlsplit(part.where).netloc],
+                "labels": {"instance": part.name, "role": part.role},
+            }
+            for part in parts
+            if part.role and part.where
+        }
+        content = json.dumps(list(self._known.values()), indent=2) + "\n"
+        if content != self._written:
+            self._written = content
             try:
-                atomic_write(self._path, json.dumps(targets, indent=2) + "\n")
+                atomic_write(self._path, content)
             except OSError as error:
                 log.warning("cannot write the targets of Prometheus", error=str(error))
 

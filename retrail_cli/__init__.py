@@ -19,8 +19,8 @@ _EXTRAS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0: success; 1: an error, which the message explains; 2: wrong usage; 75: a worker that must be
-    restarted; 130: interrupted.
+    0: success; 1: an error, which the message explains; 2: wrong usage; 69: Kafka, Milvus or the
+    registry does not answer; 75: a worker that must be restarted; 130: interrupted.
     """
     # torch reads this when it is loaded: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

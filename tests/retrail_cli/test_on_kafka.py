@@ -28,7 +28,7 @@ def test_a_broker_that_is_unavailable_is_named_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", closed_port)
     done = retrail(*command)
-    assert done.status == 1
+    assert done.status == 69
     assert f"Kafka does not answer at {closed_port}" in done.err
     assert "retrail up" in done.err
     assert "Traceback" not in done.err

@@ -268,7 +268,7 @@ def test_a_server_that_cannot_start_names_the_reason(
             assert f"Cannot serve on 127.0.0.1:{port}" in done.err
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", f"127.0.0.1:{port}")
     done = retrail("serve", "--port", 0)
-    assert done.status == 1
+    assert done.status == 69
     assert "Kafka does not answer" in done.err
     monkeypatch.setenv("RETRAIL_SERVE_TOKEN", "")
     assert "RETRAIL_SERVE_TOKEN" in retrail("serve").err

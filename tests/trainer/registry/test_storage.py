@@ -61,7 +61,7 @@ def test_an_unreachable_server_is_named(
         RegistryError, match=r"Cannot list models in the registry .*127\.0\.0\.1:9"
     ) as error:
         Registry.of(settings).require(writing=False)
-    assert error.value.exit_status == 75
+    assert error.value.exit_status == 69
     assert REGISTRY.get_sample_value("retrail_dependency_up", {"dependency": "registry"}) == 0
 
 
