@@ -328,8 +328,9 @@ async def _end(
 
 
 @_probes.get("/healthz", summary="Whether the server runs", operation_id="healthz", tags=["probes"])
-async def _healthz() -> Health:
-    return Health(status="ok")
+async def _healthz(service: _Service) -> Health:
+    """The version is that of the last check of readiness."""
+    return Health(status="ok", retriever_version=service.version)
 
 
 @_probes.get(

@@ -181,7 +181,8 @@ def create_http_app(running: Running, *, host: str, toolset: Toolset = "retrail"
     at_zero(metrics.REQUESTS, ["mcp"], ("200", "401", "500", "503"))
 
     async def healthz(_request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        version = current[0].version if current else None
+        return JSONResponse({"status": "ok", "retriever_version": version})
 
     async def readyz(_request: Request) -> Response:
         try:

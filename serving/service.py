@@ -90,6 +90,9 @@ class SearchService:
     so those of the next call, of whichever replica, come later on the log; it waits for
     ``serve_ack_seconds`` at most.
 
+    Attributes:
+        version: that answered the last check of readiness; ``None`` before.
+
     Args:
         secret: of the handles of trajectories.
     """
@@ -108,6 +111,7 @@ class SearchService:
         self._ack_seconds, self._by_trace = settings.serve_ack_seconds, settings.serve_traceparent
         self._probe: asyncio.Task[int] | None = None
         self._was_ready: bool | None = None
+        self.version: int | None = None
         self._slots = Slots(settings.serve_concurrency)
 
     def trajectory_of(
@@ -235,7 +239,7 @@ class SearchService:
             raise
         if not self._was_ready:
             log.info("ready to search", version=version)
-        self._was_ready = True
+        self._was_ready, self.version = True, version
         return version
 
     async def _sweep(self) -> None:

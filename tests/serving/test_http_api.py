@@ -234,6 +234,7 @@ def test_an_index_that_cannot_answer_is_a_503_that_publishes_nothing(
     assert http.get("/healthz").status_code == 200
     world.retriever.failure = None
     assert http.get("/readyz").json() == {"status": "ok", "retriever_version": 1}
+    assert http.get("/healthz").json() == {"status": "ok", "retriever_version": 1}
 
 
 def test_probes_of_a_server_that_is_not_ready_are_logged_once(

@@ -158,8 +158,9 @@ def test_the_token_guards_it_and_probes_need_none() -> None:
         async with httpx.AsyncClient() as http:
             assert (await http.post(f"{url}/mcp", json={})).status_code == 401
             assert (await http.get(f"{url}/metrics")).status_code == 401
-            assert (await http.get(f"{url}/healthz")).json() == {"status": "ok"}
             assert (await http.get(f"{url}/readyz")).json()["retriever_version"] == 1
+            alive = {"status": "ok", "retriever_version": 1}
+            assert (await http.get(f"{url}/healthz")).json() == alive
             world.retriever.failure = NoIndexError("none")
             assert (await http.get(f"{url}/readyz")).status_code == 503
             metrics = await http.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
