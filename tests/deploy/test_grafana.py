@@ -1,25 +1,21 @@
 """The dashboards are those of their description, and a real Prometheus answers every query."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import re
-import sys
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.errors import MissingToolError
-from tests.servers.prometheus import Prometheus
+from tests.deploy import dashboards
+from tests.servers.prometheus import Prometheus, scraping
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -33,21 +29,6 @@ VALUES = {
     "operation": ("search",),
 }
 """Values of the labels that queries choose by; every other label has one value."""
-
-
-def generator() -> ModuleType:
-    """``deploy/grafana/generate.py``, which is no module of a package."""
-    path = ROOT / "deploy" / "grafana" / "generate.py"
-    spec = importlib.util.spec_from_file_location("generate_dashboards", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR = generator()
 
 
 def exposition(number: int) -> str:
@@ -93,7 +74,7 @@ def target() -> Iterator[str]:
 def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A real Prometheus that scrapes the target."""
     folder = tmp_path_factory.mktemp("prometheus")
-    server = Prometheus(folder, folder / "prometheus.log", target=target)
+    server = Prometheus(folder, folder / "prometheus.log", scraping(target))
     try:
         server.start()
     except MissingToolError as error:
@@ -102,23 +83,15 @@ def prometheus(target: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     server.kill()
 
 
-def answer(server: Prometheus, query: str) -> list[dict[str, Any]]:
-    """The result of an instant query."""
-    url = f"http://{server.address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(url, timeout=10) as response:
-        result: list[dict[str, Any]] = json.load(response)["data"]["result"]
-        return result
-
-
 @pytest.mark.integration
 def test_prometheus_answers_every_query(prometheus: Prometheus) -> None:
     def missing() -> list[str]:
         found = []
-        for name, query in GENERATOR.queries():
+        for name, query in dashboards.GENERATOR.queries():
             query = query.replace("$__rate_interval", "10s").replace("offset 1m", "offset 1s")
             if "annotation: Rollback" in name:  # the test's counters only grow
                 query = query.replace("<", ">")
-            if not answer(prometheus, query):
+            if not prometheus.query(query):
                 found.append(f"{name}: {query}")
         return found
 
@@ -129,7 +102,7 @@ def test_prometheus_answers_every_query(prometheus: Prometheus) -> None:
 
 
 def test_the_files_are_those_of_the_description() -> None:
-    files = GENERATOR.files()
+    files = dashboards.GENERATOR.files()
     assert {path.name for path in files} == {
         path.name for path in (ROOT / "deploy" / "grafana").glob("*.json")
     }

@@ -1,11 +1,14 @@
 """Prometheus and its promtool: those on the PATH, or Debian's package, unpacked into the cache."""
 
+import json
 import shutil
 import subprocess
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -17,7 +20,9 @@ FETCH_TIMEOUT = 300.0
 """Seconds for 30 MB."""
 
 
-CONFIGURATION = """\
+def scraping(target: str) -> str:
+    """The configuration of a Prometheus that scrapes ``target`` every second."""
+    return f"""\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 scrape_configs:
   - job_name: retrail
@@ -26,21 +31,21 @@ scrape_configs:
 
 
 class Prometheus(Server):
-    """A Prometheus that scrapes one target of the job ``retrail`` every second."""
+    """A Prometheus with a given configuration; its data are in ``data`` in its folder."""
 
     name = "prometheus"
     port_names = ("web",)
     setting = "metrics_port"
 
-    def __init__(self, folder: Path, log_file: Path, *, target: str) -> None:
-        """``target`` is ``host:port``."""
+    def __init__(self, folder: Path, log_file: Path, configuration: str) -> None:
+        """``configuration`` is the text of prometheus.yml."""
         super().__init__(folder, log_file)
-        self._target = target
+        self._configuration = configuration
 
     def command(self) -> Child:
         """The server; raises like :func:`program`."""
         configuration = self.folder / "prometheus.yml"
-        configuration.write_text(CONFIGURATION.format(target=self._target))
+        configuration.write_text(self._configuration)
         return Child(
             self.name,
             [
@@ -59,6 +64,15 @@ class Prometheus(Server):
                 return bool(answer.status == 200)
         except urllib.error.HTTPError:
             return False
+
+    def query(self, expression: str, **options: object) -> list[dict[str, Any]]:
+        """The result of a query: at ``time``, or from ``start`` to ``end`` by ``step``."""
+        kind = "query_range" if "step" in options else "query"
+        parameters = urllib.parse.urlencode({"query": expression} | options)
+        url = f"http://{self.address}/api/v1/{kind}"
+        with urllib.request.urlopen(url, data=parameters.encode(), timeout=30) as response:
+            result: list[dict[str, Any]] = json.load(response)["data"]["result"]
+            return result
 
 
 def promtool() -> str:
