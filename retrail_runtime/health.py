@@ -116,14 +116,19 @@ def serve_metrics(settings: Settings, role: str, health: Callable[[], State]) ->
     except OSError as error:
         raise ConfigurationError(f"Cannot write {run}: {error.strerror}.") from error
     ALIVE.set_function(lambda: health().value.alive)
-    DISK_USED.set_function(lambda: _disk_used(settings.data_dir))
+    show_disk(settings.data_dir)
     log.info("serving metrics", role=role, url=f"http://{settings.metrics_host}:{port}/metrics")
     return port
 
 
-def _disk_used(path: Path) -> float:
-    disk = shutil.disk_usage(path)
-    return 1 - disk.free / disk.total
+def show_disk(folder: Path) -> None:
+    """Show the use of the disk that holds a folder, which may not exist yet."""
+
+    def used() -> float:
+        disk = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists()))
+        return 1 - disk.free / disk.total
+
+    DISK_USED.set_function(used)
 
 
 def application(health: Callable[[], State]) -> Application:

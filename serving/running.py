@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 
 from retrail import Publisher, Timeout
+from retrail_runtime.health import show_disk
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
@@ -129,6 +130,7 @@ def listen(
 
 def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: str) -> None:
     """Serve until SIGTERM or SIGINT; requests in progress are answered."""
+    show_disk(settings.data_dir)
     most = connection_limit()
     config = uvicorn.Config(
         guarded(app, settings, host=host),

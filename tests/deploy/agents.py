@@ -1,5 +1,6 @@
-"""Agents that work through ``retrail serve``, and what their judge answers."""
+"""Agents that work through ``retrail serve``; as a program, the judging server on a port."""
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -9,10 +10,11 @@ from typing import Any
 import httpx
 
 from serving.problems import TRAJECTORY_HEADER
+from tests.streams.chat_server import ChatServer
 
 
 def verdict(body: Any, _: int) -> str:
-    """What the judging server answers."""
+    """The answer of the judging server."""
     return "NOT_RELEVANT" if "useless" in body["messages"][-1]["content"] else "RELEVANT"
 
 
@@ -34,7 +36,9 @@ class Agents:
         self.answered: Counter[str] = Counter()
         self._documents = documents
         self._http = httpx.Client(
-            base_url=f"{url}/v1/", headers={"Authorization": f"Bearer {token}"}, timeout=60
+            base_url=f"{url}/v1/",
+            headers={"Authorization": f"Bearer {token}", "Retrail-Model": "model-7b"},
+            timeout=60,
         )
         self._stopping, self._lock = threading.Event(), threading.Lock()
         self._failures: list[BaseException] = []
@@ -92,3 +96,8 @@ class Agents:
                 return answer.json()
             assert answer.status_code == 503, answer.text
             time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    ChatServer(verdict, int(sys.argv[1]))
+    threading.Event().wait()

@@ -22,6 +22,7 @@ COLUMNS = 2
 COLORS = ("#3b76af", "#d98227", "#4a9a4f", "#b8413c", "#7b62a3", "#7d5a50", "#c87bb0", "#7f7f7f")
 UNITS = {
     "short": "",
+    "suffix: tokens": "tokens",
     "s": "seconds",
     "percentunit": "",
     "eps": "events/s",
@@ -30,8 +31,8 @@ UNITS = {
 }
 """Labels of axes by Grafana's units."""
 
-Series = tuple[str, list[float], list[float]]
-"""Legend, minutes since the start, values."""
+Part = tuple[list[float], list[float]]
+"""Minutes since the start, and values."""
 
 
 def generator() -> ModuleType:
@@ -62,9 +63,9 @@ def draw(server: Prometheus, start: float, end: float, folder: Path) -> list[Pat
     mpl.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
     marks = {
         annotation["color"]: [
-            (float(time) - start) / 60
+            minutes[0]
             for one in answers(server, annotation["query"], start, end)
-            for time, _ in one["values"]
+            for minutes, _ in _parts(one, start, (end - start) / POINTS)
         ]
         for annotation in GENERATOR.DESCRIPTION["annotation"]
     }
@@ -72,13 +73,15 @@ def draw(server: Prometheus, start: float, end: float, folder: Path) -> list[Pat
     for board in GENERATOR.DESCRIPTION["dashboard"]:
         panels = board["panel"]
         rows = math.ceil(len(panels) / COLUMNS)
-        figure = Figure(figsize=(11, 2.1 * rows + 0.4), layout="constrained")
+        figure = Figure(figsize=(11, 2.2 * rows + 0.4), layout="constrained")
         figure.suptitle(board["title"], fontsize=11)
         for number, panel in enumerate(panels, 1):
             axes = figure.add_subplot(rows, COLUMNS, number)
             axes.set_xlim(0, (end - start) / 60)
+            if number > len(panels) - COLUMNS:
+                axes.set_xlabel("minutes")
             series = [
-                _series(legend, one, start)
+                (_name(legend, one), _parts(one, start, (end - start) / POINTS))
                 for legend, query in panel["queries"]
                 for one in answers(server, query, start, end)
             ]
@@ -89,33 +92,53 @@ def draw(server: Prometheus, start: float, end: float, folder: Path) -> list[Pat
     return pictures
 
 
-def _series(legend: str, answer: Mapping[str, Any], start: float) -> Series:
-    labels = answer["metric"]
-    name = re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend)
-    values = [(float(time), float(value)) for time, value in answer["values"]]
-    return name, [(time - start) / 60 for time, _ in values], [value for _, value in values]
+def _name(legend: str, answer: Mapping[str, Any]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: answer["metric"].get(found[1], ""), legend)
+
+
+def _parts(answer: Mapping[str, Any], start: float, step: float) -> list[Part]:
+    """Minutes and values of each part of a series without missing samples."""
+    parts: list[Part] = []
+    last = -math.inf
+    for time, value in answer["values"]:
+        if float(time) - last > 1.5 * step:
+            parts.append(([], []))
+        parts[-1][0].append((float(time) - start) / 60)
+        parts[-1][1].append(float(value))
+        last = float(time)
+    return parts
 
 
 def _panel(
-    axes: Axes, panel: Mapping[str, Any], series: Sequence[Series], marks: Mapping[str, list[float]]
+    axes: Axes,
+    panel: Mapping[str, Any],
+    series: Sequence[tuple[str, list[Part]]],
+    marks: Mapping[str, list[float]],
 ) -> None:
     unit = panel.get("unit", "short")
-    axes.set_title(panel["title"], loc="left", fontsize=9, fontweight="bold")
+    axes.set_title(panel["meaning"], loc="left", fontsize=6.5, color="#666666", pad=3)
+    axes.text(0, 1.14, panel["title"], transform=axes.transAxes, fontsize=9, fontweight="bold")
     axes.set_ylabel(UNITS[unit])
     axes.tick_params(length=2)
     for color, minutes in marks.items():
         for minute in minutes:
-            axes.axvline(minute, color=color, linewidth=0.6, alpha=0.4)
+            axes.axvline(minute, color=color, linewidth=1, alpha=0.5, linestyle="--")
+    values = {name: [v for part in parts for v in part[1] if v == v] for name, parts in series}
+    colors = itertools.cycle(COLORS)
+    for name, parts in series:
+        if any(values[name]):
+            color, label = next(colors), name
+            for part in parts:
+                axes.plot(*part, label=label, linewidth=1.2, color=color)
+                label = "_"
     # Series that are 0 all the time share a line of the legend.
-    zero = [name for name, _, values in series if not any(values)]
-    shown = [one for one in series if any(one[2])]
-    for color, (name, minutes, values) in zip(itertools.cycle(COLORS), shown, strict=False):
-        axes.plot(minutes, values, label=name, linewidth=1.2, color=color)
+    zero = [name for name, found in values.items() if not any(found)]
     if zero:
         more = f" and {len(zero) - 1} more" if len(zero) > 1 else ""
-        axes.plot([], [], color="#bbbbbb", label=f"{zero[0]}{more}: 0")
-        axes.axhline(0, color="#bbbbbb", linewidth=1.2)
-    axes.set_ylim(bottom=0)
+        axes.axhline(0, color="#aaaaaa", linewidth=1.2, label=f"{zero[0]}{more}: 0")
+    highest = max((v for found in values.values() for v in found), default=0)
+    axes.set_ylim(0, 1.45 * highest or 1)
     if unit == "percentunit":
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.legend(fontsize=6.5, loc="upper left", frameon=False, ncols=2)
+    columns = 3 if max(map(len, values), default=0) < 20 else 2
+    axes.legend(fontsize=6.5, loc="upper left", frameon=False, ncols=columns)

@@ -20,7 +20,7 @@ from consumers import releases
 from deploy import topics as topics_module
 from deploy.environment import variables
 from deploy.kafka import KafkaBroker
-from deploy.processes import Server, free_ports
+from deploy.processes import Child, Server, free_ports
 from deploy.up import TARGETS
 from schemas.events import parse
 from schemas.judged import Judged
@@ -28,12 +28,11 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests import index_harness as harness
 from tests.deploy import dashboards
-from tests.deploy.agents import Agents, verdict
+from tests.deploy.agents import Agents
 from tests.servers.milvus_standalone import MilvusStandalone
 from tests.servers.milvus_wheel import require_platform
 from tests.servers.prometheus import Prometheus, program, promtool
 from tests.servers.s3_gateway import S3Gateway, require_tools
-from tests.streams.chat_server import ChatServer
 from tests.streams.topics import (
     assert_judged_completely,
     assert_same_pairs,
@@ -145,7 +144,7 @@ scrape_configs:
 class Stack:
     """A stack whose servers are others' processes, with agents and a Prometheus.
 
-    Kafka, Milvus (standalone) and S3 are processes of this test; the judging server is a thread.
+    Kafka, Milvus (standalone), S3 and the judging server are processes of this test.
     """
 
     def __init__(self, folder: Path, exits: ExitStack) -> None:
@@ -156,8 +155,15 @@ class Stack:
             server.start()
             exits.callback(server.kill)
         self.s3.make_bucket("models")
-        self.judge = ChatServer(verdict)
-        exits.callback(lambda: self.judge.close())
+        port, judge_port = free_ports(2)
+        self.judge = Child(
+            "judge-server",
+            [sys.executable, "-m", "tests.deploy.agents", str(judge_port)],
+            folder / "judge-server.log",
+            folder=ROOT,
+        )
+        self.judge.start()
+        exits.callback(self.judge.kill)
         self.settings = Settings(
             kafka_bootstrap=self.kafka.client_address,
             milvus_uri=self.milvus.client_address,
@@ -169,7 +175,7 @@ class Stack:
             index_max_tokens=32,
             index_grace_seconds=20,
             judge="llm",
-            judge_url=self.judge.url,
+            judge_url=f"http://127.0.0.1:{judge_port}/v1",
             judge_model="judge-7b",
             judge_timeout=10,
             train_epochs=1,
@@ -194,7 +200,6 @@ class Stack:
         )
         self._log = folder / "up.log"
         self.alive(ready.exists, 240, "stack")
-        [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         exits.enter_context(
             process(folder / "serve.log", self._environment, "serve", "--port", str(port))
@@ -260,9 +265,6 @@ class Stack:
         self.alive(lambda: not self.firing(alert, **labels), 180, f"end of {alert} {labels}")
         self.alive(self.ready, 180, f"readiness after {alert}")
 
-    def returned_judge(self) -> None:
-        self.judge = ChatServer(verdict, self.judge.server.server_port)
-
 
 @pytest.mark.deploy
 @pytest.mark.timeout(1800)
@@ -279,13 +281,13 @@ def test_outages_fire_alerts_and_lose_nothing(tmp_path: Path) -> None:
             stack.alive(lambda: stack.version() > 1, 120, "a release of the agents' pairs")
             stack.alive(stack.ready, 60, "readiness")
 
-            def killed(server: Server) -> tuple[Callable[[], object], Callable[[], object]]:
+            def killed(server: Server | Child) -> tuple[Callable[[], object], Callable[[], object]]:
                 return server.kill, server.start
 
             stack.without(*killed(stack.kafka), "RetrailDependencyDown", dependency="kafka")
             stack.without(*killed(stack.milvus), "RetrailDependencyDown", dependency="milvus")
             stack.without(*killed(stack.s3), "RetrailWorkerDown", role="train")
-            stack.without(stack.judge.close, stack.returned_judge, "RetrailJudgeServerDown")
+            stack.without(*killed(stack.judge), "RetrailJudgeServerDown")
             stack.retrail("rollback")
             time.sleep(15)
         lost_nothing(stack, agents)
