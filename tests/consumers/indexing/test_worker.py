@@ -285,6 +285,7 @@ def test_a_hanging_milvus_changes_the_pages_of_health(
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "SLOW_SECONDS", 2.0)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(milvus, "CALL_TIMEOUT", 3.0)
     server = MilvusLite(tmp_path / "milvus", tmp_path / "milvus.log")
     server.start()
