@@ -45,7 +45,7 @@ def pairs(
     settings = load()
     verdicts: Counter[str] = Counter()
     newest: deque[LabelledPair] = deque(maxlen=limit)
-    for value, pair in _pairs(settings, repeats):
+    for record, pair in pairs_on_topic(settings, repeats=repeats):
         if agent not in (None, pair.agent.name, pair.agent.model):
             continue
         if trajectory not in (None, pair.trajectory_id):
@@ -53,7 +53,7 @@ def pairs(
         verdicts[pair.verdict] += 1
         newest.append(pair)
         if jsonl:
-            sys.stdout.buffer.write(value + b"\n")
+            sys.stdout.buffer.write((record.value or b"") + b"\n")
     if jsonl:
         sys.stdout.buffer.flush()
         return
@@ -71,7 +71,13 @@ def pairs(
     )
 
 
-def _pairs(settings: "Settings", repeats: bool) -> Iterator[tuple[bytes, "LabelledPair"]]:
+def pairs_on_topic(
+    settings: "Settings", *, repeats: bool = False
+) -> Iterator[tuple["Record", "LabelledPair"]]:
+    """The records of labelled-pairs up to its present end; of each id the first one.
+
+    A record that is no pair is named on standard error.
+    """
     from retrail_runtime.kafka import read_to_end, require_broker
     from schemas import pairs
     from schemas.errors import InvalidRecordError
@@ -89,7 +95,7 @@ def _pairs(settings: "Settings", repeats: bool) -> Iterator[tuple[bytes, "Labell
             continue
         if repeats or pair.pair_id not in seen:
             seen.add(pair.pair_id)
-            yield record.value or b"", pair
+            yield record, pair
 
 
 dlq = typer.Typer(

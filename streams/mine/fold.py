@@ -8,6 +8,7 @@ from the *low watermark* (the oldest record that an open trajectory needs) and g
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -94,6 +95,13 @@ def _agent(name: str, model: str) -> Agent:
     return Agent(name, model)
 
 
+OnDecision = Callable[[str, Decision, Pair | None], object]
+"""Called with a trajectory's id, each decision on one of its browses, and the pair of that."""
+
+
+def _ignore(trajectory_id: str, decision: Decision, pair: Pair | None) -> None: ...
+
+
 class Fold:
     """State of one partition of judged-events.
 
@@ -114,6 +122,7 @@ class Fold:
         profile: ProfileName = "reference",
         limits: Limits | None = None,
         start: Start | None = None,
+        on_decision: OnDecision = _ignore,
     ) -> None:
         _, sources, self.clock = start or Start(0)
         self.counts: Counter[tuple[str, ...]] = Counter()
@@ -122,16 +131,27 @@ class Fold:
         self._profile: ProfileName = profile
         self._limits = limits or Limits()
         self._sources = Sources(sources)
+        self._on_decision = on_decision
         self._open: dict[Key, OpenTrajectory] = {}
         self._offset = 0
         self._deadlines: list[tuple[int, int, Key]] = []
         self._closed = ClosedTrajectories(self._limits)
 
     @classmethod
-    def of(cls, settings: Settings, start: Start | None = None) -> "Fold":
+    def of(
+        cls,
+        settings: Settings,
+        start: Start | None = None,
+        on_decision: OnDecision = _ignore,
+    ) -> "Fold":
         """A fold by the revision, profile and limits of the settings."""
-        limits = Limits.of(settings)
-        return cls(revision=settings.revision, profile=settings.profile, limits=limits, start=start)
+        return cls(
+            revision=settings.revision,
+            profile=settings.profile,
+            limits=Limits.of(settings),
+            start=start,
+            on_decision=on_decision,
+        )
 
     @property
     def open_trajectories(self) -> int:
@@ -305,8 +325,11 @@ class Fold:
             self.counts["browses", decision.result] += 1
             if decision.rank is not None:
                 self.counts["rank", decision.verdict, str(decision.rank)] += 1
+            pair = None
             if decision.pair is not None:
-                pairs.append(self._pair(trajectory, closed_by, decision, decision.pair))
+                pair = self._pair(trajectory, closed_by, decision, decision.pair)
+                pairs.append(pair)
+            self._on_decision(trajectory.key[0], decision, pair)
         return pairs
 
     def _pair(

@@ -105,6 +105,14 @@ class Decision(Struct, frozen=True, gc=False):
     negatives: Negatives = []
     left_out: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
+    @property
+    def documents(self) -> list[str]:
+        """The documents with a role: the positive, the negatives, those that are left out."""
+        if self.pair is None:
+            return []
+        left_out = sorted(frozenset().union(*self.left_out))
+        return list(dict.fromkeys([self.pair.positive, *self.pair.negatives, *left_out]))
+
     def role_of(self, doc_id: str) -> Role | None:
         """What a document is for the pair; ``None``: nothing, or there is no pair."""
         if self.pair is None:

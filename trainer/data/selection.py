@@ -12,7 +12,7 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
-from trainer.data.draws import draw_of
+from trainer.data.draws import draw_of, is_held_out
 from trainer.data.examples import Trainable, TrainingExample
 from trainer.data.weighting import Variant, outcome_factor
 
@@ -25,6 +25,19 @@ REASONS = (
     *(f"{group} cap" for group in caps.GROUPS),
 )
 """Why a pair does not train: all keys of :attr:`Selection.left_out`."""
+
+
+def why_left_out(pair: LabelledPair, left_out: Mapping[str, int]) -> list[str]:
+    """Why a pair of a run's ranges did not train; several reasons if a manifest leaves it open.
+
+    Args:
+        left_out: of the run's manifest.
+    """
+    if pair.verdict != "relevant":
+        return ["irrelevant"]
+    if is_held_out(pair.query):
+        return ["held out"]
+    return [reason for reason in REASONS[2:] if left_out.get(reason)]
 
 
 class PairSource(Protocol):

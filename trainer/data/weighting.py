@@ -58,10 +58,15 @@ def weight(pair: LabelledPair, intensity: Intensity, variant: Variant = "reweigh
     """
     if variant != "reweight" or not pair.reasoning_tokens:
         return 1.0
-    scale = intensity.by_agent_model.get(pair.agent.model, intensity.overall)
+    scale = scale_of(pair, intensity)
     if scale is None:
         raise ValueError(f"no intensity was measured for pair {pair.pair_id}")
     return _unnormalised(pair.reasoning_tokens, scale.beta) / scale.mu
+
+
+def scale_of(pair: LabelledPair, intensity: Intensity) -> AgentIntensity | None:
+    """β and μ for a pair: of its agent model, or of all agents; ``None``: none were measured."""
+    return intensity.by_agent_model.get(pair.agent.model, intensity.overall)
 
 
 def outcome_factor(policy: OutcomePolicy, outcome: Outcome) -> float:

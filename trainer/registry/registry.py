@@ -205,6 +205,17 @@ class Registry:
         """
         self._storage.write(f"{_inside(model.location)}.{suffix}", text.encode())
 
+    def read_beside(self, model: Model, suffix: str) -> str | None:
+        """The file that :meth:`write_beside` wrote; ``None`` if there is none.
+
+        Raises:
+            RegistryError: the registry is unavailable.
+        """
+        try:
+            return self._storage.read(f"{_inside(model.location)}.{suffix}").decode()
+        except FileNotFoundError:
+            return None
+
     def store_training_file(
         self, retriever: str, examples: tuple[TrainingExample, ...]
     ) -> TrainingFile:
