@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from retrail_cli import explain, installation, records, releases, search, stack, trajectories
+from retrail_cli import erase, explain, installation, records, releases, search, stack, trajectories
 from retrail_cli.documents import command
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command()(trajectories.publish)
 app.command()(trajectories.mine)
 app.command()(records.pairs)
 app.command()(explain.explain)
+app.command()(erase.erase)
 app.command()(search.search)
 app.command()(search.serve)
 app.command()(search.mcp)

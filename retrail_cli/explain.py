@@ -148,14 +148,23 @@ def _trajectories(settings: "Settings", chosen: Found, wanted: str | None) -> li
 
 def _on_log(settings: "Settings", topic: str, name: str) -> dict[str, tuple[int, int, int]]:
     """Partition, first and last offset of a trajectory, from the keys of judged-events."""
+    import orjson
+
     from retrail_cli.output import bar
+    from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import read_to_end
 
     found: dict[str, tuple[int, int, int]] = {}
+    erased = ErasureLog(settings).refresh()
     with bar(f"reading {topic}") as advance:
         for record in read_to_end(settings, topic):
             advance()
             if record.key == name.encode():
+                event = orjson.loads(record.value or b"{}")
+                subjects = {"agent": event.get("agent", {}).get("name", "")}
+                subjects |= {"trajectory": name, "tenant": event.get("tenant", "")}
+                if erased.covering([(topic, record.partition, record.offset)], **subjects):
+                    continue
                 _, first, _ = found.get(name, (0, record.offset, 0))
                 found[name] = (record.partition, first, record.offset)
     return found

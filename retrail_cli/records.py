@@ -13,6 +13,7 @@ from retrail_cli.output import counted, print_table
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Record
     from schemas.base import DeadLetter
+    from schemas.erasures import Erasures
     from schemas.pairs import LabelledPair
     from schemas.settings import Settings
 
@@ -78,20 +79,23 @@ def pairs_on_topic(
 
     A record that is no pair is named on standard error.
     """
+    from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import read_to_end, require_broker
     from schemas import pairs
     from schemas.errors import InvalidRecordError
     from schemas.topics import Topics
 
     topic = Topics.of(settings).labelled_pairs
-    require_broker(settings, [topic])
-    seen: set[str] = set()
+    require_broker(settings, [topic, Topics.of(settings).erasures])
+    erased, seen = ErasureLog(settings).refresh(), set[str]()
     for record in read_to_end(settings, topic):
         try:
             pair = pairs.decode(record.value)
         except InvalidRecordError as error:
             place = f"{topic} {record.partition}:{record.offset}"
             typer.echo(f"{place} is not a pair and was skipped: {error}", err=True)
+            continue
+        if erased.of_pair(pair, topic, (record.partition, record.offset), record.partition):
             continue
         if repeats or pair.pair_id not in seen:
             seen.add(pair.pair_id)
@@ -202,6 +206,7 @@ def replay(
       retrail dlq replay 2:17 0:3
       retrail dlq replay --reason unsupported_version
     """
+    from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import Outgoing, producer, send_all
     from schemas.base import original_headers
     from schemas.errors import InputError
@@ -215,12 +220,16 @@ def replay(
     if wanted and (absent := wanted - {_place(record) for record, _ in _letters(settings, queue)}):
         raise InputError(f"There are no dead letters {', '.join(sorted(absent))}.")
     without_value = []
+    erased, left_out = ErasureLog(settings).refresh(), 0
 
     def chosen() -> Iterator[Outgoing]:
+        nonlocal left_out
         for record, letter in _letters(settings, queue):
             if not (everything or _place(record) in wanted or letter.reason == reason):
                 continue
-            if record.value:
+            if _is_erased(erased, record, letter):
+                left_out += 1
+            elif record.value:
                 headers = original_headers(record.headers)
                 yield Outgoing(record.key, record.value, headers)
             else:
@@ -230,6 +239,8 @@ def replay(
     topic = topics.trajectory_events if queue == "events" else topics.documents
     sent = send_all(producer(settings), topic, chosen())
     typer.echo(f"{sent:,} records were sent back to {topic}.")
+    if left_out:
+        typer.echo(f"Not sent, because they are erased: {left_out:,}.", err=True)
     if without_value:
         typer.echo(
             f"Not sent, because their values were not kept: {', '.join(without_value)}.", err=True
@@ -285,6 +296,20 @@ def _letters(settings: "Settings", queue: Queue) -> Iterator[tuple["Record", "De
     require_broker(settings, [topic])
     for record in read_to_end(settings, topic):
         yield record, DeadLetter.read(record.headers)
+
+
+def _is_erased(erased: "Erasures", record: "Record", letter: "DeadLetter") -> bool:
+    """Whether a dead letter is of an erased subject, as far as its bytes can be read."""
+    import orjson
+
+    subjects = {"trajectory": (record.key or b"").decode(errors="replace")}
+    try:
+        event = orjson.loads(record.value or b"")
+        subjects |= {"agent": str(event["agent"]["name"]), "tenant": str(event["tenant"])}
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        pass
+    place = letter.topic, letter.partition, letter.offset
+    return erased.covering([place], **subjects) is not None
 
 
 def _place(record: "Record") -> str:

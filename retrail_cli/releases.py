@@ -263,6 +263,12 @@ def _reproduce(run: str) -> None:
     if found.equal:
         typer.echo(f"It equals release {version}: the digests are the same.")
         return
+    if found.erasures:
+        typer.echo(
+            f"It differs from release {version} by erasure {', '.join(found.erasures)} (min cosine "
+            f"{found.similarity:.6f})."
+        )
+        return
     if processes.size > 1 and found.similarity > ROUNDING:
         typer.echo(
             f"It matches release {version} within rounding (min cosine {found.similarity:.6f}): "
@@ -297,7 +303,9 @@ def _verify(run: str) -> None:
     for kind, subjects in found.differences.items():
         more = ", …" if len(subjects) > SHOWN else ""
         typer.echo(f"  {kind}: {len(subjects):,} ({', '.join(subjects[:SHOWN])}{more})")
-    if set(found.differences) <= EXPECTED:
+    if "erasure" in found.differences:
+        typer.echo("Pairs were erased after the run, so its other pairs cannot be compared.")
+    elif set(found.differences) <= EXPECTED:
         typer.echo(
             "Documents live on after a run. It can be repeated all the same: the frozen file holds "
             "the texts that it was trained on."

@@ -15,6 +15,7 @@ from schemas import JudgeName, ProfileName
 
 if TYPE_CHECKING:
     from retrail_runtime.kafka import Outgoing
+    from schemas.erasures import Erasures
     from schemas.settings import Settings
     from streams.importing.hits import Documents
     from streams.importing.importer import Importer
@@ -88,19 +89,21 @@ def publish(
       retrail publish trajectories/
       retrail publish logs/ --format openai --tools tools.toml --report report.json
     """
+    from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import producer, require_broker, send_all
     from schemas.settings import load
     from schemas.topics import Topics
 
     settings = load()
     topics = Topics.of(settings)
-    require_broker(settings, [topics.trajectory_events, topics.documents])
+    require_broker(settings, [topics.trajectory_events, topics.documents, topics.erasures])
+    erased = ErasureLog(settings).refresh()
     known = _on_topic(settings) if documents is None else _in_files(documents)
     importing = partial(_importing, paths, file_format, tools, known)
 
     def records(importer: "Importer") -> Iterator["Outgoing"]:
         for part in importer.read(paths):
-            yield from _records(part, importer)
+            yield from _records(part, importer, erased)
 
     if strict:
         with importing("checking", strict=True) as importer:
@@ -135,8 +138,8 @@ def _importing(
         yield Importer(file_format, ToolMap.load(tools), documents, strict, advance)
 
 
-def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
-    """Records of a trajectory's events, up to the first that is too large for the topic."""
+def _records(part: "Part", importer: "Importer", erased: "Erasures") -> Iterator["Outgoing"]:
+    """Records of a trajectory's events, up to the first that is erased or too large."""
     from retrail_runtime.kafka import Outgoing
     from schemas.events import cloudevents, parse
     from schemas.topics import MAX_EVENT_BYTES
@@ -145,6 +148,13 @@ def _records(part: "Part", importer: "Importer") -> Iterator["Outgoing"]:
     for event in part.events:
         value = encode(event)
         published = parse(value).event
+        if erased.of_import(
+            published.occurred_at,
+            trajectory=published.trajectory_id,
+            agent=published.agent.name,
+            tenant=published.tenant,
+        ):
+            return
         headers = cloudevents(published, published.type)
         record = Outgoing(event.trajectory_id.encode(), value, headers)
         if record.size > MAX_EVENT_BYTES:

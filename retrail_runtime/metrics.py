@@ -10,6 +10,7 @@ LAG_RECORDS = Gauge(
     "Records between what has been read and the end of the topic.",
     ["topic", "partition"],
 )
+ERASED = Counter("retrail_erased_records_total", "Records passed over as erased.", ["stage"])
 INVALID_RECORDS = Counter(
     "retrail_consumer_invalid_records_total",
     "Records that break the contract of their topic: documents, outcomes, pairs, runs, releases.",
@@ -43,3 +44,7 @@ def at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
     """
     for labels in itertools.product(*values):
         metric.labels(*labels)
+
+
+at_zero(ERASED, ("mine", "train"))
+at_zero(INVALID_RECORDS, ("erasures",))

@@ -8,7 +8,7 @@ trajectory, agent or tenant are kept.
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -46,6 +46,26 @@ def hashed(key: bytes, kind: str, identifier: str) -> str:
 def key_check(key: bytes) -> str:
     """What a record holds of its key."""
     return hashed(key, "check", "")
+
+
+class Named(Protocol):
+    """The agent of a pair."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class PairOfSomebody(Protocol):
+    """What of a pair decides whether it is erased."""
+
+    @property
+    def trajectory_id(self) -> str: ...
+    @property
+    def agent(self) -> Named: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def sources(self) -> tuple[int, int] | None: ...
 
 
 class Erasures:
@@ -88,6 +108,26 @@ class Erasures:
                 if offset < self._ends.get((one.erasure_id, topic, partition), 0):
                     return one
         return None
+
+    def of_pair(
+        self, pair: PairOfSomebody, topic: str, place: tuple[int, int] | None, judged: int
+    ) -> Erasure | None:
+        """The erasure that covers a pair, by its own offset or by those of its judged events.
+
+        Args:
+            topic: ``labelled-pairs`` of some revision.
+            place: partition and offset of the pair; ``None``: it is not written yet.
+            judged: the partition of its judged events.
+        """
+        if not self.known:
+            return None
+        source = topic.replace("labelled-pairs", "judged-events")
+        places = [(source, judged, pair.sources[0])] if pair.sources else []
+        if place is not None:
+            places.append((topic, *place))
+        return self.covering(
+            places, trajectory=pair.trajectory_id, agent=pair.agent.name, tenant=pair.tenant
+        )
 
     def of_import(self, at: Moment, **subjects: str) -> Erasure | None:
         """The erasure that keeps an imported event out: one of its trajectory, or a later one of

@@ -113,8 +113,9 @@ ROLES: dict[RoleName, Role] = {
         },
     ),
     "reader": Role(
-        "`retrail pairs`, `retrail releases`, `retrail dlq list`",
+        "`retrail pairs`, `explain`, `releases`, `dlq list`",
         {
+            "judged_events": "r",
             "labelled_pairs": "r",
             "training_runs": "r",
             "retriever_releases": "r",
@@ -124,7 +125,7 @@ ROLES: dict[RoleName, Role] = {
     ),
     "replay": Role("`retrail dlq replay`", {"trajectory_events": "w", "documents": "w", **_DEAD}),
     "operator": Role(
-        "`retrail up`, `topics`, `doctor`, `promote`, `rollback`, `dlq skip`",
+        "`retrail up`, `topics`, `doctor`, `promote`, `rollback`, `dlq skip`, `erase`",
         {"retriever_releases": "w", "trajectory_events_dlq": "w", "erasures": "w"},
         administers=True,
     ),

@@ -2,7 +2,6 @@
 
 import heapq
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +11,15 @@ from typing import ClassVar, NamedTuple
 import orjson
 
 from consumers.training import metrics
+from consumers.training.spans import holds, merged
+from retrail_runtime.erasures import ErasureLog
 from retrail_runtime.kafka import Record
+from retrail_runtime.metrics import ERASED
 from retrail_runtime.mirror import Row, Table, TopicMirror, rows_of
 from schemas import documents, events, pairs
 from schemas.base import Change
 from schemas.documents import Document
+from schemas.erasures import Erasures
 from schemas.errors import InvalidRecordError
 from schemas.events import ReportedOutcome
 from schemas.pairs import LabelledPair
@@ -79,6 +82,7 @@ class PairMirror(TopicMirror):
             ) WITHOUT ROWID;
         """,
     )
+    erasures: Erasures = Erasures()
     _counted: tuple[object, object, Pending] | None = None
 
     def decode(self, record: Record) -> Change[Row]:
@@ -87,10 +91,42 @@ class PairMirror(TopicMirror):
             pair = pairs.decode(record.value)
         except InvalidRecordError as error:
             return Change(None, None, str(error))
+        if self._erased(pair, record.partition, record.offset):
+            return Change(pair.pair_id, None)
         place = record.partition, record.offset, record.timestamp
         relevant, held_out = pair.verdict == "relevant", is_held_out(pair.query)
         row = *place, relevant, held_out, draw_of(pair.pair_id), record.value
         return Change(pair.pair_id, row)
+
+    def _erased(self, pair: LabelledPair, partition: int, offset: int) -> bool:
+        found = self.erasures.of_pair(pair, self.topic, (partition, offset), partition)
+        if found is not None:
+            ERASED.labels("train").inc()
+        return found is not None
+
+    def forget(self, erasures: Erasures) -> None:
+        """Use these erasures from now on, and delete the pairs that they cover, also on disk."""
+        if len(erasures) == len(self.erasures):
+            return
+        self.erasures = erasures
+        with self._failures_named():
+            self._db.execute("PRAGMA secure_delete = ON")
+            with self._db as db:
+                covered = [
+                    (pair_id,)
+                    for pair_id, partition, offset, value in db.execute(
+                        "SELECT pair_id, partition, offset, value FROM pairs"
+                    )
+                    if self._erased(pairs.decode(value), partition, offset)
+                ]
+                db.executemany("DELETE FROM pairs WHERE pair_id = ?", covered)
+                if covered:
+                    db.execute(
+                        "DELETE FROM asked WHERE (partition, offset) NOT IN "
+                        "(SELECT partition, offset FROM pairs)"
+                    )
+            self._counted = None
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def on_stored(self, db: sqlite3.Connection, row: Row, *, repeated: bool) -> None:
         """Count the pair, and note its queries if it is relevant."""
@@ -154,7 +190,7 @@ class PairMirror(TopicMirror):
 
         Reads no more than what is taken, and the places of pairs in other ranges.
         """
-        spans = _merged(ranges, self.topic)
+        spans = merged(ranges, self.topic)
 
         def places() -> Iterator[int]:
             with self.reading() as db:
@@ -164,7 +200,7 @@ class PairMirror(TopicMirror):
                         f"WHERE relevant = 1 AND held_out = ? AND draw {side} ? ORDER BY draw",
                         (held_out, start),
                     ):
-                        if _holds(spans, partition, offset):
+                        if holds(spans, partition, offset):
                             yield rowid
 
         return self._values(places())
@@ -177,12 +213,12 @@ class PairMirror(TopicMirror):
         Args:
             held_out: find held-out pairs, by their earlier queries too; otherwise trainable ones.
         """
-        spans = _merged(ranges, self.topic)
+        spans = merged(ranges, self.topic)
         select = "SELECT partition, offset FROM asked WHERE query = ? AND held_out = ?"
         with self.reading() as db:
             for query in dict.fromkeys(map(normalize_query, queries)):
                 places = db.execute(select, (draw_of(query), held_out))
-                place = next((one for one in places if _holds(spans, *one)), None)
+                place = next((one for one in places if holds(spans, *one)), None)
                 if place is not None:
                     (value,) = db.execute(
                         "SELECT value FROM pairs WHERE partition = ? AND offset = ?", place
@@ -201,7 +237,7 @@ class PairMirror(TopicMirror):
 
     def _rows(self, select: str, ranges: Iterable[Range], where: str = "1") -> Iterator[Row]:
         with self.reading() as db:
-            for partition, spans in _merged(ranges, self.topic).items():
+            for partition, spans in merged(ranges, self.topic).items():
                 for start, end in spans:
                     yield from db.execute(
                         f"{select} WHERE partition = ? AND offset >= ? AND offset < ? AND {where}",
@@ -211,34 +247,8 @@ class PairMirror(TopicMirror):
     def _values(self, rowids: Iterable[int]) -> Iterator[LabelledPair]:
         with self.reading() as db:
             for rowid in rowids:
-                (value,) = db.execute(
-                    "SELECT value FROM pairs WHERE rowid = ?", (rowid,)
-                ).fetchone()
-                yield pairs.decode(value)
-
-
-Spans = Mapping[int, Sequence[tuple[int, int]]]
-"""Start and end offsets by partition, sorted and apart."""
-
-
-def _merged(ranges: Iterable[Range], topic: str) -> Spans:
-    found: dict[int, list[tuple[int, int]]] = {}
-    for span in sorted(ranges, key=lambda span: (span.partition, span.start)):
-        if span.topic != topic:
-            continue
-        spans = found.setdefault(span.partition, [])
-        if spans and span.start <= spans[-1][1]:
-            start, end = spans.pop()
-            spans.append((start, max(end, span.end)))
-        else:
-            spans.append((span.start, span.end))
-    return found
-
-
-def _holds(spans: Spans, partition: int, offset: int) -> bool:
-    some = spans.get(partition, ())
-    index = bisect_right(some, offset, key=lambda span: span[0]) - 1
-    return index >= 0 and offset < some[index][1]
+                for (value,) in db.execute("SELECT value FROM pairs WHERE rowid = ?", (rowid,)):
+                    yield pairs.decode(value)
 
 
 class DocumentMirror(TopicMirror):
@@ -339,6 +349,8 @@ class Mirrors:
         self.documents = DocumentMirror(settings, topics.documents, folder)
         self.outcomes = OutcomeMirror(settings, topics.outcomes, folder)
         self._all: tuple[TopicMirror, ...] = (self.pairs, self.documents, self.outcomes)
+        self._erasures = ErasureLog(settings)
+        self.pairs.forget(self._erasures.refresh())
 
     def poll(self, timeout: float) -> None:
         """Store new records, waiting up to ``timeout`` seconds for pairs.
@@ -346,6 +358,7 @@ class Mirrors:
         Raises:
             RestartRequiredError: see :meth:`TopicMirror.poll`.
         """
+        self.pairs.forget(self._erasures.current())
         for mirror in self._all:
             mirror.poll(timeout if mirror is self.pairs else 0)
 

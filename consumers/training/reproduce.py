@@ -62,12 +62,14 @@ class Reproduced:
         released: the release of the run.
         similarity: smallest cosine between the vectors of both models, over queries of the run; 1
             if the files are equal.
+        erasures: ids of those that took pairs out of the training file.
     """
 
     folder: Path
     digest: str
     released: Release
     similarity: float
+    erasures: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -121,7 +123,8 @@ def reproduce(
     if digest != released.model.digest:
         queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]
         similarity = smallest_cosine(report.encoder, registry.load(released.model), queries)
-    found = Reproduced(folder, digest, released, similarity)
+    erased = registry.erasure_note(manifest.training_file.location).erasures
+    found = Reproduced(folder, digest, released, similarity, erased)
     log.info("run reproduced", run=manifest.run_id, folder=str(folder), equal=found.equal)
     return found
 
@@ -171,6 +174,7 @@ def _write(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 Kind = Literal[
+    "erasure",
     "document changed",
     "document deleted",
     "document added",
@@ -180,8 +184,10 @@ Kind = Literal[
     "weight differs",
 ]
 
-EXPECTED: frozenset[Kind] = frozenset({"document changed", "document deleted", "document added"})
-"""Expected differences: documents may change after a run."""
+EXPECTED: frozenset[Kind] = frozenset(
+    {"erasure", "document changed", "document deleted", "document added"}
+)
+"""Expected differences: documents may change after a run, and pairs be erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,8 @@ class Verified:
 
     Attributes:
         differences: ids of documents or pairs, by kind; empty if and only if the files are equal.
+            After an erasure only its id is given: without the erased pairs caps, replay and weights
+            of the others differ, too.
     """
 
     manifest: RunManifest
@@ -218,7 +226,10 @@ def verify(
         BrokerUnavailableError, TopicMismatchError: from Kafka; a topic may be deleted by now.
     """
     history, manifest = find_run(settings, wanted)
-    frozen = frozen_examples(Registry.of(settings), manifest)
+    registry = Registry.of(settings)
+    frozen = frozen_examples(registry, manifest)
+    if erased := registry.erasure_note(manifest.training_file.location).erasures:
+        return Verified(manifest, {"erasure": erased})
     earlier = lineage.trained(history, manifest.parent)
     reported = _reported(settings, manifest)
     claim = files.claim(settings, "train")

@@ -361,6 +361,7 @@ def _require(settings: Settings) -> None:
             topics.outcomes,
             topics.training_runs,
             topics.retriever_releases,
+            topics.erasures,
         ],
     )
     kafka.require_rights(settings, "train")

@@ -8,15 +8,18 @@ why any cut gives the same pairs.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
 import structlog
 
-from retrail_runtime.kafka import Outgoing
+from retrail_runtime.erasures import ErasureLog
+from retrail_runtime.kafka import Outgoing, require_broker
+from retrail_runtime.metrics import ERASED
 from retrail_runtime.retry import Deadline
+from schemas.erasures import Erasures
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.events import encode
@@ -35,8 +38,15 @@ ROLE: Final = "mine"
 class MineTask(PartitionTask):
     """Mines one partition of judged-events."""
 
-    def __init__(self, assignment: Assignment, topics: Topics, settings: Settings) -> None:
-        """Continues from the checkpoint of ``assignment``."""
+    def __init__(
+        self,
+        assignment: Assignment,
+        topics: Topics,
+        settings: Settings,
+        erasures: Callable[[], Erasures] = Erasures,
+    ) -> None:
+        """Continues from the checkpoint of ``assignment``; ``erasures`` returns those of now."""
+        self._topic, self._erasures = topics.labelled_pairs, erasures
         resume = Resume.parse(assignment.start.offset, assignment.start.metadata)
         self._partition = assignment.partition
         self._next = resume.start.offset
@@ -74,6 +84,10 @@ class MineTask(PartitionTask):
         self._count()
 
     def _write(self, offset: int, pair: Pair) -> None:
+        # Not in the fold, which must give the same pairs whenever it is repeated.
+        if self._erasures().of_pair(pair, self._topic, None, self._partition):
+            ERASED.labels("mine").inc()
+            return
         output = Outgoing(pair.trajectory_id.encode(), encode(pair))
         if output.size > MAX_EVENT_BYTES:
             metrics.OVERSIZED_PAIRS.inc()
@@ -135,9 +149,11 @@ def run(settings: Settings) -> None:
     Raises:
         RetrailError: see :func:`streams.loop.process.run`.
     """
-    topics = Topics.of(settings)
+    topics, erasures = Topics.of(settings), ErasureLog(settings)
+    require_broker(settings, [topics.erasures])
+    erasures.refresh()
 
     def make_task(assignment: Assignment) -> MineTask:
-        return MineTask(assignment, topics, settings)
+        return MineTask(assignment, topics, settings, erasures.current)
 
     process.run(settings, ROLE, topics.judged_events, [topics.labelled_pairs], make_task)

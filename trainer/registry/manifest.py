@@ -67,6 +67,18 @@ class Manifest(Contract):
         return None
 
 
+class ErasureNote(Contract):
+    """Beside a training file, or the results of a gate, from which something was erased.
+
+    Attributes:
+        digests: of the file after each erasure; the last one may not be written yet.
+        erasures: their ids.
+    """
+
+    digests: tuple[Digest, ...] = ()
+    erasures: tuple[str, ...] = ()
+
+
 def survey(folder: Path) -> tuple[ModelFile, ...]:
     """All files of a folder, sorted by path.
 

@@ -34,13 +34,16 @@ from schemas.runs import TrainingFile
 from schemas.settings import Settings
 from trainer.data.examples import TrainingExample, dump_file, file_digest, parse_file
 from trainer.registry.cache import ModelCache
-from trainer.registry.manifest import Manifest, inside, survey
+from trainer.registry.manifest import ErasureNote, Manifest, inside, survey
 from trainer.registry.storage import Storage
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
 
 log = structlog.get_logger(__name__)
+
+_NOTE = ".erased.json"
+"""Suffix of the note about erasures."""
 
 _MANIFEST = re.compile(r"v([1-9]\d*)\.json")
 
@@ -240,13 +243,44 @@ class Registry:
             raise InputError(
                 f"Cannot read the training file {name}: {error}.", path=name
             ) from error
-        if file_digest(content) != frozen.digest:
+        if file_digest(content) not in (frozen.digest, *self.erasure_note(frozen.location).digests):
             raise ModelError(
                 f"The training file {name} is not the one in the manifest: its digest is not "
                 f"{frozen.digest}. Restore it from a backup of the registry.",
                 path=name,
             )
         return parse_file(content, name)
+
+    def erasure_note(self, location: str) -> ErasureNote:
+        """What was erased from a JSON Lines file; an empty note if nothing was."""
+        try:
+            return ErasureNote.model_validate_json(self._storage.read(f"{location}{_NOTE}"))
+        except FileNotFoundError:
+            return ErasureNote()
+        except ValidationError as error:
+            raise ModelError(f"{self.name}/{location}{_NOTE} is damaged: {error}.") from error
+
+    def erase(self, location: str, rewrite: Callable[[bytes], bytes], erasure_id: str) -> bool:
+        """Rewrite a file without what was erased; returns whether it changed.
+
+        The note beside it names the erasures and the new digest. It is written first. *A crash
+        before the file* leaves the file with its former digest, and a repeated call rewrites it.
+        """
+        try:
+            content = self._storage.read(_inside(location))
+        except FileNotFoundError:
+            return False
+        rewritten = rewrite(content)
+        if rewritten == content:
+            return False
+        known = self.erasure_note(location)
+        note = ErasureNote(
+            digests=(*known.digests, file_digest(rewritten)),
+            erasures=(*known.erasures, erasure_id),
+        )
+        self._storage.write(f"{location}{_NOTE}", note.to_json())
+        self._storage.write(location, rewritten)
+        return True
 
     def _add(self, location: str, manifest: Manifest, folder: Path) -> Manifest:
         """Steps 2 and 3; returns the published manifest, this one or another publisher's."""

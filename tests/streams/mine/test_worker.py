@@ -1,10 +1,15 @@
 """A miner that takes a partition over writes nothing twice."""
 
 import asyncio
+from datetime import UTC, datetime
+
+import pytest
 
 from retrail_runtime.retry import Deadline
+from schemas.erasures import Erasure, Erasures, hashed, key_check
 from schemas.judged import Tick
 from schemas.pairs import LabelledPair
+from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.loop.checkpoint import Committed
@@ -24,12 +29,12 @@ EVENTS = numbered(
 )
 
 
-def mined(settings, start, records):
+def mined(settings, start, records, erasures=Erasures):
     """What a task that starts there writes, and the commit that it ends with."""
 
     async def scenario():
         tape = Tape()
-        task = MineTask(assignment(0, start, tape), Topics.of(settings), settings)
+        task = MineTask(assignment(0, start, tape), Topics.of(settings), settings, erasures)
         task.process([record for record in records if record.offset >= start.offset], len(records))
         point = await task.finish(Deadline(5))
         return [LabelledPair.model_validate_json(value) for value in tape.values], point
@@ -55,3 +60,20 @@ def test_without_metadata_the_pairs_are_written_again():
     log = a_log(EVENTS)
     pairs, _ = mined(Settings(), Committed(0), log)
     assert mined(Settings(), Committed(0, "2;6;-1;0;1,2,3,4,5", LOG), log)[0] == pairs
+
+
+@pytest.mark.parametrize(("end", "written"), [(1, 0), (0, 1)])
+def test_a_pair_of_erased_events_is_not_written_and_changes_no_commit(end, written):
+    """The trajectory begins at offset 0 of judged-events."""
+    key = b"a key of sixteen"
+    erasure = Erasure(
+        erasure_id="0" * 32,
+        kind="trajectory",
+        subject=hashed(key, "trajectory", "t"),
+        key_check=key_check(key),
+        ends=(Range(topic="judged-events", partition=0, start=0, end=end),),
+        erased_at=datetime.now(UTC),
+    )
+    log = a_log(EVENTS)
+    pairs, point = mined(Settings(), Committed(0), log, lambda: Erasures(key, [erasure]))
+    assert (len(pairs), point) == (written, mined(Settings(), Committed(0), log)[1])

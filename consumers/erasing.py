@@ -1,0 +1,216 @@
+"""Erases a trajectory, agent or tenant: ``retrail erase``.
+
+1. Wait until the judge has read all events: a judged event that it writes later would be above the
+   end offsets.
+2. Write the erasure with the end offsets of all topics. From here on the miner, the trainer's local
+   copies and the commands pass over the records below them.
+3. Read ``labelled-pairs`` for the pairs that it covers.
+4. Rewrite the training files and the gate's results that have such a pair or query.
+
+*A crash before 2* leaves nothing. *After it* the command is repeated: it writes a second erasure,
+which covers the first, and 3 and 4 change only what is left.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Set
+from contextlib import closing
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+
+import orjson
+import structlog
+from confluent_kafka import TopicPartition
+
+from consumers.training.history import RunHistory
+from retrail_runtime import kafka
+from retrail_runtime.erasures import ErasureLog
+from schemas import erasures, pairs
+from schemas.erasures import Erasure, Erasures, SubjectKind, hashed, key_check
+from schemas.errors import ConfigurationError, InputError, InvalidRecordError
+from schemas.pairs import LabelledPair
+from schemas.runs import Range
+from schemas.settings import Settings
+from schemas.topics import Topics
+from trainer.data.draws import normalize_query
+from trainer.data.examples import dump_file, parse_file
+from trainer.data.lineage import History
+from trainer.registry.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+JUDGE_SECONDS = 30.0
+"""How long to wait until the judge has read all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did.
+
+    Attributes:
+        pairs: number of pairs that it covers.
+        runs: ids of the runs that trained on some of them.
+        learned: versions of these runs' releases, and of all that descend from them.
+        files: number of files in the registry that were rewritten now.
+        topics: of the installation, in all revisions.
+    """
+
+    erasure: Erasure
+    pairs: int
+    runs: tuple[str, ...]
+    learned: tuple[int, ...]
+    files: int
+    topics: tuple[str, ...]
+
+
+def erase(settings: Settings, kind: SubjectKind, identifier: str) -> Erased:
+    """Erase everything so far of a trajectory, agent or tenant.
+
+    Raises:
+        ConfigurationError: there is no key, or the user lacks a right.
+        InputError: the judge has not read all events.
+        BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
+        ModelError: the registry cannot be used.
+    """
+    if settings.erase_key is None:
+        raise ConfigurationError(
+            "Set RETRAIL_ERASE_KEY or RETRAIL_ERASE_KEY_FILE to a secret of 16 characters or more, "
+            "here and for the workers mine and train. It hashes the identifiers on the topic "
+            "erasures; keep it as long as that topic."
+        )
+    key = settings.erase_key.get_secret_value().encode()
+    registry, known = Registry.of(settings), ErasureLog(settings)
+    registry.require(writing=True)
+    kafka.require_broker(settings)
+    known.refresh()
+    topics = tuple(_topics(settings))
+    _await_judge(settings)
+    erasure = Erasure(
+        erasure_id=secrets.token_hex(16),
+        kind=kind,
+        subject=hashed(key, kind, identifier),
+        key_check=key_check(key),
+        ends=tuple(_ends(settings, topics)),
+        erased_at=datetime.now(UTC),
+    )
+    record_key, value = erasures.encode(erasure)
+    topic = Topics.of(settings).erasures
+    kafka.publish_and_wait(kafka.producer(settings), topic, key=record_key, value=value)
+    log.info("erasure written", erasure=erasure.erasure_id, kind=kind)
+    same = [one for one in known.refresh().known if one.subject == erasure.subject]
+    return _rewrite(settings, registry, Erasures(key, same), erasure, topics)
+
+
+def _topics(settings: Settings) -> Iterator[str]:
+    own = Topics.of(settings.model_copy(update={"revision": ""}))
+    revised = (f"{own.judged_events}-", f"{own.labelled_pairs}-")
+    for name in sorted(kafka.partition_counts(settings)):
+        if name in astuple(own) or name.startswith(revised):
+            yield name
+
+
+def _ends(settings: Settings, topics: tuple[str, ...]) -> Iterator[Range]:
+    with closing(kafka.consumer(settings)) as reader:
+        for topic in topics:
+            for partition, (_, end) in kafka.offsets(reader, topic).items():
+                yield Range(topic=topic, partition=partition, start=0, end=end)
+
+
+def _await_judge(settings: Settings) -> None:
+    """Return when the judge has committed all events that are on the topic now.
+
+    Raises:
+        InputError: it has not after :data:`JUDGE_SECONDS`.
+    """
+    topic = Topics.of(settings).trajectory_events
+    deadline = time.monotonic() + JUDGE_SECONDS
+    with closing(kafka.consumer(settings, settings.group("judge", revised=True))) as judge:
+        marks = kafka.offsets(judge, topic)
+        places = [TopicPartition(topic, partition) for partition in marks]
+        while True:
+            behind = sum(
+                max(0, marks[one.partition][1] - max(one.offset, marks[one.partition][0]))
+                for one in judge.committed(places, timeout=kafka.STALL_SECONDS)
+            )
+            if not behind:
+                return
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"The judge has not read {behind:,} events, and could write verdicts of erased "
+                    "data later. Nothing was erased: start `retrail worker judge`, and repeat the "
+                    "command when it has caught up."
+                )
+            time.sleep(0.2)
+
+
+def _rewrite(
+    settings: Settings,
+    registry: Registry,
+    same: Erasures,
+    erasure: Erasure,
+    topics: tuple[str, ...],
+) -> Erased:
+    """Steps 3 and 4, for all erasures of one subject."""
+    prefix = Topics.of(settings.model_copy(update={"revision": ""})).labelled_pairs
+    covered: set[str] = set()
+    queries: set[str] = set()
+    others: set[str] = set()
+    for topic in topics:
+        for pair, erased in _pairs(settings, topic, same) if topic.startswith(prefix) else ():
+            asked = {normalize_query(one) for one in (pair.query, *pair.earlier_queries)}
+            if erased:
+                covered.add(pair.pair_id)
+                queries |= asked
+            else:
+                others |= asked
+    history = RunHistory(settings).refresh()
+    files, runs = 0, list[str]()
+    ids = {one.erasure_id for one in same.known}
+    for run in history.runs:
+        location = run.training_file.location
+        files += registry.erase(
+            location, lambda content: _without_pairs(content, covered), erasure.erasure_id
+        )
+        if ids & set(registry.erasure_note(location).erasures):
+            runs.append(run.run_id)
+    only = queries - others
+    for release in history.releases.by_version.values():
+        files += registry.erase(
+            f"{release.model.location}.gate.jsonl",
+            lambda content: _without_queries(content, only),
+            erasure.erasure_id,
+        )
+    learned = tuple(_learned(history, set(runs)))
+    return Erased(erasure, len(covered), tuple(runs), learned, files, topics)
+
+
+def _pairs(settings: Settings, topic: str, same: Erasures) -> Iterator[tuple[LabelledPair, bool]]:
+    for record in kafka.read_to_end(settings, topic):
+        try:
+            pair = pairs.decode(record.value)
+        except InvalidRecordError:
+            continue
+        place = record.partition, record.offset
+        yield pair, same.of_pair(pair, topic, place, record.partition) is not None
+
+
+def _without_pairs(content: bytes, covered: Set[str]) -> bytes:
+    examples = parse_file(content, "training file")
+    kept = [one for one in examples if one.pair_id not in covered]
+    return content if len(kept) == len(examples) else dump_file(kept)
+
+
+def _without_queries(content: bytes, queries: Set[str]) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return b"".join(
+        line for line in lines if normalize_query(orjson.loads(line)["query"]) not in queries
+    )
+
+
+def _learned(history: History, runs: Set[str]) -> Iterator[int]:
+    """Releases of the runs, and their descendants, ascending."""
+    known = history.releases
+    for version in sorted(known.by_version):
+        ancestors = (known.by_version[one] for one in known.lineage(version))
+        if any(one.run_id in runs for one in ancestors):
+            yield version
