@@ -21,6 +21,7 @@ from tests.serving.processes import environment, events
 from tests.streams.fleet import installation
 
 SECRET = "a secret that all servers share"
+COMMAND = (sys.executable, "-m", "tests.agents.command")
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Servers:
     @property
     def stdio(self) -> list[str]:
         """Command of an MCP server."""
-        return [sys.executable, "-m", "tests.serving.stdio_server"]
+        return [*COMMAND, "mcp"]
 
     @property
     def environment(self) -> dict[str, str]:
