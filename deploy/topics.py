@@ -126,10 +126,10 @@ def remove(settings: Settings) -> list[str]:
 
 
 def require_retention(settings: Settings) -> None:
-    """Check that the events of the oldest open trajectory are retained for a miner that restarts.
+    """Check that what open trajectories and traces need is retained for workers that restart.
 
     Raises:
-        ConfigurationError: retention is not above the longest time that a trajectory can be open.
+        ConfigurationError: retention is not above the longest time that one can be open.
     """
     open_seconds = (
         settings.mine_max_age_seconds + settings.mine_idle_seconds + settings.mine_gap_seconds
@@ -140,6 +140,18 @@ def require_retention(settings: Settings) -> None:
             f"{settings.kafka_retention_hours:g} h, but a trajectory can be open for "
             f"{open_seconds / 3600:g} h (RETRAIL_MINE_MAX_AGE_SECONDS, RETRAIL_MINE_IDLE_SECONDS "
             "and RETRAIL_MINE_GAP_SECONDS together). Raise RETRAIL_KAFKA_RETENTION_HOURS."
+        )
+    # A trace is remembered as long again as it can be open.
+    traced_seconds = 2 * (
+        settings.mine_max_age_seconds + settings.otlp_quiet_seconds + settings.otlp_root_seconds
+    )
+    if settings.kafka_retention_hours * 3600 <= traced_seconds:
+        raise ConfigurationError(
+            f"{Topics.of(settings).agent_spans} would be retained for "
+            f"{settings.kafka_retention_hours:g} h, but a trace can be needed for "
+            f"{traced_seconds / 3600:g} h (twice RETRAIL_MINE_MAX_AGE_SECONDS, "
+            "RETRAIL_OTLP_QUIET_SECONDS and RETRAIL_OTLP_ROOT_SECONDS together). Raise "
+            "RETRAIL_KAFKA_RETENTION_HOURS."
         )
 
 

@@ -74,7 +74,8 @@ def serve(
     Agents search (POST /v1/search) and open documents (GET /v1/documents/ID); the server publishes
     each step as a trajectory event, so agents need no client. Responses have the header
     Retrail-Trajectory; send it with the next request of the same task. /docs and /openapi.json
-    describe the API; /healthz, /readyz and /metrics are for operators.
+    describe the API; /healthz, /readyz and /metrics are for operators. /v1/traces takes traces of
+    OpenTelemetry (OTLP over HTTP) for `retrail worker otlp`.
 
     Beyond the loopback interface every request needs RETRAIL_SERVE_TOKEN ("Authorization: Bearer
     …"). Several servers behind a load balancer share RETRAIL_SERVE_SECRET or the file of it.
@@ -86,9 +87,14 @@ def serve(
       curl -s localhost:8080/v1/search -H 'Content-Type: application/json' \\
            -d '{"query": "how do I open a gzip file", "k": 5}'
     """
-    from serving.http_api import create_app
+    from functools import partial
 
-    _listen(_settings(), host, port, without_token, create_app, "Serving search on {}")
+    from serving.http_api import create_app
+    from serving.otlp import Traces
+
+    settings = _settings()
+    create = partial(create_app, traces=Traces(settings))
+    _listen(settings, host, port, without_token, create, "Serving search on {}")
 
 
 def mcp(

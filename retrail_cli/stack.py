@@ -44,6 +44,9 @@ def up(
             "hand (docs/tutorial.md). No trainer runs.",
         ),
     ] = False,
+    otlp: Annotated[
+        bool, typer.Option("--otlp", help="Start a worker for traces of OpenTelemetry, too.")
+    ] = False,
 ) -> None:
     """Run Kafka, Milvus Lite and all workers on this machine until Ctrl-C.
 
@@ -65,7 +68,7 @@ def up(
     settings = load() if data_dir is None else load(data_dir=data_dir)
     if sample and without_workers:
         raise typer.BadParameter("--sample needs the workers: leave out --without-workers.")
-    roles: Sequence[str] = () if without_workers else ROLES
+    roles: Sequence[str] = () if without_workers else (*ROLES, *["otlp"] * otlp)
     if sample:
         from simulation import sample as samples
 
@@ -149,6 +152,7 @@ MODULES = {
     "mine": "streams.mine.worker",
     "train": "consumers.training.worker",
     "index": "consumers.indexing.worker",
+    "otlp": "streams.spans.worker",
 }
 """Each has ``run(settings)``, which blocks until a signal stops it."""
 
@@ -195,6 +199,20 @@ def index() -> None:
       RETRAIL_MILVUS_URI=http://127.0.0.1:19530 retrail worker index
     """
     _run("index")
+
+
+@worker.command()
+def otlp() -> None:
+    """Make trajectories of traces: otlp_spans → agent-spans → trajectory-events.
+
+    otlp_spans is the topic of the Kafka exporter of OpenTelemetry's Collector, and of POST
+    /v1/traces on `retrail serve`.
+
+    \b
+    Example:
+      RETRAIL_OTLP_TOOLS=tools.toml retrail worker otlp
+    """
+    _run("otlp")
 
 
 def _run(role: str) -> None:

@@ -185,9 +185,21 @@ class Request:
                     else:
                         self.invalid += 1
 
+    def check(self) -> tuple[int, int]:
+        """Numbers of valid and invalid spans."""
+        valid = invalid = 0
+        for resource in self._message.resource_spans or ():
+            for scope_spans in resource.scope_spans or ():
+                for span in scope_spans.spans or ():
+                    if _has_ids(_hex(span.trace_id), _hex(span.span_id)):
+                        valid += 1
+                    else:
+                        invalid += 1
+        return valid, invalid
+
     def _span(self, span: Any, scope: str, omitted: tuple[str, ...]) -> RawSpan | None:
         trace_id, span_id = _hex(span.trace_id), _hex(span.span_id)
-        if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
+        if not _has_ids(trace_id, span_id):
             return None
         parent_id = _hex(span.parent_span_id or "")
         status = span.status.code if span.status else 0
@@ -214,6 +226,10 @@ class Request:
 def _invalid(error: Exception) -> InvalidRecordError:
     reason = " ".join(str(error).split())[:200]
     return InvalidRecordError(f"is no trace request of OTLP: {reason}", reason="malformed_json")
+
+
+def _has_ids(trace_id: str, span_id: str) -> bool:
+    return bool(_TRACE_ID.fullmatch(trace_id) and _SPAN_ID.fullmatch(span_id))
 
 
 def _hex(identifier: bytes | str) -> str:

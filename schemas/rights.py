@@ -17,6 +17,7 @@ RoleName = Literal[
     "mine",
     "train",
     "index",
+    "otlp",
     "agent",
     "outcomes",
     "serve",
@@ -96,9 +97,20 @@ ROLES: dict[RoleName, Role] = {
         },
         "prefixed",
     ),
+    "otlp": Role(
+        "`retrail worker otlp`",
+        {
+            "otlp_spans": "r",
+            "agent_spans": "rw",
+            "trajectory_events": "w",
+            "outcomes": "w",
+            "trajectory_events_dlq": "r",
+        },
+        "prefixed",
+    ),
     "agent": Role("agents, with our client", {"trajectory_events": "w"}, reads=False),
     "outcomes": Role("programs that report outcomes", {"outcomes": "w"}, reads=False),
-    "serve": Role("`retrail serve`", {"trajectory_events": "w"}, reads=False),
+    "serve": Role("`retrail serve`", {"trajectory_events": "w", "otlp_spans": "w"}, reads=False),
     "mcp": Role("`retrail mcp`", {"trajectory_events": "w"}, reads=False),
     "documents": Role(
         "`retrail documents load`", {"documents": "rw", "trajectory_events_dlq": "r"}

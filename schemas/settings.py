@@ -280,6 +280,25 @@ class ServeSettings(BaseModel):
     serve_traceparent: bool = Field(False, description="a W3C trace is a trajectory")
 
 
+class OtlpSettings(BaseModel):
+    """``retrail worker otlp``."""
+
+    otlp_root_seconds: PositiveFloat = Field(
+        30.0, description="seconds after the root of a trace arrived that it is published"
+    )
+    otlp_quiet_seconds: PositiveFloat = Field(
+        60.0, description="seconds without a span that a trace without a root is published"
+    )
+    otlp_trajectory: Literal["trace", "conversation"] = Field(
+        "trace",
+        description="what is a trajectory: an agent's trace, or a conversation; conversation only "
+        "if every span carries its id",
+    )
+    otlp_tools: Path | None = Field(
+        None, description="TOML file that maps tool names to searches and opens"
+    )
+
+
 class ProcessSettings(BaseModel):
     """Every process."""
 
@@ -312,6 +331,7 @@ class Settings(
     GateSettings,
     IndexSettings,
     ServeSettings,
+    OtlpSettings,
     ProcessSettings,
     BaseSettings,
 ):
@@ -323,7 +343,7 @@ class Settings(
 
     model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
 
-    @field_validator("data_dir", "gate_regression", "serve_secret_file")
+    @field_validator("data_dir", "gate_regression", "serve_secret_file", "otlp_tools")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()

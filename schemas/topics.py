@@ -31,6 +31,8 @@ class Topics:
     trajectory_events_dlq: str
     documents_dlq: str
     erasures: str
+    otlp_spans: str
+    agent_spans: str
 
     @classmethod
     def of(cls, settings: Settings) -> "Topics":
@@ -48,6 +50,8 @@ class Topics:
             trajectory_events_dlq=f"{prefix}trajectory-events.dlq",
             documents_dlq=f"{prefix}documents.dlq",
             erasures=f"{prefix}erasures",
+            otlp_spans=f"{prefix}otlp_spans",
+            agent_spans=f"{prefix}agent-spans",
         )
 
     @property
@@ -119,4 +123,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
             topics.documents_dlq, n, replication, "time", events_ms, max_message_bytes=larger
         ),
         TopicSpec(topics.erasures, 1, replication, "unlimited"),
+        # As OpenTelemetry's Collector names it.
+        TopicSpec(topics.otlp_spans, n, replication, "time", events_ms),
+        TopicSpec(topics.agent_spans, n, replication, "time", events_ms, True),
     ]

@@ -33,7 +33,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrail_runtime.process import RateLimit
 from schemas.settings import Settings
-from serving import metrics
+from serving import metrics, otlp
 from serving.problems import problem
 
 PROBES = ("/healthz", "/readyz")
@@ -44,6 +44,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 MCP_PATH = "/mcp"
 MAX_BODY = 1024 * 1024
 """Bytes of a request."""
+LARGER = {otlp.PATH: otlp.MAX_TRACES}
+"""Bytes of a request to these paths."""
 BODY_SECONDS = 10.0
 """Seconds in which a request's body must arrive."""
 HEADER_SECONDS = 10.0
@@ -264,9 +266,10 @@ class BodyLimit:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        most = max(self._most, LARGER.get(scope["path"], 0))
         try:
             async with asyncio.timeout(self._seconds):
-                body = await self._read(Request(scope, receive))
+                body = await self._read(Request(scope, receive), most)
         except TimeoutError:
             text = f"The request's body did not arrive within {self._seconds:g} s."
             slow = problem(408, "Too slow", text, headers={"Connection": "close"})
@@ -277,21 +280,21 @@ class BodyLimit:
             large = problem(
                 413,
                 "Request too large",
-                f"A request has at most {self._most:,} bytes here.",
+                f"A request has at most {most:,} bytes here.",
                 headers={"Connection": "close"},
             )
             return await large(scope, receive, send)
         return await self._app(scope, replayed(body, receive), send)
 
-    async def _read(self, request: Request) -> bytes | None:
+    async def _read(self, request: Request, most: int) -> bytes | None:
         """The body; ``None``: it is too large."""
         declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._most:
+        if declared.isdecimal() and int(declared) > most:
             return None
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self._most:
+            if len(body) > most:
                 return None
         return bytes(body)
 

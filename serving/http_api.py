@@ -17,7 +17,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
-from serving import metrics
+from serving import metrics, otlp
 from serving.guards import metrics_page, principal_of
 from serving.handles import DEFAULT_AGENT, NAME, Agent, Caller, Outcome
 from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, failure_of
@@ -98,11 +98,15 @@ class Health(BaseModel):
     retriever_version: int | None = None
 
 
-def create_app(running: Callable[[], AbstractAsyncContextManager[SearchService]]) -> FastAPI:
+def create_app(
+    running: Callable[[], AbstractAsyncContextManager[SearchService]],
+    traces: otlp.Traces | None = None,
+) -> FastAPI:
     """The API over a service that runs while the app does.
 
     Args:
         running: the service; entered when the app starts, left when it stops.
+        traces: takes the traces of agents; without it there is no ``/v1/traces``.
     """
 
     @asynccontextmanager
@@ -124,6 +128,9 @@ def create_app(running: Callable[[], AbstractAsyncContextManager[SearchService]]
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     app.include_router(_operations)
     app.include_router(_probes)
+    if traces is not None:
+        app.state.traces = traces
+        app.include_router(otlp.router)
     add_handlers(app)
     return app
 
@@ -358,6 +365,7 @@ for _route in _operations.routes:
     assert isinstance(_route, APIRoute)
     statuses = {"200", *map(str, _route.responses)}
     at_zero(metrics.REQUESTS, [str(_route.operation_id)], statuses)
+at_zero(metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "413", "415", "503"))
 
 
 async def _opened(

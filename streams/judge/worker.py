@@ -233,4 +233,5 @@ def run(settings: Settings) -> None:
         return JudgeTask(assignment, topics, judge, int(1000 * silence))
 
     at_end = judge.aclose if judge else None
-    process.run(settings, ROLE, topics.trajectory_events, written, make_task, at_end)
+    stage = process.Stage(topics.trajectory_events, written, make_task, ROLE)
+    process.run(settings, ROLE, [stage], at_end)

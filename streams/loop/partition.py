@@ -209,14 +209,14 @@ class Assignment:
         log_id: id of the log that it reads: the topic's id.
         start: where to start, and the committed metadata; with another log id, no worker committed
             it for this log.
-        channel: returns the same partition of another topic.
+        channel: returns the same partition of another topic, or the one that is given.
         fail: to be called when the task cannot continue.
     """
 
     partition: int
     log_id: str
     start: Committed
-    channel: Callable[[str], Channel]
+    channel: Callable[..., Channel]
     fail: Callable[[BaseException], None]
 
 

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import structlog
@@ -15,7 +16,7 @@ from aiokafka.errors import (
 )
 
 from retrail_runtime import files
-from retrail_runtime.health import serve_metrics
+from retrail_runtime.health import State, serve_metrics
 from retrail_runtime.kafka import require_broker, require_rights
 from retrail_runtime.kafka.refusals import MISSING_RIGHT
 from retrail_runtime.metrics import at_zero
@@ -41,22 +42,40 @@ GC_THRESHOLDS = (10_000, 20, 10)
 before one of the next."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A topic that a process reads, and what it makes of it.
+
+    Attributes:
+        source: topic to read.
+        written: topics to write.
+        make_task: makes the task of a partition.
+        group: name of the consumer group, without prefix and revision.
+        rekeys: records are not written to the partition of their source, so the topics may have
+            different numbers of partitions.
+        revised: a new revision reads the topic again.
+    """
+
+    source: str
+    written: Sequence[str]
+    make_task: MakeTask
+    group: str
+    rekeys: bool = False
+    revised: bool = True
+
+
 def run(
     settings: Settings,
-    role: Literal["judge", "mine"],
-    source: str,
-    written: Iterable[str],
-    make_task: MakeTask,
+    role: Literal["judge", "mine", "otlp"],
+    stages: Sequence[Stage],
     at_end: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Run a worker until SIGTERM or SIGINT.
 
     Args:
         settings: of the installation.
-        role: names the consumer group, the data directory and the metrics file.
-        source: topic to read.
-        written: topics to write, each record to the partition of its source.
-        make_task: makes the task of a partition.
+        role: names the data directory and the metrics file.
+        stages: what it reads; each is a member of a consumer group.
         at_end: awaited after the last checkpoint.
 
     Raises:
@@ -66,32 +85,39 @@ def run(
         RestartRequiredError: a send failed for good, or Kafka or Faust failed.
         ConfigurationError: a setting is unusable, or Kafka refuses the connection or a right.
     """
-    counts = require_broker(settings, [source, *written], keyed_alike=True)
+    counts: dict[str, int] = {}
+    for stage in stages:
+        topics = [stage.source, *stage.written]
+        counts |= require_broker(settings, topics, keyed_alike=not stage.rekeys)
     require_rights(settings, role)
     claimed = files.claim(settings, role)
     tune_gc()
-    at_zero(metrics.DISCONTINUITIES, [source], (*get_args(Discontinuity), "skipped", "recreated"))
+    kinds = (*get_args(Discontinuity), "skipped", "recreated")
+    at_zero(metrics.DISCONTINUITIES, [stage.source for stage in stages], kinds)
     guard = ExitGuard()
 
     async def main() -> RetrailError | None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        worker = Worker(source, make_task, counts[source])
-        serve_metrics(settings, role, worker.health)
-        guard.exit_if_blocked(lambda: worker.observed_at)
-        group = settings.group(role, revised=True)
-        app = BatchApp(settings, group, str(claimed.path / "faust"), source, worker)
+        workers = [Worker(each.source, each.make_task, counts[each.source]) for each in stages]
+        serve_metrics(settings, role, lambda: State.of({one.health(): True for one in workers}))
+        guard.exit_if_blocked(lambda: min(worker.observed_at for worker in workers))
+        for worker, stage in zip(workers, stages, strict=True):
+            group = settings.group(stage.group, revised=stage.revised)
+            folder = str(claimed.path / f"faust-{stage.group}")
+            worker.app = BatchApp(settings, group, folder, stage.source, worker)
 
         def stop_soon() -> None:
             loop.call_soon_threadsafe(stop.set)
 
         # A second signal changes nothing: the guard limits the time of the shutdown.
         with StopSignals(stop_soon, again=stop_soon):
-            failure = _as_retrail_error(await _live(app, worker, stop), role)
+            failure = _as_retrail_error(await _live(workers, stop), role)
             # The last checkpoint is done, or failed.
             guard.exit_if_hanging(failure.exit_status if failure else 0)
             if at_end is not None:
                 await at_end()
-            await app.stop()
+            for worker in workers:
+                await worker.app.stop()
         return failure
 
     try:
@@ -114,30 +140,37 @@ def tune_gc() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _live(app: BatchApp, worker: Worker, stop: asyncio.Event) -> BaseException | None:
+async def _live(workers: Sequence[Worker], stop: asyncio.Event) -> BaseException | None:
     """Work until ``stop`` is set or something fails; returns what failed."""
-    worker.app = app
-    parts = (
-        _started(app, worker.source),
-        worker.keep_checkpointing(),
-        worker.keep_watching(),
-        worker.keep_identifying(),
-        _crash_of(app, worker),
-    )
-    _starting, *work = [asyncio.create_task(_reporting(part, worker)) for part in parts]
+    work = [
+        asyncio.create_task(_reporting(part, worker))
+        for worker in workers
+        for part in (
+            worker.keep_checkpointing(),
+            worker.keep_watching(),
+            worker.keep_identifying(),
+            _crash_of(worker.app, worker),
+        )
+    ]
+    _starting = [
+        asyncio.create_task(_reporting(_started(worker.app, worker.source), worker))
+        for worker in workers
+    ]
     ending = asyncio.create_task(stop.wait())
-    ends: list[asyncio.Future[Any]] = [ending, worker.failure]
+    failures = [worker.failure for worker in workers]
+    ends: list[asyncio.Future[Any]] = [ending, *failures]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    failure = None if ending.done() else worker.failure.result()
-    app.consumer.stop_flow()
+    failed = [failure.result() for failure in failures if failure.done()]
+    for worker in workers:
+        worker.app.consumer.stop_flow()
     for task in [*work, ending]:
         task.cancel()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            await worker.revoked()
+            await asyncio.gather(*(worker.revoked() for worker in workers))
     except (TimeoutError, KafkaError, RestartRequiredError) as error:
         log.warning("the last checkpoint failed", error=repr(error))
-    return failure
+    return failed[0] if failed and not stop.is_set() else None
 
 
 async def _reporting(work: Coroutine[Any, Any, None], worker: Worker) -> None:

@@ -156,4 +156,5 @@ def run(settings: Settings) -> None:
     def make_task(assignment: Assignment) -> MineTask:
         return MineTask(assignment, topics, settings, erasures.current)
 
-    process.run(settings, ROLE, topics.judged_events, [topics.labelled_pairs], make_task)
+    stage = process.Stage(topics.judged_events, [topics.labelled_pairs], make_task, ROLE)
+    process.run(settings, ROLE, [stage])

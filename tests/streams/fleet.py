@@ -25,7 +25,7 @@ import sys
 from schemas.errors import RetrailError
 from retrail_runtime.process import configure
 from schemas.settings import load
-from streams.{role} import worker
+from streams.{package} import worker
 configure()
 {sabotage}
 try:
@@ -73,9 +73,11 @@ class Worker:
     @property
     def working(self) -> bool:
         """Whether it has handled records; those that a miner folds again do not count."""
-        counter = {"judge": "retrail_judge_events_total", "mine": "retrail_mine_events_total"}[
-            self.role
-        ]
+        counter = {
+            "judge": "retrail_judge_events_total",
+            "mine": "retrail_mine_events_total",
+            "otlp": "retrail_otlp_requests_total",
+        }[self.role]
         try:
             return bool(self.ports) and self.sample(counter) > 0
         except OSError:
@@ -154,9 +156,14 @@ class Fleet:
             name: value for name, value in os.environ.items() if not name.startswith("RETRAIL_")
         }
         environment |= {f"RETRAIL_{name.upper()}": str(value) for name, value in shared.items()}
+        package = "spans" if role == "otlp" else role
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", START.format(role=role, sabotage=sabotage)],
+                [
+                    sys.executable,
+                    "-c",
+                    START.format(package=package, sabotage=sabotage),
+                ],
                 env=environment | variables,
                 stderr=log,
             )

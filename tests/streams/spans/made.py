@@ -1,7 +1,11 @@
 """Spans made by hand, as OTLP's JSON."""
 
+import base64
 import json
 from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.streams.importing.logs import HELPED, PLAN, REJECTED
 
@@ -59,6 +63,25 @@ def request(*spans: dict[str, Any], scope: str = "made") -> dict[str, Any]:
     """One ExportTraceServiceRequest."""
     scoped = {"scope": {"name": scope}, "spans": list(spans)}
     return {"resourceSpans": [{"scopeSpans": [scoped]}]}
+
+
+def protobuf(line: str) -> bytes:
+    """A request of OTLP's JSON in protobuf."""
+
+    def with_bytes(value: Any) -> Any:
+        if isinstance(value, list):
+            return [with_bytes(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: base64.b64encode(bytes.fromhex(one)).decode()
+            if name in ("traceId", "spanId", "parentSpanId")
+            else with_bytes(one)
+            for name, one in value.items()
+        }
+
+    message = ParseDict(with_bytes(json.loads(line)), ExportTraceServiceRequest())
+    return bytes(message.SerializeToString())
 
 
 # -- GenAI -----------------------------------------------------------------------------------------

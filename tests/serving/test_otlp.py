@@ -1,0 +1,229 @@
+"""POST /v1/traces: what is written to the topic, and what exporters are answered."""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from retrail_runtime import kafka as clients
+from schemas.errors import DeliveryError
+from schemas.topics import Topics
+from serving import otlp
+from serving.guards import guarded
+from serving.http_api import create_app
+from serving.otlp import AT_ONCE, MAX_TRACES, Traces
+from tests.serving.fakes import World
+from tests.streams.fleet import installation
+from tests.streams.spans.made import NEED_TRACE, protobuf, request, span
+from tests.streams.topics import read
+
+JSON, PROTOBUF = "application/json", "application/x-protobuf"
+BODY = json.dumps(request(*NEED_TRACE)).encode()
+
+Written = list[tuple[bytes, dict[str, bytes]]]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    """What was written, by a Kafka that takes everything."""
+    found: Written = []
+
+    def publish(_producer: Any, topic: str, *, value: bytes, headers: Any) -> int:
+        assert topic == "otlp_spans"
+        found.append((value, dict(headers)))
+        return len(found) - 1
+
+    monkeypatch.setattr(clients, "publish_and_wait", publish)
+    return found
+
+
+@pytest.fixture
+def http() -> Iterator[TestClient]:
+    yield from client()
+
+
+def client(**changes: object) -> Iterator[TestClient]:
+    world = World(**changes)
+    app = guarded(
+        create_app(world._running, Traces(world.settings)), world.settings, host="0.0.0.0"
+    )
+    with TestClient(app, raise_server_exceptions=False) as http:
+        yield http
+
+
+def post(http: TestClient, body: bytes, media_type: str = JSON, **headers: str) -> Any:
+    return http.post("/v1/traces", content=body, headers={"content-type": media_type} | headers)
+
+
+def test_json_is_written_unchanged(http: TestClient, written: Written) -> None:
+    answer = post(http, BODY, "application/json; charset=utf-8")
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert answer.headers["content-type"] == JSON
+    assert written == [(BODY, {"content-type": JSON.encode()})]
+
+
+def test_protobuf_is_written_unchanged(http: TestClient, written: Written) -> None:
+    body = protobuf(BODY.decode())
+    answer = post(http, body, PROTOBUF)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == PROTOBUF
+    assert ExportTraceServiceResponse.FromString(answer.content) == ExportTraceServiceResponse()
+    assert [value for value, _ in written] == [body]
+
+
+def test_gzip_is_written_decompressed(http: TestClient, written: Written) -> None:
+    answer = post(http, gzip.compress(BODY), **{"content-encoding": "gzip"})
+    assert answer.status_code == 200
+    assert [value for value, _ in written] == [BODY]
+
+
+def test_spans_without_ids_are_a_partial_success(http: TestClient, written: Written) -> None:
+    body = json.dumps(request(NEED_TRACE[0], span(3) | {"traceId": "xyz"}))
+    answer = post(http, body.encode())
+    assert answer.status_code == 200
+    assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
+    answer = post(http, protobuf(body.replace("xyz", "00")), PROTOBUF)
+    partly = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    assert partly.rejected_spans == 1
+    assert "trace id" in partly.error_message
+    assert len(written) == 2
+
+
+def test_a_request_without_spans_writes_nothing(http: TestClient, written: Written) -> None:
+    assert post(http, b"{}").status_code == 200
+    assert post(http, b"", PROTOBUF).status_code == 200
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[]", {}, 400),
+        (b'{"resourceSpans": 7}', {}, 400),
+        (BODY, {"content-type": PROTOBUF}, 400),
+        (b"\xff\xff", {"content-type": PROTOBUF}, 400),
+        (BODY, {"content-encoding": "gzip"}, 400),
+        (gzip.compress(BODY)[:-9], {"content-encoding": "gzip"}, 400),
+        (BODY, {"content-encoding": "br"}, 415),
+        (BODY, {"content-type": "text/plain"}, 415),
+        (b"{" + b" " * MAX_TRACES, {}, 413),
+        (gzip.compress(b"{" + b" " * MAX_TRACES), {"content-encoding": "gzip"}, 413),
+    ],
+)
+def test_what_cannot_be_taken_is_refused(
+    http: TestClient, written: Written, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    answer = http.post("/v1/traces", content=body, headers={"content-type": JSON} | headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert written == []
+
+
+def test_it_needs_the_token(written: Written) -> None:
+    for http in client(serve_token=SecretStr("0123456789abcdef")):
+        assert post(http, BODY).status_code == 401
+        assert post(http, BODY, authorization="Bearer 0123456789abcdef").status_code == 200
+    assert len(written) == 1
+
+
+def test_without_kafka_exporters_are_to_repeat(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any, **_named: Any) -> int:
+        raise DeliveryError("no broker")
+
+    monkeypatch.setattr(clients, "publish_and_wait", refuse)
+    answer = post(http, BODY)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_while_kafka_hangs_more_requests_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on, started = threading.Event(), threading.Semaphore(0)
+
+    def hang(*_args: Any, **_named: Any) -> int:
+        started.release()
+        assert goes_on.wait(30)
+        return 0
+
+    monkeypatch.setattr(clients, "publish_and_wait", hang)
+    for http in client():
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            waiting = [pool.submit(post, http, BODY) for _ in range(AT_ONCE)]
+            for _ in range(AT_ONCE):
+                assert started.acquire(timeout=30)
+            refused = post(http, BODY)
+            goes_on.set()
+            assert {one.result().status_code for one in waiting} == {200}
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+
+
+def test_kafka_that_hangs_longer_than_the_deadline_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(clients, "publish_and_wait", lambda *_, **__: goes_on.wait(30) and 0)
+    for http in client(serve_deadline_seconds=0.2):
+        assert post(http, BODY).status_code == 503
+        goes_on.set()
+
+
+def mutated(body: bytes, at: list[tuple[int, int]]) -> bytes:
+    """The body with some bytes replaced, or cut off."""
+    changed = bytearray(body)
+    for place, byte in at:
+        changed[place % len(changed)] = byte
+    return bytes(changed[: at[0][0] % len(changed)] if at[0][1] % 4 == 0 else changed)
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+@given(MUTATIONS, st.booleans())
+@hypothesis_settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_mutated_requests_are_answered_and_counted(
+    http: TestClient, written: Written, mutations: list[tuple[int, int]], is_json: bool
+) -> None:
+    body = mutated(BODY if is_json else protobuf(BODY.decode()), mutations)
+    before = answered()
+    answer = post(http, body, JSON if is_json else PROTOBUF)
+    assert answer.status_code in (200, 400)
+    assert answered() == before + 1
+
+
+def answered() -> float:
+    samples: Callable[..., Any] = REGISTRY.get_sample_value
+    return sum(
+        samples("retrail_serve_requests_total", {"operation": otlp.OPERATION, "status": status})
+        or 0
+        for status in ("200", "400")
+    )
+
+
+def test_a_request_is_on_the_topic_when_it_is_answered(kafka: str, tmp_path: Path) -> None:
+    world, settings = World(), installation(kafka, tmp_path)
+    with TestClient(create_app(world._running, Traces(settings))) as http:
+        assert post(http, gzip.compress(BODY), **{"content-encoding": "gzip"}).status_code == 200
+    [message] = read(settings, Topics.of(settings).otlp_spans)
+    assert message.value() == BODY
+    assert message.key() is None
