@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -18,7 +19,22 @@ Check = Callable[["Settings"], str]
 COLOURS = {"ok": typer.colors.GREEN, "optional": typer.colors.YELLOW, "missing": typer.colors.RED}
 
 
-def doctor() -> None:
+RECENT = 1_000
+"""Requests of each partition of otlp_spans that `retrail doctor --otlp topic` reads."""
+
+
+def doctor(
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp",
+            metavar="FILE|topic",
+            help="Show instead what is understood of traces: of a file with one trace request of "
+            "OTLP a line, or of the last requests on the topic otlp_spans.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Check that everything the workers and commands need is there.
 
     Checks Java, Kafka, topics, codecs, Milvus, the model, the model registry, the judge and the
@@ -26,12 +42,16 @@ def doctor() -> None:
     missing. Requirements of `retrail up` alone are optional.
 
     \b
-    Example:
+    Examples:
       RETRAIL_KAFKA_BOOTSTRAP=k1:9092 retrail doctor
+      retrail doctor --otlp spans.jsonl
     """
     from schemas.settings import load
 
     settings = load()
+    if otlp is not None:
+        _show_traces(settings, otlp)
+        return
     states: dict[str, str] = {}
     for what, check in CHECKS.items():
         if what == "Topics" and states["Kafka"] != "ok":
@@ -43,6 +63,39 @@ def doctor() -> None:
         typer.echo(f"{what}: {found}")
     if "missing" in states.values():
         raise typer.Exit(1)
+
+
+def _show_traces(settings: "Settings", where: str) -> None:
+    from streams.importing.tools import ToolMap
+    from streams.spans.understanding import understood
+
+    bodies = _recent_requests(settings) if where == "topic" else _requests_of(Path(where))
+    for line in understood(bodies, ToolMap.load(settings.otlp_tools)):
+        typer.echo(line)
+
+
+def _requests_of(path: Path) -> Iterator[bytes]:
+    import orjson
+
+    from streams.importing.files import files_of, records_of
+
+    for file in files_of([path]):
+        for _, value in records_of(file):
+            yield orjson.dumps(value) if isinstance(value, dict) else b""
+
+
+def _recent_requests(settings: "Settings") -> Iterator[bytes]:
+    from contextlib import closing
+
+    from retrail_runtime.kafka import consumer, offsets, read_to_end
+    from schemas.topics import Topics
+
+    topic = Topics.of(settings).otlp_spans
+    with closing(consumer(settings)) as reader:
+        ends = {partition: end for partition, (_, end) in offsets(reader, topic).items()}
+    start = {partition: end - RECENT for partition, end in ends.items()}
+    for record in read_to_end(settings, topic, start, ends):
+        yield record.value or b""
 
 
 def _run(check: Check, settings: "Settings") -> tuple[str, str]:
