@@ -22,7 +22,7 @@ from simulation.scripted import (
 from streams.importing.importer import Importer
 from streams.importing.offline import mine
 from trainer.data import examples
-from trainer.data.draws import draw_of
+from trainer.data.draws import draw, draw_of
 from trainer.model.encoder import Encoder, Vectors
 
 TOPIC = "pairs"
@@ -79,9 +79,9 @@ class Texts:
         """The documents with these ids, without those that do not exist."""
         return {doc_id: self._documents[doc_id] for doc_id in self.known(doc_ids)}
 
-    def all_ids(self) -> list[str]:
-        """Every id, sorted."""
-        return sorted(self._documents)
+    def sample(self, count: int, seed: int) -> list[str]:
+        """Up to ``count`` ids."""
+        return draw(self._documents, count, seed=seed, parent=0)
 
 
 class Pairs:

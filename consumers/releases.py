@@ -164,6 +164,13 @@ class ListedRelease:
     lineage: tuple[int, ...]
     state: State
 
+    @property
+    def decision(self) -> str:
+        """The last word on the release: the gate's decision, or ``candidate`` before the second."""
+        if self.second is not None:
+            return self.second.decision
+        return "candidate" if self.release.candidate else self.release.decision
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         run = self.manifest and self.manifest.model_dump(

@@ -8,6 +8,7 @@ import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ MAX_BYTES = 2 * 1024**3
 BUSY_SECONDS = 5.0
 """How long to wait for another worker's write."""
 EVICTED_AT_ONCE = 1000
+WRITTEN_AT_ONCE = 1000
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS vectors (
@@ -86,19 +88,20 @@ class VectorStore:
         return vectors
 
     def put(self, model: str, vectors: Vectors) -> None:
-        """Store vectors in one transaction; evicts the oldest above the size limit."""
-        rows = [(_name(model, found), v.astype("<f4").tobytes()) for found, v in vectors.items()]
-        with self._lock:
-            if self._connection is None:
-                return
-            try:
-                with self._connection:
-                    self._connection.executemany(
-                        "INSERT OR IGNORE INTO vectors (name, vector) VALUES (?, ?)", rows
-                    )
-                    self._evict(self._connection)
-            except sqlite3.Error as error:
-                self._give_up(error)
+        """Store vectors in short transactions; evicts the oldest above the size limit."""
+        rows = ((_name(model, found), v.astype("<f4").tobytes()) for found, v in vectors.items())
+        while some := list(islice(rows, WRITTEN_AT_ONCE)):
+            with self._lock:
+                if self._connection is None:
+                    return
+                try:
+                    with self._connection:
+                        self._connection.executemany(
+                            "INSERT OR IGNORE INTO vectors (name, vector) VALUES (?, ?)", some
+                        )
+                        self._evict(self._connection)
+                except sqlite3.Error as error:
+                    self._give_up(error)
 
     def close(self) -> None:
         """Close the file; afterwards nothing is found or stored."""

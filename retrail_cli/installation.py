@@ -177,7 +177,7 @@ def milvus(settings: "Settings") -> str:
 
 
 def model(settings: "Settings") -> str:
-    from consumers.indexing.releases import load_model
+    from consumers.first_release import load_model
 
     encoder = load_model(settings)
     encoder.encode_queries(["does it encode"])

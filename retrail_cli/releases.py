@@ -30,12 +30,13 @@ def show(
 
     "change" is the difference from the parent's mean nDCG@10 over n held-out queries, "regression"
     the difference over your own queries (RETRAIL_GATE_REGRESSION); the reason gives one-sided 95%
-    bounds. The lineage of the live release lists the offsets of its pairs.
+    bounds. They are measured on a pool of documents; once the index worker has decided on a
+    candidate, on all documents. The lineage of the live release lists the offsets of its pairs.
 
     \b
     Examples:
       retrail releases
-      retrail releases --json | jq '.releases[] | {version, decision, change: .held_out.difference}'
+      retrail releases --json | jq '.releases[] | {version, state, decision, second}'
     """
     from consumers.releases import listed
     from consumers.training.history import RunHistory
@@ -62,9 +63,14 @@ def show(
     if live:
         typer.echo(f"Release {live.version} is live: {live.why}.")
     for one in found:
+        version = one.release.version
         if one.state == "waiting":
-            version = one.release.version
             typer.echo(f"Release {version} waits: `retrail promote {version}` makes it live.")
+        elif one.state == "open":
+            typer.echo(
+                f"Release {version} is a candidate: the index worker builds its collection and "
+                "decides on it."
+            )
 
 
 def promote(
@@ -72,7 +78,8 @@ def promote(
 ) -> None:
     """Make a release live.
 
-    The index worker builds its collection, then switches searches to it.
+    The index worker builds its collection, then switches searches to it. A release whose collection
+    failed the gate's check cannot be promoted.
 
     \b
     Example:
@@ -134,16 +141,16 @@ def _print_tables(found: "Sequence[ListedRelease]") -> None:
         columns.append("regression")
     decisions, lineage = [], []
     for one in found:
-        release, manifest = one.release, one.manifest
+        release, manifest, last = one.release, one.manifest, one.second or one.release
         decisions.append(
             (
-                one.state if one.state in ("live", "quarantined", "waiting") else "",
+                "" if one.state in ("lineage", "other") else one.state,
                 str(release.version),
                 str(release.parent or ""),
                 f"{release.created_at:%Y-%m-%d}",
-                release.decision,
-                *_figures(release.held_out),
-                *([_figures(release.regression)[-1]] if regression else []),
+                one.decision,
+                *_figures(last.held_out),
+                *([_figures(last.regression)[-1]] if regression else []),
             )
         )
         if manifest is not None and one.state in ("live", "lineage"):
@@ -153,6 +160,8 @@ def _print_tables(found: "Sequence[ListedRelease]") -> None:
     print_table(columns, decisions, "Releases")
     for one in found:
         typer.echo(f"{one.release.version}: {one.release.reason}")
+        if one.second is not None:
+            typer.echo(f"{one.release.version}, second stage: {one.second.reason}")
     typer.echo()
     if lineage:
         columns = ["version", "run", "pairs", "replayed", "offsets"]
@@ -204,8 +213,9 @@ def train(
     """Train on the new pairs now.
 
     Unlike `retrail worker train`, this command does not wait for enough pairs or held-out queries.
-    The new model is evaluated on held-out queries and goes live if it passes the gate. A running
-    train worker continues afterwards.
+    The new model is evaluated on held-out queries over a pool of documents. If it passes, it is a
+    candidate: the index worker builds its collection, compares both over all documents, and makes
+    it live if it passes again. A running train worker continues afterwards.
 
     --run repeats an earlier run. On the machine that trained it, the model is identical, file by
     file; exit status 1: it differs. Under torchrun several processes, on one GPU each or on CPUs,
@@ -241,7 +251,10 @@ def train(
     if isinstance(release, str):
         typer.echo(f"No new release: {release}.")
         return
-    typer.echo(f"Release {release.version}: {release.decision} ({release.reason}).")
+    decision = "candidate" if release.candidate else release.decision
+    typer.echo(f"Release {release.version}: {decision} ({release.reason}).")
+    if release.candidate:
+        typer.echo("The index worker builds its collection and decides (`retrail releases`).")
 
 
 def _reproduce(run: str) -> None:

@@ -67,6 +67,8 @@ class GateDecision(Contract):
             documents in the corpus.
         margin: fall of nDCG@10 that had to be ruled out.
         caps: of the held-out queries, against poisoning.
+        documents: that were searched: those of the pool, or of the whole corpus; absent if nothing
+            was compared.
         results: digest of the file beside the model (``.gate.jsonl``) that has the results of
             every query and the ids of the pool; absent if nothing was compared.
     """
@@ -79,6 +81,7 @@ class GateDecision(Contract):
     regression: Comparison | None = None
     margin: float | None = None
     caps: Caps | None = None
+    documents: Count | None = None
     results: Digest | None = None
 
 
@@ -87,7 +90,7 @@ class Release(GateDecision):
 
     Attributes:
         parent, run_id: absent on the first, untrained release.
-        candidate: whether ``ship`` only makes it a candidate, on which the index worker decides;
+        candidate: whether the gate's decision is to ship it, and the index worker decides on it;
             otherwise the decision is final.
     """
 
@@ -121,12 +124,10 @@ class CandidateDecision(GateDecision):
 
     Attributes:
         version: of the candidate.
-        documents: in its collection; absent if nothing was compared.
-        integrity: absent likewise.
+        integrity: of its collection; absent if nothing was compared.
     """
 
     version: Version
-    documents: Count | None = None
     integrity: Integrity | None = None
     decided_at: Moment
 

@@ -242,6 +242,9 @@ class GateSettings(BaseModel):
     gate_min_queries: PositiveInt = Field(
         100, description="held-out queries that a decision needs; with fewer a child is held"
     )
+    gate_candidate_seconds: PositiveFloat = Field(
+        6 * 3600.0, description="seconds without progress after which a candidate is abandoned"
+    )
     gate_regression: Path | None = Field(
         None,
         description="folder of queries (queries.tsv or .jsonl) and TREC qrels (qrels.txt) on "

@@ -1,5 +1,6 @@
 """An index worker on real servers: documents, releases, and what a search must find."""
 
+import hashlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -26,8 +28,11 @@ from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
 from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
+from trainer.evaluate import frozen
+from trainer.evaluate.evaluation import QueryMetrics
+from trainer.evaluate.frozen import Grades
 from trainer.model.encoder import Encoder
-from trainer.registry.registry import Registry
+from trainer.registry.registry import GATE_FILE, Registry
 
 WORDS = ["red", "green", "blue", "warm", "cold", "fast", "slow", "north", "river", "stone", "glass"]
 
@@ -97,21 +102,59 @@ def serves(settings: Settings, version: int, timeout: float = 60) -> None:
         eventually(lambda: milvus.aliased() == name, timeout, f"alias on version {version}")
 
 
-def release(settings: Settings, version: int, seed: int, folder: Path) -> Release:
-    """Publish a tiny random model as a release, not live yet."""
-    encoder = Encoder.load(write_tiny_model(folder / f"seed-{seed}", seed=seed), max_tokens=64)
-    published = Registry.of(settings).publish(settings.retriever, version, encoder.save)
-    made = Release(
-        version=version,
-        retriever=settings.retriever,
-        parent=version - 1 or None,
-        model=published,
-        created_at=datetime.now(UTC),
-        decision="ship",
-        reason="a test",
-    )
+def release(settings: Settings, version: int, seed: int, folder: Path, **changes: Any) -> Release:
+    """Publish a tiny random model as a release, not live yet; ``changes`` overrule its fields."""
+    values: dict[str, Any] = {
+        "version": version,
+        "retriever": settings.retriever,
+        "parent": version - 1 or None,
+        "created_at": datetime.now(UTC),
+        "decision": "ship",
+        "reason": "a test",
+    }
+    if "model" not in changes:
+        values["model"] = model(settings, version, seed, folder)
+    made = Release(**(values | changes))
     releases.write_release(kafka.producer(settings), settings, made)
     return made
+
+
+def model(settings: Settings, version: int, seed: int, folder: Path) -> Model:
+    """Publish a tiny random model."""
+    encoder = Encoder.load(write_tiny_model(folder / f"seed-{seed}", seed=seed), max_tokens=64)
+    return Registry.of(settings).publish(settings.retriever, version, encoder.save)
+
+
+def candidate(
+    settings: Settings,
+    version: int,
+    folder: Path,
+    relevant: Grades,
+    pool: Iterable[str],
+    **changes: Any,
+) -> Release:
+    """Release a candidate whose parent is version 1, with frozen queries and pool."""
+    metrics = dict.fromkeys(relevant, QueryMetrics(1.0, 1.0, 1.0))
+    results = frozen.rows(frozen.HELD_OUT, relevant, metrics, metrics)
+    content = frozen.dump([results], set(pool), since_parent=False)
+    made = model(settings, version, version, folder)
+    Registry.of(settings).write_beside(made, GATE_FILE, content.decode())
+    values: dict[str, Any] = {
+        "model": made,
+        "parent": 1,
+        "candidate": True,
+        "margin": 0.5,
+        "results": hashlib.sha256(content).hexdigest(),
+    }
+    return release(settings, version, version, folder, **(values | changes))
+
+
+def best(scores: Sequence[Mapping[str, float]], queries: Sequence[str]) -> Grades:
+    """For each query the document with the highest score as the relevant one."""
+    return {
+        query: {max(row, key=lambda name: (row[name], name)): 1}
+        for query, row in zip(queries, scores, strict=True)
+    }
 
 
 def models(settings: Settings, versions: Iterable[int], folder: Path) -> dict[int, Model]:
@@ -169,10 +212,33 @@ Embedder.rows = slow
 """
 
 
-class WorkerProcess:
-    """An index worker in its own process, to be killed; a slow one waits before it encodes."""
+KILLED = """
+import os, signal
+from {where} import {what} as where
+genuine = where.{call}
+def kill(*arguments, **named):
+    genuine(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+where.{call} = kill
+"""
 
-    def __init__(self, settings: Settings, *, slow: bool = False) -> None:
+
+class WorkerProcess:
+    """An index worker in its own process, to be killed; a slow one waits before it encodes.
+
+    ``killed_after`` names a module, an object in it and its function, after whose first call the
+    worker kills itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        slow: bool = False,
+        killed_after: tuple[str, str, str] | None = None,
+    ) -> None:
+        where, what, call = killed_after or ("", "", "")
+        killing = KILLED.format(where=where, what=what, call=call) if killed_after else ""
         given = settings.model_dump(exclude_defaults=True)
         environment = {f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()}
         self._settings = settings
@@ -181,6 +247,7 @@ class WorkerProcess:
                 sys.executable,
                 "-c",
                 (SLOW if slow else "")
+                + killing
                 + "from consumers.indexing import worker; from schemas import settings; "
                 "worker.run(settings.load())",
             ],

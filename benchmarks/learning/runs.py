@@ -103,13 +103,13 @@ def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[
         stack.check()
         say(f"seed {plan.seed}, turn {turn.turn}: the oracle learns")
         assert one.manifest is not None, "only the first release has no run"
-        shipped = one.release.decision == "ship"
+        shipped = one.decision == "ship"
         school.teach(turn.turn, one.manifest, shipped=shipped)
         if shipped:
             say(f"seed {plan.seed}, turn {turn.turn}: measuring both")
             system = _values(registry.load(one.release.model), plan.corpus)
             oracle = _values(school.oracle, plan.corpus)
-        turns.append(_turn(turn, one.release.decision, system, oracle))
+        turns.append(_turn(turn, one.decision, system, oracle))
     return tuple(turns)
 
 

@@ -6,7 +6,7 @@ worker dies, the next leader starts the recipe again.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -18,17 +18,21 @@ from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics, plan
 from consumers.indexing.comparison import Comparison, DocumentHashes
 from consumers.indexing.embedder import Embedder
+from consumers.indexing.judging import Judge
 from consumers.indexing.milvus import PAGE, Milvus
 from consumers.indexing.plan import Assignment
 from retrail_runtime import kafka
 from retrail_runtime.lease import owners
 from retrail_runtime.milvus import Build
 from retrail_runtime.process import RateLimit
-from schemas.errors import RestartRequiredError, TopicMismatchError
+from schemas.errors import ModelError, RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
 log = structlog.get_logger(__name__)
+
+Ends = Mapping[int, tuple[int, int]]
+"""First and end offset by partition."""
 
 TICK = 0.1
 LOOK_SECONDS = 5.0
@@ -45,7 +49,11 @@ SETTLING_SECONDS = 60.0
 
 
 class Coordinator:
-    """Coordinates the build that should serve."""
+    """Coordinates the build that should serve, or that of a candidate.
+
+    Attributes:
+        moved_at: last progress, on the monotonic clock.
+    """
 
     def __init__(
         self,
@@ -68,7 +76,11 @@ class Coordinator:
         self._assigned = assigned
         self._embedder = embedder
         self._stopping = threading.Event()
+        self.moved_at = time.monotonic()
         self._key: tuple[str, str] = ("", "")
+        self._task: tuple[str, str, bool] = ("", "", False)
+        self._reached = (self._key, 0, 0)
+        self._judged: set[str] = set()
         self._documents: DocumentHashes | None = None
         self._warnings = RateLimit(PROGRESS_SECONDS)
 
@@ -93,7 +105,7 @@ class Coordinator:
         build = assignment.build
         if assignment.topic_id != self._key[1]:
             self._forget_documents()
-        self._key = assignment.key
+        self._key, self._task = assignment.key, assignment.task
         group = plan.group(self._settings.group("index"), assignment)
         try:
             if self._documents is None:
@@ -107,7 +119,10 @@ class Coordinator:
                     await_group=lambda: self._await_group(build, offsets),
                     require=self._require,
                 )
-                self._serve(build, group, compared)
+                if assignment.candidate:
+                    self._judge(build, offsets, compared)
+                else:
+                    self._serve(build, group, compared)
         except StoppedError:
             log.info("no longer coordinating", collection=build.collection)
         except RestartRequiredError as error:
@@ -176,27 +191,18 @@ class Coordinator:
         4. Probe: a search must find something.
         5. Check that ``live`` still names this version.
         6. Swap the alias.
+
+        A candidate's build that this worker decided on needs only 1, 5 and 6; others are checked
+        for integrity (docs/gate.md) before 5.
         """
         started = time.monotonic()
         log.info("completing build", collection=build.collection)
-        compared.await_group()
-        self._milvus.make_searchable(build)
-        for _ in range(MAX_REPAIRS):
-            repaired = compared.whole()
-            if not repaired:
-                break
+        if build.build_id in self._judged:
+            compared.await_group()
+        elif problem := self._prepare(build, compared):
+            raise RestartRequiredError(problem, collection=build.collection)
         else:
-            raise RestartRequiredError(
-                f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
-                f"repairs: {repaired} documents are missing, different or extra. Check that "
-                "nothing else writes to this collection.",
-                collection=build.collection,
-            )
-        if not self._milvus.probe(build):
-            raise RestartRequiredError(
-                f"{build.collection} has rows, but a search finds none of them.",
-                collection=build.collection,
-            )
+            self._judge_of(build).require_sound()
         self._require_live(build)
         self._milvus.swap(build)
         seconds = time.monotonic() - started
@@ -209,15 +215,72 @@ class Coordinator:
             seconds=round(seconds, 1),
         )
 
-    def _await_group(self, build: Build, offsets: Consumer) -> None:
-        """Wait until the build's group has passed the current end offsets."""
+    def _judge(self, build: Build, offsets: Consumer, compared: Comparison) -> None:
+        """Decide on the build of a candidate (:mod:`consumers.indexing.judging`), once."""
+        while not self._stopping.wait(TICK):
+            self._require()
+            if build.build_id in self._judged or build.successor:
+                continue
+            try:
+                self._judge_of(build).decide(
+                    prepare=lambda: self._prepare(build, compared),
+                    await_both=lambda live: self._await_both(build, offsets, live),
+                )
+                self._judged.add(build.build_id)
+            except ModelError as error:
+                if self._warnings.allows("candidate"):
+                    version = build.version
+                    log.error("cannot decide on the candidate", version=version, error=str(error))
+
+    def _judge_of(self, build: Build) -> Judge:
+        assert self._documents is not None
+        return Judge(
+            self._settings,
+            self._milvus,
+            self._embedder,
+            self._require,
+            self._documents,
+            releases.read(self._settings),
+            build,
+        )
+
+    def _await_both(self, build: Build, offsets: Consumer, live: Build) -> None:
         ends = kafka.offsets(offsets, self._topic)
+        group = plan.group(self._settings.group("index"), Assignment(live, self._key[1]))
+        with closing(kafka.consumer(self._settings, group)) as others:
+            self._await_group(live, others, ends)
+        self._await_group(build, offsets, ends)
+
+    def _prepare(self, build: Build, compared: Comparison) -> str:
+        """1 to 4 of :meth:`_complete`; returns why the build cannot be completed, if so."""
+        compared.await_group()
+        self._milvus.make_searchable(build)
+        self._advance(1)
+        for _ in range(MAX_REPAIRS):
+            repaired = compared.whole()
+            if not repaired:
+                break
+        else:
+            return (
+                f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
+                f"repairs: {repaired} documents are missing, different or extra. Check that "
+                "nothing else writes to this collection."
+            )
+        self._advance(2)
+        if not self._milvus.probe(build):
+            return f"{build.collection} has rows, but a search finds none of them."
+        return ""
+
+    def _await_group(self, build: Build, offsets: Consumer, ends: Ends | None = None) -> None:
+        """Wait until the build's group has passed end offsets, by default the current ones."""
+        ends = ends or kafka.offsets(offsets, self._topic)
         partitions = [TopicPartition(self._topic, partition) for partition in ends]
         logged_at = time.monotonic()
         while True:
             self._require()
             answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
             committed = {one.partition: one.offset for one in answers if one.offset >= 0}
+            self._advance(0, sum(committed.values()))
             if plan.has_passed(committed, ends):
                 return
             if time.monotonic() - logged_at >= PROGRESS_SECONDS:
@@ -230,6 +293,12 @@ class Coordinator:
                 )
             self._stopping.wait(TICK)
 
+    def _advance(self, step: int, offsets: int = 0) -> None:
+        """Note progress: a later step of this build than before, or more offsets read."""
+        now = (self._key, step, offsets)
+        if now[0] != self._reached[0] or now > self._reached:
+            self._reached, self.moved_at = now, time.monotonic()
+
     def _require_live(self, build: Build) -> None:
         live = releases.read(self._settings).live
         if live is None or live.version != build.version:
@@ -239,5 +308,5 @@ class Coordinator:
     def _require(self) -> None:
         """Raise StoppedError unless this process still coordinates the same build and topic."""
         now = self._assigned()
-        if self._stopping.is_set() or now is None or now.key != self._key:
+        if self._stopping.is_set() or now is None or now.task != self._task:
             raise StoppedError("another worker coordinates, or another build should serve")

@@ -7,7 +7,7 @@ from consumers.indexing.collection import Row
 from consumers.vectors import VectorStore
 from consumers.vectors import encode as vectors_of
 from schemas.documents import Document, content_hash
-from trainer.model.encoder import Encoder
+from trainer.model.encoder import Encoder, Vectors
 
 
 class Embedder:
@@ -25,6 +25,10 @@ class Embedder:
         self._encoder = encoder
         self._digest = digest
         self._store = store
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, one row each."""
+        return self._encoder.encode_queries(texts)
 
     def rows(
         self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None

@@ -32,6 +32,11 @@ COMPARISONS = Counter(
 REPAIRS = Counter(
     "retrail_index_repairs_total", "Rows that a comparison repaired, by action.", ["action"]
 )
+CANDIDATES = Counter(
+    "retrail_index_candidate_decisions_total",
+    "Decisions on candidates by this worker: ship, pending, hold, reject, failed, abandoned.",
+    ["decision"],
+)
 DROPPED = Counter("retrail_index_builds_dropped_total", "Builds dropped, by their role.", ["role"])
 LIVE_VERSION = Gauge("retrail_live_version", "Version of the live release; 0 before the first.")
 LIVE_SINCE = Gauge(
@@ -59,6 +64,7 @@ LAG = Gauge(
 BUILDS = Gauge("retrail_index_builds", "Builds that this worker follows.")
 
 at_zero(REPAIRS, ("upsert", "delete"))
+at_zero(CANDIDATES, ("ship", "pending", "hold", "reject", "failed", "abandoned"))
 at_zero(DROPPED, get_args(Role))
 
 

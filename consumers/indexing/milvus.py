@@ -17,31 +17,33 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 from pymilvus import MilvusClient
 
 from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import collection, metrics
 from consumers.indexing.collection import BATCH_ROWS, Row
-from retrail_runtime import milvus
+from retrail_runtime import milvus, search
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
-    METRIC,
     SERVED_PROPERTY,
     SUCCESSOR_PROPERTY,
     VECTOR_FIELD,
     Build,
     version_of,
 )
-from retrail_runtime.retry import retrying
+from retrail_runtime.retry import Deadline, retrying
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
+from trainer.model.encoder import Vectors
 
 log = structlog.get_logger(__name__)
 
@@ -225,17 +227,22 @@ class Milvus:
         stored = self._query(build, f'{ID_FIELD} != ""', output_fields=[VECTOR_FIELD], limit=1)
         if not stored:
             return True
-        answer = self._call(
-            self._client.search,
-            build.collection,
-            data=[stored[0][VECTOR_FIELD]],
-            anns_field=VECTOR_FIELD,
-            limit=1,
-            search_params={"metric_type": METRIC},
-            output_fields=[ID_FIELD],
-            consistency_level="Strong",
-        )
-        return bool(answer and answer[0])
+        vector = np.array([stored[0][VECTOR_FIELD]], dtype=np.float32)
+        return bool(self.search(replace(build, search="dense"), [""], vector, 1)[0])
+
+    def search(
+        self, build: Build, texts: Sequence[str], vectors: Vectors, k: int
+    ) -> list[list[tuple[str, float]]]:
+        """Ids and scores of each query's hits, by the search path of agents.
+
+        All acknowledged writes are included.
+        """
+
+        def hits(timeout: float) -> list[Any]:
+            how: dict[str, Any] = {"fields": [ID_FIELD], "consistency": "Strong"}
+            return search.search(self._client, build, texts, vectors, k, Deadline(timeout), **how)
+
+        return [[(str(one.id), float(one.distance)) for one in some] for some in self._call(hits)]
 
     # -- Alias ------------------------------------------------------------------------------
 

@@ -207,15 +207,22 @@ class Assignment:
 
     Attributes:
         topic_id: of ``documents``; another one after the topic was deleted and created again.
+        candidate: whether the build is to be decided on, not swapped in.
     """
 
     build: Build
     topic_id: str
+    candidate: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
         """Equal for the same build and topic; properties of the build may change."""
         return self.build.build_id, self.topic_id
+
+    @property
+    def task(self) -> tuple[str, str, bool]:
+        """Equal for the same work of a coordinator."""
+        return (*self.key, self.candidate)
 
 
 def group(index_group: str, followed: Assignment) -> str:

@@ -1,6 +1,8 @@
 """Releases in the index worker: follow them, register the first one, request a rebuild."""
 
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -8,7 +10,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from consumers import releases
-from consumers.indexing import plan
+from consumers.indexing import metrics, plan
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from retrail_runtime.milvus import collection_name
@@ -18,15 +20,11 @@ from schemas.errors import (
     RestartRequiredError,
     TopicMismatchError,
 )
-from schemas.releases import Live, Release
+from schemas.releases import CandidateDecision
 from schemas.settings import Settings
 from schemas.topics import Topics
-from trainer.data.releases import FIRST, Releases
-from trainer.model import presets
-from trainer.model.encoder import Encoder
-from trainer.model.loading import locate
-from trainer.registry.card import first_card
-from trainer.registry.registry import Registry
+from trainer.data import candidates
+from trainer.data.releases import Releases, shipped
 
 log = structlog.get_logger(__name__)
 
@@ -70,73 +68,63 @@ class ReleaseWatch:
         self._reader.close()
 
 
-def register_first(settings: Settings) -> Release:
-    """Make ``RETRAIL_MODEL``, untrained, version 1 and live.
+class Candidates:
+    """What the leading worker does about candidates, beside the coordinator; for one thread."""
 
-    1. Publish the model into the registry and write its card. *After a crash*: again, with the same
-       files.
-    2. Write the release. *After a crash*: the release is found, and only 3 is done.
-    3. Write ``live``.
+    def __init__(self, settings: Settings, moved_at: Callable[[], float]) -> None:
+        """``moved_at`` returns when the coordinator last made progress."""
+        self._settings = settings
+        self._moved_at = moved_at
+        self._open: int | None = None
+        self._opened_at = 0.0
 
-    For the leading index worker; two at once write the same records.
+    def step(self, known: Releases) -> None:
+        """Make a candidate live that passed, and abandon one without progress.
 
-    Returns:
-        The first release.
+        *After a crash* between decision and ``live`` the next leader writes ``live``.
+
+        Raises:
+            BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
+        """
+        version, undecided = candidates.passed(known), candidates.undecided(known)
+        if version is not None:
+            now = releases.read(self._settings, known)
+            live = shipped(now, version, datetime.now(UTC))
+            if live is not None:
+                releases.write_live(kafka.producer(self._settings), self._settings, live)
+                log.info("release shipped", version=live.version, previous=live.previous)
+        if undecided != self._open:
+            self._open, self._opened_at = undecided, time.monotonic()
+        idle = time.monotonic() - max(self._opened_at, self._moved_at())
+        if undecided is not None and idle >= self._settings.gate_candidate_seconds:
+            reason = f"its build made no progress for {idle:,.0f} s; its pairs enter the next run"
+            write_decision(
+                self._settings,
+                CandidateDecision(
+                    version=undecided,
+                    decision="abandoned",
+                    reason=reason,
+                    decided_at=datetime.now(UTC),
+                ),
+            )
+
+
+def write_decision(settings: Settings, decision: CandidateDecision) -> None:
+    """Write a decision on a candidate; another worker's earlier one counts instead.
 
     Raises:
-        ModelError: there is no such model, or version 1 in the registry is another model.
         BrokerUnavailableError, TopicMismatchError, DeliveryError: from Kafka.
     """
-    known = releases.read(settings)
-    producer = kafka.producer(settings)
-    release = known.by_version.get(FIRST)
-    if release is None:
-        release = _first(settings)
-        releases.write_release(producer, settings, release)
-        log.info("first release", model=settings.model, location=release.model.location)
-    if known.live is None:
-        live = Live(version=FIRST, why="the first release", changed_at=datetime.now(UTC))
-        releases.write_live(producer, settings, live)
-    return release
-
-
-def load_model(settings: Settings) -> Encoder:
-    """``RETRAIL_MODEL`` with the preset and prefixes of the settings, as in the first release.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    preset = presets.preset(settings.train_preset, locate(settings.model), settings.model)
-    return Encoder.load(
-        settings.model,
-        preset=preset,
-        query_prefix=settings.index_query_prefix,
-        document_prefix=settings.index_document_prefix,
-        max_tokens=settings.index_max_tokens,
+    first = releases.write_decision(kafka.producer(settings), settings, decision)
+    if first == decision:
+        metrics.CANDIDATES.labels(decision.decision).inc()
+    log.info(
+        "candidate decided",
+        version=first.version,
+        decision=first.decision,
+        reason=first.reason,
+        first=first == decision,
     )
-
-
-def _first(settings: Settings) -> Release:
-    encoder = load_model(settings)
-    registry = Registry.of(settings)
-    release = Release(
-        version=FIRST,
-        retriever=settings.retriever,
-        model=registry.publish(settings.retriever, FIRST, encoder.save),
-        created_at=datetime.now(UTC),
-        decision="first",
-        reason=f"the untrained model {settings.model}",
-    )
-    query_prompt, document_prompt = encoder.prompts
-    text = first_card(
-        release,
-        settings.model,
-        max_tokens=encoder.max_tokens,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-    )
-    registry.write_beside(release.model, "md", text)
-    return release
 
 
 def request_rebuild(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from functools import partial
 import structlog
 from confluent_kafka import KafkaException
 
+from consumers.first_release import register_first
 from consumers.indexing import metrics
 from consumers.indexing.coordinator import Coordinator
 from consumers.indexing.embedder import Embedder
@@ -24,7 +25,7 @@ from consumers.indexing.health import Observation, state_of
 from consumers.indexing.ingest import DeadLetters, Ingest
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
-from consumers.indexing.releases import ReleaseWatch, register_first
+from consumers.indexing.releases import Candidates, ReleaseWatch
 from consumers.vectors import VectorStore
 from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics
@@ -187,6 +188,7 @@ class IndexWorker:
         coordinator = Coordinator(
             settings, milvus, self._claim.path, lambda: self._assignment, self._embedder
         )
+        self._candidates = Candidates(settings, lambda: coordinator.moved_at)
         self._coordinator = Task("index-coordinator", coordinator.run)
 
     def run(self) -> None:
@@ -224,9 +226,11 @@ class IndexWorker:
 
         1. Leader: register the first release, if nothing is live.
         2. Read the builds and the alias from Milvus.
-        3. Follow the current builds; leader: coordinate the one that should serve.
-        4. Leader: create the live release's collection if it is missing or to be built again, and
-           drop the builds that are over.
+        3. Follow the current builds; leader: coordinate the one that should serve; while it does,
+           the open candidate's.
+        4. Leader: create the collection of the live release, or of the candidate, if it is missing
+           or to be built again, and drop the builds that are over.
+        5. Leader: make a candidate live that passed, and abandon one without progress.
         """
         if releases.live is None:
             if not releases.lacks_first():
@@ -265,9 +269,14 @@ class IndexWorker:
         self._assignment = None
         if leads and decided.target is not None and topic_id is not None:
             self._assignment = Assignment(decided.target, topic_id)
+            candidate, undecided = decided.candidate, candidates.undecided(releases)
+            serves = facts.aliased == decided.target.collection
+            if serves and candidate is not None and candidate.version == undecided:
+                self._assignment = Assignment(candidate, topic_id, candidate=True)
         if leads:
             self._create(decided, releases, facts)
             self._drop(decided, facts)
+            self._candidates.step(releases)
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.SERVING_VERSION.set(serving)
         self._observed = replace(
@@ -325,7 +334,7 @@ class IndexWorker:
                 raise
             if self._errors.allows():
                 log.error(
-                    "cannot build the live release, the previous one keeps serving",
+                    "cannot build the release, the previous one keeps serving",
                     version=build.version,
                     serving=facts.aliased,
                     error=str(error),

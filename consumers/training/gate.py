@@ -1,9 +1,13 @@
-"""Compares parent and child on the held-out queries of agents, and on the regression set."""
+"""The gate's first stage: parent and child on held-out queries and the regression set, over a pool.
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+Memory does not depend on the size of the corpus: at most :data:`QUERIES` queries and a pool of
+documents are read.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 
@@ -14,19 +18,35 @@ from schemas.releases import GateDecision
 from schemas.runs import Caps
 from schemas.settings import Settings
 from trainer import metrics
+from trainer.data import draws
 from trainer.data.draws import normalize_query
-from trainer.evaluate import evaluation, gate, queries, regression_set
+from trainer.evaluate import evaluation, frozen, gate, queries, regression_set
 from trainer.evaluate.gate import Rule
 from trainer.evaluate.regression_set import RegressionSet
-from trainer.model.encoder import Encoder
+from trainer.model.encoder import Encoder, Progress, Vectors
 
 log = structlog.get_logger(__name__)
+
+
+QUERIES = 1_000
+"""Held-out queries of a comparison at most, unless RETRAIL_GATE_MIN_QUERIES is larger."""
+
+TOP = 100
+"""First hits of the parent for each query, from which the pool is filled."""
+
+Name = Literal["parent", "child", "ancestor"]
+
+VectorsOf = Callable[[Name, Encoder, Sequence[Document], Progress], Vectors]
+"""The vectors of documents by an encoder, in their order."""
+
+Hits = Callable[[Sequence[str], Vectors], Sequence[Sequence[str]]]
+"""Ids of the parent's first :data:`TOP` hits of each query, by its text and vector."""
 
 
 class Corpus(Protocol):
     """Source of documents, such as a local mirror of ``documents``."""
 
-    def all_ids(self) -> Sequence[str]: ...
+    def sample(self, count: int, seed: int) -> Sequence[str]: ...
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
 
 
@@ -35,7 +55,7 @@ class Questions:
     """The queries of a comparison.
 
     Attributes:
-        held_out: relevant documents in the corpus, by held-out query.
+        held_out: relevant documents in the corpus, by held-out query; a sample of many queries.
         since_parent: whether all these queries were first asked after those of the parent's run.
         unknown: number of held-out queries without a relevant document in the corpus.
         regression: grades of documents in the corpus, by query of the regression set; ``None``
@@ -99,7 +119,11 @@ def choose(
             left_out=len(own) - len(relevant),
             queries=len(own),
         )
-    return Questions(held_out, since_parent, len(fresh) - len(held_out), relevant, caps)
+    unknown = len(fresh) - len(held_out)
+    most = max(QUERIES, settings.gate_min_queries)
+    asked = draws.draw(held_out, most, seed=settings.train_seed, parent=0)
+    chosen = {query: held_out[query] for query in asked}
+    return Questions(chosen, since_parent, unknown, relevant, caps)
 
 
 def certain_hold(questions: Questions, settings: Settings) -> str:
@@ -125,6 +149,13 @@ def certain_hold(questions: Questions, settings: Settings) -> str:
     return ""
 
 
+def encoded(
+    name: Name, encoder: Encoder, documents: Sequence[Document], progress: Progress
+) -> Vectors:
+    """Encode all documents."""
+    return encoder.encode_documents([one.embedded_text() for one in documents], progress=progress)
+
+
 def compare(
     parent: Encoder,
     child: Encoder,
@@ -134,15 +165,19 @@ def compare(
     settings: Settings,
     progress: StageProgress,
     ancestor: tuple[int, Encoder] | None = None,
+    vectors: VectorsOf = encoded,
+    hits: Hits | None = None,
 ) -> tuple[GateDecision, bytes]:
     """Evaluate all models over the same pool, and decide; a certain hold needs no evaluation.
 
     Args:
         progress: called while documents are encoded; its exceptions end the evaluation.
         ancestor: version and encoder of an earlier release that the child is also compared with.
+        vectors: encodes documents, or finds their vectors.
+        hits: of the parent in the whole corpus; by default the pool of a larger corpus is a sample.
 
     Returns:
-        The decision, and the per-query results (:func:`trainer.evaluate.gate.results`).
+        The decision, and the file of results and pool (:mod:`trainer.evaluate.frozen`).
     """
     rule, seed = Rule(settings.gate_margin, settings.gate_min_queries), settings.train_seed
     if why := certain_hold(questions, settings):
@@ -152,26 +187,18 @@ def compare(
         )
         return decision, b""
     asked, own = questions.held_out, questions.regression or {}
-    models = {"parent": parent, "child": child}
+    models: dict[Name, Encoder] = {"parent": parent, "child": child}
     if ancestor is not None:
         models["ancestor"] = ancestor[1]
-    documents = corpus.get(corpus.all_ids())
-    pool = evaluation.choose_pool(
-        {doc_id: document.embedded_text() for doc_id, document in documents.items()},
-        {query: {*asked.get(query, ()), *own.get(query, ())} for query in {**asked, **own}},
-        list(models.values()),
-        seed=seed,
-        progress=partial(progress, "choosing documents"),
-    )
+    pool = corpus.get(_pool(parent, questions, corpus, hits, seed))
     log.info("evaluating", queries=len(asked), regression=len(own), documents=len(pool))
     ids = sorted(pool)
+    documents = [pool[doc_id] for doc_id in ids]
     found, found_own = {}, {}
     for name, encoder in models.items():
-        vectors = encoder.encode_documents(
-            [pool[doc_id] for doc_id in ids], progress=partial(progress, f"evaluating the {name}")
-        )
-        found[name] = evaluation.evaluate_vectors(encoder, asked, ids, vectors)
-        found_own[name] = evaluation.evaluate_vectors(encoder, own, ids, vectors)
+        known = vectors(name, encoder, documents, partial(progress, f"evaluating the {name}"))
+        found[name] = evaluation.evaluate_vectors(encoder, asked, ids, known)
+        found_own[name] = evaluation.evaluate_vectors(encoder, own, ids, known)
     relevant = {query: [d for d, grade in some.items() if grade] for query, some in own.items()}
     decision = gate.decide(
         gate.compare(found["parent"], found["child"], relevant=asked, seed=seed),
@@ -186,18 +213,33 @@ def compare(
         regression=gate.compare(
             found_own["parent"], found_own["child"], relevant=relevant, seed=seed
         ),
-        manual=settings.gate == "manual",
         caps=questions.caps,
+        documents=len(ids),
     )
     metrics.GATE_DECISIONS.labels(decision.decision).inc()
     if decision.held_out is not None:
         metrics.GATE_NDCG.labels("parent").set(decision.held_out.parent_metrics.ndcg_at_10)
         metrics.GATE_NDCG.labels("child").set(decision.held_out.child_metrics.ndcg_at_10)
     ones = {query: dict.fromkeys(sorted(some), 1) for query, some in asked.items()}
-    results = gate.results("held out", ones, found["parent"], found["child"])
-    return decision, results + gate.results(
-        "regression", own, found_own["parent"], found_own["child"]
+    results = (
+        frozen.rows(frozen.HELD_OUT, ones, found["parent"], found["child"]),
+        frozen.rows(frozen.REGRESSION, own, found_own["parent"], found_own["child"]),
     )
+    return decision, frozen.dump(results, ids, since_parent=questions.since_parent)
+
+
+def _pool(
+    parent: Encoder, questions: Questions, corpus: Corpus, hits: Hits | None, seed: int
+) -> Iterable[str]:
+    """The whole corpus, if it is small; otherwise see :func:`evaluation.choose_pool`."""
+    sample = corpus.sample(evaluation.POOL + 1, seed)
+    if len(sample) <= evaluation.POOL:
+        return sample
+    judged = [*questions.held_out.values(), *(questions.regression or {}).values()]
+    texts = sorted({*questions.held_out, *(questions.regression or {})})
+    found = hits(texts, parent.encode_queries(texts)) if hits is not None else ()
+    relevant = {doc_id for some in judged for doc_id in some}
+    return evaluation.choose_pool(relevant, found, sample, limit=evaluation.POOL)
 
 
 def _known(relevant: Mapping[str, Set[str]], corpus: Corpus) -> dict[str, Set[str]]:

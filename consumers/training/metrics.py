@@ -9,7 +9,6 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from retrail_runtime.metrics import at_zero
 from schemas.pairs import PairVerdict
-from schemas.releases import Decision
 from trainer import metrics
 from trainer.data.selection import REASONS
 from trainer.fit.checkpoint import Step
@@ -30,7 +29,7 @@ PENDING_AGE = Gauge("retrail_train_pairs_pending_age_seconds", "Age of the oldes
 ACTIVE = Gauge("retrail_train_active", "1 on the active trainer, 0 on a stand-by.")
 RUNS = Counter(
     "retrail_train_runs_total",
-    "Training runs by result: ship, hold, reject, pending, postponed (the child could not ship), "
+    "Training runs by result: ship, hold, reject, postponed (the child could not ship), "
     "empty, interrupted, failed.",
     ["result"],
 )
@@ -49,7 +48,7 @@ NEWEST_PAIR = Gauge(
     "Unix time of the newest pair that the live model was trained on; 0 without one.",
 )
 
-_DECISIONS = tuple(decision for decision in get_args(Decision) if decision != "first")
+_DECISIONS = ("ship", "hold", "reject")
 at_zero(metrics.GATE_DECISIONS, _DECISIONS)
 at_zero(RUNS, (*_DECISIONS, "postponed", "empty", "interrupted", "failed"))
 at_zero(PAIRS_READ, get_args(PairVerdict))

@@ -255,13 +255,16 @@ class DocumentMirror(TopicMirror):
     """All existing documents by id."""
 
     table: ClassVar[Table] = Table(
-        "documents", ("doc_id TEXT", "title TEXT NOT NULL", "text TEXT NOT NULL")
+        "documents",
+        ("doc_id TEXT", "draw INTEGER NOT NULL", "title TEXT NOT NULL", "text TEXT NOT NULL"),
+        indices=("draw, doc_id",),
     )
 
     def decode(self, record: Record) -> Change[Row]:
         """The row of a document."""
         change = documents.read_change(record.key, record.value)
-        row = (change.value.title, change.value.text) if change.value else None
+        found = change.value
+        row = (draw_of(found.doc_id), found.title, found.text) if found else None
         return Change(change.key, row, change.error)
 
     def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
@@ -279,10 +282,16 @@ class DocumentMirror(TopicMirror):
         with self.reading() as db:
             return {doc_id for (doc_id,) in rows_of(db, select, doc_ids)}
 
-    def all_ids(self) -> list[str]:
-        """All ids, sorted."""
+    def sample(self, count: int, seed: int) -> list[str]:
+        """Ids drawn uniformly without their texts, up to ``count``; by hash, so that equal
+        documents and seeds give equal samples."""
+        select = "SELECT doc_id FROM documents WHERE draw {} ? ORDER BY draw, doc_id LIMIT ?"
+        start, found = draw_of(str(seed)), list[str]()
         with self.reading() as db:
-            return [row[0] for row in db.execute("SELECT doc_id FROM documents ORDER BY doc_id")]
+            for side in (">=", "<"):
+                rows = db.execute(select.format(side), (start, count - len(found)))
+                found += [doc_id for (doc_id,) in rows]
+        return found
 
 
 class KnownOutcomes:

@@ -1,20 +1,18 @@
 """One training run, from new pairs to a release."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 
 import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
-from consumers.training import gate, metrics
-from consumers.training.gate import Questions
+from consumers.training import comparison, gate, metrics
 from consumers.training.history import RunHistory
-from consumers.training.metrics import OnStep, comparing, reporting
-from consumers.training.mirrors import MOST_JUDGEMENTS, Mirrors
+from consumers.training.metrics import OnStep, reporting
+from consumers.training.mirrors import Mirrors
 from schemas.base import canonical
 from schemas.errors import InputError, ModelError, RegistryError, TopicMismatchError
 from schemas.events import Outcome
@@ -22,7 +20,7 @@ from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision, Model, Release
 from schemas.runs import Range, RunManifest, run_id
 from schemas.settings import Settings
-from trainer.data import lineage
+from trainer.data import candidates, lineage
 from trainer.data.examples import TrainingExample
 from trainer.data.lineage import History
 from trainer.data.releases import shipped
@@ -94,12 +92,13 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
        *A crash meanwhile*: the repeated run goes on from the last checkpoint in the work directory.
     6. Publish the child into the registry atomically.
        *A crash after 6*: the repeated run finds the child and does not train again.
-    7. Evaluate parent and child on the current held-out queries; the gate decides.
+    7. Evaluate parent and child on held-out queries over a pool of documents; the gate decides.
     8. Write the model card and the per-query results beside the child, if there is one, and write
-       the release.
+       the release. A child that passed is a candidate: the index worker decides on it and makes it
+       live. No run starts until then.
        *A crash after 8*: the repeated run does only 9.
-    9. If the gate shipped the child, its parent is still live and ``live`` has not changed since 8,
-       write ``live``.
+    9. With RETRAIL_GATE=trainer the decision is final: if the gate shipped the child, its parent is
+       still live and ``live`` has not changed since 8, write ``live``.
 
     Returns:
         The release; or the reason why there is none, with a remedy.
@@ -118,13 +117,20 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
             f"`retrail promote {lineage.first_of(history, live.version)}` starts a new lineage, "
             "which trains on all pairs again."
         )
+    if (version := candidates.under_way(history.releases)) is not None:
+        return (
+            f"release {version} is a candidate, and the index worker has not decided on it yet "
+            "(`retrail releases`); the pairs enter the next run"
+        )
     ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
     if not ranges or history.run(run_id(live.version, ranges)) is not None:
         return (
             f"there are no new pairs since the last run (release {live.version} is live); pairs "
             "come from agents' trajectories, `retrail pairs` lists them"
         )
-    questions = _questions(context, history, live.version, ranges)
+    questions = comparison.questions(
+        context.settings, context.mirrors, history, live.version, ranges
+    )
     hold = gate.certain_hold(questions, context.settings)
     log.info(
         "held-out queries counted",
@@ -291,7 +297,9 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
             reason=f"the run has no child, its model is the parent's: {failure}",
         )
     else:
-        decision = _compared(context, manifest, model)
+        decision = comparison.compared(
+            context.settings, context.mirrors, history, manifest, model, context.check
+        )
     return Release(
         version=manifest.version,
         retriever=manifest.retriever,
@@ -299,54 +307,9 @@ def _release(context: RunContext, manifest: RunManifest) -> Release:
         run_id=manifest.run_id,
         model=model,
         created_at=datetime.now(UTC),
+        candidate=decision.decision == "ship" and context.settings.gate != "trainer",
         **dict(decision),
     )
-
-
-def _compared(context: RunContext, manifest: RunManifest, model: Model) -> GateDecision:
-    """Step 7; writes the per-query results beside the child."""
-    history, registry = context.history.history, context.registry
-    by_version = history.releases.by_version
-    version = history.releases.ancestor(manifest.parent)
-    questions = _questions(context, history, manifest.parent, manifest.ranges)
-    decision, results = gate.compare(
-        registry.load(by_version[manifest.parent].model),
-        registry.load(model),
-        questions,
-        context.mirrors.documents,
-        settings=context.settings,
-        progress=comparing(context.check),
-        ancestor=None
-        if version == manifest.parent or gate.certain_hold(questions, context.settings)
-        else (version, registry.load(by_version[version].model)),
-    )
-    if not results:
-        return decision
-    registry.write_beside(model, "gate.jsonl", results.decode())
-    return decision.model_copy(update={"results": hashlib.sha256(results).hexdigest()})
-
-
-def _questions(
-    context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
-) -> Questions:
-    pairs, earlier = context.mirrors.pairs, lineage.trained(history, parent)
-    new = list(pairs.held_out(ranges))
-    before = [
-        *pairs.asking(_queries(new), earlier, held_out=True),
-        *islice(pairs.in_turn(earlier, held_out=True), MOST_JUDGEMENTS),
-    ]
-    return gate.choose(
-        new,
-        before,
-        pairs.asking(_queries([*before, *new]), [*earlier, *ranges]),
-        context.mirrors.documents,
-        context.settings,
-    )
-
-
-def _queries(pairs: Iterable[LabelledPair]) -> Iterator[str]:
-    for pair in pairs:
-        yield from (pair.query, *pair.earlier_queries)
 
 
 def too_few(count: int, left_out: Mapping[str, int]) -> str:
@@ -399,6 +362,8 @@ def _go_live(context: RunContext, release: Release) -> None:
         context.check()
         releases.write_live(context.producer, context.settings, live)
         log.info("release shipped", version=live.version, previous=live.previous)
+    elif release.candidate:
+        log.info("release is a candidate; the index worker decides", version=release.version)
     elif release.decision == "ship" and known.live and known.live.version != release.version:
         log.warning(
             "release not made live: another one became live meanwhile",

@@ -14,6 +14,7 @@ import structlog
 
 from consumers import releases
 from consumers.errors import StoppedError
+from consumers.first_release import register_first
 from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
@@ -36,7 +37,7 @@ from schemas.releases import Release
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
-from trainer.data import lineage
+from trainer.data import candidates, lineage
 from trainer.data.lineage import History
 from trainer.evaluate import regression_set
 from trainer.registry.registry import Registry
@@ -54,6 +55,9 @@ WAIT_SECONDS = 1.0
 
 REFRESH_SECONDS = 60.0
 """Interval between reads of the history while pairs accumulate: ``live`` may change."""
+
+CANDIDATE_SECONDS = 2.0
+"""The same while a candidate is under way."""
 
 STOP_SECONDS = 20.0
 """Timeout for stopping a run; after it the process exits as in a crash."""
@@ -84,8 +88,8 @@ def run(settings: Settings) -> None:
 def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release | str:
     """Run once, on the current records of the topics: ``retrail train``.
 
-    If another trainer is running, wait for its release; then take the lease for one run. An
-    unfinished run is completed first.
+    If another trainer is running, wait for its release, and for the decision on a candidate; then
+    take the lease for one run. An unfinished run is completed first.
 
     Args:
         on_step: called after every optimiser step, from another thread.
@@ -100,7 +104,7 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
         RestartRequiredError: the command must be repeated.
     """
     _require(settings)
-    if releases.read(settings).live is None:
+    if settings.gate != "trainer" and releases.read(settings).live is None:
         raise InputError(
             "There is no release to train from yet. The index worker registers the first release: "
             "start it with `retrail worker index`, or all workers with `retrail up`."
@@ -253,8 +257,11 @@ class Trainer:
         history = self._refresh()
         self._ends = self._mirrors.ends().pairs
         if history.releases.live is None:
-            log.info("waiting for the first release, which the index worker registers")
-            return "waiting"
+            if self._settings.gate != "trainer" or not history.releases.lacks_first():
+                log.info("waiting for the first release, which the index worker registers")
+                return "waiting"
+            register_first(self._settings)
+            return "deciding"
         last = history.last()
         if last is not None and lineage.unfinished(history, last):
             return self._prepare(last, "the last run is unfinished")
@@ -267,8 +274,10 @@ class Trainer:
         return "waiting" if self._history.refresh().releases.live is None else "deciding"
 
     def _watch(self) -> Phase:
-        if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
-            self._refresh()
+        under_way = candidates.under_way(self._history.history.releases)
+        seconds = REFRESH_SECONDS if under_way is None else CANDIDATE_SECONDS
+        if time.monotonic() - self._refreshed_at >= seconds:
+            under_way = candidates.under_way(self._refresh().releases)
         seen = lineage.seen_ends(self._history.history, self._mirrors.pairs.topic, self._ends)
         for partition, end in self._fruitless.items():
             seen[partition] = max(end, seen.get(partition, 0))
@@ -283,7 +292,7 @@ class Trainer:
             min_pairs=self._settings.train_min_pairs,
             max_age_seconds=self._settings.train_max_age_seconds,
         )
-        if trigger is None:
+        if trigger is None or under_way is not None:
             self._not_before = time.monotonic() + WATCH_SECONDS
             return "watching"
         return self._prepare(None, trigger)
@@ -371,16 +380,20 @@ def _require(settings: Settings) -> None:
 
 
 def _wait_for_others(settings: Settings) -> None:
-    """Wait while another trainer completes a run, so that its work is not lost."""
-    runs, logged = RunHistory(settings), False
+    """Wait while a trainer completes a run, and while an index worker decides on a candidate."""
+    runs, logged = RunHistory(settings), ""
     while True:
         history = runs.refresh()
         last = history.last()
-        if last is None or not lineage.unfinished(history, last):
+        if last is not None and lineage.unfinished(history, last):
+            role, why = "train", "waiting for another trainer to complete its run"
+        elif candidates.under_way(history.releases) is not None:
+            role, why = "index", "waiting for the index worker to decide on the candidate"
+        else:
             return
-        if not has_members(settings, settings.group("train")):
+        if not has_members(settings, settings.group(role)):
             return
-        if not logged:
-            log.info("waiting for another trainer to complete its run", run=last.run_id)
-            logged = True
+        if why != logged:
+            logged = why
+            log.info(why)
         time.sleep(WAIT_SECONDS)

@@ -14,7 +14,7 @@ from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
-from schemas.releases import Release
+from schemas.releases import GateDecision, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
@@ -144,8 +144,8 @@ class Flywheel:
         losses: list[float] = []
         with view.stage("training", "pairs weighted by reasoning length") as training:
             release = self._train(training, losses, first=number == 1)
-        with view.stage("refresh", "build a new index, then swap the alias") as refresh:
-            version = self._refresh(release, before, retriever, refresh)
+        with view.stage("refresh", "build a new index, compare, swap the alias") as refresh:
+            version, decision = self._refresh(release, before, retriever, refresh)
         figures, measuring = self._measure(retriever)
         turn = Turn(
             turn=number,
@@ -157,7 +157,7 @@ class Flywheel:
             pairs_digest=stages.digest(pairs),
             training_steps=len(losses),
             losses=tuple(round(loss, 4) for loss in losses),
-            gate=gate_of(release),
+            gate=gate_of(decision),
             seconds=Seconds(
                 agents=agents.seconds,
                 mining=mining.seconds,
@@ -212,13 +212,23 @@ class Flywheel:
         stage.note = f"{len(losses)} steps, gate: {release.reason}"
         return release
 
-    def _refresh(self, release: Release, before: Turn, retriever: Retriever, stage: Stage) -> int:
+    def _refresh(
+        self, release: Release, before: Turn, retriever: Retriever, stage: Stage
+    ) -> tuple[int, GateDecision]:
+        """The version that serves, and the gate's last decision on the release."""
+        kept = f"version {before.model_version} stays live"
         if release.decision != "ship":
-            stage.note = f"not needed, version {before.model_version} stays live"
-            return before.model_version
+            stage.note = f"not needed, {kept}"
+            return before.model_version, release
+        decision = stages.wait_until_decided(
+            self._settings, release.version, on_wait=lambda: self._wait(stage, 0, 0)
+        )
+        if decision.decision != "ship":
+            stage.note = f"{decision.decision} ({decision.reason}), {kept}"
+            return before.model_version, decision
         stages.wait_until_live(retriever, release.version, on_wait=lambda: self._wait(stage, 0, 0))
         stage.note = f"version {release.version} serves"
-        return release.version
+        return release.version, decision
 
     def _measure(self, retriever: Retriever) -> tuple[dict[str, Any], float]:
         """Figures of the live version on the unseen needs, by their names in a ``Turn``.
@@ -264,17 +274,17 @@ def for_first_turn(settings: Settings) -> Settings:
     return settings.model_copy(update={"train_epochs": epochs})
 
 
-def gate_of(release: Release) -> Gate:
-    """The gate's decision on a release."""
-    found = release.held_out
+def gate_of(decision: GateDecision) -> Gate:
+    """A decision of the gate, for the report."""
+    found = decision.held_out
     return Gate(
-        decision=release.decision,
-        reason=release.reason,
+        decision=decision.decision,
+        reason=decision.reason,
         queries=found.queries if found else 0,
         parent=found.parent_metrics.ndcg_at_10 if found else None,
         child=found.child_metrics.ndcg_at_10 if found else None,
         interval=found.interval if found else None,
-        margin=release.margin,
+        margin=decision.margin,
     )
 
 

@@ -8,14 +8,17 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from consumers import releases
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from schemas.base import canonical
 from schemas.errors import BrokerUnavailableError, NoIndexError, RetrailError
 from schemas.pairs import LabelledPair, decode
+from schemas.releases import CandidateDecision
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Retriever
+from trainer.data.releases import Releases
 
 MINING_PATIENCE = 120.0
 """Seconds without any progress of judge or miner after which the demo fails."""
@@ -155,6 +158,39 @@ def wait_until_indexed(
     )
 
 
+def wait_until_decided(
+    settings: Settings, version: int, *, on_wait: Callable[[], None]
+) -> CandidateDecision:
+    """The index worker's decision on a candidate, once it is on the log.
+
+    Args:
+        on_wait: called several times a second; an exception from it ends the wait.
+
+    Raises:
+        RetrailError: there is none within ten minutes.
+        BrokerUnavailableError: Kafka does not answer.
+    """
+    known = Releases()
+
+    def look() -> CandidateDecision | None:
+        nonlocal known
+        on_wait()
+        known = releases.read(settings, known)
+        return known.decisions.get(version)
+
+    found = _await(
+        look,
+        lambda found: found is not None,
+        lambda _: (
+            f"The index worker has not decided on release {version} in {INDEXING_PATIENCE:.0f} s. "
+            "See its log."
+        ),
+        INDEXING_PATIENCE,
+    )
+    assert found is not None
+    return found
+
+
 def wait_until_live(retriever: Retriever, version: int, *, on_wait: Callable[[], None]) -> None:
     """Return once a version answers searches.
 
@@ -189,8 +225,8 @@ def _await(
     enough: Callable[[T], bool],
     stalled: Callable[[T], str],
     patience: float,
-) -> None:
-    """Repeat ``look`` until its result is enough.
+) -> T:
+    """Repeat ``look`` until its result is enough; returns it.
 
     Raises:
         RetrailError: the result has not changed for ``patience`` seconds.
@@ -203,3 +239,4 @@ def _await(
             moved_at = time.monotonic()
         elif time.monotonic() - moved_at > patience:
             raise RetrailError(stalled(found))
+    return found

@@ -9,7 +9,7 @@ from schemas.errors import InputError
 from schemas.releases import Live, Model, Release
 from schemas.settings import Settings
 from schemas.topics import Topics
-from tests.trained import NOW, a_manifest, a_release, run_of
+from tests.trained import NOW, a_decision, a_manifest, a_release, run_of
 from trainer.data.lineage import History
 from trainer.data.releases import Releases
 
@@ -93,8 +93,11 @@ def test_a_cycle_of_parents_terminates() -> None:
     assert found.lineage(1) == (1, 2)
 
 
-def history(live: Live | None, *made: Release) -> History:
-    return History((a_manifest(2),), Releases({one.version: one for one in made}, {}, live))
+def history(live: Live | None, *made: Release, pending: tuple[int, ...] = ()) -> History:
+    found = {one.version: one for one in made}
+    decisions = {version: a_decision(version, "pending") for version in pending}
+    offsets = {version: version for version in found}
+    return History((a_manifest(2),), Releases(found, offsets, live, decisions=decisions))
 
 
 def test_every_release_has_a_state_and_a_lineage() -> None:
@@ -107,8 +110,10 @@ def test_every_release_has_a_state_and_a_lineage() -> None:
             a_release(3, 2, "ship"),
             a_release(4, 3, "ship"),
             a_release(5, 3, "hold"),
-            a_release(6, 2, "pending"),
-            a_release(7, 3, "pending"),
+            a_release(6, 2, "ship", candidate=True),
+            a_release(7, 3, "ship", candidate=True),
+            a_release(8, 3, "ship", candidate=True),
+            pending=(6, 7),
         )
     )
 
@@ -118,15 +123,17 @@ def test_every_release_has_a_state_and_a_lineage() -> None:
         (3, "live", (3, 2, 1)),
         (4, "quarantined", (4, 3, 2, 1)),
         (5, "other", (5, 3, 2, 1)),
-        (6, "other", (6, 2, 1)),
+        (6, "superseded", (6, 2, 1)),
         (7, "waiting", (7, 3, 2, 1)),
+        (8, "open", (8, 3, 2, 1)),
     ]
-    assert [one.manifest is not None for one in found] == [False, True] + 5 * [False]
+    assert [one.decision for one in found[4:]] == ["hold", "pending", "pending", "candidate"]
+    assert [one.manifest is not None for one in found] == [False, True] + 6 * [False]
 
 
 def test_without_a_live_release_none_is_waiting() -> None:
-    [one] = listed(history(None, a_release(2, 1, "pending")))
-    assert one.state == "other"
+    [one] = listed(history(None, a_release(2, 1, "ship", candidate=True), pending=(2,)))
+    assert one.state == "superseded"
 
 
 def test_the_json_of_a_release_has_its_run_and_offsets() -> None:

@@ -167,6 +167,17 @@ STORIES = {
         },
         *("60m", "80m", "110m"),
     ),
+    "RetrailCandidateAbandoned": Story(
+        {
+            counter(
+                "retrail_index_candidate_decisions_total", role="index", decision="abandoned"
+            ): "0x29 1x600",
+            counter(
+                "retrail_index_candidate_decisions_total", role="index", decision="reject"
+            ): "0x9 5x620",
+        },
+        *("25m", "60m", "8h"),
+    ),
     "RetrailSearchErrors": Story(
         {
             counter("retrail_serve_requests_total", status="200"): "0+100x100",

@@ -13,7 +13,7 @@ from schemas.documents import Document
 from schemas.releases import Live, Metrics
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
-from tests.trained import COMPARISON, a_manifest, a_release, run_of
+from tests.trained import COMPARISON, a_decision, a_manifest, a_release, run_of
 
 NOW = "2026-11-23T10:00:00+00:00"
 
@@ -225,8 +225,19 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     assert [one["decision"] for one in as_json["releases"]] == ["first", "ship", "hold"]
     assert as_json["releases"][1]["run"]["ranges"][0]["end"] == 12
     assert "waits" not in listed
-    releases.write_release(producer, installation, a_release(4, 2, "pending"))
-    assert "Release 4 waits: `retrail promote 4` makes it live." in retrail("releases").out
+    releases.write_release(producer, installation, a_release(4, 2, "ship", candidate=True))
+    assert "Release 4 is a candidate" in retrail("releases").out
+    better = COMPARISON.model_copy(update={"difference": 0.0456})
+    decision = a_decision(4, "pending", held_out=better, reason="better on all documents")
+    assert releases.write_decision(producer, installation, decision) == decision
+    listed = retrail("releases").out
+    assert "Release 4 waits: `retrail promote 4` makes it live." in listed
+    assert "4, second stage: better on all documents" in listed
+    assert "+0.0456" in listed
+    last = json.loads(retrail("releases", "--json").out)["releases"][-1]
+    assert (last["state"], last["second"]["decision"]) == ("waiting", "pending")
+    late = releases.write_decision(producer, installation, a_decision(4, "reject"))
+    assert late == decision, "the first decision counts"
 
     promoted = retrail("promote", "3")
     assert (promoted.status, "Release 3 will serve" in promoted.out) == (0, True)

@@ -15,7 +15,9 @@ from serving.retriever import Hit
 def test_train_prints_the_decision_of_the_gate(
     retrail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = SimpleNamespace(version=4, decision="hold", reason="nDCG@10 fell by .01")
+    release = SimpleNamespace(
+        version=4, decision="hold", reason="nDCG@10 fell by .01", candidate=False
+    )
 
     def train_now(settings: Any, *, on_step: Any) -> Any:
         for step in (1, 2):
@@ -25,6 +27,8 @@ def test_train_prints_the_decision_of_the_gate(
     monkeypatch.setattr(consumers.training.worker, "train_now", train_now)
     done = retrail("train")
     assert (done.status, done.out) == (0, "Release 4: hold (nDCG@10 fell by .01).\n")
+    release.candidate, release.decision = True, "ship"
+    assert retrail("train").out.startswith("Release 4: candidate (nDCG@10 fell by .01).\n")
 
 
 def test_train_says_why_there_is_no_release(retrail: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def state(known: Releases, version: int) -> State | None:
     """The state of a candidate; ``None`` if it is live, or no candidate."""
     release = known.by_version[version]
     is_live = known.live is not None and known.live.version == version
-    if is_live or not release.candidate or release.decision != "ship":
+    if is_live or not release.candidate:
         return None
     return STATES[known.decision(version), known.is_current(version)]
 

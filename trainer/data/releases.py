@@ -29,20 +29,20 @@ class Releases:
     Attributes:
         by_version: every release.
         offsets: offset of each release on the topic.
-        decisions: the first decision on each candidate, by version.
         live: the live release; ``None`` before the first one.
         live_offset: offset of ``live`` on the topic, -1 without one.
         next_offset: of the first unread record.
         earlier: previous ``live`` records and their offsets, unless compacted away.
+        decisions: the first decision on each candidate, by version.
     """
 
     by_version: Mapping[int, Release] = field(default_factory=dict)
     offsets: Mapping[int, int] = field(default_factory=dict)
-    decisions: Mapping[int, CandidateDecision] = field(default_factory=dict)
     live: Live | None = None
     live_offset: int = -1
     next_offset: int = 0
     earlier: tuple[tuple[Live, int], ...] = ()
+    decisions: Mapping[int, CandidateDecision] = field(default_factory=dict)
 
     def with_record(self, record: Record | None, offset: int) -> "Releases":
         """With the record at ``offset``; an invalid (``None``) or refused one changes nothing."""
@@ -100,9 +100,9 @@ class Releases:
     def decision(self, version: int) -> str:
         """The last word on a release: the gate's decision, or ``candidate`` before the second."""
         release, second = self.by_version[version], self.decisions.get(version)
-        if not release.candidate or release.decision != "ship":
-            return release.decision
-        return second.decision if second else "candidate"
+        if second is not None:
+            return second.decision
+        return "candidate" if release.candidate else release.decision
 
     def run_of(self, version: int) -> str | None:
         """Id of the run that made a version; ``None`` for the first release."""
@@ -121,7 +121,7 @@ def refusal(known: Releases, record: Record) -> str:
         return _refusal_of_live(known, record)
     if isinstance(record, CandidateDecision):
         release = known.by_version.get(record.version)
-        if release is None or not release.candidate or release.decision != "ship":
+        if release is None or not release.candidate or record.decision == "first":
             return f"release {record.version} is not a candidate"
         return ""
     version, parent = record.version, record.parent

@@ -6,9 +6,9 @@ document is relevant from grade 1 on.
 """
 
 import math
-import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import ir_measures
 import numpy as np
@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 from schemas.releases import Metrics
 from trainer.model.encoder import Encoder, Progress, Vectors
 
-WHOLE_CORPUS = 20_000
-"""A larger corpus is sampled down to a pool of this many documents."""
-
-TOP = 100
-"""Documents per query that each encoder adds to the pool of a large corpus."""
+POOL = 20_000
+"""Documents of a pool; a smaller corpus is its own pool."""
 
 CUTOFF = 10
 
@@ -35,7 +32,6 @@ Judgements = Mapping[str, Set[str] | Mapping[str, int]]
 _NDCG, _RECALL, _RR = nDCG @ CUTOFF, R @ CUTOFF, RR
 
 _QUERIES_AT_ONCE = 128
-_DOCUMENTS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,66 +136,34 @@ def mean(metrics: Mapping[str, QueryMetrics]) -> Metrics:
 
 
 def choose_pool(
-    documents: Mapping[str, str],
-    queries: Judgements,
-    encoders: Sequence[Encoder],
+    relevant: Iterable[str],
+    hits: Iterable[Sequence[str]],
+    sample: Iterable[str],
     *,
-    limit: int = WHOLE_CORPUS,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, str]:
-    """The pool of documents on which all encoders are compared.
+    limit: int,
+) -> set[str]:
+    """The ids of the documents on which all encoders are compared, out of a larger corpus.
 
-    The whole corpus, if it has at most ``limit`` documents. Otherwise all relevant documents, the
-    best hits of each encoder (:data:`TOP` per query), and a seeded sample of the rest up to
-    ``limit``.
+    All relevant documents; the parent's first hits, rank by rank, until half of the pool is full;
+    and the sample, up to the limit.
 
     Args:
-        documents: the corpus, text by doc id.
-        queries: with their relevant documents.
-        encoders: to compare.
-        progress: called while each encoder encodes a large corpus.
+        relevant: of all queries.
+        hits: of each query, best first.
+        sample: drawn uniformly from the corpus.
+        limit: of the pool, unless more documents are relevant.
     """
-    if len(documents) <= limit:
-        return dict(documents)
-    chosen = {doc_id for some in queries.values() for doc_id in some if doc_id in documents}
-    for encoder in encoders:
-        for found in top_documents(encoder, list(queries), documents, TOP, progress=progress):
-            chosen.update(found)
-    rest = sorted(set(documents) - chosen)
-    sample = random.Random(seed).sample(rest, min(len(rest), max(0, limit - len(chosen))))
-    return {doc_id: documents[doc_id] for doc_id in sorted(chosen.union(sample))}
-
-
-def top_documents(
-    encoder: Encoder,
-    queries: Sequence[str],
-    documents: Mapping[str, str],
-    count: int,
-    *,
-    progress: Progress | None = None,
-) -> list[list[str]]:
-    """The doc ids of the ``count`` best hits of every query, best first, by exact search.
-
-    At most :data:`_DOCUMENTS_AT_ONCE` documents' vectors are in memory.
-    """
-    ids = sorted(documents)
-    asked = encoder.encode_queries(queries)
-    best = np.full((len(queries), 0), -np.inf)
-    columns = np.zeros((len(queries), 0), dtype=np.int64)
-    for start in range(0, len(ids), _DOCUMENTS_AT_ONCE):
-        some = ids[start : start + _DOCUMENTS_AT_ONCE]
-        scores = _scores(asked, encoder.encode_documents([documents[doc_id] for doc_id in some]))
-        # Earlier documents have smaller ids and win ties in a stable sort.
-        scores = np.concatenate([best, scores], axis=1)
-        found = np.broadcast_to(np.arange(start, start + len(some)), (len(queries), len(some)))
-        found = np.concatenate([columns, found], axis=1)
-        order = _order(scores, count)
-        best = np.take_along_axis(scores, order, axis=1)
-        columns = np.take_along_axis(found, order, axis=1)
-        if progress is not None:
-            progress(start + len(some), len(ids))
-    return [[ids[index] for index in row] for row in columns]
+    chosen = set(relevant)
+    by_rank = (doc_id for rank in zip_longest(*hits) for doc_id in rank if doc_id is not None)
+    for doc_id in by_rank:
+        if len(chosen) >= limit // 2:
+            break
+        chosen.add(doc_id)
+    for doc_id in sample:
+        if len(chosen) >= limit:
+            break
+        chosen.add(doc_id)
+    return chosen
 
 
 def _scores(queries: Vectors, documents: Vectors) -> NDArray[np.float64]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.base import canonical
 from schemas.releases import Comparison, Decision, GateDecision
 from schemas.runs import Caps
 from trainer.evaluate import evaluation
@@ -53,6 +52,7 @@ def decide(
     regression: Comparison | None = None,
     manual: bool = False,
     caps: Caps | None = None,
+    documents: int | None = None,
 ) -> GateDecision:
     """The strictest of the decisions on held-out queries, ancestor and regression set.
 
@@ -70,6 +70,7 @@ def decide(
         regression: comparison on it; ``None`` if none of its documents is in the corpus.
         manual: whether ``ship`` becomes ``pending``, for an operator's approval.
         caps: caps of the held-out queries, for the record.
+        documents: that were searched, for the record.
     """
     found = [_of_held_out(held_out, rule, since_parent=since_parent)]
     version, compared = ancestor or (None, None)
@@ -91,6 +92,7 @@ def decide(
         regression=regression,
         margin=rule.margin,
         caps=caps,
+        documents=documents,
     )
 
 
@@ -214,43 +216,6 @@ def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) ->
             leader[other] = one
     numbers: dict[int, int] = {}
     return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]
-
-
-def results(
-    name: str,
-    relevant: Mapping[str, Mapping[str, int]],
-    parent: Mapping[str, QueryMetrics],
-    child: Mapping[str, QueryMetrics],
-) -> bytes:
-    """The results of each query as canonical JSON lines, sorted by query.
-
-    ::
-
-        {"child":{"hits":["d1"],"ndcg_at_10":1.0},"parent":{…},"query":"…","relevant":{"d1":1},
-         "set":"held out"}
-
-    Equal results give equal bytes.
-
-    Args:
-        name: of the set of queries: ``held out`` or ``regression``.
-        relevant: grades of documents by query.
-        parent, child: metrics by query.
-    """
-
-    def row(found: QueryMetrics) -> dict[str, object]:
-        return {"hits": list(found.hits), "ndcg_at_10": round(found.ndcg_at_10, 6)}
-
-    rows = (
-        {
-            "set": name,
-            "query": query,
-            "relevant": dict(relevant[query]),
-            "parent": row(parent[query]),
-            "child": row(child[query]),
-        }
-        for query in sorted(parent)
-    )
-    return b"".join(canonical(line) + b"\n" for line in rows)
 
 
 def _of_held_out(

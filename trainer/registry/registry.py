@@ -45,6 +45,9 @@ log = structlog.get_logger(__name__)
 _NOTE = ".erased.json"
 """Suffix of the note about erasures."""
 
+GATE_FILE = "gate.jsonl"
+"""Suffix of the gate's results and pool (:mod:`trainer.evaluate.frozen`)."""
+
 _MANIFEST = re.compile(r"v([1-9]\d*)\.json")
 
 

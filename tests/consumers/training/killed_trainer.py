@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from consumers import releases
-from consumers.training import gate, run, worker
+from consumers.training import comparison, gate, run, worker
 from consumers.training.history import RunHistory
 from retrail_runtime.process import configure
 from schemas.settings import Settings
@@ -26,7 +26,7 @@ AFTER: dict[str, tuple[Any, str]] = {
     "6 a part of the child is written": (Encoder, "save"),
     "6 the child is published": (Registry, "publish"),
     "7 the gate has decided": (gate, "compare"),
-    "7 the results by query are stored": (run, "_compared"),
+    "7 the results by query are stored": (comparison, "compared"),
     "8 the release is acknowledged": (releases, "write_release"),
     "9 live is acknowledged": (releases, "write_live"),
 }

@@ -17,7 +17,8 @@ from schemas.events import Agent
 from schemas.pairs import LabelledPair, pair_id
 from schemas.releases import GateDecision
 from schemas.settings import Settings
-from trainer.evaluate import queries
+from trainer.data import draws
+from trainer.evaluate import evaluation, frozen, queries
 from trainer.model.encoder import Encoder, Progress
 
 SEEN = ("amber", "birch", "cedar", "delta")
@@ -51,8 +52,8 @@ class Texts:
         fillers = {f"a{number}": f"filler {number}" for number in range(20)}
         self._texts = fillers | {f"doc-{word}": word for word in WORDS}
 
-    def all_ids(self) -> list[str]:
-        return list(self._texts)
+    def sample(self, count: int, seed: int) -> list[str]:
+        return draws.draw(self._texts, count, seed=seed, parent=0)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         known = [name for name in ids if name in self._texts]
@@ -232,7 +233,12 @@ def test_results_of_each_query_do_not_depend_on_order() -> None:
     _, results = gate_with_results(Words("delta"), None)
 
     assert gate_with_results(Words("delta"), None)[1] == results
-    lines = [json.loads(line) for line in results.splitlines()]
+    *lines, pool = [json.loads(line) for line in results.splitlines()]
+    assert pool == {
+        "set": "pool",
+        "documents": sorted(Texts().sample(100, seed=0)),
+        "since_parent": False,
+    }
     assert [line["query"] for line in lines] == sorted(SEEN)
     assert {line["set"] for line in lines} == {"held out"}
     last = lines[-1]
@@ -245,7 +251,7 @@ def test_results_of_each_query_do_not_depend_on_order() -> None:
 
 def test_results_have_the_queries_of_the_regression_set(own: Path) -> None:
     _, results = gate_with_results(Words(), own)
-    lines = [json.loads(line) for line in results.splitlines()]
+    *lines, _ = [json.loads(line) for line in results.splitlines()]
     assert [(line["set"], line["query"]) for line in lines] == [
         *(("held out", word) for word in sorted(SEEN)),
         *(("regression", word) for word in sorted(OWN)),
@@ -263,6 +269,53 @@ def test_queries_new_since_the_parent_are_preferred_if_there_are_enough() -> Non
 
     first = choose(new, [], [], Texts(), settings(gate_min_queries=1))
     assert not first.since_parent, "there is no query of before"
+
+
+def test_many_queries_are_sampled_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.training.gate.QUERIES", 3)
+    found = [choose(held_out(), [], [], Texts(), settings(train_seed=n)) for n in range(9)]
+    assert {len(one.held_out) for one in found} == {3}
+    assert len({tuple(one.held_out) for one in found}) > 1
+    assert found[0] == choose(held_out(), [], [], Texts(), settings(train_seed=0))
+    needed = choose(held_out(), [], [], Texts(), settings(gate_min_queries=4))
+    assert len(needed.held_out) == 4, "the minimum must be within reach"
+
+
+def test_a_large_corpus_is_compared_on_a_pool_that_only_is_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "POOL", 12)
+    texts: list[tuple[str, str]] = []
+    queries_of: list[str] = []
+
+    def vectors(
+        name: str, encoder: Encoder, documents: Sequence[Document], progress: Progress
+    ) -> NDArray[np.float32]:
+        texts.extend((name, one.doc_id) for one in documents)
+        return encoder.encode_documents([one.text for one in documents])
+
+    def hits(asked: Sequence[str], _: object) -> list[list[str]]:
+        queries_of.extend(asked)
+        return [["a7", "a8", "a9"]] * len(asked)
+
+    found = settings()
+    decision, results = compare(
+        cast(Encoder, Words()),
+        cast(Encoder, Words()),
+        choose(held_out(), [], [], Texts(), found),
+        Texts(),
+        settings=found,
+        progress=comparing(lambda: None),
+        vectors=vectors,
+        hits=hits,
+    )
+
+    pool = set(frozen.parse(results).pool)
+    assert (decision.decision, decision.documents, len(pool)) == ("ship", 12, 12)
+    assert queries_of == sorted(SEEN)
+    assert {f"doc-{word}" for word in SEEN} | {"a7", "a8"} <= pool
+    assert {doc_id for _, doc_id in texts} == pool
+    assert len(texts) == 2 * len(pool)
 
 
 class Unused:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from consumers import releases
 from consumers.training import run
 from consumers.training.run import RunContext
 from consumers.training.worker import Trainer, train_now
+from consumers.vectors import VectorStore
 from deploy import topics as topics_module
 from retrail import Publisher
 from retrail_runtime import kafka
+from schemas.documents import content_hash
 from schemas.errors import RestartRequiredError, TopicMismatchError
 from schemas.releases import Release
-from tests.consumers.training.world import World, metric, turn_until
+from tests.consumers.training.world import DOCUMENTS, World, metric, turn_until
+from tests.trained import a_decision
 from tests.waiting import eventually
 from trainer.data.draws import is_held_out
 from trainer.model.encoder import Encoder
@@ -164,21 +168,24 @@ def test_a_later_reported_outcome_selects_the_pairs(world: World) -> None:
     assert sum(span.end - span.start for span in manifest.outcome_ranges) == 25
 
 
-def test_with_manual_approval_a_child_is_pending_and_its_pairs_enter_the_next_run(
-    world: World,
+@pytest.mark.parametrize("decision", ["pending", "reject", "failed", "abandoned"])
+def test_no_run_starts_before_the_decision_on_a_candidate_whose_pairs_enter_the_next_run(
+    world: World, decision: str
 ) -> None:
-    world.settings = world.settings.model_copy(update={"gate": "manual"})
+    world.settings = world.settings.model_copy(update={"gate": "auto"})
     world.open()
     first = world.pairs(20)
     one = train_now(world.settings)
     assert isinstance(one, Release)
-    assert (one.version, one.decision) == (2, "pending")
-    assert one.reason.endswith("it awaits `retrail promote`")
+    assert (one.version, one.decision, one.candidate) == (2, "ship", True)
     assert world.live() == 1
     second = world.pairs(20)
+    assert "release 2 is a candidate" in str(train_now(world.settings))
+    assert len(world.manifests()) == 1
+    releases.write_decision(world.producer, world.settings, a_decision(2, decision))
     two = train_now(world.settings)
     assert isinstance(two, Release)
-    assert (two.version, two.parent, two.decision) == (3, 1, "pending")
+    assert (two.version, two.parent, two.candidate) == (3, 1, True)
     ids = {p.pair_id for p in (*first, *second) if not is_held_out(p.query)}
     assert set(world.trained(world.manifests()[1])[0]) == ids
     assert releases.promote(world.settings, 3).version == world.live() == 3
@@ -194,12 +201,17 @@ def test_a_child_has_a_model_card_and_a_run_without_one_has_none(world: World) -
     text = home.with_name("v2.md").read_text()
     assert f"| digest of the model's files | `{release.model.digest}` |" in text
     assert f"Decision: **{release.decision}**: {release.reason}." in text
+    hashes = {content_hash(world.text(str(number))) for number in range(DOCUMENTS)}
+    with closing(VectorStore.of(world.settings)) as store:
+        found = store.get(release.model.digest, 32, hashes)
+    assert found.keys() == hashes, "an index worker must find the vectors of the pool"
     assert release.held_out is not None
     assert release.margin == 1.0
     results = home.with_name("v2.gate.jsonl").read_bytes()
     assert release.results == hashlib.sha256(results).hexdigest()
-    lines = [json.loads(line) for line in results.splitlines()]
+    *lines, pool = [json.loads(line) for line in results.splitlines()]
     assert len(lines) == release.held_out.queries
+    assert len(pool["documents"]) == release.documents == DOCUMENTS
     difference = sum(x["child"]["ndcg_at_10"] - x["parent"]["ndcg_at_10"] for x in lines)
     assert release.held_out.difference == pytest.approx(difference / len(lines), abs=1e-5)
 

@@ -122,6 +122,7 @@ def test_reasons_why_pairs_do_not_train_have_a_remedy(world: World) -> None:
 
 
 def test_train_now_without_a_first_release(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"gate": "auto"})
     with pytest.raises(InputError, match="retrail worker index"):
         train_now(world.settings)
 

@@ -17,6 +17,7 @@ from retrail_runtime.health import serve_metrics
 from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import Release
 from tests.consumers.training.world import World, metric, turn_until
+from tests.trained import a_decision
 from trainer.data.draws import is_held_out
 from trainer.registry.registry import Registry
 
@@ -110,6 +111,24 @@ def test_a_crash_at_any_later_step_is_recovered(
     assert metric("retrail_train_steps_total") == steps, "trained again"
     assert len(world.manifests()) == 1
     assert sorted(world.releases().by_version) == [1, 2]
+
+
+def test_a_trainer_waits_for_the_decision_on_its_candidate(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    world.settings = world.settings.model_copy(update={"gate": "auto"})
+    world.open()
+    world.pairs(30)
+    one = trainer()
+    turn_until(lambda: 2 in world.releases().by_version, one)
+    world.pairs(30)
+    turn_until(lambda: metric("retrail_train_pairs_pending") >= 16, one)
+    until = time.monotonic() + 2
+    turn_until(lambda: time.monotonic() > until, one)
+    assert len(world.manifests()) == 1
+    releases.write_decision(world.producer, world.settings, a_decision(2, "reject"))
+    turn_until(lambda: 3 in world.releases().by_version, one)
+    assert world.live() == 1
 
 
 def test_two_trainers_ship_one_release(world: World, trainer: Callable[[], Trainer]) -> None:
@@ -209,11 +228,26 @@ def test_mirrors_are_updated_while_a_run_trains(world: World) -> None:
 def test_a_trainer_waits_for_the_first_release(
     world: World, trainer: Callable[[], Trainer]
 ) -> None:
+    world.settings = world.settings.model_copy(update={"gate": "auto"})
     world.pairs(30)
     one = trainer()
     turn_until(lambda: one.phase == "waiting", one)
     world.open()
+    turn_until(lambda: 2 in world.releases().by_version, one)
+
+
+def test_a_trainer_that_decides_alone_registers_the_first_release(
+    world: World, trainer: Callable[[], Trainer]
+) -> None:
+    one = trainer()
+    turn_until(lambda: one.phase == "watching", one)
+    assert world.live() == 1
+    world.open()
+    world.pairs(30)
     turn_until(lambda: world.live() == 2, one)
+    release = world.releases().by_version[2]
+    assert (release.candidate, release.decision) == (False, "ship")
+    assert release.reason.endswith("; the trainer decided alone, on 24 documents")
 
 
 def test_untrainable_pairs_start_no_run_until_others_arrive(

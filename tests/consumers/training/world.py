@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from consumers import releases
-from consumers.indexing.releases import register_first
+from consumers.first_release import register_first
 from consumers.training.worker import Trainer
 from retrail_runtime import kafka
 from schemas import documents, runs
@@ -32,11 +32,12 @@ TIMEOUT = 60.0
 
 
 def small(settings: Settings, folder: Path, **changes: Any) -> Settings:
-    """Settings for one epoch of a tiny model, with a permissive gate."""
+    """Settings for one epoch of a tiny model, with a permissive gate of the trainer alone."""
     defaults: dict[str, Any] = {
         "model": str(write_tiny_model(folder / "model")),
         "index_max_tokens": 32,
         "train_epochs": 1,
+        "gate": "trainer",
         "gate_margin": 1.0,
         "gate_min_queries": 1,
     }

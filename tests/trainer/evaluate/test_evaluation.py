@@ -13,7 +13,6 @@ from trainer.evaluate.evaluation import (
     choose_pool,
     evaluate,
     evaluate_vectors,
-    top_documents,
 )
 from trainer.model.encoder import Encoder
 
@@ -80,26 +79,11 @@ def test_ties_are_broken_by_doc_id() -> None:
     }
 
     assert ranks == {"a": 1, "b": 2, "c": 3, "z": 4}
-    assert top_documents(AXES, ["1 0"], documents, 3) == [["a", "b", "c"]]
-
-
-def test_a_corpus_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = {f"d{i:03}": f"{i * 37 % 11} {i * 53 % 7}" for i in range(100)}
-    whole = top_documents(AXES, ["1 0", "0 1", "1 1"], documents, 30)
-    monkeypatch.setattr(evaluation, "_DOCUMENTS_AT_ONCE", 7)
-    seen: list[tuple[int, int]] = []
-
-    parts = top_documents(
-        AXES, ["1 0", "0 1", "1 1"], documents, 30, progress=lambda *done: seen.append(done)
-    )
-
-    assert parts == whole
-    assert seen[0] == (7, 100)
-    assert seen[-1] == (100, 100)
 
 
 def test_differences_below_the_sixth_digit_are_ties() -> None:
-    assert top_documents(AXES, ["1 0"], {"a": "0.5 0", "b": "0.50000001 0"}, 2) == [["a", "b"]]
+    documents = {"a": "0.5 0", "b": "0.50000001 0"}
+    assert evaluate(AXES, {"1 0": {"b"}}, documents)["1 0"].hits == ("a", "b")
 
 
 def test_documents_outside_the_pool_do_not_count_and_queries_without_any_are_left_out() -> None:
@@ -149,21 +133,26 @@ def test_means() -> None:
         evaluation.mean({})
 
 
-def test_a_small_corpus_is_the_pool(encoder: Encoder) -> None:
-    documents = {"a": "1", "b": "2"}
-
-    assert choose_pool(documents, {"q": {"a"}}, [encoder], limit=2) == documents
+ids = st.lists(st.sampled_from([f"d{i}" for i in range(60)]), max_size=40, unique=True)
 
 
-def test_a_large_corpus_gives_positives_top_documents_and_a_seeded_sample() -> None:
-    documents = {f"d{i:04}": f"{i} {1000 - i}" for i in range(1000)}
-    relevant = {"1 0": {"d0003"}, "0 1": {"d0500", "gone"}}
+@given(relevant=ids, hits=st.lists(ids, max_size=5), sample=ids, limit=st.integers(2, 40))
+def test_a_pool_has_all_relevant_documents_first_hits_and_a_sample(
+    relevant: list[str], hits: list[list[str]], sample: list[str], limit: int
+) -> None:
+    pool = choose_pool(relevant, hits, sample, limit=limit)
 
-    pool = choose_pool(documents, relevant, [AXES, AXES], limit=300, seed=1)
+    assert set(relevant) <= pool <= {*relevant, *sample, *(d for some in hits for d in some)}
+    assert len(pool) <= max(limit, len(relevant))
+    if len(pool) < limit:
+        assert set(sample) <= pool
+    first = {some[0] for some in hits if some}
+    assert first <= pool or len(pool) >= limit // 2
 
-    best = {f"d{i:04}" for i in range(900, 1000)} | {f"d{i:04}" for i in range(100)}
-    assert best | {"d0003", "d0500"} <= pool.keys()
-    assert len(pool) == 300
-    assert all(documents[doc_id] == text for doc_id, text in pool.items())
-    assert pool == choose_pool(documents, relevant, [AXES, AXES], limit=300, seed=1)
-    assert pool != choose_pool(documents, relevant, [AXES, AXES], limit=300, seed=2)
+
+def test_hits_enter_a_pool_rank_by_rank() -> None:
+    hits = [["a", "b", "c"], ["d", "e"], ["f", "g", "h"]]
+    assert choose_pool(["r"], hits, ["s", "t", "u"], limit=12) == {
+        *("r", "a", "d", "f", "b", "e"),
+        *("s", "t", "u"),
+    }

@@ -1,0 +1,181 @@
+"""One decision on a candidate: the steps around :mod:`consumers.indexing.candidate`."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from consumers.errors import StoppedError
+from consumers.indexing import candidate, plan
+from consumers.indexing.candidate import Hits, Side
+from consumers.indexing.comparison import DocumentHashes
+from consumers.indexing.embedder import Embedder
+from consumers.indexing.milvus import Milvus
+from consumers.indexing.releases import write_decision
+from retrail_runtime.milvus import Build, collection_name
+from schemas.documents import Document
+from schemas.errors import ModelError, RestartRequiredError
+from schemas.releases import CandidateDecision, Release
+from schemas.settings import Settings
+from trainer.data import candidates
+from trainer.data.releases import Releases
+from trainer.evaluate.evaluation import CUTOFF
+from trainer.evaluate.frozen import Frozen, parse
+from trainer.model.encoder import Vectors
+from trainer.registry.registry import GATE_FILE, Registry
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Decides on the build of a candidate, while this worker leads.
+
+    Attributes:
+        require: raises StoppedError once this worker does not lead, or has another task.
+        known: the releases as of now.
+    """
+
+    settings: Settings
+    milvus: Milvus
+    embedder: Callable[[Build], Embedder]
+    require: Callable[[], None]
+    documents: DocumentHashes
+    known: Releases
+    build: Build
+
+    def decide(self, *, prepare: Callable[[], str], await_both: Callable[[Build], None]) -> None:
+        """Decide, and write the decision; a build that fails is replaced once by another one.
+
+        1. Complete the build.
+        2. Read the documents of the frozen pool, and wait until this build and the live one have
+           passed the same end offsets of ``documents``.
+        3. Ask the frozen queries of both.
+        4. Write the decision. *A crash before*: the next leader measures again.
+
+        The worker acts on the decision.
+
+        Args:
+            prepare: step 1; returns why the build cannot be completed, if so.
+            await_both: waits for both, given the live build.
+
+        Raises:
+            StoppedError: from ``require``, or there is nothing to decide.
+            ModelError: a model or the frozen file is missing or was changed.
+        """
+        build = self.build
+        if candidates.undecided(self.known) != build.version:
+            raise StoppedError("there is nothing to decide")
+        release = self.known.by_version[build.version]
+        frozen = self._frozen(release)
+        log.info("completing candidate", collection=build.collection)
+        if problem := prepare():
+            self._write(self._failed(problem))
+            return
+        with self._pool(frozen) as (pool, changed):
+            live = self._live()
+            await_both(live)
+            decision = candidate.decide(
+                release,
+                frozen,
+                Side(live, self.embedder(live)),
+                Side(build, self.embedder(build)),
+                search=self._search,
+                pool=pool,
+                changed=changed,
+                documents=self.milvus.count(build),
+                manual=self.settings.gate == "manual",
+                seed=self.settings.train_seed,
+            )
+        self._write(decision)
+
+    def require_sound(self) -> None:
+        """Check the integrity of a build that is to serve without a decision on it.
+
+        Its release was promoted, or is built again. A release that was not compared has no frozen
+        queries, and is not checked.
+
+        Raises:
+            StoppedError: the build failed, and another one replaces it.
+            RestartRequiredError: it failed as well.
+            ModelError: as :meth:`decide`.
+        """
+        build, release = self.build, self.known.by_version[self.build.version]
+        if build.served or release.results is None:
+            return
+        frozen = self._frozen(release)
+        with self._pool(frozen) as (pool, changed):
+            found = candidate.integrity(
+                frozen,
+                Side(build, self.embedder(build)),
+                search=self._search,
+                pool=pool,
+                changed=changed,
+            )
+        if not (problem := candidate.broken(found)):
+            return
+        if self._replaced(problem):
+            raise StoppedError("another build replaces it")
+        raise RestartRequiredError(
+            f"{build.collection} cannot serve: {problem}.", collection=build.collection
+        )
+
+    @contextmanager
+    def _pool(self, frozen: Frozen) -> Iterator[tuple[list[Document], Callable[[], Set[str]]]]:
+        """The documents of the pool, and a function that returns which changed since."""
+        self.documents.catch_up()
+        with self.documents.noting() as noted:
+
+            def changed() -> Set[str]:
+                self.documents.catch_up()
+                return noted
+
+            yield list(self.documents.documents(frozen.pool).values()), changed
+
+    def _frozen(self, release: Release) -> Frozen:
+        registry = Registry.of(self.settings)
+        content = (registry.read_beside(release.model, GATE_FILE) or "").encode()
+        if hashlib.sha256(content).hexdigest() != release.results:
+            raise ModelError(
+                f"The file {release.model.location}.{GATE_FILE} in {registry.name} is missing, or "
+                f"its digest is not {release.results}. Restore it from a backup of the registry."
+            )
+        return parse(content)
+
+    def _live(self) -> Build:
+        live = self.known.live
+        found = plan.target(self.milvus.builds(), live.version if live else None)
+        if found is None:
+            raise StoppedError("the live release has no collection")
+        return found
+
+    def _search(self, build: Build, texts: Sequence[str], vectors: Vectors) -> Sequence[Hits]:
+        self.require()
+        return self.milvus.search(build, texts, vectors, CUTOFF)
+
+    def _failed(self, problem: str) -> CandidateDecision:
+        return CandidateDecision(
+            version=self.build.version,
+            decision="failed",
+            reason=problem,
+            decided_at=datetime.now(UTC),
+        )
+
+    def _write(self, decision: CandidateDecision) -> None:
+        self.require()
+        if decision.decision != "failed" or not self._replaced(decision.reason):
+            write_decision(self.settings, decision)
+
+    def _replaced(self, problem: str) -> bool:
+        """Replace the first build of a release by another one; ``False`` if this is the second."""
+        build = self.build
+        # The collection of a second build has the build's id in its name.
+        first = build.collection == collection_name(self.settings.retriever, build.version)
+        if first:
+            log.warning("building the release again", version=build.version, why=problem)
+            self.milvus.succeed(build, secrets.token_hex(4))
+        return first
