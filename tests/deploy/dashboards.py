@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
 from tests.servers.prometheus import Prometheus
 
@@ -52,7 +53,7 @@ GENERATOR = generator()
 
 def answers(server: Prometheus, query: str, start: float, end: float) -> list[dict[str, Any]]:
     """The series of a panel's query that have a number at some time."""
-    expression = query.replace("$__rate_interval", "30s")
+    expression = query.replace("$__rate_interval", "30s").replace("offset 1m", "offset 10s")
     step = (end - start) / POINTS
     found = server.query(expression, start=start, end=end, step=step)
     return [one for one in found if any(value != "NaN" for _, value in one["values"])]
@@ -87,7 +88,9 @@ def draw(server: Prometheus, start: float, end: float, folder: Path) -> list[Pat
             ]
             _panel(axes, panel, series, marks)
         path = folder / f"{board['uid']}.png"
-        figure.savefig(path, dpi=72, pil_kwargs={"optimize": True})
+        figure.savefig(path, dpi=72)
+        with Image.open(path) as drawn:
+            drawn.convert("RGB").quantize(255).save(path, optimize=True)
         pictures.append(path)
     return pictures
 
