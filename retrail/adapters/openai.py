@@ -148,11 +148,13 @@ def _body(name: str, arguments: str | dict[str, Any]) -> dict[str, Any] | str:
 
 
 def _content(answer: dict[str, Any]) -> str:
-    """The content for the model."""
-    if "hits" not in answer:
-        return _json(**{name: answer[name] for name in ("doc_id", "title", "text")})
-    names = ("doc_id", "title", "score", "snippet")
-    return _json(hits=[{name: hit[name] for name in names} for hit in answer["hits"]])
+    """The content for the model; with ``trajectory_id`` traces show that it is published."""
+    document = ("doc_id", "title", "text")
+    given: dict[str, Any] = {name: answer[name] for name in document if name in answer}
+    if "hits" in answer:
+        names = ("doc_id", "title", "score", "snippet")
+        given["hits"] = [{name: hit[name] for name in names} for hit in answer["hits"]]
+    return _json(**given, trajectory_id=answer["trajectory_id"])
 
 
 def _mistake(error: ServeError) -> str:

@@ -52,11 +52,18 @@ def test_the_tools_are_described_in_both_shapes() -> None:
 
 def test_calls_are_answered_and_published(world: World, tools: RetrailTools) -> None:
     found = json.loads(tools.call("search", '{"query": "open a gzip file", "k": 1}'))
+    [trajectory] = world.log.events
     assert found == {
-        "hits": [{"doc_id": "gzip", "title": "gzip", "score": 0.4, "snippet": TEXTS["gzip"]}]
+        "hits": [{"doc_id": "gzip", "title": "gzip", "score": 0.4, "snippet": TEXTS["gzip"]}],
+        "trajectory_id": trajectory,
     }
     opened = json.loads(tools.call("open_document", {"doc_id": "gzip"}))
-    assert opened == {"doc_id": "gzip", "title": "gzip", "text": TEXTS["gzip"]}
+    assert opened == {
+        "doc_id": "gzip",
+        "title": "gzip",
+        "text": TEXTS["gzip"],
+        "trajectory_id": trajectory,
+    }
     tools.call("search", {"query": "zip", "k": 1, "reasoning": "It helped."})
     kinds = [event[0] for event in published(world)]
     assert kinds == ["search", "browse", "reasoning", "search"]
