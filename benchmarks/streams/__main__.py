@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.streams import delays, fold, throughput
+from benchmarks.streams import delays, fold, spans, throughput
 from benchmarks.streams.brokers import Figures
 
 SECTIONS: dict[str, Callable[[int], Figures]] = {
@@ -25,6 +25,7 @@ SECTIONS: dict[str, Callable[[int], Figures]] = {
     "transactions": throughput.transactions,
     "latency": delays.latency,
     "recovery": delays.recovery,
+    "otlp": spans.otlp,
 }
 
 

@@ -346,6 +346,8 @@ def _outcomes(raw: RawSpan) -> Iterator[Outcome]:
         yield from _outcome(raw, _values(raw.attributes, "gen_ai.evaluation."), own=not raw.links)
     if "evaluation.name" in raw.attributes:
         yield from _outcome(raw, _values(raw.attributes, "evaluation."), own=not raw.links)
+    if not any("annotation." in name or "evaluation." in name for name in raw.attributes):
+        return
     for prefix in ("annotations.", "trace.annotations.", "evaluations.", "trace.evaluations."):
         for entry in flattened(raw.attributes, prefix):
             named = entry if isinstance(entry, dict) else {}

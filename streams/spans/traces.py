@@ -102,7 +102,7 @@ def _places(by_id: Mapping[str, AgentSpan]) -> dict[str, _Place]:
 
 
 def _steps(group: _Group, places: Mapping[str, _Place], reasons: Counter[str]) -> list[Step]:
-    """The steps of a trajectory; none if no tool was called."""
+    """The steps of a trajectory; none if no tool was called, but those of `retrail serve`."""
     inner: dict[str, list[AgentSpan]] = defaultdict(list)
     turns: list[tuple[int, bool, str, list[Turn]]] = []
     tools: list[AgentSpan] = []
@@ -113,13 +113,11 @@ def _steps(group: _Group, places: Mapping[str, _Place], reasons: Counter[str]) -
             (inner[within.span_id] if is_inner and within else tools).append(span)
         elif span.kind == "llm" and (within is None or within.kind == "agent"):
             turns.append((span.start, True, span.span_id, _turns(span)))
-    if not tools:
+    own = [span for span in tools if not _is_served(span, inner)]
+    reasons["served"] += len(tools) - len(own)
+    if not own:
         return []
-    for span in tools:
-        if _is_served(span, inner):
-            reasons["served"] += 1
-        else:
-            turns.append((span.end, False, span.span_id, [_call(span, inner)]))
+    turns += [(span.end, False, span.span_id, [_call(span, inner)]) for span in own]
     turns.sort(key=lambda turn: turn[:3])
     steps = assemble(turn for *_, each in turns for turn in each)
     if not any(isinstance(step, Answered) for step in steps):

@@ -65,8 +65,13 @@ ARGUMENT = {"search": "query", "open_document": "doc_id"}
 # -- LangChain -------------------------------------------------------------------------------------
 
 
-def langchain(*, retriever: bool = False) -> None:
-    """``create_agent``, a graph of LangGraph."""
+def langchain(*, retriever: bool = False, serve: str = "") -> None:
+    """``create_agent``, a graph of LangGraph.
+
+    Args:
+        retriever: the search tool calls a retriever.
+        serve: URL of `retrail serve`, through which the agent searches, with our callback handler.
+    """
     from langchain.agents import create_agent
     from langchain_core.documents import Document
     from langchain_core.language_models import BaseChatModel
@@ -116,8 +121,15 @@ def langchain(*, retriever: bool = False) -> None:
         found = lookup.invoke(query)
         return json.dumps([{"id": one.id, "text": one.page_content} for one in found])
 
-    agent = create_agent(Scripted(), tools=[searching, tool(open_document)], name="keeper")
-    state = agent.invoke({"messages": [("user", QUESTION)]})
+    tools, callbacks = [searching, tool(open_document)], []
+    if serve:
+        from retrail.adapters.langchain import RetrailCallbackHandler, search_tools
+        from retrail.http import SearchClient
+
+        client = SearchClient(serve, agent="keeper", model="scripted-1")
+        tools, callbacks = search_tools(client), [RetrailCallbackHandler(client)]
+    agent = create_agent(Scripted(), tools=tools, name="keeper")
+    state = agent.invoke({"messages": [("user", QUESTION)]}, {"callbacks": callbacks})
     assert state["messages"][-1].text == ANSWER
 
 
@@ -333,7 +345,7 @@ def instrument(framework: str, instrumentation: str, provider: Any) -> None:
             raise ValueError(f"no instrumentation {instrumentation} of {framework}")
 
 
-def traced(framework: str, instrumentation: str, *, retriever: bool = False) -> list[Any]:
+def traced(framework: str, instrumentation: str, **options: Any) -> list[Any]:
     """The spans of one run, as the SDK's finished spans."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -344,7 +356,7 @@ def traced(framework: str, instrumentation: str, *, retriever: bool = False) -> 
     provider = TracerProvider(resource=Resource({"service.name": "lamp-agent"}))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     instrument(framework, instrumentation, provider)
-    FRAMEWORKS[framework](retriever=retriever)
+    FRAMEWORKS[framework](**options)
     provider.force_flush()
     return list(exporter.get_finished_spans())
 
@@ -367,6 +379,9 @@ def lines(spans: list[Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    framework, instrumentation, *options = sys.argv[1:]
-    for line in lines(traced(framework, instrumentation, retriever="retriever" in options)):
+    framework, instrumentation, *more = sys.argv[1:]
+    options: dict[str, Any] = {"retriever": True} if "retriever" in more else {}
+    if more and more[-1].startswith("http"):
+        options["serve"] = more[-1]
+    for line in lines(traced(framework, instrumentation, **options)):
         print(line)

@@ -21,6 +21,10 @@ FOLDER = Path(__file__).with_name("recorded")
 RECORDED = sorted(path.name.partition(".")[0] for path in FOLDER.glob("*.jsonl.gz"))
 
 
+SERVED = sorted(f"served/{path.name.partition('.')[0]}" for path in FOLDER.glob("served/*.gz"))
+"""Agents behind `retrail serve`, with our callback handler."""
+
+
 def lines_of(name: str) -> list[str]:
     """The requests of a recording, one span each, in the order in which the spans ended."""
     return gzip.decompress((FOLDER / f"{name}.jsonl.gz").read_bytes()).decode().splitlines()

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.streams.spans.recordings import RECORDED, essence, lines_of, own_client, pairs_of
+from streams.importing.tools import ToolMap
+from streams.spans.understanding import understood
+from tests.serving.fakes import World
+from tests.serving.live import listening
+from tests.streams.spans.agents import DOCUMENTS
+from tests.streams.spans.recordings import (
+    RECORDED,
+    SERVED,
+    essence,
+    lines_of,
+    own_client,
+    pairs_of,
+)
 
 OWN = essence(own_client())
 CAPTURE = {
@@ -49,6 +61,18 @@ def test_many_traces_in_one_request_give_the_pairs_of_each(tmp_path: Path) -> No
     assert all(essence(own) == OWN for own in by_trace.values())
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_an_agent_behind_serve_with_our_handler_gives_no_pair_twice(
+    name: str, tmp_path: Path
+) -> None:
+    """`retrail serve` published its events; its spans add none."""
+    lines = lines_of(name)
+    text = "\n".join(understood((line.encode() for line in lines), ToolMap.load()))
+    assert "served 6" in text
+    assert "0 trajectories" in text
+    assert pairs_of(tmp_path, lines) == []
+
+
 @pytest.mark.dist
 @pytest.mark.timeout(900)
 def test_the_packages_still_write_what_was_recorded(tmp_path: Path) -> None:
@@ -67,3 +91,20 @@ def test_the_packages_still_write_what_was_recorded(tmp_path: Path) -> None:
         ran = subprocess.run(command, env=CAPTURE, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr[-3000:]
         assert essence(pairs_of(tmp_path, ran.stdout.splitlines())) == OWN, name
+    for name in SERVED:
+        world, instrumentation = World(), name.rpartition("-")[2]
+        world.retriever.texts = dict(DOCUMENTS)
+        with listening(world.app) as url:
+            command = [
+                python,
+                "-m",
+                "tests.streams.spans.agents",
+                "langchain",
+                instrumentation,
+                url,
+            ]
+            ran = subprocess.run(command, env=CAPTURE, capture_output=True, text=True, check=True)
+        [events] = world.log.events.values()
+        kinds = [event[0] for event in events]
+        assert [kinds.count(kind) for kind in ("search", "browse", "end")] == [3, 3, 1]
+        assert pairs_of(tmp_path, ran.stdout.splitlines()) == []
