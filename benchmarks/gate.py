@@ -32,7 +32,7 @@ from trainer.evaluate import evaluation
 from trainer.evaluate.gate import Rule, bootstrap_interval, verdict
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
-from trainer.model.loading import MINILM
+from trainer.model.location import MINILM
 
 MARGINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 QUERIES = (50, 100, 200, 500)

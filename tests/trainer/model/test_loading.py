@@ -21,7 +21,7 @@ from schemas.errors import ModelError
 from tests.tiny_model import write_tiny_model
 from tests.trainer.model_writing import file_size_limit
 from trainer.model.encoder import Encoder
-from trainer.model.loading import locate
+from trainer.model.location import locate
 
 
 def saved(folder: Path, *modules: Any) -> Path:
