@@ -145,24 +145,32 @@ class World:
 
 
 class Worker:
-    """``retrail worker index`` as a process."""
+    """``retrail worker`` as a process, that of the index by default."""
 
-    def __init__(self, settings: Settings, log_file: Path) -> None:
+    def __init__(self, settings: Settings, log_file: Path, role: str = "index") -> None:
+        self.role = role
         given = settings.model_dump(mode="json", exclude_defaults=True)
         self._child = Child(
-            "index",
-            [sys.executable, "-m", "retrail_cli", "worker", "index"],
+            role,
+            [sys.executable, "-m", "retrail_cli", "worker", role],
             log_file,
             environment={f"RETRAIL_{name.upper()}": str(value) for name, value in given.items()},
             folder=ROOT,
         )
         self._child.start()
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._child.pid
+
     def must_run(self) -> None:
         """Raise RuntimeError with the end of its log if it has ended."""
         if not self._child.running:
             status = self._child.exit_status
-            raise RuntimeError(f"an index worker ended with {status}:\n{self._child.log_tail()}")
+            raise RuntimeError(
+                f"the worker {self.role} ended with {status}:\n{self._child.log_tail()}"
+            )
 
     def end(self) -> None:
         """Stop it; returns when it has ended."""
@@ -187,12 +195,12 @@ def connected(settings: Settings) -> Iterator[MilvusClient]:
 
 
 @contextmanager
-def world(count: int) -> Iterator[World]:
+def world(count: int, server: type[MilvusLite] = MilvusLite) -> Iterator[World]:
     """Fresh servers over a temporary folder, documents on their topic, and no worker yet."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         broker = KafkaBroker(folder / "kafka", folder / "kafka.log")
-        lite = MilvusLite(folder / "milvus", folder / "milvus.log")
+        lite = server(folder / "milvus", folder / "milvus.log")
         made: World | None = None
         try:
             broker.start()

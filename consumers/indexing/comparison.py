@@ -120,7 +120,7 @@ class Comparison:
         embedder: Callable[[Build], Embedder],
         *,
         await_group: Callable[[], None],
-        require: Callable[[], None],
+        require: Callable[[], object],
     ) -> None:
         """Compare nothing yet.
 
@@ -195,7 +195,11 @@ class Comparison:
         self._require()
         found = self._documents.documents(difference.upserts)
         embedder = self._embedder(self._build)
-        rows = embedder.rows(list(found.values()), lambda *_: self._require())
+
+        def progress(*_: int) -> None:
+            self._require()
+
+        rows = embedder.rows(list(found.values()), progress)
         self._documents.catch_up()
         upserts = [row for row in rows if row.doc_id not in changed]
         deletes = (difference.deletes | difference.upserts - found.keys()) - changed

@@ -7,6 +7,7 @@ worker dies, the next leader starts the recipe again.
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -151,8 +152,8 @@ class Coordinator:
         complete, known, moved = False, owners(admin, group), set[int]()
         settled_at = page_at = 0.0
         while not self._stopping.is_set():
-            self._require()
-            if self._milvus.aliased() != build.collection:
+            serves = self._require().serves
+            if not serves and self._milvus.aliased() != build.collection:
                 # A new build, a rollback to it, or an alias that somebody else moved or dropped.
                 self._complete(build, compared)
                 complete, page_at = True, time.monotonic() + self._page_seconds(compared)
@@ -186,8 +187,9 @@ class Coordinator:
         """Complete the build and swap it in.
 
         1. Take the end offsets of ``documents``, and wait until the group has passed them.
-        2. Flush, index, load. (Real Milvus answers no query before.)
-        3. Compare ids and hashes with the documents, and repair, until there is no difference.
+        2. Flush, and wait until all rows are indexed.
+        3. Meanwhile compare ids and hashes with the documents, and repair, until there is no
+           difference.
         4. Probe: a search must find something.
         5. Check that ``live`` still names this version.
         6. Swap the alias.
@@ -254,22 +256,28 @@ class Coordinator:
     def _prepare(self, build: Build, compared: Comparison) -> str:
         """1 to 4 of :meth:`_complete`; returns why the build cannot be completed, if so."""
         compared.await_group()
-        self._milvus.make_searchable(build)
+        self._milvus.load(build)
+        with ThreadPoolExecutor(1, "make-searchable") as pool:
+            searchable = pool.submit(self._milvus.make_searchable, build)
+            differs = self._repair_until_equal(build, compared)
+            searchable.result()
+        if differs:
+            return differs
         self._advance(1)
-        for _ in range(MAX_REPAIRS):
-            repaired = compared.whole()
-            if not repaired:
-                break
-        else:
-            return (
-                f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} "
-                f"repairs: {repaired} documents are missing, different or extra. Check that "
-                "nothing else writes to this collection."
-            )
-        self._advance(2)
         if not self._milvus.probe(build):
             return f"{build.collection} has rows, but a search finds none of them."
         return ""
+
+    def _repair_until_equal(self, build: Build, compared: Comparison) -> str:
+        for _ in range(MAX_REPAIRS):
+            repaired = compared.whole()
+            if not repaired:
+                return ""
+        return (
+            f"{build.collection} still differs from {self._topic} after {MAX_REPAIRS} repairs: "
+            f"{repaired} documents are missing, different or extra. Check that nothing else "
+            "writes to this collection."
+        )
 
     def _await_group(self, build: Build, offsets: Consumer, ends: Ends | None = None) -> None:
         """Wait until the build's group has passed end offsets, by default the current ones."""
@@ -305,8 +313,13 @@ class Coordinator:
             raise StoppedError("another release is live")
         self._require()
 
-    def _require(self) -> None:
-        """Raise StoppedError unless this process still coordinates the same build and topic."""
+    def _require(self) -> Assignment:
+        """The assignment.
+
+        Raises:
+            StoppedError: this process does not coordinate the same build and topic any more.
+        """
         now = self._assigned()
         if self._stopping.is_set() or now is None or now.task != self._task:
             raise StoppedError("another worker coordinates, or another build should serve")
+        return now

@@ -43,7 +43,7 @@ class Judge:
     settings: Settings
     milvus: Milvus
     embedder: Callable[[Build], Embedder]
-    require: Callable[[], None]
+    require: Callable[[], object]
     documents: DocumentHashes
     known: Releases
     build: Build

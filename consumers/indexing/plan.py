@@ -208,11 +208,13 @@ class Assignment:
     Attributes:
         topic_id: of ``documents``; another one after the topic was deleted and created again.
         candidate: whether the build is to be decided on, not swapped in.
+        serves: whether the alias pointed at the build when Milvus was last looked at.
     """
 
     build: Build
     topic_id: str
     candidate: bool = False
+    serves: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -268,9 +268,9 @@ class IndexWorker:
         self._follow(decided.follow, topic_id)
         self._assignment = None
         if leads and decided.target is not None and topic_id is not None:
-            self._assignment = Assignment(decided.target, topic_id)
-            candidate, undecided = decided.candidate, candidates.undecided(releases)
             serves = facts.aliased == decided.target.collection
+            self._assignment = Assignment(decided.target, topic_id, serves=serves)
+            candidate, undecided = decided.candidate, candidates.undecided(releases)
             if serves and candidate is not None and candidate.version == undecided:
                 self._assignment = Assignment(candidate, topic_id, candidate=True)
         if leads:
