@@ -126,8 +126,15 @@ class End(Envelope):
     outcome: Outcome = "unknown"
 
 
+SESSION_END = "session-end"
+
+
 class Other(Envelope):
-    """A step that means nothing to mining, except that it ends a run of browses."""
+    """A step that means nothing to mining, except that it ends a run of browses.
+
+    The name ``session-end`` is no step: the client of a server has closed its session. If it is the
+    last event of an unnumbered trajectory, that closes after a sixth of the idle time.
+    """
 
     type: Literal["other"] = "other"
     name: Annotated[str, Field(max_length=256)]

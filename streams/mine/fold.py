@@ -20,10 +20,10 @@ from schemas import ProfileName
 from schemas.errors import InvalidRecordError
 from schemas.pairs import ClosedBy, pair_id
 from schemas.settings import Settings
-from streams.events import ABSENT, Agent, Event, Search, Skipped, Tick, read_judged
+from streams.events import ABSENT, Agent, Browse, Event, Search, Skipped, Tick, read_judged
 from streams.mine.mining import Decision, MinedPair, Pair, decide
 from streams.mine.sources import Source, Sources
-from streams.mine.steps import unpack
+from streams.mine.steps import incomplete, unpack
 from streams.mine.trajectories import (
     Arrival,
     ClosedTrajectories,
@@ -108,9 +108,10 @@ class Fold:
     Attributes:
         counts: of records, browses and trajectories since the caller cleared it; keys are
             ``("events", result)``, ``("browses", result)``, ``("rank", verdict, rank)``,
-            ``("closed", reason)`` and ``("gaps", reason)``: how many events of trajectories closed
-            for that reason never came (at most ``limits.events`` a trajectory). Silent records are
-            not counted again.
+            ``("closed", reason)``, ``("incomplete", reason, agent)``: trajectories that can give no
+            pair, and browses outside of any, and ``("gaps", reason)``: how many events of
+            trajectories closed for that reason never came (at most ``limits.events`` a trajectory).
+            Silent records are not counted again.
         refusal: the last record that was refused, until its source continues.
         clock: log time in milliseconds.
     """
@@ -207,6 +208,8 @@ class Fold:
         if trajectory is None:
             if start is None:
                 self._count("late", silent)
+                if isinstance(event, Browse) and event.seq is None and not silent:
+                    self.counts["incomplete", "no search", event.agent.name] += 1
                 return pairs
             if self._closed.repeats(key, offset, self.clock):
                 self._count("repeated", silent)
@@ -218,8 +221,7 @@ class Fold:
         self._count(arrival, silent)
         if trajectory.outcome is not None:
             pairs += self._close(trajectory, "end", silent)
-        elif arrival == "held" and trajectory.held is not None and len(trajectory.held) == 1:
-            # A gap that just opened is due before what is watched already; a later one is not.
+        elif trajectory.is_due_sooner(arrival):
             self._watch(trajectory)
         return pairs
 
@@ -320,8 +322,11 @@ class Fold:
             # A seq is any number: one broken client must not hide the others.
             missing = min(trajectory.missing, self._limits.events)
             self.counts["gaps", closed_by] += missing
+        steps = list(unpack(trajectory.steps))
+        if lacking := incomplete(steps):
+            self.counts["incomplete", lacking, trajectory.agent.name] += 1
         pairs = []
-        for decision in decide(unpack(trajectory.steps), self._profile):
+        for decision in decide(steps, self._profile):
             self.counts["browses", decision.result] += 1
             if decision.rank is not None:
                 self.counts["rank", decision.verdict, str(decision.rank)] += 1

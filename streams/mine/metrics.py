@@ -9,6 +9,7 @@ from schemas.events import Verdict
 from schemas.pairs import ClosedBy, PairVerdict
 from streams.mine.fold import EventResult
 from streams.mine.mining import BrowseResult
+from streams.mine.steps import Incomplete
 
 _RANKS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50, 100)
 _COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -22,6 +23,11 @@ BROWSES = Counter(
     "retrail_mine_browses_total", "Browses of closed trajectories by result.", ["result"]
 )
 CLOSED = Counter("retrail_mine_trajectories_closed_total", "Trajectories closed.", ["reason"])
+INCOMPLETE = Counter(
+    "retrail_mine_incomplete_trajectories_total",
+    "Trajectories that can give no pair: searches and no browse, or browses and no search.",
+    ["reason"],
+)
 OPEN = Gauge("retrail_mine_open_trajectories", "Trajectories that are not closed.", ["partition"])
 PAIRS = Counter("retrail_mine_pairs_total", "Labelled pairs written.", ["verdict"])
 OVERSIZED_PAIRS = Counter(
@@ -41,6 +47,7 @@ GAPS = Counter("retrail_mine_missing_events_total", "Events missing from closed 
 at_zero(MINED_EVENTS, get_args(EventResult))
 at_zero(BROWSES, get_args(BrowseResult))
 at_zero(CLOSED, get_args(ClosedBy))
+at_zero(INCOMPLETE, get_args(Incomplete))
 at_zero(PAIRS, get_args(PairVerdict))
 at_zero(BROWSED_RANK, get_args(Verdict))
 at_zero(NEGATIVES, get_args(PairVerdict))

@@ -3,7 +3,8 @@
 Packed steps keep an open trajectory of a deep-research agent under 4 KB.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import UnsetType
@@ -64,6 +65,18 @@ _ARRAY = 0x90
 """The first byte of an array of n values is this plus n; a step has fewer than a chunk has."""
 
 _IN_ORDER = list(range(1, 1_001))
+
+
+Incomplete = Literal["no browse", "no search"]
+
+
+def incomplete(steps: Sequence[Step]) -> Incomplete | None:
+    """Why a trajectory with searches or browses can give no pair."""
+    searched = any(isinstance(step, SearchStep) for step in steps)
+    browsed = any(isinstance(step, BrowseStep) for step in steps)
+    if searched == browsed:
+        return None
+    return "no browse" if searched else "no search"
 
 
 def step_of(event: Event) -> Step:

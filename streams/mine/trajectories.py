@@ -8,8 +8,9 @@ a gap are held until the gap is filled or too old. ``end``, idle time, age or si
 
 An *unnumbered* trajectory (no event has a seq) opens with a search, and its order is that of the
 log. A repeat is an event whose event_id the open trajectory has; gaps cannot be seen. Only ``end``
-or idle time closes it. Both depend on its last event only, not on where a fold began to read it, so
-a fold that starts in its middle closes it at the same record.
+or idle time closes it, which is shorter after the end of a session. Both depend on its last event
+only, not on where a fold began to read it, so a fold that starts in its middle closes it at the
+same record.
 """
 
 from collections import deque
@@ -17,10 +18,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
-from schemas.events import Outcome
+from schemas.events import SESSION_END, Outcome
 from schemas.pairs import ClosedBy
 from schemas.settings import Settings
-from streams.events import Agent, End, Event
+from streams.events import Agent, End, Event, Other
 from streams.mine.sources import Source
 from streams.mine.steps import BreakStep, pack, step_of
 
@@ -45,6 +46,11 @@ class Limits:
     age_ms: int = 6 * 3_600_000
     events: int = 2_000
     remembered_records: int = 100_000
+
+    @property
+    def session_ms(self) -> int:
+        """Idle time of an unnumbered trajectory after the end of its session."""
+        return self.idle_ms // 6
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -142,6 +148,11 @@ class OpenTrajectory:
             deadlines.append((gap_since + limits.gap_ms, "gap"))
         return min(deadlines, key=lambda deadline: deadline[0])
 
+    def is_due_sooner(self, arrival: Arrival) -> bool:
+        """Whether the event that arrived last brought the deadline forward."""
+        # A gap that just opened is due before what is watched already; a later one is not.
+        return arrival == "held" and self.held is not None and len(self.held) == 1
+
     def pass_gap(self) -> None:
         """Skip the events before the lowest held one, and continue with that."""
         if not self.held:
@@ -173,9 +184,11 @@ class UnnumberedTrajectory(OpenTrajectory):
     Attributes:
         event_ids: 8 bytes for each event that was accepted, the digest of its id.
         span: ``touched`` is of its last event, also if that was dropped.
+        session_ended: whether that was the end of a session.
     """
 
     event_ids: bytearray = field(default_factory=bytearray)
+    session_ended: bool = False
 
     def closes_before(self, event: Event) -> bool:
         """Its size never closes it."""
@@ -184,6 +197,10 @@ class UnnumberedTrajectory(OpenTrajectory):
     def arrive(self, event: Event, offset: int, now: int, limits: Limits) -> Arrival:
         """Take one event; an ``end`` always closes it."""
         self.span.touched = now
+        ended_before = self.session_ended
+        self.session_ended = isinstance(event, Other) and event.name == SESSION_END
+        if self.session_ended:
+            return "repeated" if ended_before else "accepted"
         if not isinstance(event, End):
             digest = blake2b(event.event_id.encode(), digest_size=8).digest()
             if digest in self.event_ids:
@@ -198,7 +215,12 @@ class UnnumberedTrajectory(OpenTrajectory):
 
     def deadline(self, limits: Limits) -> tuple[int, ClosedBy | Literal["gap"]]:
         """When it closes if no event arrives."""
-        return self.span.touched + limits.idle_ms, "idle"
+        idle_ms = limits.session_ms if self.session_ended else limits.idle_ms
+        return self.span.touched + idle_ms, "idle"
+
+    def is_due_sooner(self, arrival: Arrival) -> bool:
+        """Whether the event that arrived last brought the deadline forward."""
+        return self.session_ended and arrival == "accepted"
 
 
 class ClosedTrajectories:

@@ -130,11 +130,37 @@ class MineTask(PartitionTask):
 _COUNTERS = {"events": metrics.MINED_EVENTS, "browses": metrics.BROWSES, "closed": metrics.CLOSED}
 
 
+_CAUSES = {
+    "no browse": "it opens no documents, or its openings do not name the trajectory of its search",
+    "no search": "its searches are not published, or its openings do not name their trajectory",
+}
+MAX_WARNED = 100
+"""Agents that are warned about, for each reason."""
+_warned: dict[str, set[str]] = {reason: set() for reason in _CAUSES}
+
+
+def _warn(reason: str, agent: str) -> None:
+    """Warn about an agent once."""
+    warned = _warned[reason]
+    if agent not in warned and len(warned) < MAX_WARNED:
+        warned.add(agent)
+        log.warning(
+            "trajectories give no pairs",
+            agent=agent,
+            reason=reason,
+            likely_cause=_CAUSES[reason],
+        )
+
+
 def show(counts: Mapping[tuple[str, ...], int]) -> None:
     """Add a fold's counts to the metrics."""
     for (kind, *labels), number in counts.items():
         if kind == "gaps":
             metrics.GAPS.inc(number)
+        elif kind == "incomplete":
+            reason, agent = labels
+            metrics.INCOMPLETE.labels(reason).inc(number)
+            _warn(reason, agent)
         elif kind == "rank":
             verdict, rank = labels
             for _ in range(number):

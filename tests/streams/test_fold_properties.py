@@ -174,9 +174,20 @@ def _some_again(last, log, rng):
 def _of_both_kinds(trajectories, rng):
     """Some of them without numbers, and some of those with the id of another trajectory."""
     return [
-        unnumbered(one, rng.choice([None, None, "t0", "t1"])) if rng.random() < 0.5 else one
+        _with_sessions(unnumbered(one, rng.choice([None, None, "t0", "t1"])), rng)
+        if rng.random() < 0.5
+        else one
         for one in trajectories
     ]
+
+
+def _with_sessions(events, rng):
+    """Ends of sessions at random places."""
+    for number in range(rng.choice([0, 0, 1, 3])):
+        same = {name: events[0][name] for name in ("trajectory_id", "agent", "occurred_at")}
+        ended = same | {"type": "other", "name": "session-end", "event_id": f"ended-{number}"}
+        events.insert(rng.randrange(1, len(events) + 1), ended)
+    return events
 
 
 class Miner:

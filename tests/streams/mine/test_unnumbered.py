@@ -53,6 +53,38 @@ def test_only_silence_closes_an_unnumbered_trajectory_that_does_not_end(log):
     assert [pair.closed_by for pair in log.tick(at + 1_800_000)] == ["idle"]
 
 
+def test_the_end_of_a_session_shortens_the_idle_time_until_the_next_event(log):
+    left = {key: value for key, value in TASK[0].items() if key not in ("query", "hits")}
+    left |= {"type": "other", "name": "session-end"}
+    log.put(TASK[0])
+    log.put(left | {"event_id": "1"}, at=1_000)
+    for event in TASK[1:3]:
+        log.put(event, at=300_999)
+    assert log.tick(2_100_998) == []
+    log.put(left | {"event_id": "2"}, at=2_100_998)
+    log.put(left | {"event_id": "2"}, at=2_100_998)
+    assert log.tick(2_400_997) == []
+    # Between the browse and its reasoning, sessions are no step.
+    [pair] = log.tick(2_400_998)
+    assert (pair.positive, pair.verdict, pair.closed_by) == ("b", "relevant", "idle")
+    log.put(left | {"event_id": "3"})
+    assert log.fold.open_trajectories == 0
+
+
+def test_trajectories_that_can_give_no_pair_are_counted_for_their_agent(log):
+    agent = TASK[0]["agent"]["name"]
+    for events in (TASK[:1] + TASK[-1:], TASK[1:2], numbered("n", STEPS)[:1]):
+        for event in events:
+            log.put(event)
+    log.put(numbered("m", [browse("b"), STEPS[-1]])[0])
+    log.fold.close_all()
+    assert log.fold.counts["incomplete", "no browse", agent] == 2
+    assert log.fold.counts["incomplete", "no search", agent] == 2
+    for event in TASK:
+        log.put(event | {"event_id": f"{event['event_id']} again"})
+    assert log.fold.counts["incomplete", "no browse", agent] == 2
+
+
 def test_every_event_keeps_an_unnumbered_trajectory_from_being_idle():
     """Also a repeat and one above the limit: a fold that starts later recognises neither."""
     log = Log(Fold(limits=Limits(events=3)))

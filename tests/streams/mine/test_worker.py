@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 
 from retrail_runtime.retry import Deadline
 from schemas.erasures import Erasure, Erasures, hashed, key_check
@@ -13,6 +15,7 @@ from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
 from streams.loop.checkpoint import Committed
+from streams.mine import worker
 from streams.mine.worker import MineTask
 from tests.streams.fakes import LOG, FakeRecord, Tape, assignment
 from tests.streams.judged_log import browse, end, judged_record, numbered, reasoning, search
@@ -77,3 +80,23 @@ def test_a_pair_of_erased_events_is_not_written_and_changes_no_commit(end, writt
     log = a_log(EVENTS)
     pairs, point = mined(Settings(), Committed(0), log, lambda: Erasures(key, [erasure]))
     assert (len(pairs), point) == (written, mined(Settings(), Committed(0), log)[1])
+
+
+def test_an_agent_whose_trajectories_give_no_pairs_is_warned_about_once() -> None:
+    counts = {("incomplete", "no browse", "me"): 2, ("incomplete", "no search", "me"): 1}
+
+    def shown() -> list[float]:
+        name = "retrail_mine_incomplete_trajectories_total"
+        labels = ({"reason": reason} for _, reason, _ in counts)
+        return [REGISTRY.get_sample_value(name, one) or 0.0 for one in labels]
+
+    before = shown()
+    with structlog.testing.capture_logs() as lines:
+        worker.show(counts)
+        worker.show(counts)
+    assert [now - then for now, then in zip(shown(), before, strict=True)] == [4, 2]
+    assert [(line["agent"], line["reason"]) for line in lines] == [
+        ("me", "no browse"),
+        ("me", "no search"),
+    ]
+    assert all("trajectory" in line["likely_cause"] for line in lines)
