@@ -40,6 +40,8 @@ class Publisher:
             ``…_SASL_PASSWORD``, ``…_SSL_CAFILE``, ``…_SSL_CERTFILE`` and ``…_SSL_KEYFILE`` are
             read too; ``RETRAIL_ENV_FILE`` names a file with such variables.
         topic_prefix: default ``RETRAIL_TOPIC_PREFIX``, else nothing.
+        query_text: as ``reasoning_text``. A withheld search is published as another step, without
+            query and hits, so no pair is made of it.
         reasoning_text: ``"send"``; ``"withhold"``: only the length in tokens and the agent's own
             verdict are sent; or a redaction hook, ``str → str | None``. If a hook raises, the text
             is withheld.
@@ -74,6 +76,7 @@ class Publisher:
         retriever_version: int | None = None,
         bootstrap: str | None = None,
         topic_prefix: str | None = None,
+        query_text: TextPolicy = "send",
         reasoning_text: TextPolicy = "send",
         answer_text: TextPolicy = "send",
         on_error: Literal["drop", "raise"] = "drop",
@@ -84,10 +87,11 @@ class Publisher:
     ) -> None:
         if on_error not in ("drop", "raise"):
             raise ConfigurationError("on_error is 'drop' or 'raise'.")
-        for policy in (reasoning_text, answer_text):
+        for policy in (query_text, reasoning_text, answer_text):
             if policy not in ("send", "withhold") and not callable(policy):
                 raise ConfigurationError(
-                    "reasoning_text and answer_text are 'send', 'withhold' or a function."
+                    "query_text, reasoning_text and answer_text are 'send', 'withhold' or a "
+                    "function."
                 )
         try:
             wire.Sender("any", agent, model, tenant)
@@ -97,7 +101,7 @@ class Publisher:
             raise ConfigurationError(str(error)) from error
         self._agent, self._model = agent, model
         self._tenant, self._retriever_version = tenant, retriever_version
-        self._policies = TextPolicies(reasoning_text, answer_text)
+        self._policies = TextPolicies(query_text, reasoning_text, answer_text)
         environ = config.environment()
         self._outcomes_topic = config.topic_name(topic_prefix, environ, "outcomes")
         properties = config.kafka_config(bootstrap, kafka or {}, environ)

@@ -71,6 +71,7 @@ Step = tuple[str, wire.Data | None]
 class TextPolicies:
     """Which of an agent's texts leave the process."""
 
+    query: TextPolicy
     reasoning: TextPolicy
     answer: TextPolicy
 
@@ -173,7 +174,7 @@ class Trajectory:
         A tool that runs several queries publishes several searches.
 
         Args:
-            query: as sent to the retriever; not blank.
+            query: as sent to the retriever, not blank; the publisher's ``query_text`` applies.
             hits: document ids, pairs (document id, score), or mappings or objects with ``doc_id``
                 and optionally ``rank`` and ``score``. Ranks are 1, 2, … unless given.
             retriever_version: version of the retriever that answered, if known; it also applies
@@ -183,12 +184,13 @@ class Trajectory:
             >>> trajectory.search("bridge 1965", [("d7", 0.81), ("d2", 0.78)])  # doctest: +SKIP
         """
 
-        def build() -> wire.Data:
+        def build() -> wire.Data | None:
             data = wire.search(query, hits)
             version = wire.version_of(retriever_version)
             if version is not None:
                 self._retriever_version = version
-            return data
+            sent = self._redacted(query, self._policies.query).text
+            return data | {"query": sent} if sent and sent.strip() else None
 
         self._publish("search", build)
 
@@ -297,11 +299,14 @@ class Trajectory:
     async def __aexit__(self, *leaving: object) -> None:
         self.__exit__(*leaving)
 
-    def _publish(self, kind: str, build: Callable[[], wire.Data]) -> None:
+    def _publish(self, kind: str, build: Callable[[], wire.Data | None]) -> None:
+        """Publish an event; without data another step stands for it."""
         step: Step = (kind, None)
         try:
             self._require_mine()
             data = build()
+            if data is None:
+                kind, data = "other", wire.other(kind)
             step = (kind, data)
             self._send(kind, data)
         except Exception as error:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from schemas.settings import Settings
 
 SNIPPET = 200
+BROKER_SECONDS = 5.0
+"""Seconds that the start of a server waits for Kafka."""
 
 Transport = Literal["stdio", "streamable-http"]
 Toolset = Literal["retrail", "openai"]
@@ -126,16 +128,17 @@ def mcp(
     import logging
     from functools import partial
 
-    from serving import mcp_server
+    from serving.mcp.server import create_http_app
+    from serving.mcp.stdio import serve_stdio
 
     settings = _settings()
     logging.getLogger("mcp").setLevel(logging.WARNING)
     if transport == "streamable-http":
-        create_app = partial(mcp_server.create_http_app, host=host, toolset=tools)
+        create_app = partial(create_http_app, host=host, toolset=tools)
         text = "Serving MCP on {}/mcp"
         _listen(settings, host, port, without_token, create_app, text)
     else:
-        mcp_server.serve_stdio(settings, *_parts(settings), toolset=tools)
+        serve_stdio(settings, *_parts(settings), toolset=tools)
 
 
 def _settings() -> "Settings":
@@ -149,15 +152,22 @@ def _settings() -> "Settings":
 
 
 def _parts(settings: "Settings") -> tuple[Any, Any, bytes]:
-    """Retriever, publisher and the secret of trajectories, once the broker answers."""
+    """Retriever, publisher and the secret of trajectories.
+
+    While Kafka does not answer, searches are served all the same: events wait in the queue.
+    """
     from retrail_runtime.kafka import require_broker, require_rights
+    from schemas.errors import BrokerUnavailableError
     from schemas.topics import Topics
     from serving import running
     from serving.retriever import Retriever
 
     key = running.secret(settings)
-    require_broker(settings, [Topics.of(settings).trajectory_events])
-    require_rights(settings, "serve")
+    try:
+        require_broker(settings, [Topics.of(settings).trajectory_events], timeout=BROKER_SECONDS)
+        require_rights(settings, "serve")
+    except BrokerUnavailableError as error:
+        running.log.warning("serving without Kafka until it answers", reason=str(error))
     # A little less than the server's own deadline, so that the cause is reported.
     seconds = 0.9 * settings.serve_deadline_seconds
     return Retriever(settings, seconds=seconds), running.publisher(settings), key

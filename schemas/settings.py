@@ -33,6 +33,9 @@ GateMode = Literal["auto", "manual", "trainer"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 PresetName = Literal["auto", "minilm", "e5", "e5-instruct", "qwen3-embedding"]
 
+TextPolicy = Annotated[str, Field(pattern=r"^(send|withhold|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$")]
+"""Of :data:`retrail.trajectory.TextPolicy`; a function by its import path."""
+
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -160,7 +163,8 @@ class MineSettings(BaseModel):
         30.0, description="seconds that events after a gap wait for the missing ones"
     )
     mine_idle_seconds: PositiveFloat = Field(
-        1800.0, description="idle seconds that close a trajectory; servers end theirs after half"
+        1800.0,
+        description="idle seconds that close a trajectory; a sixth of them after an MCP session",
     )
     mine_max_age_seconds: PositiveFloat = Field(
         6 * 3600.0, description="age in seconds that closes a trajectory"
@@ -281,6 +285,12 @@ class ServeSettings(BaseModel):
     serve_secret: SecretStr | None = Field(None, min_length=16, description="key of trajectory ids")
     serve_secret_file: Path | None = Field(None, description="its file; else DATA_DIR/serve-secret")
     serve_traceparent: bool = Field(False, description="a W3C trace is a trajectory")
+    serve_query_text: TextPolicy = Field(
+        "send", description="queries in events: send, withhold, or module:function that redacts one"
+    )
+    serve_reasoning_text: TextPolicy = Field(
+        "send", description="the same for reasonings and answers"
+    )
 
 
 class OtlpSettings(BaseModel):

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +15,7 @@ from prometheus_client import REGISTRY
 from starlette.types import ASGIApp
 
 from retrail import Publisher, Timeout
+from retrail.trajectory import TextPolicy
 from retrail_runtime.health import show_disk
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
@@ -38,14 +40,39 @@ def publisher(settings: Settings) -> Publisher:
     """Publishes the trajectories of all agents.
 
     Its queue never blocks a search: events that cannot be published are dropped, logged, counted.
+
+    Raises:
+        ConfigurationError: a function that redacts texts cannot be imported.
     """
+    reasoning_text = _text_policy("serve_reasoning_text", settings.serve_reasoning_text)
     return Publisher(
         DEFAULT_AGENT,
         topic_prefix=settings.topic_prefix,
+        query_text=_text_policy("serve_query_text", settings.serve_query_text),
+        reasoning_text=reasoning_text,
+        answer_text=reasoning_text,
         timeout=Timeout(block=0.0),
         # Callers wait for acknowledgements, so no event waits for others of its batch.
         kafka=settings.kafka(client_id="retrail-serving", linger_ms=0),
     )
+
+
+def _text_policy(setting: str, value: str) -> TextPolicy:
+    if value == "send":
+        return "send"
+    if value == "withhold":
+        return "withhold"
+    try:
+        hook = resolve_name(value)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"RETRAIL_{setting.upper()}={value} cannot be imported: {error}. It is send, withhold, "
+            "or module:function on this process's PYTHONPATH."
+        ) from error
+    if not callable(hook):
+        raise ConfigurationError(f"RETRAIL_{setting.upper()}={value} is no function.")
+    found: TextPolicy = hook
+    return found
 
 
 def secret(settings: Settings) -> bytes:

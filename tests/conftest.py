@@ -8,6 +8,7 @@ stops at the end of the session, and the kernel kills it if the session itself i
 import logging
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +175,17 @@ def _running(server: Server) -> Iterator[str]:
         yield server.client_address
     finally:
         server.stop()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A broker that a test may stop."""
+    broker = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
+    broker.start()
+    yield broker
+    if broker.child is not None and broker.child.running:
+        os.kill(broker.child.pid, signal.SIGCONT)
+    broker.stop()
 
 
 @pytest.fixture

@@ -220,9 +220,11 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lost: list[LostEvent] = []
-    publisher = make(reasoning_text=policy, answer_text=policy, on_failure=lost.append)
+    publisher = make(
+        query_text=policy, reasoning_text=policy, answer_text=policy, on_failure=lost.append
+    )
     with publisher.trajectory() as trajectory:
-        trajectory.search("q", ["a"])
+        trajectory.search(SECRET, ["a"])
         trajectory.browse("a")
         trajectory.reason(SECRET, verdict="relevant")
         trajectory.reason(SECRET, verdict=SECRET)  # type: ignore[arg-type]
@@ -234,13 +236,24 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
     for word in ("Kunigunde", "Ulm", "1987"):
         assert word.encode() not in sent
         assert word not in logged
-    reasoning = published(publisher)[2]
+    search, _, reasoning, *_ = published(publisher)
+    assert (search["type"], search["name"], "hits" in search) == ("other", "search", False)
     assert reasoning["tokens"] == count_tokens(SECRET)
     assert (reasoning["verdict"], reasoning["about"]) == ("relevant", "a")
     assert "text" not in reasoning
-    assert publisher.stats.redaction_failures == (0 if policy == "withhold" else 3) or (
+    assert publisher.stats.redaction_failures == (0 if policy == "withhold" else 4) or (
         callable(policy) and policy("x") is None
     )
+
+
+def test_a_redacted_query_stays_a_search(make: Made, published: Published) -> None:
+    publisher = make(query_text=lambda text: text.replace("Ann", "…"))
+    with publisher.trajectory() as trajectory:
+        trajectory.search("where is Ann", ["a"])
+        trajectory.search("Ann", [])
+        trajectory.search("Ann ", [])
+    found = published(publisher)
+    assert [event.get("query") for event in found] == ["where is …", "…", "… ", None]
 
 
 def test_a_redacted_text_carries_the_length_of_the_original(

@@ -122,17 +122,6 @@ def test_trajectories_over_replicas_are_whole_and_give_their_pairs(
         assert assert_same_pairs(indexed, expected) == 0
 
 
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
-    """A broker that a test may stop."""
-    broker = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
-    broker.start()
-    yield broker
-    if broker.child is not None and broker.child.running:
-        os.kill(broker.child.pid, signal.SIGCONT)
-    broker.stop()
-
-
 @pytest.mark.integration
 def test_searches_are_answered_while_kafka_is_stopped(
     own_broker: KafkaBroker, tmp_path: Path

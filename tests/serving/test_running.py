@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import structlog
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
-from serving.running import address, listen, secret
+from serving.running import address, listen, publisher, secret
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,26 @@ def test_its_address_names_the_port(host: str, wanted: str) -> None:
         if ":" in host:
             pytest.skip("this machine has no IPv6")
         raise
+
+
+def hidden(text: str) -> str:
+    """A redaction hook, by its import path."""
+    return text.replace("Ann", "…")
+
+
+def test_text_policies_are_settings_and_a_hook_is_imported() -> None:
+    with publisher(Settings(serve_query_text=f"{__name__}:hidden")) as found:
+        assert found._policies.query is hidden
+        assert found._policies.reasoning == found._policies.answer == "send"
+    with publisher(Settings(serve_reasoning_text="withhold")) as found:
+        assert found._policies.reasoning == found._policies.answer == "withhold"
+    for wrong in (f"{__name__}:absent", "absent.module:hidden"):
+        with pytest.raises(ConfigurationError, match=r"RETRAIL_SERVE_QUERY_TEXT=.*be imported"):
+            publisher(Settings(serve_query_text=wrong))
+    with pytest.raises(ConfigurationError, match="no function"):
+        publisher(Settings(serve_reasoning_text="os:sep"))
+    with pytest.raises(ValidationError):
+        Settings(serve_query_text="hide")
 
 
 def test_answers_are_not_held_back_for_acknowledgements() -> None:
