@@ -309,7 +309,9 @@ async def _reason(
 
     A trajectory begins with a search; a reasoning before that is ignored.
     """
-    await service.reason(caller, wanted)
+    await service.reason(
+        caller, wanted.text, tokens=wanted.tokens, verdict=wanted.verdict, about=wanted.doc_id
+    )
     response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
     return Noted(trajectory_id=caller.trajectory_id)
 

@@ -7,19 +7,20 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import structlog
 
 from retrail import Trajectory
 from retrail_runtime.process import RateLimit
 from schemas.errors import MilvusUnavailableError, RetrailError
+from schemas.events import SESSION_END
 from schemas.settings import Settings
 from serving import metrics
 from serving.async_retriever import AsyncRetriever
 from serving.handles import Caller, Handles, Outcome
 from serving.problems import Failure, RefusedError
-from serving.tools import OpenedDocument, ReasonRequest, SearchAnswer
+from serving.tools import OpenedDocument, SearchAnswer
 
 SWEEP_SECONDS = 5.0
 """Seconds between two checks for a new model."""
@@ -33,6 +34,11 @@ UNKNOWN_DOCUMENT = Failure(
     404,
     "No such document",
     "The index holds no document with this id. Use a doc_id of a search hit.",
+)
+UNNAMED = Failure(
+    400,
+    "No trajectory",
+    "Send the trajectory_id of the last result, or the doc_id of a hit.",
 )
 BUSY = Failure(503, "Too many requests at once", "The server is busy. Repeat the request.", 1)
 
@@ -115,17 +121,27 @@ class SearchService:
         self._slots = Slots(settings.serve_concurrency)
 
     def trajectory_of(
-        self, principal: str, given: str | None, traceparent: str | None = None
+        self,
+        principal: str,
+        given: str | None,
+        traceparent: str | None = None,
+        *,
+        begins: bool = True,
     ) -> str:
         """The trajectory of a call: what its client sent, else its W3C trace if that counts, else a
         new one.
 
+        Args:
+            begins: whether a call that names none begins one.
+
         Raises:
-            RefusedError: this caller may not use what it sent.
+            RefusedError: this caller may not use what it sent, or it names none.
         """
         if given is not None:
             return self.handles.given(principal, given)
         traced = self.handles.traced(principal, traceparent) if self._by_trace else None
+        if traced is None and not begins:
+            raise RefusedError(UNNAMED)
         return traced or self.handles.drawn(principal)
 
     async def search(
@@ -172,12 +188,18 @@ class SearchService:
                 raise RefusedError(UNKNOWN_DOCUMENT, caller.trajectory_id)
             return OpenedDocument.of(document, caller.trajectory_id)
 
-    async def reason(self, caller: Caller, wanted: ReasonRequest) -> None:
-        """Publish a reasoning; about the document that it names, else the one opened before it."""
-        trajectory = self._continued(caller, None)
-        trajectory.reason(
-            wanted.text, tokens=wanted.tokens, verdict=wanted.verdict, about=wanted.doc_id
-        )
+    async def reason(
+        self,
+        caller: Caller,
+        text: str | None,
+        *,
+        tokens: int | None = None,
+        verdict: Literal["relevant", "irrelevant"] | None = None,
+        about: str | None = None,
+    ) -> None:
+        """Publish a reasoning; ``about``: the document, by default the one opened before it."""
+        trajectory = self._continued(caller)
+        trajectory.reason(text, tokens=tokens, verdict=verdict, about=about)
         await self._acknowledged(trajectory)
 
     async def end(
@@ -189,6 +211,10 @@ class SearchService:
             trajectory.answer(answer)
         trajectory.end(outcome)
         await self._acknowledged(trajectory)
+
+    def leave(self, caller: Caller) -> None:
+        """The caller's session is over: its trajectory closes sooner if no call follows."""
+        self._continued(caller).other(SESSION_END)
 
     async def ready(self) -> int:
         """The version that answers searches.
@@ -249,7 +275,7 @@ class SearchService:
                 # Without searches too, a new model is loaded before it is needed.
                 self._probe = self._asked()
 
-    def _continued(self, caller: Caller, reasoning: str | None) -> Trajectory:
+    def _continued(self, caller: Caller, reasoning: str | None = None) -> Trajectory:
         trajectory = self._publisher.trajectory(
             caller.trajectory_id,
             agent=caller.agent.name,

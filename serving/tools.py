@@ -27,8 +27,8 @@ INSTRUCTIONS = """\
 Search a collection of documents. `search` gives ids, titles and beginnings; `open_document` gives a
 whole text. Search, open what looks promising, and search again with other words if that was not it.
 With each call say in `reasoning` what you concluded from what you read since the last call: above
-all whether the document that you opened helped. Repeat the trajectory_id of the last result in
-every later call of the same task."""
+all whether the document that you opened helped. Before you answer, say that with `reason`. Repeat
+the trajectory_id of the last result in every later call of the same task."""
 
 SEARCH = """\
 Find documents by meaning. Returns the best k, best first: doc_id, title, score and the beginning
@@ -38,8 +38,8 @@ contain help. To read a document use open_document with its doc_id."""
 OPEN_DOCUMENT = "Read a whole document by the doc_id that search gave."
 
 REASON = """\
-Say whether the documents that you opened last helped, and why. Call it before you answer, if no
-search or opening follows: what search learns from is your conclusion about each opened document."""
+Say whether the document that you opened last helped, and why. Call it before you answer, when no
+search or opening follows."""
 
 TRAJECTORY = (
     "Repeat the trajectory_id of the last result of this task; leave it out in the first call."
@@ -64,6 +64,22 @@ ShownId = Annotated[
 ShownUrl = Annotated[
     str | None,
     Field(description="where people read the document", exclude_if=lambda url: url is None),
+]
+ReasonedId = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=512 + SUFFIX_CHARS,
+        description="The doc_id of the document; else the one that you opened last.",
+    ),
+]
+Conclusion = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REASONING,
+        description="Whether the document helped, and why or why not. One or more sentences.",
+    ),
 ]
 Reasoning = Annotated[
     str | None,

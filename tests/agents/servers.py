@@ -12,7 +12,7 @@ from serving import running
 from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
 from serving.http_api import create_app
-from serving.mcp_server import create_http_app
+from serving.mcp.server import create_http_app
 from serving.service import SearchService
 from tests.agents.corpus import retriever
 from tests.agents.pairs import Pair, pairs

@@ -115,6 +115,9 @@ class _Steps:
         given = [value for value in more.values() if value is not None]
         self._events.append(("reasoning", text, *given))
 
+    def other(self, name: str) -> None:
+        self._events.append(("other", name))
+
     def answer(self, text: str) -> None:
         self._events.append(("answer", text))
 

@@ -15,7 +15,7 @@ from mcp_types import CallToolResult, TextContent
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
-from serving.mcp_server import create_http_app
+from serving.mcp.server import create_http_app
 from serving.service import SearchService
 from tests.serving.fakes import SECRET, FakeRetriever, Remembering
 from tests.serving.live import listening

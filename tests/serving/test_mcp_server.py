@@ -15,7 +15,8 @@ from mcp_types import JSONRPCError
 from pydantic import SecretStr
 
 from schemas.errors import NoIndexError
-from serving.mcp_server import create_server, readable
+from serving.mcp.messages import readable
+from serving.mcp.server import create_server
 from tests.serving.fakes import TEXTS
 from tests.serving.mcp_world import MODERN, World, both, call, over_http, refusal, served
 
@@ -36,8 +37,9 @@ def connected(mode: str, world: World, test: Callable[[Client], Coroutine[Any, A
 def test_the_tools_are_described(mode: str) -> None:
     async def test(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"search", "open_document"}
-        for name, required in (("search", ["query"]), ("open_document", ["doc_id"])):
+        wanted = {"search": ["query"], "open_document": ["doc_id"], "reason": ["reasoning"]}
+        assert set(tools) == set(wanted)
+        for name, required in wanted.items():
             tool = tools[name]
             assert tool.description
             assert tool.input_schema["required"] == required
@@ -69,6 +71,11 @@ def test_a_connection_without_headers_is_one_trajectory(mode: str) -> None:
             client, "search", query="zip", k=1, trajectory_id=found["trajectory_id"]
         )
         assert {found["trajectory_id"], repeated["trajectory_id"]} == {opened["trajectory_id"]}
+        noted = await call(client, "reason", reasoning="Nothing here.", doc_id="json#0")
+        assert noted == {"trajectory_id": found["trajectory_id"]}
+        result = await client.call_tool("open_document", {"doc_id": "zip/file"})
+        assert result.meta is not None
+        assert result.meta["retrail/trajectory"] == found["trajectory_id"]
 
     connected(mode, world, test)
     [events] = world.log.events.values()
@@ -78,6 +85,9 @@ def test_a_connection_without_headers_is_one_trajectory(mode: str) -> None:
         ("reasoning", "It helped."),
         ("browse", "json#0"),
         ("search", "zip", ["zip/file"], 1),
+        ("reasoning", "Nothing here.", "json#0"),
+        ("browse", "zip/file"),
+        ("other", "session-end"),
     ]
     [agent] = world.log.agents.values()
     assert (agent.name, agent.model) == ("mcp", "")

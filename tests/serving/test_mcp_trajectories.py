@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.handles import Handles
-from serving.mcp_server import create_http_app
+from serving.mcp.server import create_http_app
 from tests.serving.fakes import SECRET, TEXTS
 from tests.serving.live import listening
 from tests.serving.mcp_world import MODERN, World, both, call, over_http, refusal, served
@@ -51,11 +51,13 @@ def in_turn(worlds: list[World], test: Callable[[str], Coroutine[Any, Any, None]
 
 
 def events_of(worlds: list[World]) -> dict[str, set[str]]:
-    """The types of events by trajectory, over all replicas."""
+    """The types of steps by trajectory, over all replicas; ends of sessions are no steps."""
     found: dict[str, set[str]] = {}
     for world in worlds:
         for trajectory, events in world.log.events.items():
-            found.setdefault(trajectory, set()).update(event[0] for event in events)
+            steps = [event[0] for event in events if event != ("other", "session-end")]
+            if steps or not events:
+                found.setdefault(trajectory, set()).update(steps)
     return found
 
 
@@ -117,7 +119,65 @@ def test_sessions_are_trajectories_of_their_own() -> None:
             assert explicit["trajectory_id"] == other["trajectory_id"]
 
     served(world, test)
-    assert sorted(map(len, world.log.events.values())) == [2, 2]
+    assert [[event[0] for event in events] for events in world.log.events.values()] == [
+        ["search", "search", "other"]
+    ] * 2
+
+
+def test_the_end_of_a_session_is_published_for_its_trajectory_only() -> None:
+    world = World()
+    headers = {"Accept": "application/json, text/event-stream"}
+    initialize = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "bare", "version": "1"},
+        },
+    }
+
+    async def test(url: str) -> None:
+        async with httpx.AsyncClient(headers=headers, timeout=20) as http:
+            opened = await http.post(f"{url}/mcp", json=initialize)
+            http.headers["Mcp-Session-Id"] = opened.headers["mcp-session-id"]
+            params = {"name": "search", "arguments": {"query": "gzip"}}
+            body = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+            assert (await http.post(f"{url}/mcp", json=body)).status_code == 200
+            assert (await http.delete(f"{url}/mcp")).status_code == 204
+
+    served(world, test)
+    [(trajectory, events)] = world.log.events.items()
+    assert [event[0] for event in events] == ["search", "other"]
+    assert events[1] == ("other", "session-end")
+    assert world.log.agents[trajectory].name == "bare"
+
+
+@both
+def test_a_reasoning_finds_its_trajectory_by_the_id_of_the_document(mode: str) -> None:
+    world = World()
+
+    async def test(url: str) -> None:
+        async with over_http(url, mode) as client:
+            found = await call(client, "search", query="gzip", k=1)
+            shown = found["hits"][0]["doc_id"]
+            await call(client, "open_document", doc_id=shown)
+        async with over_http(url, mode) as client:
+            noted = await call(client, "reason", reasoning="It helped.", doc_id=shown)
+            assert noted == {"trajectory_id": found["trajectory_id"]}
+        if mode == MODERN:
+            async with over_http(url, mode) as client:
+                text = await refusal(client, "reason", reasoning="It helped.")
+                assert "trajectory_id of the last result" in text
+
+    served(world, test)
+    [events] = [one for one in world.log.events.values() if one[0][0] == "search"]
+    assert [event for event in events if event[0] != "other"] == [
+        ("search", "gzip", ["gzip"], 1),
+        ("browse", "gzip"),
+        ("reasoning", "It helped.", "gzip"),
+    ]
 
 
 def test_an_invented_session_is_none() -> None:
@@ -185,9 +245,8 @@ def test_headers_name_trajectory_and_agent(mode: str) -> None:
             found = await call(client, "search", query="gzip", k=1)
             await call(client, "open_document", doc_id="gzip")
         assert found["trajectory_id"] == Handles(SECRET).given("", headers["Retrail-Trajectory"])
-        [(trajectory, events)] = world.log.events.items()
-        assert trajectory == found["trajectory_id"]
-        assert [event[0] for event in events] == ["search", "browse"]
+        trajectory = found["trajectory_id"]
+        assert [event[0] for event in world.log.events[trajectory]] == ["search", "browse"]
         agent = world.log.agents[trajectory]
         assert (agent.name, agent.model, agent.tenant) == ("me", "gpt", "t")
         async with over_http(url, mode, {"Retrail-Trajectory": "no good"}) as client:
