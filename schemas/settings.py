@@ -275,6 +275,9 @@ class ServeSettings(BaseModel):
     serve_token: SecretStr | None = Field(
         None, min_length=1, description="bearer tokens (comma-separated); needed beyond loopback"
     )
+    serve_tokens_file: Path | None = Field(
+        None, description="TOML file of token hashes with tenant, agent and requests per minute"
+    )
     serve_concurrency: PositiveInt = Field(
         64, description="maximum concurrent searches and openings; more get status 503"
     )
@@ -356,7 +359,9 @@ class Settings(
 
     model_config = SettingsConfigDict(env_prefix="RETRAIL_", extra="ignore", frozen=True)
 
-    @field_validator("data_dir", "gate_regression", "serve_secret_file", "otlp_tools")
+    @field_validator(
+        "data_dir", "gate_regression", "serve_secret_file", "otlp_tools", "serve_tokens_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()

@@ -6,8 +6,6 @@ middleware. How many searches are answered at once is limited by
 """
 
 import asyncio
-import hashlib
-import hmac
 import resource
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,6 @@ from urllib.parse import urlsplit
 import structlog
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
-from starlette.authentication import (
-    AuthCredentials,
-    AuthenticationBackend,
-    AuthenticationError,
-    BaseUser,
-    SimpleUser,
-)
 from starlette.datastructures import Headers
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -34,11 +25,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retrail_runtime.process import RateLimit
 from schemas.settings import Settings
 from serving import metrics, otlp
+from serving.access.tokens import PROBES, Quota, Tokens
 from serving.problems import problem
 
-PROBES = ("/healthz", "/readyz")
-DOCUMENTATION = ("/docs", "/openapi.json", "/static-offline-docs/")
-"""Shown without a token: the page asks for one, and sends it with the requests that it makes."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 MCP_PATH = "/mcp"
@@ -152,9 +141,8 @@ def guarded(
 ) -> ASGIApp:
     """``app`` behind all checks, for a server that listens on ``host``."""
     app = BodyLimit(app, max_body, body_seconds)
-    if settings.serve_token is not None:
-        token = BearerToken(settings.serve_token.get_secret_value())
-        app = AuthenticationMiddleware(app, token, on_error=_unauthorized)
+    if settings.serve_token is not None or settings.serve_tokens_file is not None:
+        app = AuthenticationMiddleware(Quota(app), Tokens(settings), on_error=_unauthorized)
     elif host in LOOPBACK:
         # Without a token the loopback is the protection: a web page whose own name resolves to it
         # (DNS rebinding) must not get through.
@@ -220,36 +208,6 @@ def is_own_origin(origin: str | None, host: str) -> bool:
     except ValueError:
         return False
     return page is not None and (page == server or {page, server} <= set(LOOPBACK))
-
-
-class BearerToken(AuthenticationBackend):
-    """Accepts requests with a token (``Authorization: Bearer …``), probes and documentation.
-
-    Args:
-        tokens: separated by commas; the callers of each are a principal, see :func:`principal_of`.
-    """
-
-    def __init__(self, tokens: str) -> None:
-        found = (token.strip().encode() for token in tokens.split(","))
-        self._tokens = {token: hashlib.sha256(token).hexdigest() for token in found if token}
-
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
-        """Called by starlette for each request."""
-        path = conn.scope["path"]
-        if path in PROBES or path.startswith(DOCUMENTATION):
-            return AuthCredentials(), SimpleUser("")
-        scheme, _, given = conn.headers.get("authorization", "").partition(" ")
-        sent = given.strip().encode("latin-1")
-        for token, principal in self._tokens.items():
-            if hmac.compare_digest(sent, token) and scheme.lower() == "bearer":
-                return AuthCredentials(), SimpleUser(principal)
-        raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
-
-
-def principal_of(scope: Scope) -> str:
-    """The principal of a request: the digest of its token; empty without one."""
-    user = scope.get("user")
-    return user.display_name if isinstance(user, SimpleUser) else ""
 
 
 def _unauthorized(_conn: HTTPConnection, error: Exception) -> Response:

@@ -63,16 +63,14 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The agent of a call, and the trajectory that the call belongs to."""
+    """The agent of a call, and the trajectory that the call belongs to.
+
+    ``who``: what shares of the server are counted by.
+    """
 
     agent: Agent
     trajectory_id: str
-    address: str = ""
-
-    @property
-    def who(self) -> object:
-        """What shares of the server are counted by."""
-        return self.address, self.agent
+    who: object = ""
 
 
 class Handles:

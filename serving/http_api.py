@@ -18,7 +18,8 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
 from serving import metrics, otlp
-from serving.guards import metrics_page, principal_of
+from serving.access.tokens import caller_of, principal_of
+from serving.guards import metrics_page
 from serving.handles import DEFAULT_AGENT, NAME, Agent, Caller, Outcome
 from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, failure_of
 from serving.service import SearchService
@@ -161,6 +162,7 @@ def _header(description: str) -> dict[str, Any]:
 _TRAJECTORY = {TRAJECTORY_HEADER: _header("the trajectory; send it with the next call of the task")}
 _ERROR_HEADERS = {
     401: {"WWW-Authenticate": _header("`Bearer`")},
+    429: {"Retry-After": _header("seconds until the request may be repeated")},
     503: {"Retry-After": _header("seconds until the request may be repeated")},
 }
 
@@ -174,6 +176,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         408: "The body took too long",
         413: "Too large",
         422: "Invalid request",
+        429: "The tenant has sent too many requests",
         500: "The server failed",
         503: "Cannot be answered now; repeat it after the seconds of `Retry-After`",
     }
@@ -190,7 +193,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _operations = APIRouter(
     prefix="/v1",
     dependencies=[Security(HTTPBearer(auto_error=False, description="RETRAIL_SERVE_TOKEN"))],
-    responses=_problems(400, 401, 403, 408, 413, 422, 500, 503),
+    responses=_problems(400, 401, 403, 408, 413, 422, 429, 500, 503),
 )
 _probes = APIRouter()
 
@@ -227,8 +230,7 @@ def _caller(
     trajectory = service.trajectory_of(
         principal_of(request.scope), retrail_trajectory, request.headers.get("traceparent")
     )
-    address = request.client.host if request.client else ""
-    return Caller(agent, trajectory, address)
+    return caller_of(request.scope, agent, trajectory)
 
 
 def _owner(
@@ -239,7 +241,7 @@ def _owner(
 ) -> Caller:
     """The caller of an operation on a trajectory that it names in the path."""
     found = service.handles.given(principal_of(request.scope), trajectory_id)
-    return Caller(agent, found)
+    return caller_of(request.scope, agent, found)
 
 
 _Caller = Annotated[Caller, Depends(_caller)]

@@ -137,7 +137,8 @@ def listen(
     Raises:
         ConfigurationError: the address is taken, or it is not the loopback and there is no token.
     """
-    if settings.serve_token is None and host not in LOOPBACK and not without_token:
+    has_tokens = settings.serve_token is not None or settings.serve_tokens_file is not None
+    if not has_tokens and host not in LOOPBACK and not without_token:
         raise ConfigurationError(
             f"Others could search through {host} without a token. Set RETRAIL_SERVE_TOKEN to a "
             "long random one (`openssl rand -hex 32`), serve on 127.0.0.1, or add --without-token "

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.guards import MCP_PATH, principal_of, replayed
+from serving.access.tokens import caller_of, principal_of
+from serving.guards import MCP_PATH, replayed
 from serving.handles import DEFAULT_AGENT, Agent, Caller, Handles
 
 SESSION_HEADER = "mcp-session-id"
@@ -90,7 +91,7 @@ class SessionRequests:
             session = request.headers.get(SESSION_HEADER)
             trajectory, client = session_of(session, service.handles, principal)
             if trajectory is not None:
-                service.leave(Caller(Agent(client or DEFAULT_AGENT), trajectory))
+                service.leave(caller_of(scope, Agent(client or DEFAULT_AGENT), trajectory))
             return await Response(status_code=204)(scope, receive, send)
         if scope["method"] != "POST":
             # Nothing is sent but answers.

@@ -34,7 +34,8 @@ from starlette.types import Scope
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
 from serving import metrics, tools
-from serving.guards import MAX_BODY, MCP_PATH, metrics_page, principal_of
+from serving.access.tokens import caller_of, principal_of
+from serving.guards import MAX_BODY, MCP_PATH, metrics_page
 from serving.handles import DEFAULT_AGENT, Agent, Caller
 from serving.mcp.messages import LONGEST_NAME, SESSION_HEADER, SessionRequests, session_of
 from serving.problems import TRAJECTORY_HEADER, RefusedError, failure_of
@@ -253,8 +254,7 @@ def _caller(context: _Context, given: str | None, *, begins: bool = True) -> Cal
         headers.get("traceparent"),
         begins=begins,
     )
-    address, _port = scope.get("client") or ("", 0)
-    caller = Caller(agent, trajectory, address)
+    caller = caller_of(scope, agent, trajectory)
     if context.headers is None:
         context.request_context.lifespan_context.caller = caller
     return caller
