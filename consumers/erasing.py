@@ -203,7 +203,10 @@ def _without_pairs(content: bytes, covered: Set[str]) -> bytes:
 def _without_queries(content: bytes, queries: Set[str]) -> bytes:
     lines = content.splitlines(keepends=True)
     return b"".join(
-        line for line in lines if normalize_query(orjson.loads(line)["query"]) not in queries
+        line
+        for line in lines
+        # The last line, the pool, has no query.
+        if normalize_query(orjson.loads(line).get("query", "")) not in queries
     )
 
 

@@ -266,6 +266,8 @@ def _gate(
             continue
         for line in (registry.read_beside(release.model, "gate.jsonl") or "").splitlines():
             row = json.loads(line)
+            if row["set"] == "pool":
+                continue
             if versions is not None or normalize_query(row["query"]) in wanted:
                 found.append({"version": version, **row})
     return found

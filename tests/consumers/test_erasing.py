@@ -88,6 +88,7 @@ def test_a_tenant_is_erased_everywhere(world: World, mirrors: Mirrors, tmp_path:
         note = registry.erasure_note(manifest.training_file.location)
         assert note.erasures == (found.erasure.erasure_id,)
     assert len(results.read_text()) < len(before)
+    assert results.read_text().splitlines()[-1] == before.splitlines()[-1], "the pool stays"
 
     verified = verify(world.settings, first.run_id)
     assert verified.differences == {"erasure": (found.erasure.erasure_id,)}

@@ -126,7 +126,9 @@ def test_runs_weights_and_the_gate_are_shown(
     model = registry.publish("r/run", 2, lambda folder: _file(folder))
     row = {"hits": ["b"], "ndcg_at_10": 0.5}
     line = {"set": "held out", "query": "Q ", "relevant": {"b": 1}, "parent": row, "child": row}
-    registry.write_beside(model, "gate.jsonl", canonical(line).decode() + "\n")
+    pool = {"set": "pool", "documents": ["a", "b"], "since_parent": False}
+    content = b"".join(canonical(one) + b"\n" for one in (line, pool))
+    registry.write_beside(model, "gate.jsonl", content.decode())
     releases.write_release(producer, settings, a_release(1, None, "first"))
     for run in (manifest, left_out):
         kafka.publish_and_wait(producer, topics.training_runs, value=run.to_json())
