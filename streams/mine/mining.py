@@ -128,14 +128,12 @@ class Decision(Struct, frozen=True, gc=False):
         return "unknown verdict" if doc_id in unknown else None
 
 
+@dataclass(slots=True)
 class _Browsed:
     """A browse with the reasoning about it."""
 
-    __slots__ = ("browse", "reasoning")
-
-    def __init__(self, browse: BrowseStep) -> None:
-        self.browse = browse
-        self.reasoning: ReasoningStep | None = None
+    browse: BrowseStep
+    reasoning: ReasoningStep | None = None
 
     def takes(self, step: ReasoningStep) -> bool:
         """Whether the step is the reasoning about this browse."""
@@ -216,11 +214,6 @@ def decide(steps: Iterable[Step], profile: ProfileName) -> Iterator[Decision]:
             # A search without hits failed or found nothing: it does not change the query.
             if isinstance(step, SearchStep) and step.doc_ids:
                 phase.searches.append(step)
-
-
-def mine(steps: Iterable[Step], profile: ProfileName) -> list[MinedPair]:
-    """All pairs of one trajectory; see :func:`decide`."""
-    return [decision.pair for decision in decide(steps, profile) if decision.pair is not None]
 
 
 def _decision(browsed: _Browsed, run: _Run, phase: _Phase, profile: ProfileName) -> Decision:

@@ -8,10 +8,11 @@ why any cut gives the same pairs.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Final
+from typing import Final, get_args
 
 import structlog
 
@@ -20,6 +21,7 @@ from retrail_runtime.kafka import Outgoing, require_broker
 from retrail_runtime.metrics import ERASED
 from retrail_runtime.retry import Deadline
 from schemas.erasures import Erasures
+from schemas.pairs import PairVerdict
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.events import encode
@@ -52,6 +54,7 @@ class MineTask(PartitionTask):
         self._next = resume.start.offset
         self._acknowledged = resume.acknowledged
         self._fold = Fold.of(settings, resume.start)
+        self._written: Counter[PairVerdict] = Counter()
         self._outbox = Outbox(assignment.channel(topics.labelled_pairs), assignment.fail)
 
     @property
@@ -94,8 +97,8 @@ class MineTask(PartitionTask):
             log.error("pair is too large for its topic", pair_id=pair.pair_id)
             return
         self._outbox.put(offset, output, len(output.value or b""))
-        metrics.PAIRS.labels(pair.verdict).inc()
-        metrics.NEGATIVES.labels(pair.verdict).observe(len(pair.negatives))
+        self._written[pair.verdict] += 1
+        _NEGATIVES[pair.verdict].observe(len(pair.negatives))
 
     async def commit_point(self) -> Committed:
         """The low watermark, when the pairs of all records so far are acknowledged."""
@@ -114,7 +117,10 @@ class MineTask(PartitionTask):
         return point
 
     def _count(self) -> None:
-        """Move the fold's counts into the metrics."""
+        """Move the counts into the metrics."""
+        for verdict, number in self._written.items():
+            metrics.PAIRS.labels(verdict).inc(number)
+        self._written.clear()
         if self._fold.counts["events", "refused"]:
             log.error(
                 "judged events are refused: offsets of their source are missing before them",
@@ -127,6 +133,7 @@ class MineTask(PartitionTask):
         metrics.OPEN.labels(self._partition).set(self._fold.open_trajectories)
 
 
+_NEGATIVES = {verdict: metrics.NEGATIVES.labels(verdict) for verdict in get_args(PairVerdict)}
 _COUNTERS = {"events": metrics.MINED_EVENTS, "browses": metrics.BROWSES, "closed": metrics.CLOSED}
 
 
@@ -163,8 +170,9 @@ def show(counts: Mapping[tuple[str, ...], int]) -> None:
             _warn(reason, agent)
         elif kind == "rank":
             verdict, rank = labels
+            series = metrics.BROWSED_RANK.labels(verdict)
             for _ in range(number):
-                metrics.BROWSED_RANK.labels(verdict).observe(int(rank))
+                series.observe(int(rank))
         else:
             _COUNTERS[kind].labels(*labels).inc(number)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.mine.mining import Rule, decide, mine
+from streams.mine.mining import Rule, decide
 from streams.mine.steps import BreakStep, BrowseStep, ReasoningStep, SearchStep
 from tests.effort import examples
 
@@ -30,6 +30,11 @@ def steps(*parts):
                 verdict = {"+": "relevant", "-": "irrelevant", "?": "unknown"}[part[0]]
                 found.append(ReasoningStep(part[1], 10, verdict, "local", "1"))
     return found
+
+
+def mine(trajectory, profile):
+    """The pairs of a trajectory."""
+    return [one.pair for one in decide(trajectory, profile) if one.pair is not None]
 
 
 def short(*parts, profile="reference"):
