@@ -183,7 +183,7 @@ def test_only_these_write_what_decides() -> None:
     assert writers["labelled_pairs"] == {"mine"}
     assert writers["training_runs"] == {"train"}
     assert writers["retriever_releases"] == {"train", "index", "operator"}
-    assert writers["outcomes"] == {"outcomes"}
+    assert writers["outcomes"] == {"outcomes", "otlp"}
     assert writers["erasures"] == {"operator"}
     assert ROLES["agent"].topics == {"trajectory_events": "w"}
     assert not ROLES["agent"].reads

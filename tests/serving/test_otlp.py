@@ -3,6 +3,7 @@
 import gzip
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,9 +26,11 @@ from serving.guards import guarded
 from serving.http_api import create_app
 from serving.otlp import AT_ONCE, MAX_TRACES, Traces
 from tests.serving.fakes import World
-from tests.streams.fleet import installation
+from tests.streams.fleet import Fleet, installation
 from tests.streams.spans.made import NEED_TRACE, protobuf, request, span
-from tests.streams.topics import read
+from tests.streams.spans.recordings import RECORDED, essence, lines_of, own_client
+from tests.streams.topics import pairs_of, read
+from tests.waiting import eventually
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
 BODY = json.dumps(request(*NEED_TRACE)).encode()
@@ -220,10 +223,31 @@ def answered() -> float:
     )
 
 
-def test_a_request_is_on_the_topic_when_it_is_answered(kafka: str, tmp_path: Path) -> None:
-    world, settings = World(), installation(kafka, tmp_path)
-    with TestClient(create_app(world._running, Traces(settings))) as http:
-        assert post(http, gzip.compress(BODY), **{"content-encoding": "gzip"}).status_code == 200
-    [message] = read(settings, Topics.of(settings).otlp_spans)
-    assert message.value() == BODY
-    assert message.key() is None
+def test_recordings_over_http_give_the_pairs_of_the_own_client(kafka: str, tmp_path: Path) -> None:
+    world, settings, own = World(), installation(kafka, tmp_path), essence(own_client())
+    fleet = Fleet(settings, tmp_path)
+    try:
+        for role in ("otlp", "judge", "mine"):
+            fleet.start(role, RETRAIL_OTLP_ROOT_SECONDS="5", RETRAIL_OTLP_QUIET_SECONDS="5")
+        with TestClient(create_app(world._running, Traces(settings))) as http:
+            for number, name in enumerate(RECORDED):
+                # As the SDK's batches: spans in the order of their ends.
+                requests = [json.loads(line) for line in lines_of(name)]
+                parts = [part for each in requests for part in each["resourceSpans"]]
+                body = json.dumps({"resourceSpans": parts})
+                if number % 2:
+                    packed = gzip.compress(body.encode())
+                    answer = post(http, packed, **{"content-encoding": "gzip"})
+                else:
+                    answer = post(http, protobuf(body), PROTOBUF)
+                assert answer.status_code == 200
+                # What is answered is on the topic.
+                assert len(read(settings, Topics.of(settings).otlp_spans)) == number + 1
+        expected = len(own) * len(RECORDED)
+        eventually(lambda: len(pairs_of(settings)) >= expected, 90, "all pairs", interval=1.0)
+        by_trajectory = defaultdict(list)
+        for pair in pairs_of(settings):
+            by_trajectory[pair.trajectory_id].append(pair)
+        assert [essence(pairs) for pairs in by_trajectory.values()] == [own] * len(RECORDED)
+    finally:
+        fleet.kill_all()
