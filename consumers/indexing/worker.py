@@ -21,8 +21,8 @@ from consumers.first_release import register_first
 from consumers.indexing import metrics
 from consumers.indexing.coordinator import Coordinator
 from consumers.indexing.embedder import Embedder
-from consumers.indexing.health import Observation, state_of
 from consumers.indexing.ingest import DeadLetters, Ingest
+from consumers.indexing.metrics import Observation, state_of
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
 from consumers.indexing.releases import Candidates, ReleaseWatch

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.indexing.health import Observation, state_of
+from consumers.indexing.metrics import Observation, state_of
 from retrail_runtime.health import State
 
 SERVING = Observation(1000.0, serving="r_v1", target="r_v1")
