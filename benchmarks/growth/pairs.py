@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.index import corpus
-from consumers.training import run
+from consumers.training import comparison
 from consumers.training.mirrors import DocumentMirror, PairMirror
 from retrail_runtime.kafka import Record
 from retrail_runtime.mirror import _BOOKKEEPING, TopicMirror
@@ -29,6 +29,7 @@ from schemas.runs import Range
 from schemas.settings import Settings
 from trainer.data import lineage
 from trainer.data.examples import dump_file
+from trainer.data.lineage import History
 from trainer.data.selection import Selector, rules_of
 from trainer.fit import finetune
 from trainer.model.presets import PRESETS
@@ -50,9 +51,7 @@ def main(count: int, new: int, folder: Path) -> None:
         stored(documents, (one for one in documents_of()))
     ranges, earlier = split(pairs, new)
     lineage.trained = lambda *_: earlier
-    context: Any = SimpleNamespace(
-        settings=settings, mirrors=SimpleNamespace(pairs=pairs, documents=documents)
-    )
+    mirrors: Any = SimpleNamespace(pairs=pairs, documents=documents)
     before = peak()
     seconds: dict[str, float] = {"pairs stored a second": count / filling}
     since = {span.partition: span.start for span in ranges}
@@ -66,7 +65,10 @@ def main(count: int, new: int, folder: Path) -> None:
 
     pending = step("count", lambda: pairs.pending(since))
     step("newest pair", lambda: pairs.newest(earlier))
-    questions = step("held-out queries", lambda: run._questions(context, None, 1, ranges))  # type: ignore[arg-type]
+    questions = step(
+        "held-out queries",
+        lambda: comparison.questions(settings, mirrors, History(), 1, ranges),
+    )
     selector = Selector(pairs, documents, rules_of(settings), 1, 0)
     selected = step("select", lambda: selector.select(ranges, earlier))
     step("freeze", lambda: dump_file(selected.examples))
