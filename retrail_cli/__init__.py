@@ -1,6 +1,7 @@
 """The ``retrail`` command line. Commands import heavy libraries when they run: help is fast."""
 
 import os
+import signal
 import sys
 
 _EXTRAS = {
@@ -24,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     # torch reads this when it is loaded: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Process 1 of a container gets no signal without a handler; a worker replaces this one.
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(arguments)
     except ModuleNotFoundError as error:
