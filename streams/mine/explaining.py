@@ -51,7 +51,8 @@ def explain(records: Iterable[JudgedRecord], trajectory_id: str, settings: Setti
         if trajectory == trajectory_id:
             decisions.append((decision, pair))
 
-    fold = Fold.of(settings, on_decision=keep)
+    fold = Fold.of(settings)
+    fold.on_decision = keep
     for offset, timestamp, value in records:
         try:
             event = read_judged(value)

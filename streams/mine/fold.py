@@ -106,6 +106,7 @@ class Fold:
     """State of one partition of judged-events.
 
     Attributes:
+        on_decision: called for each browse of a closed trajectory.
         counts: of records, browses and trajectories since the caller cleared it; keys are
             ``("events", result)``, ``("browses", result)``, ``("rank", verdict, rank)``,
             ``("closed", reason)``, ``("incomplete", reason, agent)``: trajectories that can give no
@@ -123,36 +124,25 @@ class Fold:
         profile: ProfileName = "reference",
         limits: Limits | None = None,
         start: Start | None = None,
-        on_decision: OnDecision = _ignore,
     ) -> None:
         _, sources, self.clock = start or Start(0)
+        self.on_decision: OnDecision = _ignore
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.refusal: Refusal | None = None
         self._revision = revision
         self._profile: ProfileName = profile
         self._limits = limits or Limits()
         self._sources = Sources(sources)
-        self._on_decision = on_decision
         self._open: dict[Key, OpenTrajectory] = {}
         self._offset = 0
         self._deadlines: list[tuple[int, int, Key]] = []
         self._closed = ClosedTrajectories(self._limits)
 
     @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        start: Start | None = None,
-        on_decision: OnDecision = _ignore,
-    ) -> "Fold":
+    def of(cls, settings: Settings, start: Start | None = None) -> "Fold":
         """A fold by the revision, profile and limits of the settings."""
-        return cls(
-            revision=settings.revision,
-            profile=settings.profile,
-            limits=Limits.of(settings),
-            start=start,
-            on_decision=on_decision,
-        )
+        limits = Limits.of(settings)
+        return cls(revision=settings.revision, profile=settings.profile, limits=limits, start=start)
 
     @property
     def open_trajectories(self) -> int:
@@ -334,7 +324,7 @@ class Fold:
             if decision.pair is not None:
                 pair = self._pair(trajectory, closed_by, decision, decision.pair)
                 pairs.append(pair)
-            self._on_decision(trajectory.key[0], decision, pair)
+            self.on_decision(trajectory.key[0], decision, pair)
         return pairs
 
     def _pair(
