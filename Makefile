@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 TEST_PROCESSES ?= 3
 DEMO_FLAGS ?= --report demo-report.json --chart demo-report.png
 
-.PHONY: install demo test test-unit test-browser test-deploy test-dist test-faults check schemas s3-server dist clean help
+.PHONY: install demo test test-unit test-browser test-deploy test-dist test-faults check schemas s3-server lock audit licences sbom dist clean help
 
 help:  ## show the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,24 @@ schemas: $(READY)  ## write schemas/generated from the contracts
 s3-server: $(READY)  ## build the S3 server of the tests, once, if Go is installed
 	-@! command -v go >/dev/null || $(BIN)/python -m tests.servers.s3_gateway
 
+# Hash-checked files: `make audit` and `make install` read the same versions.
+LOCKED = requirements/locked.txt requirements/torch.txt
+
+lock:  ## write the files of hashes from constraints.txt (asks the package registry)
+	$(BIN)/python .ci/lock.py
+
+# Ends with an error where a vulnerability is known, and where no advisories can be had.
+audit: $(READY)  ## known vulnerabilities of the locked packages (pip-audit)
+	$(BIN)/python -m uv tool run pip-audit --strict --require-hashes --disable-pip \
+		$(LOCKED:%=--requirement %)
+
+licences: $(READY)  ## the licence of every installed package
+	$(BIN)/python -m uv tool run pip-licenses --python $(BIN)/python --format markdown
+
+sbom: $(READY)  ## a bill of materials of the virtual environment (CycloneDX), sbom.json
+	$(BIN)/python -m uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python \
+		--output-file sbom.json
+
 dist: $(READY)  ## wheels and source distributions of client and server
 	rm -rf dist
 	$(BIN)/python -m uv build --quiet --out-dir dist retrail
@@ -52,10 +70,12 @@ clean:  ## remove the virtual environment and the reports
 	rm -rf $(VENV) demo-report.json demo-report.png
 
 # uv installs the same wheels as pip in a fifth of the time.
-$(READY): pyproject.toml retrail/pyproject.toml constraints.txt
+$(READY): pyproject.toml retrail/pyproject.toml requirements/locked.txt requirements/torch.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed: set PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-		--editable './retrail[openai,langchain]' --editable '.[all]' --group dev
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes \
+		$(LOCKED:%=--requirement %)
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps \
+		--editable ./retrail --editable .
 	touch $@

@@ -16,7 +16,7 @@ from confluent_kafka.cimpl import NewTopic
 from retrail_runtime import kafka
 from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
-from schemas.topics import Topics, TopicSpec, specs
+from schemas.topics import SAFE_REPLICAS, Topics, TopicSpec, specs
 
 TIMEOUT = 10.0
 """Seconds for the broker's first answer."""
@@ -66,7 +66,8 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     require_retention(settings)
     admin = kafka.admin(settings)
     found = survey(settings)
-    absent = [spec for spec, actual, _ in found if actual is None]
+    missing = {spec.name for spec, actual, _ in found if actual is None}
+    absent = [one for one in specs(settings, brokers(settings)) if one.name in missing]
     created = _create(admin, absent)
     _await_visible(admin, absent)
     if len(created) < len(absent):
@@ -74,6 +75,36 @@ def ensure(settings: Settings) -> list[tuple[str, State]]:
     if any(differences for _, _, differences in found):
         raise TopicMismatchError(advice(found, settings))
     return [(spec.name, "created" if spec.name in created else "ok") for spec, *_ in found]
+
+
+def brokers(settings: Settings) -> int:
+    """Number of brokers of the cluster.
+
+    Raises:
+        BrokerUnavailableError: Kafka does not answer.
+        ConfigurationError: Kafka refuses the connection.
+    """
+    return len(kafka.Probe(settings).metadata(TIMEOUT).brokers)
+
+
+def replication_warning(settings: Settings, number: int) -> str:
+    """What the loss of a broker costs with these replicas; empty if nothing.
+
+    Args:
+        number: of brokers.
+    """
+    replicas = specs(settings, number)[0].replication
+    if replicas >= SAFE_REPLICAS:
+        return ""
+    how = (
+        "Set RETRAIL_REPLICATION=3"
+        if number >= SAFE_REPLICAS
+        else "Use a cluster of three brokers or more"
+    )
+    return (
+        f"New topics have {replicas} of {SAFE_REPLICAS} replicas: records are lost with the disk "
+        f"of a broker, and workers wait while it is down. {how} for data that must be kept."
+    )
 
 
 def survey(settings: Settings) -> list[Surveyed]:

@@ -252,14 +252,19 @@ topics = typer.Typer(help="Create and check topics.", no_args_is_help=True, rich
 def create_topics() -> None:
     """Create every missing topic; idempotent.
 
+    On a cluster of three brokers or more topics have three replicas, of which two must be in sync
+    for a write; RETRAIL_REPLICATION sets another number.
+
     A topic that exists with other partitions, retention, compaction, timestamps or size limit is
     an error, which lists all differences.
     """
-    from deploy.topics import ensure, retention
+    from deploy.topics import brokers, ensure, replication_warning, retention
     from schemas.settings import load
     from schemas.topics import specs
 
     settings = load()
+    if warning := replication_warning(settings, brokers(settings)):
+        typer.echo(f"WARNING: {warning}", err=True)
     states = dict(ensure(settings))
     rows = (
         (spec.name, str(spec.partitions), retention(spec), states[spec.name])

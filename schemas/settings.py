@@ -74,7 +74,11 @@ class KafkaSettings(BaseModel):
     partitions: PositiveInt = Field(
         4, description="partitions of trajectory-events and the topics derived from it"
     )
-    replication: PositiveInt = Field(1, description="replication factor of created topics")
+    replication: PositiveInt | None = Field(
+        None,
+        description="replication factor of created topics; by default 3 on three brokers or more, "
+        "else 1",
+    )
     kafka_retention_hours: PositiveFloat = Field(
         720.0, description="hours that events are retained"
     )

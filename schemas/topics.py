@@ -14,6 +14,9 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 ADDED_BYTES = 64 * 1024
 """Capacity of output topics for what a worker adds to a record (error headers, offsets)."""
 
+SAFE_REPLICAS = 3
+"""With two of them in sync for a write, the loss of any broker loses no record."""
+
 Retention = Literal["time", "unlimited", "compact"]
 
 
@@ -89,14 +92,17 @@ class TopicSpec:
             config["delete.retention.ms"] = str(7 * 24 * 3600 * 1000)
         else:
             config["retention.ms"] = str(self.retention_ms)
+        if self.replication >= SAFE_REPLICAS:
+            config["min.insync.replicas"] = "2"
         if self.log_append_time:
             config["message.timestamp.type"] = "LogAppendTime"
         return config
 
 
-def specs(settings: Settings) -> list[TopicSpec]:
-    """Every topic that an installation needs."""
-    topics, n, replication = Topics.of(settings), settings.partitions, settings.replication
+def specs(settings: Settings, brokers: int = 1) -> list[TopicSpec]:
+    """Every topic that an installation needs, on a cluster of so many brokers."""
+    topics, n = Topics.of(settings), settings.partitions
+    replication = settings.replication or (SAFE_REPLICAS if brokers >= SAFE_REPLICAS else 1)
     events_ms = int(settings.kafka_retention_hours * 3600 * 1000)
     hours = settings.pairs_retention_hours
     pairs: tuple[Retention, int] = (

@@ -24,6 +24,7 @@ from retrail_runtime.kafka.reading import read_to_end as read_to_end
 from retrail_runtime.kafka.reading import ready as ready
 from retrail_runtime.kafka.reading import record as record
 from retrail_runtime.kafka.reading import skipped as skipped
+from retrail_runtime.kafka.refusals import Probe as Probe
 from retrail_runtime.kafka.refusals import failure as failure
 from retrail_runtime.kafka.refusals import message_of as message_of
 from retrail_runtime.kafka.refusals import require_rights as require_rights

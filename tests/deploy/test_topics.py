@@ -8,7 +8,15 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.processes import free_ports
-from deploy.topics import describe, ensure, remove, require_retention, survey
+from deploy.topics import (
+    brokers,
+    describe,
+    ensure,
+    remove,
+    replication_warning,
+    require_retention,
+    survey,
+)
 from schemas.errors import BrokerUnavailableError, ConfigurationError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics, specs
@@ -160,3 +168,23 @@ def test_removes_one_installation_and_leaves_others(settings: Settings, topics: 
 def test_needs_a_prefix() -> None:
     with pytest.raises(ConfigurationError, match="RETRAIL_TOPIC_PREFIX"):
         remove(Settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "replicas", "in_sync"),
+    [(None, 1, 1, None), (None, 2, 1, None), (None, 3, 3, "2"), (None, 7, 3, "2"), (1, 5, 1, None)],
+)
+def test_replicas_follow_the_number_of_brokers(
+    given: int | None, number: int, replicas: int, in_sync: str | None
+) -> None:
+    settings = Settings(replication=given)
+    for spec in specs(settings, number):
+        assert spec.replication == replicas
+        assert spec.config().get("min.insync.replicas") == in_sync
+    warning = replication_warning(settings, number)
+    assert bool(warning) == (replicas < 3)
+    assert ("RETRAIL_REPLICATION=3" in warning) == (given == 1)
+
+
+def test_the_brokers_are_counted(settings: Settings) -> None:
+    assert brokers(settings) == 1
