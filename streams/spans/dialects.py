@@ -209,33 +209,3 @@ def flattened(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
             at[last] = value
     numbered = ((int(step), value) for step, value in root.items() if step.isdecimal())
     return [value for _, value in sorted(numbered, key=lambda entry: entry[0])]
-
-
-# -- Outcomes --------------------------------------------------------------------------------------
-
-ABOUT_ANSWER = ("correct", "accura", "outcome", "success", "answer", "task", "goal")
-"""Parts of the names of evaluations that judge the answer; others do not count."""
-
-LABELS: Mapping[str, Literal["correct", "incorrect"]] = {
-    **dict.fromkeys(("correct", "pass", "passed", "true", "yes", "success"), "correct"),
-    **dict.fromkeys(("incorrect", "fail", "failed", "false", "no", "failure"), "incorrect"),
-}
-
-SCORE = 0.5
-"""Without a known label, a score from here on is correct; scores beyond 0 to 1 do not count."""
-
-
-def outcome_of(name: Any, label: Any, score: Any) -> Literal["correct", "incorrect"] | None:
-    """The outcome that an evaluation gives; ``None``: it is not about the answer, or unclear.
-
-    >>> outcome_of("Correctness", "pass", None), outcome_of("correctness", "", 0.2)
-    ('correct', 'incorrect')
-    >>> outcome_of("toxicity", "pass", 1.0)
-    """
-    if not any(part in str(name).lower() for part in ABOUT_ANSWER):
-        return None
-    if (known := LABELS.get(str(label).lower())) is not None:
-        return known
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        return None
-    return "correct" if score >= SCORE else "incorrect"

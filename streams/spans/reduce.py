@@ -17,16 +17,14 @@ from streams.importing.readers.chat import split_thought, text_of
 from streams.importing.tools import at, first
 from streams.spans.dialects import (
     CHOICE,
-    EVALUATION,
     REDACTED,
     Dialect,
     Kind,
     dialect_of,
-    flattened,
     kind_of,
-    outcome_of,
     value_of,
 )
+from streams.spans.evaluations import Outcome, outcomes
 
 Lack = Literal["no_content", "redacted", "attributes_dropped", "truncated", "too_large"]
 """Why a span has no query, result or output."""
@@ -40,15 +38,6 @@ MAX_NAME = 256
 
 SERVED = re.compile(r'trajectory_id\W{1,9}[\w:]{11}\.[\w:]{11}\b|[^"\s]~[\w:]{11}\.[\w:]{11}\b')
 """The handle in what `retrail serve` and `retrail mcp` answer, beside the hits or in their ids."""
-
-
-class Outcome(Struct, frozen=True, array_like=True, gc=False):
-    """What an evaluation says about the trajectory of a span."""
-
-    trace_id: str
-    span_id: str
-    outcome: Literal["correct", "incorrect"]
-    source: str
 
 
 class AgentSpan(Struct, frozen=True, omit_defaults=True, rename={"span_id": "id"}, gc=False):
@@ -113,7 +102,7 @@ def _reduce(raw: RawSpan, dialect: Dialect | None) -> AgentSpan:
         "parent_id": raw.parent_id,
         "start": raw.start,
         "end": raw.end,
-        "outcomes": tuple(_outcomes(raw)),
+        "outcomes": tuple(outcomes(raw)),
     }
     if dialect is None:
         return AgentSpan(**place)
@@ -332,42 +321,6 @@ def _parts(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
         elif isinstance(part, dict):
             inner = part.get("message_content", part)
             yield inner if isinstance(inner, dict) else {}
-
-
-# -- Evaluations -----------------------------------------------------------------------------------
-
-
-def _outcomes(raw: RawSpan) -> Iterator[Outcome]:
-    """What a span's evaluations say: about the spans that it links to, else about its own trace."""
-    for name, attributes in raw.events:
-        if name == EVALUATION:
-            yield from _outcome(raw, _values(attributes, "gen_ai.evaluation."), own=True)
-    if "gen_ai.evaluation.name" in raw.attributes:
-        yield from _outcome(raw, _values(raw.attributes, "gen_ai.evaluation."), own=not raw.links)
-    if "evaluation.name" in raw.attributes:
-        yield from _outcome(raw, _values(raw.attributes, "evaluation."), own=not raw.links)
-    if not any("annotation." in name or "evaluation." in name for name in raw.attributes):
-        return
-    for prefix in ("annotations.", "trace.annotations.", "evaluations.", "trace.evaluations."):
-        for entry in flattened(raw.attributes, prefix):
-            named = entry if isinstance(entry, dict) else {}
-            inner = named.get("annotation", named.get("evaluation"))
-            if isinstance(inner, dict):
-                values = inner.get("name"), inner.get("label"), inner.get("score")
-                yield from _outcome(raw, values, own=not raw.links)
-
-
-def _values(attributes: dict[str, Any], prefix: str) -> tuple[Any, Any, Any]:
-    names = (("name",), ("label", "score.label"), ("score", "score.value"))
-    found = [value_of(attributes, tuple(prefix + name for name in each)) for each in names]
-    return found[0], found[1], found[2]
-
-
-def _outcome(raw: RawSpan, values: tuple[Any, Any, Any], *, own: bool) -> Iterator[Outcome]:
-    outcome = outcome_of(*values)
-    if outcome is not None:
-        for trace_id, span_id in [(raw.trace_id, raw.span_id)] if own else raw.links:
-            yield Outcome(trace_id, span_id, outcome, str(values[0])[:128])
 
 
 # -- Bounds ----------------------------------------------------------------------------------------

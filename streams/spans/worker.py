@@ -36,8 +36,9 @@ from streams.loop.checkpoint import Committed, Outbox
 from streams.loop.partition import Assignment, PartitionTask, Record
 from streams.spans import fold, metrics
 from streams.spans.dialects import OMITTED
+from streams.spans.evaluations import Outcome
 from streams.spans.fold import TICK, Closed, Fold, Limits, Resume
-from streams.spans.reduce import AgentSpan, Outcome, reduced
+from streams.spans.reduce import AgentSpan, reduced
 from streams.spans.traces import count_unmapped, trajectories
 
 log = structlog.get_logger(__name__)
