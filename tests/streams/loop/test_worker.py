@@ -228,8 +228,8 @@ def test_a_topic_that_is_gone_shows_until_it_is_back():
             seen.append(worker.health())
         return seen
 
-    missing = State.TOPIC_MISSING.value
-    assert run(scenario()) == [missing, missing, State.WORKING.value]
+    missing = State.TOPIC_MISSING
+    assert run(scenario()) == [missing, missing, State.WORKING]
     assert len(world.tasks) == 1
 
 
@@ -240,7 +240,7 @@ def test_a_worker_without_partitions_is_not_ready():
         worker = await world.start(())
         return worker.health()
 
-    assert run(scenario()) == State.UNASSIGNED.value
+    assert run(scenario()) == State.UNASSIGNED
 
 
 def test_a_partition_that_is_added_ends_the_worker():
@@ -287,7 +287,7 @@ def test_a_transaction_that_stays_open_shows_its_age(monkeypatch):
 
     ages, healths = zip(*run(scenario()), strict=True)
     assert ages == (0, 30, 91, 0, 0)
-    assert set(healths[:3]) == {State.WORKING.value}
+    assert set(healths[:3]) == {State.WORKING}
 
 
 def test_a_transaction_that_opens_the_log_is_as_old_as_the_worker_has_seen_it(monkeypatch):
