@@ -17,7 +17,7 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -162,7 +162,8 @@ class Milvus:
     def upsert(self, build: Build, rows: Iterable[Row]) -> int:
         """Write rows, the last of each id, in batches; returns how many once acknowledged."""
         distinct = {row.doc_id: row for row in rows}
-        for batch in _batches(distinct.values()):
+        remaining = iter(distinct.values())
+        while batch := list(islice(remaining, BATCH_ROWS)):
             fields = [row.fields(build.search) for row in batch]
             self._call(self._client.upsert, build.collection, fields)
         return len(distinct)
@@ -170,7 +171,8 @@ class Milvus:
     def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
         """Delete the rows that exist; returns the number of ids."""
         distinct = dict.fromkeys(doc_ids)
-        for batch in _batches(distinct):
+        remaining = iter(distinct)
+        while batch := list(islice(remaining, BATCH_ROWS)):
             self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
         return len(distinct)
 
@@ -394,9 +396,3 @@ class Milvus:
             f"{self._retry_seconds:.0f} s: {message}. Check that the server is up and has free "
             "disk space."
         )
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, BATCH_ROWS)):
-        yield batch

@@ -3,7 +3,8 @@
 import pytest
 
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, _warn, load, secret_fields
+from schemas.settings import Settings, load, secret_fields
+from schemas.settings.loading import _warn
 from schemas.topics import Topics, specs
 
 
