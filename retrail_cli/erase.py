@@ -46,6 +46,7 @@ def erase(
       retrail erase --tenant acme
     """
     from consumers.erasing import erase as run
+    from retrail_runtime import audit
     from schemas.errors import InputError
     from schemas.settings import load
 
@@ -59,6 +60,7 @@ def erase(
     settings = load()
     ((kind, identifier),) = chosen
     found = run(settings, kind, identifier)  # type: ignore[arg-type]
+    audit.write(settings, "erase", kind=kind, erasure=found.erasure.erasure_id, pairs=found.pairs)
     typer.echo(
         f"Erasure {found.erasure.erasure_id}: {counted(found.pairs, 'pair is', 'pairs are')} not "
         f"used any more; {counted(found.files, 'file', 'files')} of the registry rewritten."

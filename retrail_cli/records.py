@@ -206,6 +206,7 @@ def replay(
       retrail dlq replay 2:17 0:3
       retrail dlq replay --reason unsupported_version
     """
+    from retrail_runtime import audit
     from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import Outgoing, producer, send_all
     from schemas.base import original_headers
@@ -238,6 +239,8 @@ def replay(
     topics = Topics.of(settings)
     topic = topics.trajectory_events if queue == "events" else topics.documents
     sent = send_all(producer(settings), topic, chosen())
+    which = {"places": sorted(wanted)} if wanted else {"reason": reason}
+    audit.write(settings, "dlq replay", topic=topic, records=sent, **which)
     typer.echo(f"{sent:,} records were sent back to {topic}.")
     if left_out:
         typer.echo(f"Not sent, because they are erased: {left_out:,}.", err=True)
@@ -265,6 +268,7 @@ def skip(
     Example:
       retrail dlq skip trajectory-events 2 1207
     """
+    from retrail_runtime import audit
     from retrail_runtime.kafka import producer, publish_and_wait, require_broker
     from schemas.base import SKIPPED, DeadLetter
     from schemas.errors import InputError
@@ -283,6 +287,7 @@ def skip(
     publish_and_wait(
         producer(settings), topics.trajectory_events_dlq, value=b"", headers=letter.headers()
     )
+    audit.write(settings, "dlq skip", topic=topic, partition=partition, offset=offset)
     typer.echo(f"Workers that cannot decode {topic} {partition}:{offset} skip its batch.")
 
 

@@ -86,9 +86,13 @@ def promote(
       retrail promote 3
     """
     from consumers import releases
+    from retrail_runtime import audit
     from schemas.settings import load
 
-    _print_change(releases.promote(load(), version))
+    settings = load()
+    live = releases.promote(settings, version)
+    audit.write(settings, "promote", version=version)
+    _print_change(live)
 
 
 def rollback() -> None:
@@ -101,9 +105,13 @@ def rollback() -> None:
       retrail rollback
     """
     from consumers import releases
+    from retrail_runtime import audit
     from schemas.settings import load
 
-    _print_change(releases.rollback(load()))
+    settings = load()
+    live = releases.rollback(settings)
+    audit.write(settings, "rollback", version=live.version)
+    _print_change(live)
 
 
 @index.command()

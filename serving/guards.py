@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retrail_runtime.process import RateLimit
 from schemas.settings import Settings
 from serving import metrics, otlp
-from serving.access.tokens import PROBES, Quota, Tokens
+from serving.access.tokens import PROBES, Quota, Rights, Tokens
 from serving.problems import problem
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -142,7 +142,7 @@ def guarded(
     """``app`` behind all checks, for a server that listens on ``host``."""
     app = BodyLimit(app, max_body, body_seconds)
     if settings.serve_token is not None or settings.serve_tokens_file is not None:
-        app = AuthenticationMiddleware(Quota(app), Tokens(settings), on_error=_unauthorized)
+        app = AuthenticationMiddleware(Rights(Quota(app)), Tokens(settings), on_error=_unauthorized)
     elif host in LOOPBACK:
         # Without a token the loopback is the protection: a web page whose own name resolves to it
         # (DNS rebinding) must not get through.

@@ -18,7 +18,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from retrail_runtime.metrics import at_zero
 from schemas.errors import RetrailError
 from serving import metrics, otlp
-from serving.access.tokens import caller_of, principal_of
+from serving.access.tokens import caller_of, principal_of, require
 from serving.guards import metrics_page
 from serving.handles import DEFAULT_AGENT, NAME, Agent, Caller, Outcome
 from serving.problems import PROBLEM, TRAJECTORY_HEADER, Problem, add_handlers, failure_of
@@ -171,7 +171,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "Unreadable request, or a trajectory that this caller may not use",
         401: "No token, or a wrong one",
-        403: "The request comes from a page of another host",
+        403: "The token lacks a right, or the request comes from a page of another host",
         404: "Not found",
         408: "The body took too long",
         413: "Too large",
@@ -328,11 +328,14 @@ async def _reason(
 async def _end(
     caller: _Owner,
     service: _Service,
+    request: Request,
     response: Response,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
     """End a task, with its outcome and answer. The end of one that is not open changes nothing."""
     ended = ended or EndRequest()
+    if ended.outcome != "unknown":
+        require(request.scope, "outcome")
     await service.end(caller, ended.outcome, ended.answer, ended.reasoning)
     response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
     return EndedTrajectory(trajectory_id=caller.trajectory_id, outcome=ended.outcome)
@@ -369,7 +372,7 @@ for _route in _operations.routes:
     assert isinstance(_route, APIRoute)
     statuses = {"200", *map(str, _route.responses)}
     at_zero(metrics.REQUESTS, [str(_route.operation_id)], statuses)
-at_zero(metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "413", "415", "503"))
+at_zero(metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "403", "413", "415", "503"))
 
 
 async def _opened(

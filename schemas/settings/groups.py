@@ -262,7 +262,8 @@ class ServeSettings(BaseModel):
         None, min_length=1, description="bearer tokens (comma-separated); needed beyond loopback"
     )
     serve_tokens_file: Path | None = Field(
-        None, description="TOML file of token hashes with tenant, agent and requests per minute"
+        None,
+        description="TOML file of token hashes with tenant, agent, rights and requests per minute",
     )
     serve_concurrency: PositiveInt = Field(
         64, description="maximum concurrent searches and openings; more get status 503"

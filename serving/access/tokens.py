@@ -6,6 +6,7 @@ A token is in the setting ``serve_token``, or its SHA-256 in a file::
     sha256 = "…"                  # printf %s "$TOKEN" | sha256sum
     tenant = "search-team"
     agent = "support-bot"         # optional: else the agent that a call names
+    rights = ["search"]           # the default; see Right
     requests_per_minute = 600     # optional, of the tenant
 """
 
@@ -14,8 +15,9 @@ import math
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -29,12 +31,20 @@ from starlette.authentication import (
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from retrail_runtime import audit
 from retrail_runtime.process import RateLimit
 from schemas.base import describe
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.handles import Agent, Caller
-from serving.problems import problem
+from serving.problems import Failure, RefusedError, problem
+
+Right = Literal["search", "outcome", "operate"]
+"""``search``: to search, and all that belongs to it; ``outcome``: to end a trajectory as correct or
+incorrect; ``operate``: to read the metrics, and to send traces, which may hold any outcome.
+"""
+OPERATED = ("/metrics", "/v1/traces")
+"""Paths that need the right ``operate``."""
 
 PROBES = ("/healthz", "/readyz")
 DOCUMENTATION = ("/docs", "/openapi.json", "/static-offline-docs/")
@@ -50,6 +60,7 @@ class Principal(SimpleUser):
         username: authenticates trajectories.
         tenant, agent: of all their calls; ``None``: as each call says.
         per_minute: requests of the tenant in a minute; ``None``: any number.
+        rights: of the token.
     """
 
     def __init__(
@@ -58,9 +69,11 @@ class Principal(SimpleUser):
         tenant: str | None = None,
         agent: str | None = None,
         per_minute: int | None = None,
+        rights: tuple[Right, ...] = get_args(Right),
     ) -> None:
         super().__init__(username)
         self.tenant, self.agent, self.per_minute = tenant, agent, per_minute
+        self.rights = rights
 
 
 class _Token(BaseModel):
@@ -71,11 +84,12 @@ class _Token(BaseModel):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     tenant: Annotated[str, Field(min_length=1, max_length=128)]
     agent: Annotated[str, Field(max_length=128)] | None = None
+    rights: tuple[Right, ...] = ("search",)
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
 
     def principal(self) -> Principal:
         name = hashlib.sha256(f"{self.tenant}\0{self.agent or ''}".encode()).hexdigest()
-        return Principal(name, self.tenant, self.agent, self.requests_per_minute)
+        return Principal(name, self.tenant, self.agent, self.requests_per_minute, self.rights)
 
 
 def read_tokens(path: Path) -> dict[str, Principal]:
@@ -109,11 +123,11 @@ class Tokens(AuthenticationBackend):
         found = (secret.get_secret_value() if secret else "").split(",")
         digests = [_digest(token.strip()) for token in found if token.strip()]
         self._own = {digest: Principal(digest) for digest in digests}
-        self._path = settings.serve_tokens_file
+        self._settings, self._path = settings, settings.serve_tokens_file
         self._of_file: dict[str, Principal] = {}
-        self._read_at: tuple[int, int] | None = None
+        self._version: tuple[int, int] | None = None
         if self._path is not None:
-            self._of_file = read_tokens(self._path)
+            self._version, self._of_file = _version(self._path), read_tokens(self._path)
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
         """Called by starlette for each request."""
@@ -126,25 +140,50 @@ class Tokens(AuthenticationBackend):
         found = self._own.get(digest) or self._of_file.get(digest)
         if found is None or scheme.lower() != "bearer":
             raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
-        return AuthCredentials(), found
+        return AuthCredentials(found.rights), found
 
     def _reload(self) -> None:
-        if self._path is None:
+        if self._path is None or self._version == (version := _version(self._path)):
             return
         try:
-            state = self._path.stat()
-            version = (state.st_mtime_ns, state.st_ino)
-            if version == self._read_at:
-                return
-            self._read_at, self._of_file = version, read_tokens(self._path)
-            log.info("tokens were read", file=str(self._path), number=len(self._of_file))
-        except (OSError, ConfigurationError) as error:
+            found = read_tokens(self._path)
+        except ConfigurationError as error:
             if self._log_limit.allows():
                 log.error("the earlier tokens count, the file cannot be read", reason=str(error))
+            return
+        added, removed = found.keys() - self._of_file.keys(), self._of_file.keys() - found.keys()
+        self._version, self._of_file = version, found
+        log.info("tokens were read", file=str(self._path), number=len(found))
+        counts = {"tokens": len(found), "added": len(added), "removed": len(removed)}
+        audit.write(self._settings, "token reload", file=str(self._path), **counts)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Changes with the file; ``None``: there is none."""
+    with suppress(OSError):
+        state = path.stat()
+        return state.st_mtime_ns, state.st_ino
+    return None
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("latin-1", "replace")).hexdigest()
+
+
+class Rights:
+    """Answers 403 to a request whose token lacks the right that its path needs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            if isinstance(scope.get("user"), Principal):
+                require(scope, "operate" if scope["path"] in OPERATED else "search")
+        except RefusedError as error:
+            return await error.failure.response()(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
 class Quota:
@@ -174,6 +213,17 @@ class Quota:
         taken = level >= 1
         self._levels[tenant] = (level - taken, now)
         return 0.0 if taken else (1 - level) * 60 / per_minute
+
+
+def require(scope: Scope, right: Right) -> None:
+    """Return if a request's token has a right, or no token is needed.
+
+    Raises:
+        RefusedError: it lacks the right.
+    """
+    if "auth" in scope and right not in scope["auth"].scopes:
+        text = f'This token lacks the right "{right}" (`rights` in the file of tokens).'
+        raise RefusedError(Failure(403, "Right needed", text))
 
 
 def principal_of(scope: Scope) -> str:

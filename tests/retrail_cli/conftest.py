@@ -50,5 +50,6 @@ def installation(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
     monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("RETRAIL_DATA_DIR", str(settings.data_dir))
     deploy_topics.ensure(settings)
     return settings

@@ -36,6 +36,7 @@ def fleet(kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     settings = installation(kafka, tmp_path)
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", kafka)
     monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("RETRAIL_DATA_DIR", str(tmp_path / "operator"))
     workers = Fleet(settings, tmp_path)
     yield workers
     workers.kill_all()

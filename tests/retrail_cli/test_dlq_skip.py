@@ -32,6 +32,7 @@ def fleet(
     settings = installation(breakable.broker.client_address, tmp_path)
     monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", settings.kafka_bootstrap)
     monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("RETRAIL_DATA_DIR", str(tmp_path / "operator"))
     workers = Fleet(settings, tmp_path)
     yield workers
     workers.kill_all()

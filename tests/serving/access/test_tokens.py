@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.access.tokens import Principal, Quota, read_tokens
 from serving.guards import guarded
+from serving.http_api import create_app
 from serving.problems import TRAJECTORY_HEADER
 from tests.serving import mcp_world
 from tests.serving.fakes import World
@@ -78,8 +80,10 @@ def test_over_mcp_tenants_are_apart_too(file: Path) -> None:
     assert (agent.tenant, agent.name) == ("one", "bot")
 
 
-def test_a_token_is_rotated_without_a_restart_and_keeps_its_trajectories(file: Path) -> None:
-    world = World(serve_tokens_file=file)
+def test_a_token_is_rotated_without_a_restart_and_keeps_its_trajectories(
+    file: Path, tmp_path: Path
+) -> None:
+    world = World(serve_tokens_file=file, data_dir=tmp_path / "data")
     with TestClient(guarded(world.app, world.settings, host="0.0.0.0")) as http:
         name = {TRAJECTORY_HEADER: "task-1"}
         before = search(http, bearer(ONE) | name).headers[TRAJECTORY_HEADER]
@@ -94,6 +98,69 @@ def test_a_token_is_rotated_without_a_restart_and_keeps_its_trajectories(file: P
         with structlog.testing.capture_logs() as lines:
             assert search(http, bearer(NEW)).status_code == 200
         assert "earlier tokens count" in lines[0]["event"]
+    audited = (tmp_path / "data" / "audit.jsonl").read_text().splitlines()
+    reloads = [json.loads(line) for line in audited]
+    assert {line["action"] for line in reloads} == {"token reload"}
+    counts = [(line["tokens"], line["added"], line["removed"]) for line in reloads]
+    assert counts == [(3, 1, 0), (1, 0, 2)]
+
+
+def test_a_token_may_do_what_its_rights_allow(file: Path) -> None:
+    searcher, reporter, operator = "searcher", "reporter", "operator"
+    file.write_text(
+        entry(searcher, tenant="one")
+        + entry(reporter, tenant="one", rights=["search", "outcome"])
+        + entry(operator, tenant="one", rights=["operate"])
+    )
+    world = World(serve_tokens_file=file)
+    allowed: dict[str, list[int]] = {}
+    with TestClient(guarded(world.app, world.settings, host="0.0.0.0")) as http:
+        for token in (searcher, reporter, operator):
+            headers = bearer(token)
+            answers = [
+                search(http, headers),
+                http.get("/v1/documents/gzip", headers=headers),
+                http.post("/v1/trajectories/a/reason", json={"text": "r"}, headers=headers),
+                http.post("/v1/trajectories/a/end", headers=headers),
+                http.post("/v1/trajectories/a/end", json={"outcome": "correct"}, headers=headers),
+                http.get("/metrics", headers=headers),
+            ]
+            allowed[token] = [answer.status_code for answer in answers]
+            refused = [answer.json() for answer in answers if answer.status_code == 403]
+            assert all("rights" in answer["detail"] for answer in refused)
+            assert http.get("/healthz", headers=headers).status_code == 200
+    assert allowed == {
+        searcher: [200, 200, 200, 200, 403, 403],
+        reporter: [200, 200, 200, 200, 200, 403],
+        operator: [403, 403, 403, 403, 403, 200],
+    }
+    ends = [event for events in world.log.events.values() for event in events if event[0] == "end"]
+    assert ends == [("end", "unknown"), ("end", "unknown"), ("end", "correct")]
+
+
+def test_traces_need_the_right_to_operate(file: Path) -> None:
+    file.write_text(
+        entry(ONE, tenant="one", rights=["search", "outcome"])
+        + entry(TWO, tenant="two", rights=["operate"])
+    )
+    traces = FakeTraces()
+    world = World(serve_tokens_file=file)
+    app = create_app(world._running, traces)  # type: ignore[arg-type]
+    with TestClient(guarded(app, world.settings, host="0.0.0.0")) as http:
+        sent = [
+            http.post("/v1/traces", json={}, headers=bearer(token)).status_code
+            for token in (ONE, TWO)
+        ]
+    assert sent == [403, 200]
+    assert traces.accepted == 1
+
+
+class FakeTraces:
+    accepted = 0
+
+    async def accept(self, body: bytes, media_type: str, encoding: str) -> int:
+        self.accepted += 1
+        return 0
 
 
 def replace(file: Path, text: str) -> None:
@@ -110,6 +177,7 @@ def replace(file: Path, text: str) -> None:
         ("[[token]]\nsha256 = 'short'\ntenant = 'a'\n", "sha256"),
         (entry(ONE), "tenant"),
         (entry(ONE, tenant="a", rights="all"), "rights"),
+        (entry(ONE, tenant="a", rights=["everything"]), "rights"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
