@@ -5,29 +5,33 @@
 2. Write the erasure with the end offsets of all topics. From here on the miner, the trainer's local
    copies and the commands pass over the records below them.
 3. Read ``labelled-pairs`` for the pairs that it covers.
-4. Rewrite the training files and the gate's results that have such a pair or query.
+4. Rewrite the training files and the gate's results that have such a pair or query. A run that
+   selected its pairs before 2 and freezes them after 4 sees the erasure and begins again.
+5. Withdraw the reported outcomes of the trajectories of these pairs, and of those that
+   ``judged-events`` still has.
 
 *A crash before 2* leaves nothing. *After it* the command is repeated: it writes a second erasure,
-which covers the first, and 3 and 4 change only what is left.
+which covers the first, and 3 to 5 change only what is left.
 """
 
 import secrets
 import time
 from collections.abc import Iterator, Set
-from contextlib import closing
-from dataclasses import astuple, dataclass
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 
 import orjson
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from consumers.training.history import RunHistory
 from retrail_runtime import kafka
 from retrail_runtime.erasures import ErasureLog
-from schemas import erasures, pairs
+from schemas import erasures, judged, pairs
 from schemas.erasures import Erasure, Erasures, SubjectKind, hashed, key_check
 from schemas.errors import ConfigurationError, InputError, InvalidRecordError
+from schemas.judged import Skipped, Tick
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
@@ -52,6 +56,7 @@ class Erased:
         runs: ids of the runs that trained on some of them.
         learned: versions of these runs' releases, and of all that descend from them.
         files: number of files in the registry that were rewritten now.
+        reports: number of reported outcomes that were withdrawn now.
         topics: of the installation, in all revisions.
     """
 
@@ -60,6 +65,7 @@ class Erased:
     runs: tuple[str, ...]
     learned: tuple[int, ...]
     files: int
+    reports: int
     topics: tuple[str, ...]
 
 
@@ -95,10 +101,15 @@ def erase(settings: Settings, kind: SubjectKind, identifier: str) -> Erased:
     )
     record_key, value = erasures.encode(erasure)
     topic = Topics.of(settings).erasures
-    kafka.publish_and_wait(kafka.producer(settings), topic, key=record_key, value=value)
+    producer = kafka.producer(settings)
+    kafka.publish_and_wait(producer, topic, key=record_key, value=value)
     log.info("erasure written", erasure=erasure.erasure_id, kind=kind)
     same = [one for one in known.refresh().known if one.subject == erasure.subject]
-    return _rewrite(settings, registry, Erasures(key, same), erasure, topics)
+    covering = Erasures(key, same)
+    trajectories = {identifier} if kind == "trajectory" else set[str]()
+    erased = _rewrite(settings, registry, covering, erasure, topics, trajectories)
+    trajectories |= _judged(settings, topics, covering)
+    return replace(erased, reports=_withdraw(settings, producer, erasure, trajectories))
 
 
 def _topics(settings: Settings) -> Iterator[str]:
@@ -149,8 +160,9 @@ def _rewrite(
     same: Erasures,
     erasure: Erasure,
     topics: tuple[str, ...],
+    trajectories: set[str],
 ) -> Erased:
-    """Steps 3 and 4, for all erasures of one subject."""
+    """Steps 3 and 4, for all erasures of one subject; adds to ``trajectories`` those of pairs."""
     prefix = Topics.of(settings.model_copy(update={"revision": ""})).labelled_pairs
     covered: set[str] = set()
     queries: set[str] = set()
@@ -160,17 +172,21 @@ def _rewrite(
             asked = {normalize_query(one) for one in (pair.query, *pair.earlier_queries)}
             if erased:
                 covered.add(pair.pair_id)
+                trajectories.add(pair.trajectory_id)
                 queries |= asked
             else:
                 others |= asked
-    history = RunHistory(settings).refresh()
-    files, runs = 0, list[str]()
-    ids = {one.erasure_id for one in same.known}
-    for run in history.runs:
-        location = run.training_file.location
+    files, runs, known = 0, list[str](), RunHistory(settings)
+    named = {run.training_file.location for run in known.refresh().runs}
+    for location in sorted({*named, *registry.training_files(settings.retriever)}):
         files += registry.erase(
             location, lambda content: _without_pairs(content, covered), erasure.erasure_id
         )
+    # Read again: a run that is announced after this reads a rewritten file.
+    history = known.refresh()
+    ids = {one.erasure_id for one in same.known}
+    for run in history.runs:
+        location = run.training_file.location
         if ids & set(registry.erasure_note(location).erasures):
             runs.append(run.run_id)
     only = queries - others
@@ -181,7 +197,41 @@ def _rewrite(
             erasure.erasure_id,
         )
     learned = tuple(_learned(history, set(runs)))
-    return Erased(erasure, len(covered), tuple(runs), learned, files, topics)
+    return Erased(erasure, len(covered), tuple(runs), learned, files, 0, topics)
+
+
+def _judged(settings: Settings, topics: tuple[str, ...], same: Erasures) -> set[str]:
+    """The trajectories of erased judged events, also of those without a pair."""
+    prefix = Topics.of(settings.model_copy(update={"revision": ""})).judged_events
+    found = set[str]()
+    for topic in topics:
+        for record in kafka.read_to_end(settings, topic) if topic.startswith(prefix) else ():
+            with suppress(InvalidRecordError):
+                event = judged.parse(record.value or b"").event
+                if isinstance(event, Tick | Skipped) or event.trajectory_id in found:
+                    continue
+                name, agent, tenant = event.trajectory_id, event.agent.name, event.tenant
+                place = topic, record.partition, record.offset
+                if same.covering([place], trajectory=name, agent=agent, tenant=tenant):
+                    found.add(name)
+    return found
+
+
+def _withdraw(
+    settings: Settings, producer: Producer, erasure: Erasure, trajectories: Set[str]
+) -> int:
+    """Step 5; returns how many reports were withdrawn. Later ones are kept."""
+    topic = Topics.of(settings).outcomes
+    ends = {span.partition: span.end for span in erasure.ends if span.topic == topic}
+    last = {record.key: record for record in kafka.read_to_end(settings, topic)}
+    gone = [
+        (record.key, None)
+        for record in last.values()
+        if record.value
+        and record.offset < ends.get(record.partition, 0)
+        and (record.key or b"").decode(errors="replace") in trajectories
+    ]
+    return kafka.send_all(producer, topic, gone)
 
 
 def _pairs(settings: Settings, topic: str, same: Erasures) -> Iterator[tuple[LabelledPair, bool]]:

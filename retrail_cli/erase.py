@@ -31,8 +31,8 @@ def erase(
 
     Everything that is on the topics now is not used any more: no pair of it is mined, shown,
     exported, imported or trained on. Training files and results of the gate are rewritten without
-    it. Later records of the same agent or tenant are kept. Needs RETRAIL_ERASE_KEY, here and for
-    the workers mine and train.
+    it, and reported outcomes of its trajectories are withdrawn. Later records of the same agent or
+    tenant are kept. Needs RETRAIL_ERASE_KEY, here and for the workers mine and train.
 
     The command lists the runs and releases that learned from the data, and what only the retention
     of a topic removes, with the date. docs/privacy.md explains both.
@@ -63,7 +63,8 @@ def erase(
     audit.write(settings, "erase", kind=kind, erasure=found.erasure.erasure_id, pairs=found.pairs)
     typer.echo(
         f"Erasure {found.erasure.erasure_id}: {counted(found.pairs, 'pair is', 'pairs are')} not "
-        f"used any more; {counted(found.files, 'file', 'files')} of the registry rewritten."
+        f"used any more; {counted(found.files, 'file', 'files')} of the registry rewritten, "
+        f"{counted(found.reports, 'reported outcome', 'reported outcomes')} withdrawn."
     )
     if found.runs:
         typer.echo(f"Runs that trained on them: {', '.join(found.runs)}.")
@@ -100,11 +101,11 @@ def _retained(settings: "Settings", found: "Erased") -> Iterator[tuple[str, str]
 
     own = Topics.of(settings.model_copy(update={"revision": ""}))
     holding = (own.trajectory_events, own.judged_events, own.labelled_pairs)
+    beside = (own.trajectory_events_dlq, own.otlp_spans, own.agent_spans)
     names = [
         name
         for name in found.topics
-        if name in (*holding, own.trajectory_events_dlq)
-        or name.startswith(tuple(f"{one}-" for one in holding))
+        if name in (*holding, *beside) or name.startswith(tuple(f"{one}-" for one in holding))
     ]
     for name, topic in sorted(describe(admin(settings), names).items()):
         milliseconds = int(topic["retention.ms"])

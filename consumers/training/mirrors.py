@@ -110,7 +110,6 @@ class PairMirror(TopicMirror):
             return
         self.erasures = erasures
         with self._failures_named():
-            self._db.execute("PRAGMA secure_delete = ON")
             with self._db as db:
                 covered = [
                     (pair_id,)
@@ -340,6 +339,7 @@ class Mirrors:
 
     Attributes:
         folder: used by this process only.
+        erasures: what the pairs were read without, or will be after the next poll.
     """
 
     def __init__(self, settings: Settings, folder: Path, pair_topic: str | None = None) -> None:
@@ -358,8 +358,8 @@ class Mirrors:
         self.documents = DocumentMirror(settings, topics.documents, folder)
         self.outcomes = OutcomeMirror(settings, topics.outcomes, folder)
         self._all: tuple[TopicMirror, ...] = (self.pairs, self.documents, self.outcomes)
-        self._erasures = ErasureLog(settings)
-        self.pairs.forget(self._erasures.refresh())
+        self.erasures = ErasureLog(settings)
+        self.pairs.forget(self.erasures.refresh())
 
     def poll(self, timeout: float) -> None:
         """Store new records, waiting up to ``timeout`` seconds for pairs.
@@ -367,7 +367,7 @@ class Mirrors:
         Raises:
             RestartRequiredError: see :meth:`TopicMirror.poll`.
         """
-        self.pairs.forget(self._erasures.current())
+        self.pairs.forget(self.erasures.current())
         for mirror in self._all:
             mirror.poll(timeout if mirror is self.pairs else 0)
 

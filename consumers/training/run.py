@@ -9,6 +9,7 @@ import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
+from consumers.errors import StoppedError
 from consumers.training import comparison, gate, metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep, reporting
@@ -83,7 +84,8 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
     2. Select pairs (:mod:`trainer.data.selection`): each id once, relevant, not held out, within
        the caps; the others are counted by reason. Add a seeded sample of the lineage's earlier
        pairs. Measure the intensity.
-    3. Freeze the training file into the registry.
+    3. Freeze the training file into the registry, unless an erasure came since 2: then the run
+       begins again.
        *A crash before 4* leaves only a file without a manifest.
     4. Write the manifest, with the run's version, which is one above the highest.
        *A crash from here on*: the next active trainer completes 5 to 9 from the manifest and the
@@ -104,7 +106,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
         The release; or the reason why there is none, with a remedy.
 
     Raises:
-        StoppedError: from ``context.check``, or another trainer was faster.
+        StoppedError: from ``context.check``, another trainer was faster, or an erasure came.
         RetrailError: the run cannot continue.
     """
     history = context.history.refresh()
@@ -246,6 +248,7 @@ def _freeze(
     folder = context.registry.open(history.releases.by_version[parent].model)
     config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
     rules = rules_of(settings)
+    erased = mirrors.pairs.erasures
     with mirrors.outcomes.snapshot() as reported:
 
         def outcome_of(pair: LabelledPair) -> Outcome:
@@ -262,6 +265,11 @@ def _freeze(
         finetune.plan(selected.examples, config)
     except TrainingError:
         return too_few(len(selected.pair_ids), selected.left_out)
+    frozen = context.registry.store_training_file(settings.retriever, selected.examples)
+    if len(mirrors.erasures.refresh()) > len(erased):
+        if all(run.training_file.location != frozen.location for run in history.runs):
+            context.registry.discard(frozen)
+        raise StoppedError("Data was erased while pairs were selected; they are selected again.")
     return RunManifest(
         run_id=run_id(parent, ranges),
         version=history.next_version(),
@@ -274,7 +282,7 @@ def _freeze(
         left_out=dict(selected.left_out),
         intensity=selected.intensity,
         config=config,
-        training_file=context.registry.store_training_file(settings.retriever, selected.examples),
+        training_file=frozen,
         outcome_ranges=outcome_ranges,
         rules=rules,
     )

@@ -1,12 +1,16 @@
 """An erasure from end to end: topics, local copies, training files, gate results, reproduction."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -19,11 +23,12 @@ from deploy import environment
 from retrail_runtime import kafka
 from schemas import pairs
 from schemas.errors import ConfigurationError, InputError
-from schemas.events import Agent
+from schemas.events import Agent, OutcomeReport
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, small
+from tests.streams.judged_log import SOURCE, end, numbered
 from trainer.registry.registry import Registry
 
 KEY = SecretStr("a key of the installation")
@@ -94,7 +99,7 @@ def test_a_tenant_is_erased_everywhere(world: World, mirrors: Mirrors, tmp_path:
     assert verified.differences == {"erasure": (found.erasure.erasure_id,)}
 
     # A copy that had the pairs, and one that begins now.
-    mirrors.pairs.forget(mirrors._erasures.refresh())
+    mirrors.pairs.forget(mirrors.erasures.refresh())
     assert not mirrors.pairs.get(sorted(gone))
     assert {pair.pair_id for pair in mirrors.pairs.get(sorted(kept))} == kept
     files = [file.read_bytes() for file in (tmp_path / "copy").glob("*labelled-pairs.sqlite*")]
@@ -112,6 +117,77 @@ def test_a_tenant_is_erased_everywhere(world: World, mirrors: Mirrors, tmp_path:
 
     again = erasing.erase(world.settings, "agent", AGENT)
     assert (again.pairs, again.runs, again.learned) == (10, (second.run_id,), (3,))
+
+
+def test_a_run_that_selects_its_pairs_meanwhile_begins_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst moment: its file is written after all files were rewritten."""
+    world.pairs(20, tenant=TENANT)
+    world.pairs(20, tenant="kept")
+    gone, erased = ids_on_topic(world, TENANT), list[erasing.Erased]()
+    store = Registry.store_training_file
+
+    def after_an_erasure(self: Registry, retriever: str, examples: Any) -> Any:
+        if not erased:
+            assert {example.pair_id for example in examples} & gone
+            erased.append(erasing.erase(world.settings, "tenant", TENANT))
+        return store(self, retriever, examples)
+
+    monkeypatch.setattr(Registry, "store_training_file", after_an_erasure)
+    train_now(world.settings)
+    *before, last = world.manifests()
+    assert (len(before), len(erased)) == (2, 1)
+    assert frozen_ids(world, last)
+    assert last.run_id not in erased[0].runs
+    registry = Registry.of(world.settings)
+    files = registry.training_files(world.settings.retriever)
+    assert len(files) == 3, "the file with erased pairs was removed"
+    for manifest in world.manifests():
+        assert manifest.training_file.location in files
+        assert not frozen_ids(world, manifest) & gone
+
+
+def test_a_file_of_a_run_that_ended_before_its_manifest(world: World) -> None:
+    """Its pairs are not on the list of runs, but in the registry."""
+    registry, (first, _) = Registry.of(world.settings), world.manifests()
+    examples = registry.load_training_file(first.training_file)[1:]
+    left = registry.store_training_file(world.settings.retriever, examples)
+    gone = ids_on_topic(world, TENANT)
+    assert {example.pair_id for example in examples} & gone
+    erasing.erase(world.settings, "tenant", TENANT)
+    assert not {example.pair_id for example in registry.load_training_file(left)} & gone
+
+
+def test_reported_outcomes_are_withdrawn(world: World, tmp_path: Path) -> None:
+    topics = world.topics
+    records = kafka.read_to_end(world.settings, topics.labelled_pairs)
+    known = {one.tenant: one.trajectory_id for one in (pairs.decode(r.value) for r in records)}
+    # A trajectory without a pair is only on judged-events.
+    [event] = numbered("pairless", [end()])
+    judged = event | SOURCE | {"tenant": TENANT, "source_offset": 0, "source_time": 1}
+    send = partial(kafka.publish_and_wait, world.producer)
+    send(topics.judged_events, key=b"pairless", value=json.dumps(judged).encode())
+    reported = {known[TENANT], known["kept"], "pairless", "unknown"}
+    for name in reported:
+        report = OutcomeReport(trajectory_id=name, outcome="correct", reported_at=datetime.now(UTC))
+        send(topics.outcomes, key=name.encode(), value=report.to_json())
+
+    with closing(Mirrors(world.settings, tmp_path / "copy")) as copies:
+        copies.catch_up(lambda topic, count: None)
+        assert erasing.erase(world.settings, "tenant", TENANT).reports == 2
+        copies.catch_up(lambda topic, count: None)
+        with copies.outcomes.snapshot() as outcomes:
+            left = {name for name in reported if outcomes.get(name)}
+        assert left == {known["kept"], "unknown"}
+    files = [file.read_bytes() for file in (tmp_path / "copy").glob("*outcomes.sqlite*")]
+    assert files
+    assert not any(b"pairless" in content for content in files)
+
+    assert erasing.erase(world.settings, "trajectory", "unknown").reports == 1
+    # A later report is kept.
+    send(topics.outcomes, key=b"unknown", value=report.to_json())
+    assert erasing.erase(world.settings, "tenant", TENANT).reports == 0
 
 
 def test_one_trajectory(world: World) -> None:

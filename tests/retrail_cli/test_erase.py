@@ -57,7 +57,8 @@ def test_erased_pairs_are_not_shown_and_completion_is_not_promised(
     assert "RETRAIL_PAIRS_RETENTION_HOURS" in done.err
     assert tenants(retrail) == ["kept"]
     rows = {line.split()[0]: line.split()[-1] for line in done.out.splitlines() if "20" in line}
-    assert f"{erasing.topic_prefix}trajectory-events" in rows
+    holding = ("trajectory-events", "trajectory-events.dlq", "otlp_spans", "agent-spans")
+    assert {f"{erasing.topic_prefix}{name}" for name in holding} <= set(rows)
 
 
 def test_complete_where_every_topic_ends(

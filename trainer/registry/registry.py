@@ -228,9 +228,20 @@ class Registry:
         """Freeze examples under the digest of their canonical bytes; idempotent."""
         content = dump_file(examples)
         digest = file_digest(content)
-        location = f"{retriever}/training/{digest}.jsonl"
+        location = f"{_training(retriever)}/{digest}.jsonl"
         self._storage.write(location, content)
         return TrainingFile(location=location, digest=digest, examples=len(examples))
+
+    def training_files(self, retriever: str) -> list[str]:
+        """Locations of all training files of a retriever, also of runs that ended before their
+        manifest."""
+        folder = _training(retriever)
+        names = self._storage.list(folder)
+        return [f"{folder}/{name}" for name in sorted(names) if name.endswith(".jsonl")]
+
+    def discard(self, frozen: TrainingFile) -> None:
+        """Remove a training file that no manifest names."""
+        self._storage.remove(frozen.location)
 
     def load_training_file(self, frozen: TrainingFile) -> tuple[TrainingExample, ...]:
         """The examples of a training file.
@@ -365,6 +376,10 @@ def _name(location: str) -> str:
 def _files(location: str, manifest: Manifest) -> str:
     """Location of a model's files."""
     return str(PurePosixPath(location).parent / manifest.folder)
+
+
+def _training(retriever: str) -> str:
+    return f"{retriever}/training"
 
 
 def _inside(location: str) -> str:
