@@ -108,7 +108,7 @@ class Comparison:
     may be in either state, and are left to the group.
 
     Attributes:
-        rows: of the collection, as of the last :meth:`whole`.
+        rows: of the collection, when all of them were last compared.
         await_group: returns once the build's group has passed the current end offsets.
     """
 
@@ -134,23 +134,27 @@ class Comparison:
         self._embedder = embedder
         self.await_group = await_group
         self._require = require
-        self._after = ""
+        self._after, self._read = "", 0
         self.rows = 0
 
     def whole(self) -> int:
         """Compare all rows; returns how many differed, and are repaired now."""
-        self.rows = repaired = 0
+        rows = repaired = 0
         with self._changes() as changed:
             after: str | None = ""
             while after is not None:
-                after, some = self._page(after, changed)
-                repaired += some
+                after, read, some = self._page(after, changed)
+                rows, repaired = rows + read, repaired + some
+        self.rows = rows
         return repaired
 
     def next_page(self) -> int:
         """Compare the next :data:`PAGE` rows, from the first ones again after the last."""
         with self._changes() as changed:
-            after, repaired = self._page(self._after, changed)
+            after, read, repaired = self._page(self._after, changed)
+        self._read += read
+        if after is None:
+            self.rows, self._read = self._read, 0
         self._after = after or ""
         return repaired
 
@@ -160,6 +164,7 @@ class Comparison:
         with self._changes() as changed:
             for number in numbers:
                 for page in self._documents.in_partition(number):
+                    self._require()
                     rows = self._milvus.hashes_of(self._build, page)
                     self._documents.catch_up()
                     expected = {doc_id: found for doc_id, found in page.items() if found}
@@ -174,16 +179,19 @@ class Comparison:
             yield changed
         metrics.COMPARISONS.inc()
 
-    def _page(self, after: str, changed: Set[str]) -> tuple[str | None, int]:
-        """Compare one page; returns its last id (``None``: the end), and how many differed."""
+    def _page(self, after: str, changed: Set[str]) -> tuple[str | None, int, int]:
+        """Compare one page.
+
+        Returns:
+            Its last id (``None``: the end), the number of its rows, and how many differed.
+        """
         self._require()
         rows = self._milvus.page(self._build, after)
         self._documents.catch_up()
         expected = self._documents.page(after)
-        self.rows += len(rows)
         last = min((max(some) for some in (rows, expected) if len(some) == PAGE), default=None)
         difference = plan.compare(_up_to(expected, last), _up_to(rows, last), changed)
-        return last, self._repair(difference, changed)
+        return last, len(rows), self._repair(difference, changed)
 
     def _repair(self, difference: Difference, changed: Set[str]) -> int:
         """Write and delete rows as the topic has them now; returns how many.

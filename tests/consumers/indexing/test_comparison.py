@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from consumers.errors import StoppedError
 from consumers.indexing import comparison as module
 from consumers.indexing.collection import Row
 from consumers.indexing.comparison import Comparison, DocumentHashes
@@ -140,6 +141,43 @@ def test_pages_in_turn_reach_every_row(
     assert [found.next_page() for _ in range(2)] == [1, 0]
     assert rows.rows == wanted
     assert max(rows.read) == 7
+
+
+def test_the_number_of_rows_is_that_of_the_last_round(
+    settings: Settings, known: DocumentHashes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time between two pages follows from it."""
+    monkeypatch.setattr(module, "PAGE", 7)
+    harness.publish(settings, {**harness.documents(20)})
+    found = compared(Rows(harness.expected_hashes({**harness.documents(20)})), known)
+    found.whole()
+    for _ in range(7):
+        found.next_page()
+        assert found.rows == 20
+    harness.publish(settings, {**harness.documents(30)})
+    # Two rounds of five pages, after the rest of one: the first one repairs.
+    for _ in range(2 + 5 + 5):
+        found.next_page()
+    assert found.rows == 30
+
+
+def test_a_worker_that_stops_does_not_compare_the_rest_of_a_partition(
+    settings: Settings, known: DocumentHashes
+) -> None:
+    harness.publish_into(settings, 0, {"a": "one"})
+    rows = Rows({})
+
+    def require() -> None:
+        raise StoppedError("it stops")
+
+    collection: Any = rows
+    embedder: Any = lambda _: Hasher()  # noqa: E731
+    found = Comparison(
+        BUILD, collection, known, embedder, await_group=lambda: None, require=require
+    )
+    with pytest.raises(StoppedError):
+        found.partitions({0})
+    assert rows.read == []
 
 
 def test_only_the_partitions_that_moved_are_compared(
