@@ -227,6 +227,24 @@ class Assignment:
         return (*self.key, self.candidate)
 
 
+def assignment(
+    decided: Plan, facts: Facts, undecided: int | None, topic_id: str | None
+) -> Assignment | None:
+    """What the leader coordinates: the target; while that serves, the candidate.
+
+    Args:
+        undecided: the version of the open candidate.
+        topic_id: of ``documents``; ``None``: there is no such topic.
+    """
+    wanted, candidate = decided.target, decided.candidate
+    if wanted is None or topic_id is None:
+        return None
+    serves = facts.aliased == wanted.collection
+    if serves and candidate is not None and candidate.version == undecided:
+        return Assignment(candidate, topic_id, candidate=True)
+    return Assignment(wanted, topic_id, serves=serves)
+
+
 def group(index_group: str, followed: Assignment) -> str:
     """Consumer group of a build; a topic that is created again is read from its start.
 

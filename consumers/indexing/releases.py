@@ -78,6 +78,10 @@ class Candidates:
         self._open: int | None = None
         self._opened_at = 0.0
 
+    def stand_by(self) -> None:
+        """Another worker leads, and makes the progress."""
+        self._open = None
+
     def step(self, known: Releases) -> None:
         """Make a candidate live that passed, and abandon one without progress.
 

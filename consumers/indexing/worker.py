@@ -24,7 +24,16 @@ from consumers.indexing.embedder import Embedder
 from consumers.indexing.ingest import DeadLetters, Ingest
 from consumers.indexing.metrics import Observation, state_of
 from consumers.indexing.milvus import Milvus
-from consumers.indexing.plan import Assignment, Facts, Plan, group, plan, retired_since, role
+from consumers.indexing.plan import (
+    Assignment,
+    Facts,
+    Plan,
+    assignment,
+    group,
+    plan,
+    retired_since,
+    role,
+)
 from consumers.indexing.releases import Candidates, ReleaseWatch
 from consumers.vectors import VectorStore
 from retrail_runtime import files, kafka
@@ -266,17 +275,15 @@ class IndexWorker:
         self._retired = retired_since(facts)
         decided = plan(facts)
         self._follow(decided.follow, topic_id)
-        self._assignment = None
-        if leads and decided.target is not None and topic_id is not None:
-            serves = facts.aliased == decided.target.collection
-            self._assignment = Assignment(decided.target, topic_id, serves=serves)
-            candidate, undecided = decided.candidate, candidates.undecided(releases)
-            if serves and candidate is not None and candidate.version == undecided:
-                self._assignment = Assignment(candidate, topic_id, candidate=True)
+        undecided = candidates.undecided(releases)
+        # The coordinator reads it at any moment, so it is set once.
+        self._assignment = assignment(decided, facts, undecided, topic_id) if leads else None
         if leads:
             self._create(decided, releases, facts)
             self._drop(decided, facts)
             self._candidates.step(releases)
+        else:
+            self._candidates.stand_by()
         serving = next((b.version for b in facts.builds if b.collection == facts.aliased), 0)
         metrics.SERVING_VERSION.set(serving)
         self._observed = replace(

@@ -186,6 +186,21 @@ def test_the_live_collection_is_created_before_the_candidates() -> None:
     assert (plan.create, plan.successor) == (1, "")
 
 
+def test_a_candidate_is_coordinated_only_while_the_live_release_serves() -> None:
+    one, two = build(1, served=True), build(2)
+
+    def coordinated(undecided: int | None, aliased: int, topic_id: str | None = "t") -> object:
+        known = facts(one, two, live=1, aliased=aliased, candidate=2)
+        return planning.assignment(planning.plan(known), known, undecided, topic_id)
+
+    assert coordinated(2, 1) == Assignment(two, "t", candidate=True)
+    assert coordinated(2, 9) == Assignment(one, "t")
+    assert coordinated(None, 1) == coordinated(3, 1) == Assignment(one, "t", serves=True)
+    assert coordinated(2, 1, None) is None
+    known = facts(two, live=1, aliased=None, candidate=2)
+    assert planning.assignment(planning.plan(known), known, 2, "t") is None
+
+
 def test_a_group_has_passed_when_every_partition_with_records_has() -> None:
     ends = {0: (0, 5), 1: (0, 0), 2: (3, 3), 3: (2, 9)}
     assert planning.has_passed({0: 5, 3: 9}, ends)
