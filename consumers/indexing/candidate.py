@@ -52,6 +52,7 @@ def decide(
     search: Search,
     pool: Sequence[Document],
     changed: Callable[[], Set[str]],
+    check: Callable[[], object],
     documents: int,
     manual: bool,
     seed: int,
@@ -64,11 +65,12 @@ def decide(
         pool: the documents of the frozen pool that still exist.
         changed: called after the searches; the ids of documents that changed since ``pool`` was
             read.
+        check: called between batches of the encoder; its exceptions end the comparison.
         documents: in the corpus.
         manual: whether ``ship`` becomes ``pending``, for an operator's approval.
         seed: of the bootstrap.
     """
-    own = integrity(frozen, child, search=search, pool=pool, changed=changed)
+    own = integrity(frozen, child, search=search, pool=pool, changed=changed, check=check)
 
     def decided(found: GateDecision, why: str) -> CandidateDecision:
         values = dict(found) | {"reason": why, "documents": documents, "integrity": own}
@@ -101,12 +103,17 @@ def integrity(
     search: Search,
     pool: Sequence[Document],
     changed: Callable[[], Set[str]],
+    check: Callable[[], object],
 ) -> Integrity:
-    """Compare the hits of a collection's dense search with the scores of its model's vectors."""
+    """Compare the hits of a collection's dense search with the scores of its model's vectors.
+
+    Args:
+        pool, changed, check: see :func:`decide`.
+    """
     texts = sorted({*frozen.held_out, *frozen.regression})
     asked = child.embedder.queries(texts)
     served = _in_parts(replace(child.build, search="dense"), texts, asked, search)
-    rows = child.embedder.rows(pool)
+    rows = child.embedder.rows(pool, lambda *_: check())
     after = changed()
     rows = [row for row in rows if row.doc_id not in after]
     ids = [row.doc_id for row in rows]

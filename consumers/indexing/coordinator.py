@@ -39,7 +39,7 @@ TICK = 0.1
 LOOK_SECONDS = 5.0
 """Between two looks at a build that serves: whether it is loaded, and who owns its partitions."""
 LOST_SECONDS = 1.0
-"""Pause after the collection or the topic was lost; the worker finds out too."""
+"""Pause after the collection, the topic or a model was lost."""
 PROGRESS_SECONDS = 5.0
 MAX_REPAIRS = 20
 """Comparisons in a row that may find differences; the second should find none."""
@@ -233,6 +233,7 @@ class Coordinator:
                 if self._warnings.allows("candidate"):
                     version = build.version
                     log.error("cannot decide on the candidate", version=version, error=str(error))
+                self._stopping.wait(LOST_SECONDS)
 
     def _judge_of(self, build: Build) -> Judge:
         assert self._documents is not None

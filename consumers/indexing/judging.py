@@ -87,6 +87,7 @@ class Judge:
                 search=self._search,
                 pool=pool,
                 changed=changed,
+                check=self.require,
                 documents=self.milvus.count(build),
                 manual=self.settings.gate == "manual",
                 seed=self.settings.train_seed,
@@ -115,6 +116,7 @@ class Judge:
                 search=self._search,
                 pool=pool,
                 changed=changed,
+                check=self.require,
             )
         if not (problem := candidate.broken(found)):
             return

@@ -29,7 +29,8 @@ from pymilvus import MilvusClient
 from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import collection, metrics
 from consumers.indexing.collection import BATCH_ROWS, Row
-from retrail_runtime import milvus, search
+from retrail_runtime import milvus
+from retrail_runtime import search as searching
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import (
     HASH_FIELD,
@@ -240,11 +241,14 @@ class Milvus:
         All acknowledged writes are included.
         """
 
-        def hits(timeout: float) -> list[Any]:
+        # Its name is in metrics and errors.
+        def search(timeout: float) -> list[Any]:
             how: dict[str, Any] = {"fields": [ID_FIELD], "consistency": "Strong"}
-            return search.search(self._client, build, texts, vectors, k, Deadline(timeout), **how)
+            return searching.search(
+                self._client, build, texts, vectors, k, Deadline(timeout), **how
+            )
 
-        return [[(str(one.id), float(one.distance)) for one in some] for some in self._call(hits)]
+        return [[(str(one.id), float(one.distance)) for one in some] for some in self._call(search)]
 
     # -- Alias ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from consumers.errors import StoppedError
 from consumers.indexing import candidate
 from consumers.indexing.candidate import FOUND, TOLERANCE, Hits, Side, broken, compare
 from consumers.indexing.collection import Row
@@ -90,7 +91,9 @@ class Words:
         ]
         return np.array(counts, dtype=np.float32).reshape(len(texts), len(self._words))
 
-    def rows(self, documents: Sequence[Document]) -> list[Row]:
+    def rows(self, documents: Sequence[Document], progress: Any = None) -> list[Row]:
+        if progress is not None:
+            progress(len(documents), len(documents))
         vectors = self.queries([document.text for document in documents])
         return [
             Row(document.doc_id, "", document.text, content_hash(document.text), vector)
@@ -119,6 +122,7 @@ def decided(child: Words, frozen: Frozen = FROZEN, **changes: Any) -> CandidateD
         "search": search,
         "pool": DOCUMENTS,
         "changed": set,
+        "check": lambda: None,
         "documents": len(DOCUMENTS),
         "manual": False,
         "seed": 0,
@@ -167,6 +171,14 @@ def test_documents_that_change_meanwhile_do_not_count() -> None:
     assert decided(Words(), pool=old, changed=lambda: {"d03"}).decision == "ship"
 
 
+def test_a_worker_that_stops_does_not_encode_the_rest_of_the_pool() -> None:
+    def stopped() -> None:
+        raise StoppedError("it stops")
+
+    with pytest.raises(StoppedError):
+        decided(Words(), check=stopped)
+
+
 @pytest.mark.parametrize("search", ["dense", "hybrid"])
 def test_integrity_is_that_of_the_dense_search(search: str) -> None:
     asked: list[str] = []
@@ -178,5 +190,5 @@ def test_integrity_is_that_of_the_dense_search(search: str) -> None:
         return found
 
     side = Side(Build("c", 2, "c", "m", "d", search=cast(Any, search)), cast(Embedder, Words()))
-    candidate.integrity(FROZEN, side, search=note, pool=DOCUMENTS, changed=set)
+    candidate.integrity(FROZEN, side, search=note, pool=DOCUMENTS, changed=set, check=list)
     assert set(asked) == {"dense"}
