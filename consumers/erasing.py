@@ -39,7 +39,7 @@ from schemas.topics import Topics
 from trainer.data.draws import normalize_query
 from trainer.data.examples import dump_file, parse_file
 from trainer.data.lineage import History
-from trainer.registry.registry import Registry
+from trainer.registry.registry import GATE_FILE, Registry
 
 log = structlog.get_logger(__name__)
 
@@ -192,7 +192,7 @@ def _rewrite(
     only = queries - others
     for release in history.releases.by_version.values():
         files += registry.erase(
-            f"{release.model.location}.gate.jsonl",
+            f"{release.model.location}.{GATE_FILE}",
             lambda content: _without_queries(content, only),
             erasure.erasure_id,
         )

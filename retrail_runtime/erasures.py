@@ -43,8 +43,9 @@ class ErasureLog:
         """
         with self._lock:
             found: list[Erasure] = []
+            following = self._next
             for record in read_to_end(self._settings, self._topic, {0: self._next}):
-                self._next = record.offset + 1
+                following = record.offset + 1
                 try:
                     found.append(erasures.decode(record.value))
                 except InvalidRecordError as error:
@@ -52,6 +53,7 @@ class ErasureLog:
                     log.error("record refused", topic=self._topic, reason=str(error))
             if found:
                 self._known = Erasures(self._key, [*self._known.known, *found])
+            self._next = following
             self._refreshed_at = time.monotonic()
             return self._known
 

@@ -243,7 +243,11 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
 def _freeze(
     context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]
 ) -> RunManifest | str:
-    """Steps 2 and 3; or the reason why there is no training step, with a remedy."""
+    """Steps 2 and 3; or the reason why there is no training step, with a remedy.
+
+    Raises:
+        StoppedError: see :func:`train_new`.
+    """
     settings, mirrors = context.settings, context.mirrors
     folder = context.registry.open(history.releases.by_version[parent].model)
     config = finetune.config_of(settings, presets.preset(settings.train_preset, folder))
@@ -347,7 +351,9 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
     registry, version = context.registry, manifest.version
     published = registry.published(home, version)
     if published is None:
-        checkpoint = Checkpoint(context.mirrors.folder / CHECKPOINT, home)
+        # An erasure rewrites the training file.
+        erased = registry.erasure_note(manifest.training_file.location).erasures
+        checkpoint = Checkpoint(context.mirrors.folder / CHECKPOINT, " ".join((home, *erased)))
         report = train_child(
             registry,
             parent,

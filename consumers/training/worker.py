@@ -335,7 +335,7 @@ class Trainer:
         self._thread = None
         self._enter("deciding")
         if isinstance(thread.error, StoppedError):
-            # The lease was lost and regained before the run stopped.
+            # The lease was lost and regained before the run stopped, or pairs were erased.
             metrics.RUNS.labels(result="interrupted").inc()
             return "deciding"
         if thread.error is not None:

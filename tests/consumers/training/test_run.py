@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -18,10 +20,10 @@ from deploy import topics as topics_module
 from retrail import Publisher
 from retrail_runtime import kafka
 from schemas.documents import content_hash
-from schemas.errors import RestartRequiredError, TopicMismatchError
+from schemas.errors import InputError, RestartRequiredError, TopicMismatchError
 from schemas.releases import Release
 from tests.consumers.training.world import DOCUMENTS, World, metric, turn_until
-from tests.trained import a_decision
+from tests.trained import a_decision, a_manifest, a_release
 from tests.waiting import eventually
 from trainer.data.draws import is_held_out
 from trainer.model.encoder import Encoder
@@ -236,3 +238,25 @@ def test_a_recreated_topic_of_manifests_ends_the_training(world: World) -> None:
     world.pairs(10)
     with pytest.raises(TopicMismatchError, match="the topic was recreated"):
         train_now(world.settings)
+
+
+def test_an_erasure_makes_the_checkpoint_that_of_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training file has other pairs then, so other batches."""
+    registry, manifest = Registry(str(tmp_path / "registry"), tmp_path / "cache"), a_manifest(2)
+    functions: list[str] = []
+
+    def note(path: Path, function: str) -> None:
+        functions.append(function)
+        raise InputError("noted")
+
+    monkeypatch.setattr(run, "Checkpoint", note)
+    context: Any = SimpleNamespace(registry=registry, mirrors=SimpleNamespace(folder=tmp_path))
+    location = manifest.training_file.location
+    registry._storage.write(location, b"one\ntwo\n")
+    for _ in range(2):
+        with pytest.raises(InputError):
+            run._child(context, a_release(1, None, "first").model, manifest)
+        registry.erase(location, lambda _: b"one\n", "e" * 32)
+    assert functions[0] != functions[1]
