@@ -96,7 +96,8 @@ class Checkpoint:
         try:
             with atomic_file(self._path) as file:
                 torch.save(state, file)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            # torch.save replaces the error of the file by a RuntimeError.
             log.warning("checkpoint cannot be written", path=str(self._path), error=str(error))
         now = time.monotonic()
         self._due = now + max(SECONDS, SHARE * (now - began))

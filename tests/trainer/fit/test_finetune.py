@@ -1,4 +1,5 @@
 import math
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -106,6 +107,22 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_weights(
         )
         assert same(weights(again.encoder), weights(whole.encoder))
     assert len(made) == 2 * len(whole.steps)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.fit.checkpoint.SECONDS", 0.0)
+    config, encoder = training_config(epochs=1), Encoder.load(tiny)
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "f")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        report = finetune.finetune(encoder, EXAMPLES, config, checkpoint=checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert report.steps
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_seed_gives_another_child(encoder: Encoder) -> None:
