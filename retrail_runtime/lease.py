@@ -69,7 +69,7 @@ class Lease:
 
         Raises:
             RestartRequiredError: the group or its topic failed.
-        ConfigurationError: a right is missing.
+            ConfigurationError: a right is missing.
         """
         try:
             message = self._member.poll(timeout)

@@ -156,6 +156,8 @@ class TopicMirror(ABC):
                 )
             places = [kafka.place(message) for message in messages]
         except (BrokerUnavailableError, TopicMismatchError, KafkaException) as error:
+            if isinstance(error, TopicMismatchError):
+                self.outdated = True
             raise RestartRequiredError(f"Following {self.topic} failed: {error}") from error
         if not messages:
             return 0

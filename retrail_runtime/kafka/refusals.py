@@ -151,10 +151,8 @@ class Probe:
         """
         self._settings = settings
         self._reasons: list[str] = []
-        # Its log has reasons that no error has.
-        logger = logging.getLogger(f"{__name__}.{id(self)}")
-        logger.propagate = False
-        logger.setLevel(logging.DEBUG)
+        # Its log has reasons that no error has. Not `getLogger`, which keeps every logger.
+        logger = logging.Logger(__name__, logging.DEBUG)
         logger.addHandler(_Collect(self._reasons))
         config = settings.kafka() | {"error_cb": self._heard, "log.connection.close": True}
         self.admin = made(AdminClient, config, logger=logger)
@@ -215,11 +213,10 @@ def _short(reason: str) -> str:
 def require_rights(settings: Settings, role: RoleName, timeout: float = 10.0) -> None:
     """Fail at the start of a process if its user lacks a right that its role needs.
 
-    A broker that does not answer which operations are authorized is trusted.
+    Without an answer about a topic or group its rights count as given; a call fails later.
 
     Raises:
         ConfigurationError: it names every missing right.
-        BrokerUnavailableError: the broker does not answer.
     """
     admin = made(AdminClient, settings.kafka() | {"log_level": 0})
     needed = list(rights(settings, role))

@@ -17,7 +17,7 @@ from deploy import topics as topics_module
 from retrail_runtime import kafka, mirror
 from retrail_runtime.mirror import KEYS_AT_ONCE, Row, Table, TopicMirror, rows_of
 from schemas.base import Change
-from schemas.errors import RestartRequiredError
+from schemas.errors import RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import metric
@@ -181,6 +181,19 @@ def test_a_recreated_topic_is_read_again(
     store.catch_up()
     assert store.values() == {f"new{n}": "x" for n in range(20)}
     assert rebuilds(topics, "topic recreated") == 1
+
+
+def test_a_topic_that_is_missing_while_it_is_read_makes_the_copy_outdated(
+    topics: Topics, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> list[object]:
+        raise TopicMismatchError("Kafka has no such topic any more.", topic=topics.documents)
+
+    store = opened()
+    monkeypatch.setattr(kafka, "ready", gone)
+    with pytest.raises(RestartRequiredError):
+        store.poll(0)
+    assert store.outdated
 
 
 def test_a_topic_deleted_under_a_running_process_ends_it(

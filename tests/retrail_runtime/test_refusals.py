@@ -1,5 +1,6 @@
 """What a refusal says: Kafka's own reason, which setting, what to do; on a secured broker."""
 
+import logging
 import secrets
 import subprocess
 import sys
@@ -21,6 +22,14 @@ from tests.servers.secured_kafka import PLAIN_USER, Access, SecuredKafka
 
 Change = Callable[[SecuredKafka, Path], tuple[Access, dict[str, Any]]]
 Mistake = tuple[Change, str, str]
+
+
+def test_a_connection_leaves_no_logger_behind() -> None:
+    """`retrail serve` and the workers probe again and again."""
+    before = len(logging.Logger.manager.loggerDict)
+    for _ in range(3):
+        kafka.Probe(Settings())
+    assert len(logging.Logger.manager.loggerDict) == before
 
 
 def junk(folder: Path) -> Path:
