@@ -203,11 +203,7 @@ class Comparison:
         self._require()
         found = self._documents.documents(difference.upserts)
         embedder = self._embedder(self._build)
-
-        def progress(*_: int) -> None:
-            self._require()
-
-        rows = embedder.rows(list(found.values()), progress)
+        rows = embedder.rows(list(found.values()), lambda *_: self._require())
         self._documents.catch_up()
         upserts = [row for row in rows if row.doc_id not in changed]
         deletes = (difference.deletes | difference.upserts - found.keys()) - changed

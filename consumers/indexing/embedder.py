@@ -1,13 +1,13 @@
 """From documents to rows: each text is encoded once per model (:mod:`consumers.vectors`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from consumers.indexing import metrics
 from consumers.indexing.collection import Row
 from consumers.vectors import VectorStore
 from consumers.vectors import encode as vectors_of
 from schemas.documents import Document, content_hash
-from trainer.model.encoder import Encoder, Vectors
+from trainer.model.encoder import Encoder, Progress, Vectors
 
 
 class Embedder:
@@ -30,9 +30,7 @@ class Embedder:
         """Vectors of queries, one row each."""
         return self._encoder.encode_queries(texts)
 
-    def rows(
-        self, documents: Sequence[Document], progress: Callable[[int, int], None] | None = None
-    ) -> list[Row]:
+    def rows(self, documents: Sequence[Document], progress: Progress | None = None) -> list[Row]:
         """One row for each document, in their order; equal texts are encoded once.
 
         Args:

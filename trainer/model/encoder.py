@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Vectors = NDArray[np.float32]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called with the number of encoded texts and the number of all texts."""
 
 Kind = Literal["query", "document"]
