@@ -104,6 +104,21 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return _assignments(lines) | {k: v for k, v in found.items() if k.startswith("RETRAIL_")}
 
 
+def secret(environ: Mapping[str, str], name: str) -> str:
+    """A variable, else the content of the file that ``<name>_FILE`` names; empty without both.
+
+    Raises:
+        ConfigurationError: that file cannot be read.
+    """
+    path = environ.get(f"{name}_FILE")
+    if environ.get(name) or not path:
+        return environ.get(name, "")
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{name}_FILE={path} cannot be read: {error}") from error
+
+
 def _assignments(lines: list[str]) -> dict[str, str]:
     """``NAME=value`` lines of a ``.env`` file, with or without ``export`` and quotes."""
     result = {}
@@ -131,7 +146,8 @@ def kafka_config(
         environ: see :func:`environment`.
 
     Raises:
-        ConfigurationError: ``extra`` has a property of :data:`FIXED`.
+        ConfigurationError: ``extra`` has a property of :data:`FIXED`, or a secret's file cannot be
+            read.
 
     >>> kafka_config("k1:9092", {"client.id": "me"}, {})["bootstrap.servers"]
     'k1:9092'
@@ -146,11 +162,29 @@ def kafka_config(
         "security.protocol": protocol,
     }
     if protocol.startswith("SASL"):
-        config["sasl.mechanism"] = environ.get("RETRAIL_KAFKA_SASL_MECHANISM") or "PLAIN"
-        config["sasl.username"] = environ.get("RETRAIL_KAFKA_SASL_USERNAME", "")
-        config["sasl.password"] = environ.get("RETRAIL_KAFKA_SASL_PASSWORD", "")
+        config |= _sasl(environ)
     config |= {option: environ[name] for name, option in _FILES.items() if environ.get(name)}
+    if password := secret(environ, "RETRAIL_KAFKA_SSL_KEYPASSWORD"):
+        config["ssl.key.password"] = password
     return config | dict(extra)
+
+
+def _sasl(environ: Mapping[str, str]) -> dict[str, Any]:
+    user = environ.get("RETRAIL_KAFKA_SASL_USERNAME", "")
+    password = secret(environ, "RETRAIL_KAFKA_SASL_PASSWORD")
+    mechanism = environ.get("RETRAIL_KAFKA_SASL_MECHANISM") or "PLAIN"
+    config: dict[str, Any] = {"sasl.mechanism": mechanism}
+    if mechanism != "OAUTHBEARER":
+        return config | {"sasl.username": user, "sasl.password": password}
+    config |= {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": user,
+        "sasl.oauthbearer.client.secret": password,
+        "sasl.oauthbearer.token.endpoint.url": environ.get("RETRAIL_KAFKA_SASL_TOKEN_URL", ""),
+    }
+    if scope := environ.get("RETRAIL_KAFKA_SASL_SCOPE"):
+        config["sasl.oauthbearer.scope"] = scope
+    return config
 
 
 def topic_name(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
-from retrail.config import environment
+from retrail.config import environment, secret
 from retrail.errors import ConfigurationError, ServeError
 
 try:
@@ -77,14 +77,15 @@ class SearchClient:
 
     Args:
         url: base URL of the server.
-        token: default ``RETRAIL_SERVE_TOKEN``, else none.
+        token: default ``RETRAIL_SERVE_TOKEN``, or the content of the file at
+            ``RETRAIL_SERVE_TOKEN_FILE``, else none.
         agent: name of the agent; default: ``agent``.
         model: its language model; pairs are weighted by the verbosity of agents of one model.
         tenant: owner of the trajectories.
         timeout: seconds to wait for a connection, and for each part of a response.
 
     Raises:
-        ConfigurationError: this is not an HTTP URL.
+        ConfigurationError: this is not an HTTP URL, or the file of the token cannot be read.
 
     Example:
         >>> with SearchClient(agent="my-agent") as client:  # doctest: +SKIP
@@ -105,7 +106,7 @@ class SearchClient:
         tenant: str = "",
         timeout: float = 30.0,
     ) -> None:
-        token = token or environment().get("RETRAIL_SERVE_TOKEN")
+        token = token or secret(environment(), "RETRAIL_SERVE_TOKEN")
         headers = {
             "Authorization": f"Bearer {token}" if token else "",
             "Retrail-Agent": agent,

@@ -4,6 +4,7 @@ import secrets
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
-from deploy import acls, topics
+from deploy import acls, environment, topics
+from retrail import Publisher
 from retrail_runtime.kafka import require_rights
 from retrail_runtime.kafka.refusals import UNAUTHORIZED
 from schemas.errors import ConfigurationError
@@ -172,6 +174,29 @@ def test_a_role_may_do_what_it_needs_and_nothing_else(
     require_rights(user, role)
 
 
+@pytest.mark.parametrize("way", ["SCRAM-SHA-512", "OAUTHBEARER", "mTLS"])
+def test_our_client_publishes_with_the_rights_of_an_agent(
+    way: str,
+    installed: Settings,
+    secured: SecuredKafka,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Configured by variables alone, with the secrets in files."""
+    user = principal(installed, "agent")
+    settings = (secured.mtls(user) if way == "mTLS" else secured.sasl(user, way)).of(installed)
+    for name, value in environment.variables(settings).items():
+        if name in environment.secrets(settings):
+            (tmp_path / name).write_text(f"{value}\n")
+            name, value = f"{name}_FILE", str(tmp_path / name)
+        monkeypatch.setenv(name, value)
+    with Publisher("agent") as publisher:
+        with publisher.trajectory() as trajectory:
+            trajectory.search("when was it built", [("d7", 0.5)])
+        assert publisher.flush(timeout=20) == 0
+        assert (publisher.stats.delivered, publisher.stats.lost) == (2, 0)
+
+
 def test_only_these_write_what_decides() -> None:
     """The table itself, so that a change of it is a decision."""
     writers: dict[str, set[str]] = {}
@@ -183,7 +208,8 @@ def test_only_these_write_what_decides() -> None:
     assert writers["labelled_pairs"] == {"mine"}
     assert writers["training_runs"] == {"train"}
     assert writers["retriever_releases"] == {"train", "index", "operator"}
-    assert writers["outcomes"] == {"outcomes", "otlp"}
+    # The operator withdraws those of erased trajectories.
+    assert writers["outcomes"] == {"outcomes", "otlp", "operator"}
     assert writers["erasures"] == {"operator"}
     assert ROLES["agent"].topics == {"trajectory_events": "w"}
     assert not ROLES["agent"].reads

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from deploy.environment import write
 from retrail import Limits, Timeout
-from retrail.config import FIXED, environment, kafka_config, topic_name
+from retrail.config import FIXED, environment, kafka_config, secret, topic_name
 from retrail.errors import ConfigurationError
 from retrail.wire import MAX_EVENT_BYTES
-from schemas.settings import Settings
+from schemas.settings import Settings, load
 from schemas.topics import Topics
 
 SECURED = {
@@ -25,15 +25,26 @@ SECURED = {
     "RETRAIL_KAFKA_SSL_CAFILE": "/etc/ca.pem",
     "RETRAIL_KAFKA_SSL_CERTFILE": "/etc/cert.pem",
     "RETRAIL_KAFKA_SSL_KEYFILE": "/etc/key.pem",
+    "RETRAIL_KAFKA_SSL_KEYPASSWORD": "of the key",
     "RETRAIL_TOPIC_PREFIX": "team_",
 }
+OIDC = SECURED | {
+    "RETRAIL_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+    "RETRAIL_KAFKA_SASL_TOKEN_URL": "https://login.example/token",
+    "RETRAIL_KAFKA_SASL_SCOPE": "kafka",
+}
+WITHOUT_SCOPE = OIDC | {"RETRAIL_KAFKA_SASL_SCOPE": ""}
 
 
-@pytest.mark.parametrize("variables", [{}, SECURED], ids=["defaults", "secured"])
+@pytest.mark.parametrize(
+    "variables",
+    [{}, SECURED, OIDC, WITHOUT_SCOPE],
+    ids=["defaults", "secured", "OAUTHBEARER", "no scope"],
+)
 def test_the_same_variables_mean_the_same_to_client_and_settings(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in SECURED:
+    for name in OIDC:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -41,6 +52,36 @@ def test_the_same_variables_mean_the_same_to_client_and_settings(
     assert kafka_config(None, {}, found) == Settings().kafka()
     assert topic_name(None, found) == Topics.of(Settings()).trajectory_events
     assert topic_name(None, found, "outcomes") == Topics.of(Settings()).outcomes
+
+
+def test_secrets_in_files_are_those_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("RETRAIL_KAFKA_SASL_PASSWORD", "RETRAIL_KAFKA_SSL_KEYPASSWORD")
+    for name in OIDC:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in OIDC.items():
+        if name in secrets:
+            path = tmp_path / name
+            path.write_text(f"{value} of a file\n")
+            name, value = f"{name}_FILE", str(path)
+        monkeypatch.setenv(name, value)
+    config = kafka_config(None, {}, environment())
+    assert config == load().kafka()
+    assert config["sasl.oauthbearer.client.secret"] == "s3cret of a file"
+    assert config["ssl.key.password"] == "of the key of a file"
+    monkeypatch.setenv(secrets[0], "set itself")
+    config = kafka_config(None, {}, environment())
+    assert config == load().kafka()
+    assert config["sasl.oauthbearer.client.secret"] == "set itself"
+
+
+def test_the_file_of_a_secret_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    variables = {"RETRAIL_SERVE_TOKEN_FILE": str(tmp_path / "absent")}
+    with pytest.raises(ConfigurationError, match=r"RETRAIL_SERVE_TOKEN_FILE=.*absent"):
+        secret(variables, "RETRAIL_SERVE_TOKEN")
+    # Only who needs the secret reads its file.
+    assert kafka_config(None, {}, variables) == Settings().kafka()
 
 
 def test_arguments_win_over_variables() -> None:
