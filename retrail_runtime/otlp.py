@@ -31,7 +31,7 @@ class RawSpan(NamedTuple):
         start, end: ns since the epoch.
         attributes: by name, without those that the reader leaves out.
         events: name and attributes of each.
-        links: trace and span ids.
+        links: trace and span ids; those that are invalid are left out.
         dropped: number of attributes that the SDK's limits removed.
         failed: whether its status is an error.
     """
@@ -53,6 +53,7 @@ class RawSpan(NamedTuple):
 # -- JSON: structs with the names of the protobuf classes ------------------------------------------
 
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class _Struct(Struct, rename="camel", gc=False):
@@ -101,8 +102,8 @@ class _Span(_Struct):
     span_id: str = ""
     parent_span_id: str | None = None
     name: str = ""
-    start_time_unix_nano: int = 0
-    end_time_unix_nano: int = 0
+    start_time_unix_nano: _Time = 0
+    end_time_unix_nano: _Time = 0
     attributes: list[_Pair] | None = None
     events: list[_Event] | None = None
     links: list[_Link] | None = None
@@ -203,6 +204,7 @@ class Request:
             return None
         parent_id = _hex(span.parent_span_id or "")
         status = span.status.code if span.status else 0
+        links = ((_hex(link.trace_id), _hex(link.span_id)) for link in span.links or ())
         return RawSpan(
             scope=scope,
             trace_id=trace_id,
@@ -213,7 +215,7 @@ class Request:
             end=span.end_time_unix_nano,
             attributes=self._attributes(span.attributes, omitted),
             events=[(e.name, self._attributes(e.attributes, omitted)) for e in span.events or ()],
-            links=[(_hex(link.trace_id), _hex(link.span_id)) for link in span.links or ()],
+            links=[ids for ids in links if _has_ids(*ids)],
             dropped=span.dropped_attributes_count,
             failed=status in (_ERROR, "STATUS_CODE_ERROR"),
         )

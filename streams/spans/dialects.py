@@ -192,6 +192,12 @@ def value_of(attributes: Mapping[str, Any], names: Names) -> Any:
     return None
 
 
+MAX_DEPTH = 20
+"""Of the names of a flattened list; what is deeper stays one name."""
+MAX_DIGITS = 9
+"""Of the number of an entry of a list; an entry with a longer one is left out."""
+
+
 def flattened(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
     """The entries of a list whose items are spread over attributes, in order.
 
@@ -201,11 +207,20 @@ def flattened(attributes: Mapping[str, Any], prefix: str) -> list[Any]:
     root: dict[str, Any] = {}
     for name, value in attributes.items():
         if name.startswith(prefix):
-            *path, last = name[len(prefix) :].split(".")
+            *path, last = name[len(prefix) :].split(".", MAX_DEPTH)
             at = root
             for step in path:
                 below = at.setdefault(step, {})
                 at = below if isinstance(below, dict) else {}
             at[last] = value
-    numbered = ((int(step), value) for step, value in root.items() if step.isdecimal())
-    return [value for _, value in sorted(numbered, key=lambda entry: entry[0])]
+    return in_order(root)
+
+
+def in_order(entries: Mapping[str, Any]) -> list[Any]:
+    """The entries under numbers, in their order.
+
+    >>> in_order({"10": "b", "9": "a", "x": "c"})
+    ['a', 'b']
+    """
+    numbers = [name for name in entries if name.isdecimal() and len(name) <= MAX_DIGITS]
+    return [entries[name] for name in sorted(numbers, key=int)]

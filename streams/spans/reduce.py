@@ -21,6 +21,7 @@ from streams.spans.dialects import (
     Dialect,
     Kind,
     dialect_of,
+    in_order,
     kind_of,
     value_of,
 )
@@ -212,8 +213,9 @@ def _parsed(value: Any) -> Any:
     parsed = loads(value)
     if isinstance(parsed, InvalidRecordError) and value.lstrip()[:2] in ("{'", "['"):
         try:
-            return msgspec.to_builtins(ast.literal_eval(value.strip()))
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            # As JSON, which has no lone surrogates, and strings alone as keys.
+            return msgspec.json.decode(msgspec.json.encode(ast.literal_eval(value.strip())))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
             return parsed
     return parsed
 
@@ -313,8 +315,7 @@ def _parts(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     content = _parsed(next((one for one in found if one), None))
     if isinstance(content, dict):
         # Flattened: a part for each number.
-        numbered = [(int(name), part) for name, part in content.items() if name.isdecimal()]
-        content = [part for _, part in sorted(numbered, key=lambda one: one[0])]
+        content = in_order(content)
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             yield {"content": part}

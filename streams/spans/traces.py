@@ -11,12 +11,16 @@ from dataclasses import dataclass, field
 
 from schemas.events import Outcome
 from streams.events import Search
-from streams.importing.normalise import Part
+from streams.importing.normalise import Part, parts
 from streams.importing.readers import Answered, Call, Step, Trajectory
 from streams.importing.readers.chat import Text, Turn, assemble
+from streams.importing.report import Counts
+from streams.importing.tools import ToolMap
 from streams.spans.reduce import AgentSpan
 
 _TOOLS = ("tool", "search")
+MAX_NESTED = 50
+"""Tools within tools; those that are deeper are beside each other."""
 
 
 @dataclass(slots=True)
@@ -26,10 +30,12 @@ class _Place:
     Attributes:
         owner: id of the outermost agent span around it, or its own; empty without one.
         within: the nearest agent, model, tool or search around it.
+        nested: how many tools and searches are around it, up to :data:`MAX_NESTED`.
     """
 
     owner: str
     within: AgentSpan | None
+    nested: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +78,24 @@ def trajectories(
         )
 
 
+def parts_of(
+    key: str, spans: Iterable[AgentSpan], tools: ToolMap, reasons: Counter[str], counts: Counts
+) -> list[Part]:
+    """The events of a trace's trajectories that have a search.
+
+    Args:
+        reasons: counts what is left out.
+        counts: of steps, see :func:`streams.importing.normalise.parts`.
+    """
+    found = []
+    for trajectory in trajectories(key, spans, reasons):
+        for part in parts(trajectory, tools, counts):
+            reasons["invalid_event"] += bool(part.fault)
+            if count_unmapped(part, reasons):
+                found.append(part)
+    return found
+
+
 def count_unmapped(part: Part, reasons: Counter[str]) -> bool:
     """Count searches without the id of a hit; whether the part has a search at all."""
     searches = [event for event in part.events if isinstance(event, Search)]
@@ -95,8 +119,12 @@ def _places(by_id: Mapping[str, AgentSpan]) -> dict[str, _Place]:
         for span in reversed(path):
             place = places[above.span_id] if above is not None else _Place("", None)
             owner = place.owner or (span.span_id if span.kind == "agent" else "")
+            is_tool = above is not None and above.kind in _TOOLS
             stands = above is not None and above.kind in ("agent", "llm", *_TOOLS)
-            places[span.span_id] = _Place(owner, above if stands else place.within)
+            if is_tool and place.nested == MAX_NESTED:
+                stands = is_tool = False
+            within = above if stands else place.within
+            places[span.span_id] = _Place(owner, within, place.nested + is_tool)
             above = span
     return places
 

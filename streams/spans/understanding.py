@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 
 from retrail_runtime.otlp import Request
 from schemas.errors import InvalidRecordError
-from streams.importing.normalise import Part, parts
+from streams.importing.normalise import Part
 from streams.importing.report import Counts
 from streams.importing.tools import ToolMap
 from streams.spans.dialects import DIALECTS, OMITTED
 from streams.spans.reduce import AgentSpan, reduced
-from streams.spans.traces import count_unmapped, trajectories
+from streams.spans.traces import parts_of
 
 REMEDIES = {
     "redacted": "the instrumentation hides contents: set OPENINFERENCE_HIDE_INPUTS=false and "
@@ -51,7 +51,11 @@ def understood(bodies: Iterable[bytes], tools: ToolMap) -> Iterator[str]:
             traces.setdefault(trace_id, {})[span.span_id] = span
             scopes[raw.scope] += not span.dialect
     counts = Counts()
-    found = list(_parts(traces, tools, counts, reasons))
+    found = [
+        part
+        for trace_id, spans in traces.items()
+        for part in parts_of(trace_id, spans.values(), tools, reasons, counts)
+    ]
     yield f"{requests:,} requests, {invalid:,} of them unreadable; {len(traces):,} traces"
     named = {dialect.name: dialect.version for dialect in DIALECTS}
     for name, number in dialects.most_common():
@@ -71,19 +75,6 @@ def understood(bodies: Iterable[bytes], tools: ToolMap) -> Iterator[str]:
         yield f"no opened document is a hit of a search; the first: {counts.examples.get('open')}"
     for reason, number in (+reasons).most_common():
         yield f"{reason} {number:,}: {_remedy(reason, dialects)}"
-
-
-def _parts(
-    traces: dict[str, dict[str, AgentSpan]],
-    tools: ToolMap,
-    counts: Counts,
-    reasons: Counter[str],
-) -> Iterator[Part]:
-    for trace_id, spans in traces.items():
-        for trajectory in trajectories(trace_id, spans.values(), reasons):
-            for part in parts(trajectory, tools, counts):
-                if count_unmapped(part, reasons):
-                    yield part
 
 
 def _remedy(reason: str, dialects: Counter[str]) -> str:

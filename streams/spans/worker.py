@@ -28,7 +28,6 @@ from schemas.events import OutcomeReport, cloudevents, parse
 from schemas.settings import Settings
 from schemas.topics import MAX_EVENT_BYTES, Topics
 from streams.events import encode
-from streams.importing.normalise import Part, parts
 from streams.importing.report import Counts
 from streams.importing.tools import ToolMap
 from streams.loop import process
@@ -39,7 +38,7 @@ from streams.spans.dialects import OMITTED
 from streams.spans.evaluations import Outcome
 from streams.spans.fold import TICK, Closed, Fold, Limits, Resume
 from streams.spans.reduce import AgentSpan, reduced
-from streams.spans.traces import count_unmapped, trajectories
+from streams.spans.traces import parts_of
 
 log = structlog.get_logger(__name__)
 
@@ -196,7 +195,7 @@ class TraceTask(PartitionTask):
 
     def _write(self, offset: int, trace: Closed) -> None:
         reasons: Counter[str] = Counter()
-        for part in parts_of(trace, self._tools, reasons):
+        for part in parts_of(trace.key, trace.spans, self._tools, reasons, Counts()):
             metrics.TRAJECTORIES.inc()
             for event in part.events:
                 value = encode(event)
@@ -241,17 +240,6 @@ class TraceTask(PartitionTask):
             counter.labels(result).inc(number)
         self._fold.counts.clear()
         metrics.OPEN_TRACES.labels(self._partition).set(self._fold.open_traces)
-
-
-def parts_of(trace: Closed, tools: ToolMap, reasons: Counter[str]) -> list[Part]:
-    """The trajectories of a trace that have a search; ``reasons`` counts what is left out."""
-    found = []
-    for trajectory in trajectories(trace.key, trace.spans, reasons):
-        for part in parts(trajectory, tools, Counts()):
-            reasons["invalid_event"] += bool(part.fault)
-            if count_unmapped(part, reasons):
-                found.append(part)
-    return found
 
 
 def run(settings: Settings) -> None:

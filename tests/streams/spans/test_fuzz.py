@@ -1,5 +1,6 @@
 """Mutated requests: none ends the worker, and each is counted."""
 
+import asyncio
 import copy
 import json
 import random
@@ -10,15 +11,22 @@ from typing import Any
 import pytest
 
 from retrail_runtime.otlp import Request
+from retrail_runtime.retry import Deadline
 from schemas.errors import InvalidRecordError
 from schemas.settings import Settings
+from schemas.topics import Topics
+from streams.importing.report import Counts
 from streams.importing.tools import ToolMap
+from streams.loop.checkpoint import Committed
+from streams.loop.partition import Assignment
 from streams.spans.dialects import OMITTED
 from streams.spans.fold import Fold, Limits, encode
 from streams.spans.reduce import reduced
-from streams.spans.worker import parts_of
+from streams.spans.traces import parts_of
+from streams.spans.worker import ReduceTask, TraceTask
+from tests.streams.fakes import LOG, FakeRecord, Tape, never
 from tests.streams.fleet import Fleet
-from tests.streams.spans.made import NEED_TRACE, protobuf, request
+from tests.streams.spans.made import NEED_TRACE, ids, protobuf, request, span, tool
 from tests.streams.spans.recordings import RECORDED, lines_of
 from tests.streams.spans.test_on_kafka import put, start
 from tests.waiting import eventually
@@ -107,13 +115,78 @@ def understand(bodies: Iterator[bytes]) -> Counter[str]:
         except InvalidRecordError:
             results["invalid"] += 1
             continue
-        for trace_id, span in found:
+        for trace_id, one in found:
             offset += 1
-            value = encode([span])
+            value = encode([one])
             for closed in fold.apply(offset, offset, trace_id.encode(), value):
-                results["trajectories"] += len(parts_of(closed, tools, Counter()))
+                results["trajectories"] += len(
+                    parts_of(closed.key, closed.spans, tools, Counter(), Counts())
+                )
     assert not fold.counts["spans", "undecodable"]
     return results
+
+
+def openinference(kind: str) -> dict[str, Any]:
+    return {"openinference.span.kind": kind}
+
+
+EVALUATED = openinference("EVALUATOR") | {"evaluation.name": "correct", "evaluation.label": "pass"}
+HOSTILE: dict[str, list[dict[str, Any]]] = {
+    "a lone surrogate": [
+        span(1, attributes=openinference("TOOL") | {"output.value": "{'a': '\\ud800'}"})
+    ],
+    "keys that are no text": [
+        span(1, attributes=openinference("TOOL") | {"output.value": "{'a': 1, (1, 2): 3}"})
+    ],
+    "a number of 5,000 digits": [
+        span(1, attributes=openinference("LLM") | {f"llm.output_messages.{'9' * 5_000}.a": "x"})
+    ],
+    "a part of 5,000 digits": [
+        span(
+            1,
+            attributes=openinference("LLM")
+            | {f"llm.output_messages.0.message.contents.{'9' * 5_000}.a": "x"},
+        )
+    ],
+    "a name of 20,000 parts": [
+        span(1, attributes=openinference("LLM") | {f"llm.output_messages.0{'.a' * 20_000}": "x"})
+    ],
+    "a link to nothing": [span(1, attributes=EVALUATED, links=[{"traceId": "", "spanId": ""}])],
+    "a link to another trajectory": [
+        span(1, attributes=EVALUATED, links=[{"traceId": "task-17", "spanId": "x"}])
+    ],
+    "an end before all time": [span(1, attributes=EVALUATED, endTimeUnixNano=-(10**25))],
+    "3,000 tools within each other": [
+        tool(number, number - 1, (1, 9), "search", {"query": "q"}, ids("d1"))
+        for number in range(1, 3_001)
+    ],
+}
+
+
+@pytest.mark.parametrize("spans", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_request_does_not_end_the_worker(
+    spans: list[dict[str, Any]], settings: Settings
+) -> None:
+    """A worker that ends at a record would end at it again, and so block its partition."""
+    topics, tapes = Topics.of(settings), dict[str, Tape]()
+
+    def channel(topic: str, partition: int = 0) -> Tape:
+        return tapes.setdefault(topic, Tape())
+
+    async def work() -> None:
+        assigned = Assignment(0, LOG, Committed(0, "", LOG), channel, never)
+        counts = {topics.agent_spans: 1, topics.outcomes: 1}
+        first = ReduceTask(assigned, topics, counts, by_trace=True)
+        first.process([FakeRecord(0, json.dumps(request(*spans)).encode())], 1)
+        await first.finish(Deadline(5.0))
+        assert not any(b"task-17" in report for report in tapes.get(topics.outcomes, Tape()).values)
+        second = TraceTask(assigned, topics, Limits(root_ms=1, quiet_ms=20), ToolMap.load())
+        reduced_spans = tapes.get(topics.agent_spans, Tape()).values
+        second.process([FakeRecord(0, value, b"trace", 1) for value in reduced_spans], 1)
+        second.process([FakeRecord(1, b"[]", None, 1_000)], 2)
+        await second.finish(Deadline(5.0))
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize("number", [1_000, pytest.param(100_000, marks=pytest.mark.faults)])
