@@ -3,27 +3,17 @@
 Built by Go once into the user's cache; ``python -m tests.servers.s3_gateway`` does only that.
 """
 
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-import structlog
-from filelock import FileLock
-
 from deploy import processes as ports
-from deploy.errors import MissingToolError, StackError
 from deploy.processes import Child, Server
-from retrail_runtime.files import user_cache
 from retrail_runtime.process import configure
 from schemas.errors import RetrailError
-
-log = structlog.get_logger(__name__)
+from tests.servers import go_modules
 
 VERSION = "1.8.0"
-MODULE = "github.com/versity/versitygw/cmd/versitygw"
-BUILD_TIMEOUT = 1800.0
-"""Seconds; two cores take about three minutes."""
+PACKAGE = "github.com/versity/versitygw/cmd/versitygw"
 
 ACCESS_KEY = "retrail"
 SECRET_KEY = "retrail-secret"
@@ -88,8 +78,8 @@ class S3Gateway(Server):
 
 
 def cached() -> Path:
-    """Where the server is kept, beside Kafka's jars."""
-    return user_cache() / f"versitygw-{VERSION}" / "versitygw"
+    """Where the server is kept."""
+    return go_modules.cached(PACKAGE, VERSION)
 
 
 def require_tools() -> None:
@@ -99,49 +89,12 @@ def require_tools() -> None:
         MissingToolError: it was never built, and there is no Go.
     """
     if not cached().is_file():
-        _go()
+        go_modules.go_command(PACKAGE, VERSION)
 
 
 def built() -> Path:
-    """The server, built now if this user has none yet.
-
-    It is built in a temporary folder and renamed when it is complete, so an interruption leaves
-    nothing; a second process at the same time waits for the first.
-
-    Raises:
-        MissingToolError: it must be built, and there is no Go.
-        StackError: it could not be built.
-    """
-    program = cached()
-    if program.is_file():
-        return program
-    go = _go()
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(program.with_suffix(".lock")):
-        if program.is_file():
-            return program
-        log.info("building the S3 server, once", module=MODULE, version=VERSION, into=str(program))
-        with tempfile.TemporaryDirectory(dir=program.parent) as part:
-            child = Child(
-                "go",
-                [go, "install", f"{MODULE}@v{VERSION}"],
-                Path(part) / "go.log",
-                environment={"GOBIN": part},
-            )
-            if not child.run(BUILD_TIMEOUT) or child.exit_status != 0:
-                raise StackError(f"Go could not build {MODULE} {VERSION}:\n{child.log_tail(8)}")
-            (Path(part) / program.name).rename(program)
-    return program
-
-
-def _go() -> str:
-    path = shutil.which("go")
-    if path is None:
-        raise MissingToolError(
-            f"The S3 server (versitygw {VERSION}) must be built once and there is no Go on the "
-            "PATH. Install Go 1.25 or newer."
-        )
-    return path
+    """The server, built once; raises like :func:`tests.servers.go_modules.built`."""
+    return go_modules.built(PACKAGE, VERSION)
 
 
 if __name__ == "__main__":

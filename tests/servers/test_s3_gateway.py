@@ -32,7 +32,7 @@ def test_it_is_built_once(machine: Path, tmp_path: Path) -> None:
     assert s3_gateway.built() == program == s3_gateway.cached()
 
     assert program.read_text() == "built\n"
-    assert calls.read_text() == f"install {s3_gateway.MODULE}@v{s3_gateway.VERSION}\n"
+    assert calls.read_text() == f"install {s3_gateway.PACKAGE}@v{s3_gateway.VERSION}\n"
     s3_gateway.require_tools()
 
 
