@@ -38,7 +38,7 @@ def _resources(settings: Settings) -> Iterator[str]:
     for role, given in ROLES.items():
         name = principal(settings, role)
         yield f"---\n# {role}: {given.what}"
-        yield "apiVersion: kafka.strimzi.io/v1beta2\nkind: KafkaUser\nmetadata:"
+        yield "apiVersion: kafka.strimzi.io/v1\nkind: KafkaUser\nmetadata:"
         # A Kubernetes name has neither capitals nor underscores.
         yield f"  name: {name.lower().replace('_', '-')}"
         yield "  labels:\n    strimzi.io/cluster: CLUSTER"
