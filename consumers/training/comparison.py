@@ -1,7 +1,7 @@
 """A run's comparison: the models, queries and vectors that the gate's first stage works on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 
@@ -77,19 +77,14 @@ def compared(
     version = history.releases.ancestor(manifest.parent)
     asked = questions(settings, mirrors, history, manifest.parent, manifest.ranges)
     parent, ancestor = by_version[manifest.parent].model, by_version[version].model
-    digests = {"parent": parent.digest, "child": child.digest, "ancestor": ancestor.digest}
+    digests: dict[gate.Name, str] = {
+        "parent": parent.digest,
+        "child": child.digest,
+        "ancestor": ancestor.digest,
+    }
     index = None if settings.gate == "trainer" else LiveIndex(settings, parent.digest)
+    alone = version == manifest.parent or gate.certain_hold(asked, settings)
     with closing(VectorStore.of(settings)) as store:
-
-        def vectors(
-            name: gate.Name, encoder: Encoder, documents: Sequence[Document], progress: Progress
-        ) -> Vectors:
-            if name == "parent" and index is not None:
-                _copy(index, store, encoder, digests[name], documents)
-            texts = [one.embedded_text() for one in documents]
-            found, _ = encode(store, encoder, digests[name], texts, progress)
-            return np.stack([found[content_hash(text)] for text in texts])
-
         decision, results = gate.compare(
             registry.load(parent),
             registry.load(child),
@@ -97,10 +92,8 @@ def compared(
             mirrors.documents,
             settings=settings,
             progress=comparing(check),
-            ancestor=None
-            if version == manifest.parent or gate.certain_hold(asked, settings)
-            else (version, registry.load(ancestor)),
-            vectors=vectors,
+            ancestor=None if alone else (version, registry.load(ancestor)),
+            vectors=_stored(store, index, digests),
             hits=index.hits if index else None,
         )
     if not results:
@@ -111,6 +104,23 @@ def compared(
         size = f"{decision.documents:,} documents"
         changes["reason"] = f"{decision.reason}; the trainer decided alone, on {size}"
     return decision.model_copy(update=changes)
+
+
+def _stored(
+    store: VectorStore, index: LiveIndex | None, digests: Mapping[gate.Name, str]
+) -> gate.VectorsOf:
+    """Vectors from the store, the parent's also from the live collection; others are encoded."""
+
+    def vectors(
+        name: gate.Name, encoder: Encoder, documents: Sequence[Document], progress: Progress
+    ) -> Vectors:
+        if name == "parent" and index is not None:
+            _copy(index, store, encoder, digests[name], documents)
+        texts = [one.embedded_text() for one in documents]
+        found, _ = encode(store, encoder, digests[name], texts, progress)
+        return np.stack([found[content_hash(text)] for text in texts])
+
+    return vectors
 
 
 def _copy(

@@ -181,11 +181,8 @@ def compare(
     """
     rule, seed = Rule(settings.gate_margin, settings.gate_min_queries), settings.train_seed
     if why := certain_hold(questions, settings):
-        metrics.GATE_DECISIONS.labels("hold").inc()
-        decision = GateDecision(
-            decision="hold", reason=why, margin=rule.margin, caps=questions.caps
-        )
-        return decision, b""
+        held = GateDecision(decision="hold", reason=why, margin=rule.margin, caps=questions.caps)
+        return _counted(held), b""
     asked, own = questions.held_out, questions.regression or {}
     models: dict[Name, Encoder] = {"parent": parent, "child": child}
     if ancestor is not None:
@@ -216,16 +213,21 @@ def compare(
         caps=questions.caps,
         documents=len(ids),
     )
-    metrics.GATE_DECISIONS.labels(decision.decision).inc()
-    if decision.held_out is not None:
-        metrics.GATE_NDCG.labels("parent").set(decision.held_out.parent_metrics.ndcg_at_10)
-        metrics.GATE_NDCG.labels("child").set(decision.held_out.child_metrics.ndcg_at_10)
     ones = {query: dict.fromkeys(sorted(some), 1) for query, some in asked.items()}
     results = (
         frozen.rows(frozen.HELD_OUT, ones, found["parent"], found["child"]),
         frozen.rows(frozen.REGRESSION, own, found_own["parent"], found_own["child"]),
     )
-    return decision, frozen.dump(results, ids, since_parent=questions.since_parent)
+    return _counted(decision), frozen.dump(results, ids, since_parent=questions.since_parent)
+
+
+def _counted(decision: GateDecision) -> GateDecision:
+    """Show a decision in the metrics."""
+    metrics.GATE_DECISIONS.labels(decision.decision).inc()
+    if decision.held_out is not None:
+        metrics.GATE_NDCG.labels("parent").set(decision.held_out.parent_metrics.ndcg_at_10)
+        metrics.GATE_NDCG.labels("child").set(decision.held_out.child_metrics.ndcg_at_10)
+    return decision
 
 
 def _pool(

@@ -119,30 +119,9 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
             f"`retrail promote {lineage.first_of(history, live.version)}` starts a new lineage, "
             "which trains on all pairs again."
         )
-    if (version := candidates.under_way(history.releases)) is not None:
-        return (
-            f"release {version} is a candidate, and the index worker has not decided on it yet "
-            "(`retrail releases`); the pairs enter the next run"
-        )
     ranges = lineage.new_ranges(history, context.mirrors.pairs.topic, ends)
-    if not ranges or history.run(run_id(live.version, ranges)) is not None:
-        return (
-            f"there are no new pairs since the last run (release {live.version} is live); pairs "
-            "come from agents' trajectories, `retrail pairs` lists them"
-        )
-    questions = comparison.questions(
-        context.settings, context.mirrors, history, live.version, ranges
-    )
-    hold = gate.certain_hold(questions, context.settings)
-    log.info(
-        "held-out queries counted",
-        usable=len(questions.held_out),
-        wanted=context.settings.gate_min_queries,
-        can_ship=not hold,
-    )
-    if hold and not context.asked:
-        metrics.RUNS.labels(result="postponed").inc()
-        return f"a child could not ship: {hold}"
+    if why := _why_none(context, history, live.version, ranges):
+        return why
     manifest = _freeze(context, history, live.version, ranges)
     if isinstance(manifest, str):
         metrics.RUNS.labels(result="empty").inc()
@@ -238,6 +217,32 @@ def frozen_examples(registry: Registry, manifest: RunManifest) -> tuple[Training
         raise
     except ModelError as error:
         raise InputError(str(error)) from error
+
+
+def _why_none(context: RunContext, history: History, parent: int, ranges: tuple[Range, ...]) -> str:
+    """Step 1; why there is no run now, with a remedy, or an empty string."""
+    if (version := candidates.under_way(history.releases)) is not None:
+        return (
+            f"release {version} is a candidate, and the index worker has not decided on it yet "
+            "(`retrail releases`); the pairs enter the next run"
+        )
+    if not ranges or history.run(run_id(parent, ranges)) is not None:
+        return (
+            f"there are no new pairs since the last run (release {parent} is live); pairs come "
+            "from agents' trajectories, `retrail pairs` lists them"
+        )
+    questions = comparison.questions(context.settings, context.mirrors, history, parent, ranges)
+    hold = gate.certain_hold(questions, context.settings)
+    log.info(
+        "held-out queries counted",
+        usable=len(questions.held_out),
+        wanted=context.settings.gate_min_queries,
+        can_ship=not hold,
+    )
+    if not hold or context.asked:
+        return ""
+    metrics.RUNS.labels(result="postponed").inc()
+    return f"a child could not ship: {hold}"
 
 
 def _freeze(

@@ -45,24 +45,7 @@ def card(release: Release, manifest: RunManifest) -> str:
                 "digest of the training file": f"`{manifest.training_file.digest}`",
             }
         ),
-        "\n## Training data\n",
-        f"{manifest.pairs:,} new pairs of a query and a relevant document, and "
-        f"{manifest.replayed:,} replayed ones of earlier runs. The new pairs were mined from "
-        "agents' trajectories; they have these offsets:\n",
-        _rows(
-            ("topic", "partition", "first", "last"),
-            (
-                (span.topic, str(span.partition), str(span.start), str(span.end - 1))
-                for span in manifest.ranges
-            ),
-        ),
-    ]
-    if manifest.left_out:
-        parts += [
-            "\nPairs with these offsets that were not used, by reason:\n",
-            _table({reason: f"{count:,}" for reason, count in manifest.left_out.items()}),
-        ]
-    parts += [
+        *_training_data(manifest),
         "\n## Training\n",
         _table(
             {
@@ -73,6 +56,7 @@ def card(release: Release, manifest: RunManifest) -> str:
         "\n## Evaluation\n",
         *_evaluation(release),
         f"\nDecision: **{release.decision}**: {release.reason}.\n",
+        *(["The index worker decides again, on all documents.\n"] if release.candidate else ()),
         "\n## Limitations\n",
         "The evaluation covers agents' queries over the documents of this installation. On other "
         "queries or documents the model may be worse than its parent. Documents that agents use "
@@ -129,6 +113,28 @@ def steps_csv(steps: Iterable[Step]) -> str:
     """Loss and learning rate of each optimiser step, as CSV with a header."""
     rows = (f"{step.step},{step.loss},{step.learning_rate},{step.pairs}" for step in steps)
     return "\n".join(("step,loss,learning_rate,pairs", *rows, ""))
+
+
+def _training_data(manifest: RunManifest) -> list[str]:
+    parts = [
+        "\n## Training data\n",
+        f"{manifest.pairs:,} new pairs of a query and a relevant document, and "
+        f"{manifest.replayed:,} replayed ones of earlier runs. The new pairs were mined from "
+        "agents' trajectories; they have these offsets:\n",
+        _rows(
+            ("topic", "partition", "first", "last"),
+            (
+                (span.topic, str(span.partition), str(span.start), str(span.end - 1))
+                for span in manifest.ranges
+            ),
+        ),
+    ]
+    if manifest.left_out:
+        parts += [
+            "\nPairs with these offsets that were not used, by reason:\n",
+            _table({reason: f"{count:,}" for reason, count in manifest.left_out.items()}),
+        ]
+    return parts
 
 
 def _evaluation(release: Release) -> list[str]:
