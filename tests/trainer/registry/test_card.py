@@ -53,6 +53,11 @@ def test_a_card_has_origin_data_training_and_evaluation() -> None:
     assert "+0.0400, one-sided 95% bounds +0.0120 and +0.0700" in text
 
 
+def test_the_card_of_a_candidate_names_who_decides() -> None:
+    assert "index worker decides" in card(compared(candidate=True), MANIFEST)
+    assert "index worker decides" not in card(compared(), MANIFEST)
+
+
 def test_a_card_without_a_comparison() -> None:
     text = card(compared(held_out=None), MANIFEST)
     assert "not compared with its parent" in text
