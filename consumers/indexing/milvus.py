@@ -30,7 +30,6 @@ from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import collection, metrics
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
-from retrail_runtime import search as searching
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import (
     HASH_FIELD,
@@ -42,6 +41,7 @@ from retrail_runtime.milvus import (
     version_of,
 )
 from retrail_runtime.retry import Deadline, retrying
+from retrail_runtime.search import search as ask
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from trainer.model.encoder import Vectors
@@ -244,9 +244,7 @@ class Milvus:
         # Its name is in metrics and errors.
         def search(timeout: float) -> list[Any]:
             how: dict[str, Any] = {"fields": [ID_FIELD], "consistency": "Strong"}
-            return searching.search(
-                self._client, build, texts, vectors, k, Deadline(timeout), **how
-            )
+            return ask(self._client, build, texts, vectors, k, Deadline(timeout), **how)
 
         return [[(str(one.id), float(one.distance)) for one in some] for some in self._call(search)]
 
