@@ -23,7 +23,7 @@ from consumers.indexing.judging import Judge
 from consumers.indexing.milvus import PAGE, Milvus
 from consumers.indexing.plan import Assignment
 from retrail_runtime import kafka
-from retrail_runtime.lease import owners
+from retrail_runtime.kafka.lease import owners
 from retrail_runtime.milvus import Build
 from retrail_runtime.process import RateLimit
 from schemas.errors import ModelError, RestartRequiredError, TopicMismatchError

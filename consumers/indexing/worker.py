@@ -1,7 +1,7 @@
 """The index worker: every release that goes live gets a collection, and the alias follows.
 
 Any number of workers share the work. Each follows ``documents`` for every current build, as a
-member of that build's consumer group. One of them leads (:mod:`retrail_runtime.lease`): it
+member of that build's consumer group. One of them leads (:mod:`retrail_runtime.kafka.lease`): it
 registers the first release, creates collections, completes the build that should serve, swaps the
 alias and drops collections.
 """
@@ -38,7 +38,7 @@ from consumers.indexing.releases import Candidates, ReleaseWatch
 from consumers.vectors import VectorStore
 from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics
-from retrail_runtime.lease import Lease
+from retrail_runtime.kafka.lease import Lease
 from retrail_runtime.milvus import Build, collection_name
 from retrail_runtime.process import RateLimit, stop_event
 from schemas.errors import (

@@ -1,7 +1,7 @@
 """The trainer: labelled pairs in, releases out (``retrail worker train``, ``retrail train``).
 
-One trainer is active, others stand by (:mod:`retrail_runtime.lease`). A run trains in a thread of
-its own (:mod:`consumers.training.run`), while the trainer keeps updating its mirrors.
+One trainer is active, others stand by (:mod:`retrail_runtime.kafka.lease`). A run trains in a
+thread of its own (:mod:`consumers.training.run`), while the trainer keeps updating its mirrors.
 """
 
 import time
@@ -24,7 +24,7 @@ from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics
 from retrail_runtime.kafka import require_broker
-from retrail_runtime.lease import Lease, has_members
+from retrail_runtime.kafka.lease import Lease, has_members
 from retrail_runtime.process import stop_event
 from schemas.errors import (
     BrokerUnavailableError,

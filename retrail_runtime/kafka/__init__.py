@@ -1,4 +1,4 @@
-"""Kafka: clients, reading a topic to its end, sending with acknowledgement.
+"""Kafka: clients, reading a topic to its end, sending with acknowledgement, leases.
 
 May import ``schemas`` and the rest of ``retrail_runtime``.
 """

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from retrail_runtime.lease import Lease, has_members
+from retrail_runtime.kafka.lease import Lease, has_members
 from schemas.errors import RestartRequiredError
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -60,7 +60,7 @@ def test_a_lower_rank_takes_it_and_returns_it_by_leaving(join: Join) -> None:
 def test_a_member_that_does_not_poll_loses_it_and_joins_again(
     join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrail_runtime.lease.MAX_POLL_SECONDS", 6.0)
+    monkeypatch.setattr("retrail_runtime.kafka.lease.MAX_POLL_SECONDS", 6.0)
     silent, other = join(), join()
     eventually(lambda: holders(silent, other) == [True, False])
     eventually(lambda: other.poll(0.1), 60, "the lease on the other member")

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from consumers.training import worker as worker_module
 from consumers.training.worker import Trainer, train_now
-from retrail_runtime.lease import Lease, has_members
+from retrail_runtime.kafka.lease import Lease, has_members
 from schemas.errors import InputError
 from schemas.releases import Release
 from schemas.settings import Settings
