@@ -68,7 +68,8 @@ def explain(
     kind = kind or (kinds[0] if kinds else "trajectory")
     chosen = found[kind] or []
     trajectories = _trajectories(settings, chosen[-limit:], what if kind == "trajectory" else None)
-    if not chosen and not trajectories and kind not in ("query", "release"):
+    is_known = kind == "query" or (kind == "release" and found["release"] is not None)
+    if not chosen and not trajectories and not is_known:
         raise InputError(
             f"There is no pair, trajectory, document, query or release {what!r}. A query without a "
             "pair: --as query."
@@ -129,12 +130,14 @@ def _trajectories(settings: "Settings", chosen: Found, wanted: str | None) -> li
     from schemas.topics import Topics
 
     topic = Topics.of(settings).judged_events
-    spans: dict[str, tuple[int, int, int]] = {}
-    for record, pair in chosen:
-        if pair.sources is not None:
-            spans[pair.trajectory_id] = (record.partition, *pair.sources)
-    if wanted is not None and not spans:
-        spans = _on_log(settings, topic, wanted)
+    # An id may have been that of several trajectories without numbers, one after another.
+    spans = {
+        (pair.trajectory_id, record.partition, *pair.sources): None
+        for record, pair in chosen
+        if pair.sources is not None
+    }
+    if wanted is not None and not spans and (found := _on_log(settings, topic, wanted)):
+        spans[(wanted, *found)] = None
     return [
         {
             "trajectory_id": name,
@@ -142,11 +145,11 @@ def _trajectories(settings: "Settings", chosen: Found, wanted: str | None) -> li
             "partition": partition,
             **_replayed(_replay(settings, topic, name, partition, first, last)),
         }
-        for name, (partition, first, last) in spans.items()
+        for name, partition, first, last in spans
     ]
 
 
-def _on_log(settings: "Settings", topic: str, name: str) -> dict[str, tuple[int, int, int]]:
+def _on_log(settings: "Settings", topic: str, name: str) -> tuple[int, int, int] | None:
     """Partition, first and last offset of a trajectory, from the keys of judged-events."""
     import orjson
 
@@ -154,7 +157,7 @@ def _on_log(settings: "Settings", topic: str, name: str) -> dict[str, tuple[int,
     from retrail_runtime.erasures import ErasureLog
     from retrail_runtime.kafka import read_to_end
 
-    found: dict[str, tuple[int, int, int]] = {}
+    found: tuple[int, int, int] | None = None
     erased = ErasureLog(settings).refresh()
     with bar(f"reading {topic}") as advance:
         for record in read_to_end(settings, topic):
@@ -165,8 +168,8 @@ def _on_log(settings: "Settings", topic: str, name: str) -> dict[str, tuple[int,
                 subjects |= {"trajectory": name, "tenant": event.get("tenant", "")}
                 if erased.covering([(topic, record.partition, record.offset)], **subjects):
                     continue
-                _, first, _ = found.get(name, (0, record.offset, 0))
-                found[name] = (record.partition, first, record.offset)
+                first = record.offset if found is None else found[1]
+                found = (record.partition, first, record.offset)
     return found
 
 

@@ -72,7 +72,7 @@ def up(
     if sample:
         from simulation import sample as samples
 
-        settings, roles = samples.settings_of(settings), samples.ROLES
+        settings, roles = samples.settings_of(settings), (*samples.ROLES, *["otlp"] * otlp)
     view = View(Console())
     stack = LocalStack(
         settings,

@@ -114,7 +114,11 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running() as service:
             app.state.service = service
-            yield
+            try:
+                yield
+            finally:
+                if traces is not None:
+                    traces.close()
 
     # Its /docs loads nothing from the internet.
     app = FastAPIOffline(
@@ -372,7 +376,9 @@ for _route in _operations.routes:
     assert isinstance(_route, APIRoute)
     statuses = {"200", *map(str, _route.responses)}
     at_zero(metrics.REQUESTS, [str(_route.operation_id)], statuses)
-at_zero(metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "403", "413", "415", "503"))
+at_zero(
+    metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "403", "413", "415", "429", "503")
+)
 
 
 async def _opened(

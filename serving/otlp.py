@@ -80,6 +80,12 @@ class Traces:
             log.warning("traces were not stored", error=str(error))
             raise RefusedError(_UNAVAILABLE) from error
 
+    def close(self) -> None:
+        """Give up what waits for Kafka, so that the process can end."""
+        if self._producer is not None:
+            self._producer.purge()
+        self._threads.shutdown(wait=False)
+
     def _finished(self, done: asyncio.Future[int]) -> None:
         self._waiting -= 1
         # Nobody may wait for it any more.
@@ -114,8 +120,9 @@ def _decompressed(body: bytes) -> bytes:
         raise RefusedError(Failure(400, "Unreadable traces", f"Not gzip: {error}")) from error
     if len(content) > MAX_TRACES:
         raise RefusedError(_TOO_LARGE)
-    if not reader.eof:
-        raise RefusedError(Failure(400, "Unreadable traces", "The gzip body is cut off."))
+    if not reader.eof or reader.unused_data:
+        text = "The gzip body is cut off, or more follows it."
+        raise RefusedError(Failure(400, "Unreadable traces", text))
     return content
 
 

@@ -104,7 +104,14 @@ def read_tokens(path: Path) -> dict[str, Principal]:
     except (OSError, ValueError) as error:
         reason = describe(error.errors()) if isinstance(error, ValidationError) else error
         raise ConfigurationError(f"RETRAIL_SERVE_TOKENS_FILE={path}: {reason}") from error
-    return {entry.sha256: entry.principal() for entry in entries}
+    principals = {entry.sha256: entry.principal() for entry in entries}
+    if _digest(b"") in principals:
+        wrong = "an entry has the sha256 of an empty text: $TOKEN was not set"
+    elif len(principals) < len(entries):
+        wrong = "two entries have the same sha256"
+    else:
+        return principals
+    raise ConfigurationError(f"RETRAIL_SERVE_TOKENS_FILE={path}: {wrong}")
 
 
 class Tokens(AuthenticationBackend):
@@ -121,7 +128,7 @@ class Tokens(AuthenticationBackend):
     def __init__(self, settings: Settings) -> None:
         secret = settings.serve_token
         found = (secret.get_secret_value() if secret else "").split(",")
-        digests = [_digest(token.strip()) for token in found if token.strip()]
+        digests = [_digest(token.strip().encode()) for token in found if token.strip()]
         self._own = {digest: Principal(digest) for digest in digests}
         self._settings, self._path = settings, settings.serve_tokens_file
         self._of_file: dict[str, Principal] = {}
@@ -136,7 +143,8 @@ class Tokens(AuthenticationBackend):
             return AuthCredentials(), SimpleUser("")
         self._reload()
         scheme, _, given = conn.headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip())
+        # Starlette decodes each byte of a header as a character of Latin-1.
+        digest = _digest(given.strip().encode("latin-1"))
         found = self._own.get(digest) or self._of_file.get(digest)
         if found is None or scheme.lower() != "bearer":
             raise AuthenticationError("Send the server's token as `Authorization: Bearer …`.")
@@ -166,8 +174,8 @@ def _version(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("latin-1", "replace")).hexdigest()
+def _digest(token: bytes) -> str:
+    return hashlib.sha256(token).hexdigest()
 
 
 class Rights:

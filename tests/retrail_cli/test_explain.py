@@ -96,6 +96,10 @@ def test_a_trajectory_without_a_pair_says_why(retrail: Any, one_partition: Setti
     missing = retrail("explain", "nothing-of-that-name")
     assert missing.status == 1
     assert "nothing-of-that-name" in missing.err
+    for what in ("nothing-of-that-name", "99"):
+        absent = retrail("explain", what, "--as", "release")
+        assert absent.status == 1
+        assert f"There is no pair, trajectory, document, query or release '{what}'" in absent.err
 
 
 def test_runs_weights_and_the_gate_are_shown(

@@ -120,6 +120,7 @@ def test_a_request_without_spans_writes_nothing(http: TestClient, written: Writt
         (b"\xff\xff", {"content-type": PROTOBUF}, 400),
         (BODY, {"content-encoding": "gzip"}, 400),
         (gzip.compress(BODY)[:-9], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(BODY) * 2, {"content-encoding": "gzip"}, 400),
         (BODY, {"content-encoding": "br"}, 415),
         (BODY, {"content-type": "text/plain"}, 415),
         (b"{" + b" " * MAX_TRACES, {}, 413),
@@ -185,6 +186,14 @@ def test_kafka_that_hangs_longer_than_the_deadline_is_unavailable(
     for http in client(serve_deadline_seconds=0.2):
         assert post(http, BODY).status_code == 503
         goes_on.set()
+
+
+def test_a_server_that_stops_does_not_wait_for_kafka() -> None:
+    for http in client(serve_deadline_seconds=0.2, kafka_bootstrap="127.0.0.1:1"):
+        assert post(http, BODY).status_code == 503
+    # Python joins the threads of a pool when the process ends.
+    names = lambda: [one.name for one in threading.enumerate()]  # noqa: E731
+    eventually(lambda: not any(name.startswith("otlp") for name in names()), 5, "the threads' end")
 
 
 def mutated(body: bytes, at: list[tuple[int, int]]) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
@@ -162,6 +163,8 @@ class FakeTraces:
         self.accepted += 1
         return 0
 
+    def close(self) -> None: ...
+
 
 def replace(file: Path, text: str) -> None:
     """As an editor or a mounted secret does it: another file under the name."""
@@ -176,6 +179,8 @@ def replace(file: Path, text: str) -> None:
         ("no TOML", "tokens.toml"),
         ("[[token]]\nsha256 = 'short'\ntenant = 'a'\n", "sha256"),
         (entry(ONE), "tenant"),
+        (entry("", tenant="a"), "of an empty text"),
+        (entry(ONE, tenant="a") + entry(ONE, tenant="b"), "same sha256"),
         (entry(ONE, tenant="a", rights="all"), "rights"),
         (entry(ONE, tenant="a", rights=["everything"]), "rights"),
     ],
@@ -200,6 +205,15 @@ def test_a_tenant_above_its_quota_gets_429_and_the_others_do_not(file: Path) -> 
         assert 1 <= int(found[2].headers["retry-after"]) <= 5
         assert found[2].headers["content-type"] == "application/problem+json"
         assert search(http, bearer(TWO)).status_code == 200
+
+
+def test_a_token_of_any_characters_is_that_token_alone() -> None:
+    world = World(serve_token=SecretStr("геслоПароль"))
+    with TestClient(guarded(world.app, world.settings, host="0.0.0.0")) as http:
+        for token, status in (("геслоПароль", 200), ("?" * 11, 401), ("", 401)):
+            given = {"Authorization": f"Bearer {token}".encode()}
+            answer = http.post("/v1/search", json={"query": "gzip"}, headers=given)  # type: ignore[arg-type]
+            assert answer.status_code == status
 
 
 @given(st.lists(st.floats(0, 30), max_size=200), st.integers(1, 100))
