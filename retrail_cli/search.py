@@ -110,7 +110,7 @@ def mcp(
         Toolset, typer.Option(help="openai: search and fetch, in the shape of ChatGPT.")
     ] = "retrail",
 ) -> None:
-    """Serve the tools search and open_document over the Model Context Protocol.
+    """Serve search, open_document and reason over the Model Context Protocol.
 
     The server publishes each call as a trajectory event. With streamable-http it listens at /mcp
     and requires RETRAIL_SERVE_TOKEN as `retrail serve` does.

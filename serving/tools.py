@@ -1,4 +1,4 @@
-"""The two tools of agents, search and open: parameters, answers, and descriptions for models.
+"""The tools of agents, search, open and reason: parameters, answers, and descriptions for models.
 
 The HTTP API and the MCP server share them; ``retrail.adapters.openai`` describes the same tools.
 """

@@ -1,4 +1,4 @@
-"""The MCP server: tools ``search`` and ``open_document``, on the official SDK.
+"""The MCP server: tools ``search``, ``open_document`` and ``reason``, on the official SDK.
 
 The first of these that a call has names its trajectory:
 
@@ -46,8 +46,8 @@ META_TRAJECTORY = "retrail/trajectory"
 """Key in a result's ``_meta`` that names the trajectory: this server has published the call."""
 
 Toolset = Literal["retrail", "openai"]
-"""``retrail``: search and open_document; ``openai``: search and fetch, as ChatGPT's connectors and
-deep research want them."""
+"""``retrail``: search, open_document and reason; ``openai``: search and fetch, in the shape of
+ChatGPT's connectors and deep research."""
 
 _Trajectory = Annotated[str | None, Field(max_length=160, description=tools.TRAJECTORY)]
 
