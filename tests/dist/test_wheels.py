@@ -102,7 +102,8 @@ def test_source_distributions_contain_named_files_only(wheels: dict[str, Path]) 
     packed = wheels["retrail_server"].parent.glob("retrail_server-*.tar.gz")
     with tarfile.open(next(packed)) as archive:
         found = {name.split("/")[1] for name in archive.getnames() if "/" in name}
-    others = {"retrail", "docs", "examples", "constraints.txt", "pyproject.toml", "PKG-INFO"}
+    others = {"retrail", "docs", "examples", "requirements"}
+    others |= {"constraints.txt", "pyproject.toml", "PKG-INFO"}
     assert SERVER_PACKAGES | {"README.md", "LICENSE", "NOTICE"} <= found
     pages = {name for name in found if name.endswith(".md")}
     assert found - pages - SERVER_PACKAGES - others <= {"LICENSE", "NOTICE", ".gitignore"}

@@ -45,7 +45,7 @@ def test_list_shows_differences(runner: CliRunner, monkeypatch: pytest.MonkeyPat
     runner.invoke(app, ["create"])
     monkeypatch.setenv("RETRAIL_KAFKA_RETENTION_HOURS", "10")
     shown = runner.invoke(app, ["list"]).stdout
-    assert shown.count("retention.ms is 2592000000, should be 36000000") == 4
+    assert shown.count("retention.ms is 2592000000, should be 36000000") == 6
 
 
 def test_every_setting_is_printed_in_its_group(

@@ -99,6 +99,7 @@ def test_search_prints_hits_as_a_table_and_as_json(
                 "score": 0.75,
                 "title": "Bridges",
                 "text": "Built\nin 1965.",
+                "url": None,
             }
         ],
     }

@@ -94,7 +94,8 @@ def test_an_agent_of_a_stdio_client_is_on_kafka(indexed: Settings) -> None:
     trajectory = asyncio.run(work())
     published = events(indexed)
     assert {event.trajectory_id for event in published} == {trajectory}
-    assert [event.type for event in published] == ["search", "browse", "reasoning", "search"]
+    types = [event.type for event in published]
+    assert types == ["search", "browse", "reasoning", "search", "other"], "and the session's end"
     assert_one_pair(indexed, published[1].doc_id)
 
 
@@ -140,7 +141,8 @@ def test_standard_output_is_the_protocols_and_a_signal_loses_no_event(indexed: S
         assert process.stdout.read() == ""
         assert process.stderr is not None
         assert "ready to search" in process.stderr.read()
-    assert [event.type for event in events(indexed)] == ["search"]
+    types = [event.type for event in events(indexed)]
+    assert types == ["search", "other"], "and the session's end"
 
 
 def test_case_19_a_call_with_a_lone_surrogate_is_answered_over_stdio(indexed: Settings) -> None:

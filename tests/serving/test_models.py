@@ -114,9 +114,8 @@ def test_a_model_is_fine_tuned_gated_indexed_and_searched(
     tmp_path: Path,
 ) -> None:
     registry = Registry.of(settings)
-    parent = registry.load(
-        registry.publish(settings.retriever, 1, Encoder.load(write(tmp_path), max_tokens=48).save)
-    )
+    first = Encoder.load(write(tmp_path), max_tokens=48)
+    parent = registry.load(registry.publish(settings.retriever, 1, first.save), trains=True)
     config = TrainingConfig(
         epochs=steps,
         batch=8,
