@@ -154,7 +154,10 @@ def _refusal_of_live(known: Releases, live: Live) -> str:
             f"live names release {version}, which the gate did not ship ({decision}); only "
             f"`retrail promote {version}` makes it live"
         )
-    if known.live and known.live.version != version and not known.is_current(version):
+    if known.live is None or version == known.live.version or known.is_current(version):
+        return ""
+    # A trainer that decides alone knows of models that are missing, and so of a foreign `live`.
+    if known.by_version[version].candidate or version < known.live.version:
         return f"live names release {version}, but another one became live after it was made"
     return ""
 
