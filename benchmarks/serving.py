@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import uvicorn
-from numpy.typing import NDArray
 
 from benchmarks.index.searching import percentile
 from consumers.indexing.collection import Row
@@ -44,10 +42,10 @@ from serving.http_api import create_app
 from serving.retriever import Hit, Retriever, SearchResult
 from serving.service import SearchService
 from serving.target import Target
+from tests.serving.numbers import DIMENSION, Numbers
 
 SEARCHES, TURN, STOPPED = 1_000, 100, 10
 SWITCHES, CALLERS, LOAD_SECONDS = 10, 16, 2.0
-DIMENSION = 16
 
 
 class NoTime:
@@ -129,19 +127,6 @@ def served(settings: Settings) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-class Numbers:
-    """An encoder whose space depends on its version."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """L2-normalised vectors, (texts, 16)."""
-        seeds = [[self.version, *text.encode()] for text in texts]
-        vectors = np.array([np.random.default_rng(s).normal(size=DIMENSION) for s in seeds])
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def load(_: Settings, build: Build) -> Any:

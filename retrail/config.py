@@ -105,7 +105,7 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def secret(environ: Mapping[str, str], name: str) -> str:
-    """A variable, else the content of the file that ``<name>_FILE`` names; empty without both.
+    """A variable, or the content of the file that ``<name>_FILE`` names; empty without both.
 
     Raises:
         ConfigurationError: that file cannot be read.

@@ -70,7 +70,7 @@ ReasonedId = Annotated[
     Field(
         min_length=1,
         max_length=512 + SUFFIX_CHARS,
-        description="The doc_id of the document; else the one that you opened last.",
+        description="The doc_id of the document; by default the one that you opened last.",
     ),
 ]
 Conclusion = Annotated[

@@ -1,6 +1,6 @@
 """Why Kafka refuses a client: its own reason, the setting to correct, and rights that are missing.
 
-librdkafka repeats a refused connection for ever, and reports the reason to a callback only.
+librdkafka repeats a refused connection without limit, and reports the reason to a callback only.
 """
 
 import logging

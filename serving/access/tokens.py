@@ -5,7 +5,7 @@ A token is in the setting ``serve_token``, or its SHA-256 in a file::
     [[token]]
     sha256 = "…"                  # printf %s "$TOKEN" | sha256sum
     tenant = "search-team"
-    agent = "support-bot"         # optional: else the agent that a call names
+    agent = "support-bot"         # optional; by default the agent that a call names
     rights = ["search"]           # the default; see Right
     requests_per_minute = 600     # optional, of the tenant
 """
@@ -241,7 +241,7 @@ def principal_of(scope: Scope) -> str:
 
 
 def caller_of(scope: Scope, named: Agent, trajectory_id: str) -> Caller:
-    """The caller of a request: tenant and agent of its token, else those that it names."""
+    """The caller of a request: tenant and agent of its token; without them, those that it names."""
     user = scope.get("user")
     if isinstance(user, Principal) and user.tenant is not None:
         agent = Agent(user.agent or named.name, named.model, user.tenant)

@@ -174,7 +174,7 @@ def _is_served(span: AgentSpan, inner: Mapping[str, list[AgentSpan]]) -> bool:
 
 
 def _agent(group: _Group, by_id: Mapping[str, AgentSpan]) -> str:
-    """The name of its own span, else the first name of an agent in it."""
+    """The name of its own span; without one, the first name of an agent in it."""
     own = by_id.get(group.owner)
     if own is not None and own.name:
         return own.name

@@ -1,7 +1,5 @@
 """Workers as processes over a real broker."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,19 +49,8 @@ def serve() -> Iterator[Callable[..., ChatServer]]:
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
-    """A broker of the test's own, to be taken away."""
-    started = KafkaBroker(tmp_path / "kafka", tmp_path / "kafka.log")
-    started.start()
-    yield started
-    if started.child is not None and started.child.running:
-        os.kill(started.child.pid, signal.SIGCONT)
-    started.stop()
-
-
-@pytest.fixture
-def own_fleet(broker: KafkaBroker, tmp_path: Path) -> Iterator[Fleet]:
+def own_fleet(own_broker: KafkaBroker, tmp_path: Path) -> Iterator[Fleet]:
     """Worker processes on that broker."""
-    workers = Fleet(installation(broker.client_address, tmp_path), tmp_path)
+    workers = Fleet(installation(own_broker.client_address, tmp_path), tmp_path)
     yield workers
     workers.kill_all()

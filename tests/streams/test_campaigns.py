@@ -75,7 +75,7 @@ def test_workers_that_sleep_past_their_session_again_and_again(settings, fleet):
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("outage", ["silent", "gone"])
-def test_a_broker_that_cannot_be_reached_for_a_minute(broker, own_fleet, outage):
+def test_a_broker_that_cannot_be_reached_for_a_minute(own_broker, own_fleet, outage):
     """``silent``: it accepts connections and does not answer; ``gone``: killed, restarted later.
 
     After that it is restarted cleanly, too.
@@ -87,18 +87,18 @@ def test_a_broker_that_cannot_be_reached_for_a_minute(broker, own_fleet, outage)
     with publishing(fleet, rate=120, patience=180) as events:
         eventually(lambda: len(pairs_of(settings)) > 50, 60, "first pairs", interval=1)
         if outage == "silent":
-            os.kill(broker.child.pid, signal.SIGSTOP)
+            os.kill(own_broker.child.pid, signal.SIGSTOP)
             time.sleep(OUTAGE_SECONDS)
-            os.kill(broker.child.pid, signal.SIGCONT)
+            os.kill(own_broker.child.pid, signal.SIGCONT)
         else:
-            broker.child.kill()
+            own_broker.child.kill()
             time.sleep(OUTAGE_SECONDS)
-            broker.start()
+            own_broker.start()
         clock.faults["outage"] += 1
         so_far = len(pairs_of(settings))
         eventually(lambda: len(pairs_of(settings)) > so_far, 120, "pairs after it", interval=1)
-        broker.stop()
-        broker.start()
+        own_broker.stop()
+        own_broker.start()
         clock.faults["restart"] += 1
     clock.close(fleet, mined_offline(events, settings), len(events))
     assert_judged_completely(settings)

@@ -10,15 +10,15 @@ from tests.streams.trajectories import mined_offline, some_events
 from tests.waiting import eventually
 
 
-def test_a_broker_that_goes_away_is_waited_for(broker, own_fleet):
+def test_a_broker_that_goes_away_is_waited_for(own_broker, own_fleet):
     fleet, settings = own_fleet, own_fleet.settings
     before, after = some_events(30, "before"), some_events(30, "after")
     workers = [fleet.start("judge"), fleet.start("mine")]
     publish(settings, before)
     eventually(lambda: pairs_of(settings), 40, "first pairs")
-    broker.child.kill()
+    own_broker.child.kill()
     time.sleep(3)
-    broker.start()
+    own_broker.start()
     publish(settings, after)
     expected = mined_offline(before + after, settings)
     fleet.until_pairs(expected)
