@@ -11,12 +11,11 @@
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import secrets
 import signal
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -108,7 +107,20 @@ def search(http: httpx.Client, url: str) -> float:
 
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
-    """The HTTP API on a free port, in a thread; yields its URL."""
+    """The HTTP API on a free port, in a process of its own; yields its URL."""
+    processes = multiprocessing.get_context("spawn")
+    address = processes.SimpleQueue()
+    server = processes.Process(target=serve, args=(settings, address))
+    server.start()
+    try:
+        yield address.get()
+    finally:
+        server.terminate()
+        server.join()
+
+
+def serve(settings: Settings, address: Any) -> None:
+    """Answer searches until SIGTERM."""
     publisher = running.publisher(settings)
 
     @asynccontextmanager
@@ -118,15 +130,9 @@ def served(settings: Settings) -> Iterator[str]:
             yield found
 
     with running.listen("127.0.0.1", 0, settings) as listener:
+        address.put(running.address(listener))
         server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None))
-        sockets: list[socket.socket] = [listener]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
-        thread.start()
-        try:
-            yield running.address(listener)
-        finally:
-            server.should_exit = True
-            thread.join()
+        server.run(sockets=[listener])
 
 
 def load(_: Settings, build: Build) -> Any:
