@@ -148,9 +148,9 @@ def topics(settings: Settings) -> Topics:
     return Topics.of(settings)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logging_restored() -> Iterator[None]:
-    """Restore the configuration of logging after the test."""
+    """Restore the configuration of logging: commands that run in this process change its level."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

@@ -41,7 +41,7 @@ def stack(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setti
 
 
 @pytest.fixture
-def retrail(capsys: pytest.CaptureFixture[str], logging_restored: None) -> Retrail:
+def retrail(capsys: pytest.CaptureFixture[str]) -> Retrail:
     """Runs a command that succeeds, and gives its output."""
 
     def run(*arguments: object) -> str:

@@ -25,9 +25,7 @@ Retrail = Callable[..., Ended]
 
 
 @pytest.fixture
-def retrail(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, logging_restored: None
-) -> Retrail:
+def retrail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Retrail:
     """Runs a command; what it sets up for logging is undone after the test."""
     monkeypatch.setenv("COLUMNS", "250")
 

@@ -131,7 +131,6 @@ def test_handlers_are_restored_and_other_threads_set_none() -> None:
     assert seen == [True]
 
 
-@pytest.mark.usefixtures("logging_restored")
 def test_an_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure(json=True)
 
@@ -142,14 +141,12 @@ def test_an_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> Non
     assert line["logger"] == "retrail.test"
 
 
-@pytest.mark.usefixtures("logging_restored")
 def test_libraries_log_only_from_warnings_on() -> None:
     configure("DEBUG")
 
     assert {logging.getLogger(name).level for name in QUIET_LOGGERS} == {logging.WARNING}
 
 
-@pytest.mark.usefixtures("logging_restored")
 def test_a_logger_that_has_logged_follows_a_new_set_up(capsys: pytest.CaptureFixture[str]) -> None:
     log = structlog.get_logger("retrail.test")
     configure(json=True)
