@@ -80,7 +80,7 @@ def test_a_folder_is_chunked_and_parts_that_are_no_more_are_deleted(
     done = retrail(*load)
     assert done.status == 0, done.err
     first = topic.news()
-    assert list(first) == [f"hb/leave.md#{n}" for n in range(len(first))]
+    assert set(first) == {f"hb/leave.md#{n}" for n in range(len(first))}
     assert len(first) > 2
     assert all(found and found.title == "Leave" for found in first.values())
     assert f"0 sent, {len(first)} unchanged" in retrail(*load).err
