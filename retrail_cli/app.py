@@ -41,7 +41,8 @@ def begin(
 ) -> None:
     from retrail_runtime.process import configure
 
-    configure("INFO" if verbose else "WARNING")
+    # For a person, wherever it goes; workers and servers configure it again.
+    configure("INFO" if verbose else "WARNING", json=False)
 
 
 app.command()(stack.up)

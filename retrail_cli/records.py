@@ -33,18 +33,21 @@ def pairs(
 ) -> None:
     """Show the pairs mined so far.
 
-    Reads labelled-pairs to its present end and exits. --jsonl prints all of them, without --limit.
+    Reads labelled-pairs to its present end and exits. Pairs about documents that are not loaded
+    are marked: they do not train. --jsonl prints all pairs, without --limit.
 
     \b
     Examples:
       retrail pairs --agent my-agent
       retrail pairs --jsonl > pairs.jsonl
     """
+    from retrail_cli.documents.command import read_topic
     from schemas.settings import load
     from schemas.topics import Topics
 
     settings = load()
     verdicts: Counter[str] = Counter()
+    positives: Counter[str] = Counter()
     newest: deque[LabelledPair] = deque(maxlen=limit)
     for record, pair in pairs_on_topic(settings, repeats=repeats):
         if agent not in (None, pair.agent.name, pair.agent.model):
@@ -52,17 +55,20 @@ def pairs(
         if trajectory not in (None, pair.trajectory_id):
             continue
         verdicts[pair.verdict] += 1
+        positives[pair.positive] += 1
         newest.append(pair)
         if jsonl:
             sys.stdout.buffer.write((record.value or b"") + b"\n")
     if jsonl:
         sys.stdout.buffer.flush()
         return
+    known = read_topic(settings)[1] if positives else ()
     for pair in newest:
+        unknown = "" if pair.positive in known else " (not loaded)"
         tokens = "" if pair.reasoning_tokens is None else f", {pair.reasoning_tokens} tokens"
         typer.secho(pair.query, bold=True)
         typer.echo(
-            f"  {pair.verdict} {pair.positive}\n  rank {pair.rank}, "
+            f"  {pair.verdict} {pair.positive}{unknown}\n  rank {pair.rank}, "
             f"{counted(len(pair.negatives), 'negative', 'negatives')} ({pair.rejected} rejected)"
             f"{tokens}, agent {pair.agent.name} {pair.agent.model}"
         )
@@ -70,6 +76,9 @@ def pairs(
         f"{counted(verdicts.total(), 'pair', 'pairs')} on {Topics.of(settings).labelled_pairs}: "
         f"{verdicts['relevant']:,} relevant, {verdicts['irrelevant']:,} irrelevant."
     )
+    if unknown_pairs := sum(n for doc_id, n in positives.items() if doc_id not in known):
+        are = counted(unknown_pairs, "of them is", "of them are")
+        typer.echo(f"{are} about documents that are not loaded: `retrail documents load`.")
 
 
 def pairs_on_topic(

@@ -347,7 +347,7 @@ def _progress() -> "Iterator[OnStep]":
 
     with bar("training") as advance:
         # Inside, so that its lines appear above the bar.
-        configure("INFO")
+        configure("INFO", json=False)
 
         def on_step(step: "Step") -> None:
             last = step.step == step.steps

@@ -50,6 +50,7 @@ def search(
     if as_json:
         found: dict[str, Any] = {"retriever_version": result.retriever_version}
         found["hits"] = [asdict(hit) for hit in result.hits]
+        found |= {"note": result.note} if result.note else {}
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
     rows = (
@@ -63,7 +64,7 @@ def search(
     )
     print_table(("rank", "score", "document", "text"), rows)
     hits = counted(len(result.hits), "hit", "hits")
-    typer.echo(f"{hits} from release {result.retriever_version}.")
+    typer.echo(f"{hits} from release {result.retriever_version}.{result.note and ' '}{result.note}")
 
 
 def serve(

@@ -111,9 +111,7 @@ def publish(
                 pass
     with importing("publishing") as importer:
         sent = send_all(producer(settings), topics.trajectory_events, records(importer))
-    typer.echo(
-        f"{counted(sent, 'event is', 'events are')} on {topics.trajectory_events}.", err=True
-    )
+    typer.echo(f"{counted(sent, 'event is', 'events are')} on {topics.trajectory_events}.")
     _finish(importer.report, report)
 
 
@@ -196,8 +194,11 @@ def _in_files(path: Path) -> "Documents":
     return Documents(document for document in read if isinstance(document, Document))
 
 
-def _finish(report: "Report", path: Path | None) -> None:
+def _finish(report: "Report", path: Path | None, *, err: bool = False) -> None:
     """Print the report, write it, and exit with its status.
+
+    Args:
+        err: print the counts on standard error, too, as standard output is taken.
 
     Raises:
         InputError: it cannot be written.
@@ -208,7 +209,7 @@ def _finish(report: "Report", path: Path | None) -> None:
     from schemas.errors import InputError
 
     for line in report.lines():
-        typer.echo(line, err=True)
+        typer.echo(line, err=err)
     for place, problem in report.problems[:SHOWN]:
         typer.echo(f"{place}: {problem}", err=True)
     if report.left_out or report.incomplete:
@@ -297,7 +298,7 @@ def mine(
         f"{verdicts['irrelevant']:,} irrelevant) from {of}{where}",
         err=True,
     )
-    _finish(importer.report, report)
+    _finish(importer.report, report, err=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (observed) and Milvus 2.x (do
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +52,7 @@ DIGEST_PROPERTY = "retrail.model_digest"
 SERVED_PROPERTY = "retrail.served"
 SEARCH_PROPERTY = "retrail.search"
 SUCCESSOR_PROPERTY = "retrail.successor"
+INDEXED_PROPERTY = "retrail.indexed"
 
 FAILURES = (MilvusException, grpc.RpcError)
 """What a call raises. Deadlines, refused tokens and oversized messages are gRPC's own errors."""
@@ -97,6 +98,8 @@ class Build:
             replacement.
         search: the mode in which it is searched.
         successor: id of the build that will replace this one; empty if none was requested.
+        indexed: rows, and how many there will be once all records are read, "12/2400"; the leading
+            index worker writes it while the difference is 1% or more, and "all" afterwards.
     """
 
     collection: str
@@ -107,6 +110,17 @@ class Build:
     served: bool = False
     search: SearchMode = "dense"
     successor: str = ""
+    indexed: str = field(default="", compare=False)
+
+    @property
+    def progress(self) -> str:
+        """How far the build is; empty if nearly all documents are indexed.
+
+        >>> Build("c", 1, "b", "m", "d", indexed="12/2400").progress
+        '12 of 2,400 documents indexed'
+        """
+        rows, _, total = self.indexed.partition("/")
+        return f"{int(rows):,} of {int(total):,} documents indexed" if total else ""
 
     @classmethod
     def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":
@@ -121,6 +135,7 @@ class Build:
                 served=properties.get(SERVED_PROPERTY) == "true",
                 search="hybrid" if properties[SEARCH_PROPERTY] == "hybrid" else "dense",
                 successor=properties.get(SUCCESSOR_PROPERTY, ""),
+                indexed=properties.get(INDEXED_PROPERTY, ""),
             )
         except (KeyError, ValueError):
             return None

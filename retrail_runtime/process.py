@@ -38,7 +38,7 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
 
     Args:
         level: the lowest level shown, a name of the standard library's.
-        json: JSON lines or coloured text; by default text on a terminal, JSON elsewhere.
+        json: JSON lines or text, coloured on a terminal; by default text there, JSON elsewhere.
     """
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[structlog.typing.Processor] = [
@@ -49,7 +49,9 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -62,11 +62,14 @@ def resolve(client: MilvusClient, settings: Settings, deadline: Deadline) -> Bui
             found = client.describe_collection(name, timeout=call_timeout(deadline))
     except milvus.FAILURES as error:
         if milvus.is_missing(error):
+            progress = _progress(client, settings, deadline)
             raise NoIndexError(
-                f"There is no index yet: Milvus at {settings.milvus_uri} has no alias {alias!r}. "
+                f"There is no index yet{progress and f' ({progress})'}: Milvus at "
+                f"{settings.milvus_uri} has no alias {alias!r}. "
                 "It appears when an index worker (`retrail worker index`) has built the live "
                 "release. Load documents with `retrail documents load`; if they are loaded and the "
-                "worker runs, wait for its message `index swapped in`."
+                "worker runs, wait for its message `index swapped in`.",
+                progress=progress,
             ) from error
         raise
     build = Build.read(name, found.get("properties") or {})
@@ -77,6 +80,18 @@ def resolve(client: MilvusClient, settings: Settings, deadline: Deadline) -> Bui
             collection=name,
         )
     return build
+
+
+def _progress(client: MilvusClient, settings: Settings, deadline: Deadline) -> str:
+    """How far the retriever's newest build is; empty without one."""
+    names = client.list_collections(timeout=call_timeout(deadline))
+    versions = {name: milvus.version_of(settings.retriever, name) or 0 for name in names}
+    newest = max(versions, key=versions.__getitem__, default="")
+    if not versions.get(newest):
+        return ""
+    found = client.describe_collection(newest, timeout=call_timeout(deadline))
+    build = Build.read(newest, found.get("properties") or {})
+    return build.progress if build else ""
 
 
 def search(

@@ -129,6 +129,7 @@ ROLES: dict[RoleName, Role] = {
         {
             "judged_events": "r",
             "labelled_pairs": "r",
+            "documents": "r",
             "training_runs": "r",
             "retriever_releases": "r",
             "erasures": "r",
@@ -183,6 +184,9 @@ def rights(settings: Settings, role: RoleName) -> Iterator[Right]:
         yield Right("group", own, ("Read",), prefixed=not revised)
     if given.reads:
         yield Right("group", settings.group("reader"), ("Describe",))
+    if role == "documents":
+        # `--wait` looks how far the builds of the index are.
+        yield Right("group", settings.group("index"), ("Describe",), prefixed=True)
     if given.administers:
         for worker in ("judge", "mine"):
             yield Right("group", settings.group(worker, revised=True), ("Describe",))

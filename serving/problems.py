@@ -1,7 +1,7 @@
 """Errors as problem documents (RFC 9457). Addresses and paths go to the log, not to callers."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -90,6 +90,8 @@ def failure_of(error: RetrailError) -> Failure:
     """
     if isinstance(error, RefusedError):
         return error.failure
+    if isinstance(error, NoIndexError) and error.progress:
+        return replace(_KNOWN[NoIndexError], message=f"There is no index yet: {error.progress}.")
     return next((_KNOWN[kind] for kind in type(error).__mro__ if kind in _KNOWN), _OTHER)
 
 

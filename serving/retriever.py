@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -61,11 +61,12 @@ class Hit:
 class SearchResult:
     """Hits by rank, and the version of model and index that gave them.
 
-    Agents publish the version with their search, as ``retriever_version``.
+    Agents publish the version with their search. ``note`` says whether documents are missing.
     """
 
     hits: list[Hit]
     retriever_version: int
+    note: str = ""
 
 
 class Retriever:
@@ -203,7 +204,7 @@ class Retriever:
                 answers += search.search(
                     self._client, found.build, queries[part], vectors[part], k, deadline
                 )
-        return [SearchResult(_hits(answer), found.build.version) for answer in answers]
+        return [_result(found.build, answer) for answer in answers]
 
     # -- The target -----------------------------------------------------------------------------
 
@@ -296,6 +297,8 @@ class Retriever:
         found = self._target
         if found is not None and found.build.build_id == build.build_id:
             self._loading = None
+            if found.build.indexed != build.indexed:
+                found = self._target = replace(found, build=build)
             return found
         if found is not None and found.build.digest == build.digest:
             return self._switch(Target(build, found.encoder))
@@ -382,8 +385,8 @@ def _reason(error: BaseException) -> metrics.RetryReason:
     return "not loaded" if milvus.is_not_loaded(error) else "failed"
 
 
-def _hits(answer: Any) -> list[Hit]:
-    return [
+def _result(build: Build, answer: Any) -> SearchResult:
+    hits = [
         Hit(
             doc_id=str(found.id),
             rank=rank,
@@ -394,3 +397,5 @@ def _hits(answer: Any) -> list[Hit]:
         )
         for rank, found in enumerate(answer, start=1)
     ]
+    note = build.progress or ("" if hits else "The index holds no documents.")
+    return SearchResult(hits, build.version, note)

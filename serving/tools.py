@@ -178,6 +178,13 @@ class SearchAnswer(BaseModel):
     hits: list[ShownHit]
     retriever_version: Version
     trajectory_id: str
+    note: Annotated[
+        str | None,
+        Field(
+            description="why documents may be missing: the index is empty or being built",
+            exclude_if=lambda note: note is None,
+        ),
+    ] = None
 
     @classmethod
     def of(cls, result: "SearchResult", trajectory_id: str, *, texts: bool = False) -> Self:
@@ -186,6 +193,7 @@ class SearchAnswer(BaseModel):
             hits=[ShownHit.of(hit, whole=texts) for hit in result.hits],
             retriever_version=result.retriever_version,
             trajectory_id=trajectory_id,
+            note=result.note or None,
         )
 
     def shown(self, handle: str | None) -> Self:

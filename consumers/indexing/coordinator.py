@@ -24,7 +24,7 @@ from consumers.indexing.milvus import PAGE, Milvus
 from consumers.indexing.plan import Assignment
 from retrail_runtime import kafka
 from retrail_runtime.kafka.lease import owners
-from retrail_runtime.milvus import Build
+from retrail_runtime.milvus import INDEXED_PROPERTY, Build
 from retrail_runtime.process import RateLimit
 from schemas.errors import ModelError, RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
@@ -41,6 +41,8 @@ LOOK_SECONDS = 5.0
 LOST_SECONDS = 1.0
 """Pause after the collection, the topic or a model was lost."""
 PROGRESS_SECONDS = 5.0
+NOTING_SECONDS = 1.0
+"""Between two looks at the documents that a build has not read."""
 MAX_REPAIRS = 20
 """Comparisons in a row that may find differences; the second should find none."""
 PAGE_SECONDS = 180.0
@@ -84,6 +86,7 @@ class Coordinator:
         self._judged: set[str] = set()
         self._documents: DocumentHashes | None = None
         self._warnings = RateLimit(PROGRESS_SECONDS)
+        self._noted: tuple[tuple[str, str], str] = (self._key, "")
 
     def run(self, stopping: threading.Event) -> None:
         """Coordinate until stopped.
@@ -123,7 +126,7 @@ class Coordinator:
                 if assignment.candidate:
                     self._judge(build, offsets, compared)
                 else:
-                    self._serve(build, group, compared)
+                    self._serve(build, group, offsets, compared)
         except StoppedError:
             log.info("no longer coordinating", collection=build.collection)
         except RestartRequiredError as error:
@@ -141,7 +144,7 @@ class Coordinator:
             self._documents.close()
             self._documents = None
 
-    def _serve(self, build: Build, group: str, compared: Comparison) -> None:
+    def _serve(self, build: Build, group: str, offsets: Consumer, compared: Comparison) -> None:
         """Swap the build in unless it serves; keep it loaded and equal to the documents.
 
         A new leader compares the whole: the one before may have died between two writes. Then the
@@ -171,17 +174,29 @@ class Coordinator:
             if time.monotonic() >= page_at:
                 compared.next_page()
                 page_at = time.monotonic() + self._page_seconds(compared)
-            self._pause(min(LOOK_SECONDS, self._page_seconds(compared)))
+            self._pause(build, offsets, min(LOOK_SECONDS, self._page_seconds(compared)))
 
     def _page_seconds(self, compared: Comparison) -> float:
         share = min(1.0, PAGE / max(1, compared.rows))
         return min(PAGE_SECONDS, self._settings.index_compare_seconds * share)
 
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def _pause(self, build: Build, offsets: Consumer, seconds: float) -> None:
+        until, note_at = time.monotonic() + seconds, 0.0
         while time.monotonic() < until:
             self._require()
+            if time.monotonic() >= note_at:
+                ends = kafka.offsets(offsets, self._topic)
+                self._note(build, plan.remaining(self._committed(offsets, ends), ends))
+                note_at = time.monotonic() + NOTING_SECONDS
             self._stopping.wait(TICK)
+
+    def _note(self, build: Build, left: int) -> None:
+        """Write how many documents are indexed into the collection, for those who search it."""
+        rows = self._milvus.count(build) if left else 0
+        indexed = f"{rows}/{rows + left}" if left * 100 > rows else "all"
+        if (self._key, indexed) != self._noted:
+            self._milvus.set_property(build, INDEXED_PROPERTY, indexed)
+            self._noted = self._key, indexed
 
     def _complete(self, build: Build, compared: Comparison) -> None:
         """Complete the build and swap it in.
@@ -283,24 +298,30 @@ class Coordinator:
     def _await_group(self, build: Build, offsets: Consumer, ends: Ends | None = None) -> None:
         """Wait until the build's group has passed end offsets, by default the current ones."""
         ends = ends or kafka.offsets(offsets, self._topic)
-        partitions = [TopicPartition(self._topic, partition) for partition in ends]
         logged_at = time.monotonic()
         while True:
             self._require()
-            answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
-            committed = {one.partition: one.offset for one in answers if one.offset >= 0}
+            committed = self._committed(offsets, ends)
             self._advance(0, sum(committed.values()))
             if plan.has_passed(committed, ends):
                 return
             if time.monotonic() - logged_at >= PROGRESS_SECONDS:
                 logged_at = time.monotonic()
+                left = plan.remaining(committed, ends)
+                self._note(build, left)
                 log.info(
                     "building",
                     collection=build.collection,
-                    records_left=plan.remaining(committed, ends),
+                    records_left=left,
                     records=sum(end - low for low, end in ends.values()),
                 )
             self._stopping.wait(TICK)
+
+    def _committed(self, offsets: Consumer, ends: Ends) -> dict[int, int]:
+        """The offsets of the build's group, without those of partitions that it never committed."""
+        partitions = [TopicPartition(self._topic, partition) for partition in ends]
+        answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
+        return {one.partition: one.offset for one in answers if one.offset >= 0}
 
     def _advance(self, step: int, offsets: int = 0) -> None:
         """Note progress: a later step of this build than before, or more offsets read."""

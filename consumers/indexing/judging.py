@@ -16,7 +16,7 @@ from consumers.indexing.comparison import DocumentHashes
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.releases import write_decision
-from retrail_runtime.milvus import Build, collection_name
+from retrail_runtime.milvus import SUCCESSOR_PROPERTY, Build, collection_name
 from schemas.documents import Document
 from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import CandidateDecision, Release
@@ -181,5 +181,5 @@ class Judge:
         first = build.collection == collection_name(self.settings.retriever, build.version)
         if first:
             log.warning("building the release again", version=build.version, why=problem)
-            self.milvus.succeed(build, secrets.token_hex(4))
+            self.milvus.set_property(build, SUCCESSOR_PROPERTY, secrets.token_hex(4))
         return first

@@ -35,7 +35,6 @@ from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
     SERVED_PROPERTY,
-    SUCCESSOR_PROPERTY,
     VECTOR_FIELD,
     Build,
     version_of,
@@ -131,9 +130,10 @@ class Milvus:
             return False
         return found is not None and found.build_id == build.build_id
 
-    def succeed(self, build: Build, successor: str) -> None:
-        """Request another build in place of this one, with that build id."""
-        self._set_property(build, SUCCESSOR_PROPERTY, successor)
+    def set_property(self, build: Build, name: str, value: str) -> None:
+        """Write a property, such as the id of the build that is requested in place of this one."""
+        alter = self._client.alter_collection_properties
+        self._call(alter, build.collection, properties={name: value})
 
     def create(self, build: Build, dimension: int) -> None:
         """Create the collection of a build, unless it exists; indexed and loaded.
@@ -263,7 +263,7 @@ class Milvus:
 
         The build is marked as having served first, so that a crash in between keeps it.
         """
-        self._set_property(build, SERVED_PROPERTY, "true")
+        self.set_property(build, SERVED_PROPERTY, "true")
         alias = self._settings.retriever
         for _ in range(SWAP_ATTEMPTS):
             if self.aliased() is None:
@@ -284,10 +284,6 @@ class Milvus:
     def _describe(self, name: str) -> Build | None:
         found = self._call(self._client.describe_collection, name)
         return Build.read(name, found.get("properties") or {})
-
-    def _set_property(self, build: Build, name: str, value: str) -> None:
-        alter = self._client.alter_collection_properties
-        self._call(alter, build.collection, properties={name: value})
 
     def _query(self, build: Build, expression: str, **options: Any) -> Any:
         """Query a collection; loads it first if a restart of the server has released it."""

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -13,10 +13,11 @@ from consumers import releases
 from consumers.indexing import metrics, plan
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
-from retrail_runtime.milvus import collection_name
+from retrail_runtime.milvus import SUCCESSOR_PROPERTY, collection_name
 from schemas.errors import (
     BrokerUnavailableError,
     InputError,
+    NoIndexError,
     RestartRequiredError,
     TopicMismatchError,
 )
@@ -27,6 +28,10 @@ from trainer.data import candidates
 from trainer.data.releases import Releases, shipped
 
 log = structlog.get_logger(__name__)
+
+PATIENCE = 300.0
+"""Seconds without progress after which :func:`await_documents` ends."""
+AWAIT_SECONDS = 0.3
 
 
 class ReleaseWatch:
@@ -157,5 +162,50 @@ def request_rebuild(settings: Settings) -> str:
                 "index`) builds it with its current settings."
             )
         successor = secrets.token_hex(4)
-        milvus.succeed(wanted, successor)
+        milvus.set_property(wanted, SUCCESSOR_PROPERTY, successor)
     return collection_name(settings.retriever, wanted.version, successor)
+
+
+def await_documents(
+    settings: Settings, progress: Callable[[int], object], patience: float = PATIENCE
+) -> None:
+    """Return once what is on ``documents`` now is in the collection that is searched.
+
+    Args:
+        progress: called with the number of records that the index worker has not read.
+
+    Raises:
+        NoIndexError: no record was read for ``patience`` seconds.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
+        MilvusUnavailableError: Milvus does not answer now.
+        RestartRequiredError: Milvus stopped answering.
+    """
+    topic = Topics.of(settings).documents
+    left, moved_at = -1, time.monotonic()
+    with closing(Milvus(settings)) as milvus, closing(kafka.consumer(settings)) as any_group:
+        ends = kafka.offsets(any_group, topic)
+        topic_id = kafka.topic_id(kafka.admin(settings), topic)
+        while left:
+            aliased = milvus.aliased()
+            before, left = left, sum(end - low for low, end in ends.values()) or 1
+            for build in milvus.builds():
+                if build.collection == aliased:
+                    followed = plan.Assignment(build, topic_id)
+                    left = _unread(settings, plan.group(settings.group("index"), followed), ends)
+            if left != before:
+                moved_at = time.monotonic()
+                progress(left)
+            elif time.monotonic() - moved_at > patience:
+                raise NoIndexError(
+                    f"The index has not changed for {patience:.0f} s, and {left:,} records of "
+                    f"{topic} are not in it. Does an index worker run (`retrail worker index`)?"
+                )
+            time.sleep(AWAIT_SECONDS)
+
+
+def _unread(settings: Settings, group: str, ends: Mapping[int, tuple[int, int]]) -> int:
+    """Records before ``ends`` that a group has not read."""
+    with closing(kafka.consumer(settings, group)) as offsets:
+        partitions = [TopicPartition(Topics.of(settings).documents, number) for number in ends]
+        answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
+    return plan.remaining({one.partition: one.offset for one in answers if one.offset >= 0}, ends)

@@ -72,6 +72,9 @@ def load(
     everything: Annotated[
         bool, typer.Option("--all", help="Send unchanged documents, too.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Exit once searches find what was loaded.")
+    ] = False,
 ) -> None:
     """Put documents on the documents topic, from where every index is built.
 
@@ -94,14 +97,14 @@ def load(
     from retrail_cli.documents.sources import source_of
     from retrail_runtime import kafka
     from retrail_runtime.corpus_files import Fields, LeftOut
-    from schemas.errors import InvalidRecordError
+    from schemas.errors import InputError, InvalidRecordError
     from schemas.settings import load as load_settings
 
     settings = load_settings()
     fields = Fields.of(id_field, title_field, text_field, url_field)
     sources = [source_of(path, format, fields) for path in paths]
     plan = [(source, _chunking(source, chunk_tokens, chunk_overlap)) for source in sources]
-    topic, there = _read_topic(settings)
+    topic, there = read_topic(settings)
     todo, left_out = Load(there, prefix, everything), LeftOut()
 
     with bar("loading", sum(source.count for source in sources)) as advance:
@@ -125,7 +128,9 @@ def load(
                 typer.echo(message, err=True)
     names = ", ".join(source.name for source in sources)
     are_there = counted(todo.loaded, f"document of {names} is", f"documents of {names} are")
-    typer.echo(f"{are_there} on the topic {topic}: {todo}.", err=True)
+    typer.echo(f"{are_there} on the topic {topic}{todo}.")
+    if ignored := sum(source.ignored for source in sources):
+        typer.echo(f"Not read, by their names: {counted(ignored, 'file', 'files')}.", err=True)
     if todo.repeated:
         have = counted(todo.repeated, "of them has", "of them have")
         typer.echo(
@@ -141,6 +146,11 @@ def load(
                 "Name the fields of your files with --id-field, --title-field and --text-field.",
                 err=True,
             )
+    elif not todo.loaded:
+        raise InputError(f"There is no document in {names}.")
+    if wait:
+        _await_index(settings)
+    if left_out.count:
         raise typer.Exit(1)
 
 
@@ -165,7 +175,7 @@ def delete(
     from schemas.settings import load as load_settings
 
     settings = load_settings()
-    topic, there = _read_topic(settings)
+    topic, there = read_topic(settings)
     unknown, found = 0, dict[str, None]()
     for doc_id in ids:
         parts = there.chunks(doc_id)
@@ -181,12 +191,26 @@ def delete(
             typer.echo(f"{doc_id}: {problem}", err=True)
     sent = kafka.send_all(kafka.producer(settings), topic, map(encode_deletion, found))
     are_gone = counted(sent, "document is deleted", "documents are deleted")
-    typer.echo(f"{are_gone} from the topic {topic}.", err=True)
+    typer.echo(f"{are_gone} from the topic {topic}.")
     if unknown:
         raise typer.Exit(1)
 
 
-def _read_topic(settings: "Settings") -> tuple[str, "OnTopic"]:
+def _await_index(settings: "Settings") -> None:
+    from consumers.indexing.releases import await_documents
+
+    with bar("indexing") as advance:
+        lefts: list[int] = []
+
+        def progress(left: int) -> None:
+            advance(lefts[-1] - left if lefts else 0, None, None if lefts else left)
+            lefts.append(left)
+
+        await_documents(settings, progress)
+    typer.echo("Searches find them.")
+
+
+def read_topic(settings: "Settings") -> tuple[str, "OnTopic"]:
     """The documents topic, and what is on it."""
     from retrail_cli.documents.loading import OnTopic
     from retrail_runtime.kafka import read_to_end, require_broker

@@ -171,6 +171,7 @@ class Load:
         prefix: put before every id.
         everything: send unchanged documents, too.
         loaded: documents that are on the topic now.
+        parts: their records: a document that is cut has one for each chunk.
         repeated: those that replaced one of this load, by its id.
     """
 
@@ -178,6 +179,7 @@ class Load:
     prefix: str = ""
     everything: bool = False
     loaded: int = 0
+    parts: int = 0
     sent: int = 0
     unchanged: int = 0
     deleted: int = 0
@@ -185,7 +187,8 @@ class Load:
     _seen: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
-        counts = f"{self.sent:,} sent, {self.unchanged:,} unchanged"
+        cut = "" if self.parts == self.loaded else f", in {self.parts:,} parts"
+        counts = f"{cut}: {self.sent:,} sent, {self.unchanged:,} unchanged"
         return f"{counts}, {self.deleted:,} deleted" if self.deleted else counts
 
     def records(self, document: Document, chunking: Chunking | None) -> Iterator[Outgoing]:
@@ -208,6 +211,7 @@ class Load:
                 "it into several documents, or use --chunk-tokens"
             )
         self.loaded += 1
+        self.parts += len(parts)
         self.repeated += doc_id in self._seen
         self._seen.add(doc_id)
         for part, record in records.items():

@@ -39,12 +39,14 @@ class Source:
         count: how many there are, about; for a progress bar.
         documents: place and document (or problem) of each.
         whole: a document is a page, which may be long: it is cut into chunks by default.
+        ignored: files that are not read, because of their names.
     """
 
     name: str
     count: int
     documents: Callable[[], Iterator[Found[Document]]]
     whole: bool = False
+    ignored: int = 0
 
 
 def source_of(path: Path, format: DocumentFormat = "auto", fields: Fields | None = None) -> Source:
@@ -98,7 +100,8 @@ def _texts(path: Path) -> Source:
             # The id is the path below the folder, with forward slashes.
             yield str(file), document_of_text(file, file.relative_to(root).as_posix())
 
-    return Source(str(path), len(files), documents, whole=True)
+    ignored = 0 if path.is_file() else len(files_under(path)) - len(files)
+    return Source(str(path), len(files), documents, whole=True, ignored=ignored)
 
 
 def lines_of(file: Path) -> int:
@@ -163,13 +166,17 @@ def _reading(file: Path) -> Iterator[None]:
 
 def texts_under(folder: Path) -> list[Path]:
     """Text and Markdown files of a folder, also deep in it, sorted; hidden ones are left out."""
-    return sorted(
+    return sorted(filter(is_text, files_under(folder)))
+
+
+def files_under(folder: Path) -> list[Path]:
+    """All files of a folder, also deep in it, without hidden ones."""
+    return [
         path
         for path in folder.rglob("*")
-        if is_text(path)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
-    )
+    ]
 
 
 def is_text(path: Path) -> bool:

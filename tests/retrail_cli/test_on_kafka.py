@@ -91,13 +91,20 @@ def test_pairs_are_shown_once_and_what_is_no_pair_is_named(
     shown = retrail("pairs").out.splitlines()
     assert shown[:3] == [
         "when was it built",
-        "  relevant d2",
+        "  relevant d2 (not loaded)",
         "  rank 2, 1 negative (0 rejected), agent a m",
     ]
     assert max(map(len, shown)) <= 80
-    assert shown[-1] == f"2 pairs on {topic}: 1 relevant, 1 irrelevant."
+    assert shown[-2] == f"2 pairs on {topic}: 1 relevant, 1 irrelevant."
     other = a_pair("2" * 32, trajectory_id="u", agent={"name": "b", "model": "n"})
     consumers_kafka.send_all(producer, topic, [(b"u", other)])
+    assert retrail("pairs").out.count("d2 (not loaded)") == 3
+    assert retrail("pairs").out.endswith(
+        "3 of them are about documents that are not loaded: `retrail documents load`.\n"
+    )
+    text = Document(doc_id="d2", text="x").to_json()
+    consumers_kafka.send_all(producer, Topics.of(installation).documents, [(b"d2", text)])
+    assert "not loaded" not in retrail("pairs").out
     for option, value in (("--trajectory", "u"), ("--agent", "b"), ("--agent", "n")):
         assert retrail("pairs", option, value, "--jsonl").out.encode() == other + b"\n"
     assert len(retrail("pairs", "--limit", 1).out.splitlines()) == 4
@@ -116,7 +123,7 @@ def test_documents_are_loaded_and_bad_ones_named(
     assert done.status == 1
     assert f"{corpus}:2: not JSON" in done.err
     assert f"{corpus}:3: document large has 4,19" in done.err
-    assert "2 documents of" in done.err
+    assert "2 documents of" in done.out
     assert "2 documents were left out" in done.err
     found = records(installation, Topics.of(installation).documents)
     assert {r.key: Document.model_validate_json(r.value or b"") for r in found} == {

@@ -52,8 +52,8 @@ def test_published_files_are_on_the_topic_event_by_event(
         for part in Importer("lrat").read([LRAT])
     }
     assert values(installation) == wanted
-    assert f"{sum(map(len, wanted.values())):,} events are on" in done.err
-    assert "lrat: 6 files, 6 trajectories, 172 steps" in done.err
+    assert f"{sum(map(len, wanted.values())):,} events are on" in done.out
+    assert "lrat: 6 files, 6 trajectories, 172 steps" in done.out
 
 
 def test_with_strict_nothing_is_published_if_one_trajectory_is_bad(

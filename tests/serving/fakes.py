@@ -32,6 +32,7 @@ class FakeRetriever:
         self.texts, self.release = dict(texts), version
         self.urls: dict[str, str] = {}
         self.batches: list[tuple[list[str], int]] = []
+        self.note = ""
         self.failure: Exception | None = None
         self.poison: str | None = None
         self.goes_on = threading.Event()
@@ -44,7 +45,7 @@ class FakeRetriever:
         self._fail()
         if self.poison in queries:
             raise ValueError("poison")
-        return [SearchResult(self._hits(query)[:k], self.release) for query in queries]
+        return [SearchResult(self._hits(q)[:k], self.release, self.note) for q in queries]
 
     def search(self, query: str, k: int = 10) -> SearchResult:
         return self.search_many([query], k)[0]

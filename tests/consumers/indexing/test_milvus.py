@@ -19,6 +19,7 @@ from consumers.indexing.milvus import Milvus
 from retrail_runtime import milvus as basics
 from retrail_runtime.milvus import (
     BM25_FIELD,
+    SUCCESSOR_PROPERTY,
     VECTOR_FIELD,
     Build,
     collection_name,
@@ -208,8 +209,8 @@ def test_a_request_for_a_successor_is_kept_beside_the_other_properties(
     shell: Milvus, build: Build
 ) -> None:
     shell.swap(build)
-    shell.succeed(build, "aaaa0001")
-    shell.succeed(build, "aaaa0002")
+    shell.set_property(build, SUCCESSOR_PROPERTY, "aaaa0001")
+    shell.set_property(build, SUCCESSOR_PROPERTY, "aaaa0002")
     assert shell.builds() == (replace(build, served=True, successor="aaaa0002"),)
     name = collection_name(shell._settings.retriever, 1, "aaaa0002")
     again = Build(name, 1, "aaaa0002", "folder", "0" * 64, search="hybrid")

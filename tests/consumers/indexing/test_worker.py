@@ -16,12 +16,14 @@ from pymilvus import MilvusClient
 from structlog.testing import capture_logs
 
 from consumers import releases
+from consumers.indexing import coordinator
 from consumers.indexing import worker as module
 from consumers.indexing.collection import Row
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.metrics import DOCUMENTS_ENCODED
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.plan import Assignment, group
+from consumers.indexing.releases import await_documents
 from deploy.milvus import MilvusLite
 from retrail_runtime import health, kafka, milvus
 from retrail_runtime.health import State, serve_metrics
@@ -62,6 +64,45 @@ def test_first_start_builds_version_1_and_live_changes_reach_it(small: Settings)
             assert found.text == "an utterly new text"
             eventually(lambda: retriever.open("d7") is None, what="the deletion")
             eventually(lambda: retriever.open("d8").text == "changed", what="the change")
+
+
+@standalone_in_faults
+def test_searches_of_an_empty_or_half_built_index_say_so(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "PROGRESS_SECONDS", 0.2)
+    gate, rows = threading.Event(), Embedder.rows
+
+    def waiting(*arguments: Any) -> Any:
+        assert gate.wait(60)
+        return rows(*arguments)
+
+    def refusal(retriever: Retriever) -> str:
+        with pytest.raises(NoIndexError) as raised:
+            retriever.search("red stone")
+        return raised.value.progress
+
+    monkeypatch.setattr(Embedder, "rows", waiting)
+    harness.publish(small, harness.documents(50))
+    with Retriever(small) as retriever, harness.working(small):
+        eventually(lambda: refusal(retriever) == "0 of 50 documents indexed")
+        gate.set()
+        harness.serves(small, 1)
+        eventually(lambda: not retriever.search("red stone").note)
+        gate.clear()
+        harness.publish(small, harness.documents(30, start=50))
+        eventually(lambda: retriever.search("x").note == "50 of 80 documents indexed")
+        with pytest.raises(NoIndexError, match=r"30 records of .* are not in it"):
+            await_documents(small, lambda left: None, patience=0.5)
+        seen: list[int] = []
+        gate.set()
+        await_documents(small, seen.append)
+        assert (seen[-1], harness.hashes(small, 1).keys()) == (0, harness.documents(80).keys())
+        eventually(lambda: not retriever.search("x").note)
+        harness.publish(small, dict.fromkeys(harness.documents(80)))
+        await_documents(small, seen.append)
+        empty = retriever.search("x")
+        assert (empty.hits, empty.note) == ([], "The index holds no documents.")
 
 
 @standalone_in_faults

@@ -43,14 +43,14 @@ class Topic:
 def test_what_is_there_is_not_sent_again(retrail: Any, topic: Topic, tmp_path: Path) -> None:
     file = tmp_path / "docs.jsonl"
     file.write_text('{"_id": "a", "text": "x"}\n{"_id": "b", "text": "y"}\n')
-    assert "2 sent, 0 unchanged" in retrail("documents", "load", file).err
+    assert "2 sent, 0 unchanged" in retrail("documents", "load", file).out
     assert set(topic.news()) == {"a", "b"}
-    assert "0 sent, 2 unchanged" in retrail("documents", "load", file).err
+    assert "0 sent, 2 unchanged" in retrail("documents", "load", file).out
     assert topic.news() == {}
     file.write_text('{"_id": "a", "text": "x"}\n{"_id": "b", "text": "z"}\n')
-    assert "1 sent, 1 unchanged" in retrail("documents", "load", file).err
+    assert "1 sent, 1 unchanged" in retrail("documents", "load", file).out
     assert topic.news() == {"b": Document(doc_id="b", text="z")}
-    assert "2 sent, 0 unchanged" in retrail("documents", "load", file, "--all").err
+    assert "2 sent, 0 unchanged" in retrail("documents", "load", file, "--all").out
 
 
 def test_deleted_documents_are_gone_and_may_come_again(
@@ -63,10 +63,10 @@ def test_deleted_documents_are_gone_and_may_come_again(
     done = retrail("documents", "delete", "a", "c")
     assert done.status == 1
     assert "c: there is no such document" in done.err
-    assert "1 document is deleted" in done.err
+    assert "1 document is deleted" in done.out
     assert topic.news() == {"a": None}
     assert retrail("documents", "delete", "a").status == 1
-    assert "1 sent, 1 unchanged" in retrail("documents", "load", file).err
+    assert "1 sent, 1 unchanged" in retrail("documents", "load", file).out
 
 
 def test_a_folder_is_chunked_and_parts_that_are_no_more_are_deleted(
@@ -83,10 +83,10 @@ def test_a_folder_is_chunked_and_parts_that_are_no_more_are_deleted(
     assert set(first) == {f"hb/leave.md#{n}" for n in range(len(first))}
     assert len(first) > 2
     assert all(found and found.title == "Leave" for found in first.values())
-    assert f"0 sent, {len(first)} unchanged" in retrail(*load).err
+    assert f"0 sent, {len(first)} unchanged" in retrail(*load).out
 
     page.write_text("# Leave\n\nThirty days a year.")
-    assert f"1 sent, 0 unchanged, {len(first) - 1} deleted" in retrail(*load).err
+    assert f"1 sent, 0 unchanged, {len(first) - 1} deleted" in retrail(*load).out
     gone = {f"hb/leave.md#{n}": None for n in range(1, len(first))}
     short = Document(doc_id="hb/leave.md#0", title="Leave", text="# Leave\n\nThirty days a year.")
     assert topic.news() == {"hb/leave.md#0": short} | gone
@@ -132,7 +132,7 @@ def test_case_07_loads_15_of_19_and_names_four(retrail: Any, topic: Topic, tmp_p
     file.write_bytes(gzip.compress(CASE_07.encode()))
     done = retrail("documents", "load", file)
     assert done.status == 1
-    assert "15 documents of" in done.err
+    assert "15 documents of" in done.out
     assert "1 of them has the id of an earlier one and replaced it" in done.err
     assert "4 documents were left out." in done.err
     for line in (4, 5, 8, 17):
