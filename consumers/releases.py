@@ -19,7 +19,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data import candidates
 from trainer.data.lineage import History
-from trainer.data.releases import Releases, promoted, refusal, rolled_back
+from trainer.data.releases import FIRST, Releases, promoted, refusal, rolled_back
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,18 @@ def read(settings: Settings, known: Releases | None = None) -> Releases:
     known = known or Releases()
     topic = Topics.of(settings).retriever_releases
     return follow(known, kafka.read_to_end(settings, topic, {0: known.next_offset}))
+
+
+def unused_model(settings: Settings, known: Releases) -> str:
+    """Why ``RETRAIL_MODEL`` has no effect; empty if it is not set, or has one."""
+    first = known.by_version.get(FIRST)
+    given = "model" in settings.model_fields_set
+    if first is None or not given or first.reason.endswith(f" {settings.model}"):
+        return ""
+    return (
+        f"RETRAIL_MODEL={settings.model} has no effect: release {FIRST} is {first.reason}. To "
+        "begin with another model, set RETRAIL_RETRIEVER to a new name."
+    )
 
 
 def follow(known: Releases, records: Iterable[kafka.Record]) -> Releases:

@@ -5,12 +5,16 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import structlog
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from retrail_runtime.files import atomic_write
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings
+from schemas.settings import Settings, mistakes
+from schemas.settings.loading import STOPPED
+
+log = structlog.get_logger(__name__)
 
 ALWAYS = frozenset({"kafka_bootstrap", "milvus_uri", "data_dir"})
 """Written even if they are the default, because another process may have another default."""
@@ -54,6 +58,12 @@ def started_here(path: Path) -> set[str]:
     return set(first.removeprefix(MARK).split()) if first.startswith(MARK) else set()
 
 
+def mark_stopped(path: Path, written: str) -> None:
+    """Add :data:`schemas.settings.loading.STOPPED` to the file, unless another stack wrote it."""
+    if path.is_file() and path.read_text() == written:
+        atomic_write(path, f"{written}{STOPPED}\n", mode=0o600)
+
+
 def adopt_file() -> None:
     """Put the variables of ``RETRAIL_ENV_FILE`` into the environment of a new stack.
 
@@ -64,6 +74,9 @@ def adopt_file() -> None:
     if named is None:
         return
     gone = started_here(Path(named))
+    if Path(named).is_file():
+        for mistake in mistakes({"RETRAIL_ENV_FILE": named}):
+            log.warning(mistake)
     for name, value in dotenv_values(named).items():
         if name not in gone and value is not None:
             os.environ.setdefault(name, value)
@@ -74,8 +87,10 @@ def rendered(values: Mapping[str, str]) -> str:
     return "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
 
 
-def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) -> None:
+def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) -> str:
     """Write an environment file atomically, readable by this user only: it may hold secrets.
+
+    Returns its content.
 
     Args:
         path: replaced if it exists.
@@ -86,7 +101,9 @@ def write(path: Path, values: Mapping[str, str], started: Collection[str] = ()) 
         ConfigurationError: the file cannot be written.
     """
     try:
-        atomic_write(path, header(started) + rendered(values), mode=0o600)
+        content = header(started) + rendered(values)
+        atomic_write(path, content, mode=0o600)
+        return content
     except OSError as error:
         raise ConfigurationError(f"Cannot write {path}: {error.strerror}.") from error
 

@@ -88,7 +88,7 @@ class KafkaBroker(Server):
         child = self._child("format", [*command, *arguments])
         if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
             raise StackError(
-                f"Kafka could not format {self.folder}:\n{child.log_tail(10)}", part=self.name
+                f"Kafka could not format {self.folder}. {child.end_of_log}", part=self.name
             )
 
     def _child(self, name: str, command: list[str]) -> Child:

@@ -32,8 +32,11 @@ RANGE = range(20000, 32768)
 """Below the ephemeral ranges of Linux and macOS, so that no outgoing connection takes the port of a
 server that restarts."""
 TETHER = Path(__file__).with_name("tether.py")
+LINE_LIMIT = 300
+"""Characters of a log's line in a message."""
 LOG_LIMIT = 16 * 1024 * 1024
 """Bytes; a larger log is renamed to ``….log.1`` when its process starts."""
+_TRACE = ("Traceback", "During handling", "The above exception")
 
 
 class Child:
@@ -158,6 +161,14 @@ class Child:
         """The last lines of its log."""
         return tail(self.log_file, lines)
 
+    @property
+    def end_of_log(self) -> str:
+        """A sentence with the path of its log and the last line there that is no stack trace."""
+        lines = [line for line in self.log_tail(100).splitlines() if line[:1].strip()]
+        last = next((x for x in reversed(lines) if not x.startswith(_TRACE)), "")
+        ends = f"ends with: {last[:LINE_LIMIT]}" if last else "is empty."
+        return f"Its log, {self.log_file}, {ends}"
+
 
 def tail(path: Path, lines: int) -> str:
     """The last ``lines`` lines of a text file that may not exist."""
@@ -260,9 +271,7 @@ class Server(ABC):
             else:
                 time.sleep(0.05)
                 continue
-            raise StackError(
-                f"{what}. The end of {self.log_file}:\n{self.child.log_tail()}", part=self.name
-            )
+            raise StackError(f"{what}. {self.child.end_of_log}", part=self.name)
 
     def kill(self) -> None:
         """Kill it at once."""
@@ -318,6 +327,13 @@ def free_ports(count: int) -> list[int]:
             found.append(port)
         if len(found) == count:
             return found
+    try:
+        socket.create_server((LOOPBACK, 0)).close()
+    except OSError as error:
+        raise StackError(
+            f"Cannot listen on {LOOPBACK}: {error.strerror}. `retrail up` needs the loopback "
+            "interface of IPv4."
+        ) from error
     raise StackError(f"No {count} free ports between {RANGE.start} and {RANGE.stop - 1}.")
 
 

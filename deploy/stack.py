@@ -40,12 +40,12 @@ def python_environment() -> dict[str, str]:
     """Variables of a worker's Python.
 
     It finds our packages beside this one, and never in the current folder, which may hold a
-    ``schemas`` of its own. It keeps docstrings, without which transformers cannot be imported.
+    ``schemas`` of its own.
     """
     earlier = os.environ.get("PYTHONPATH")
     ours = str(Path(__file__).parents[1])
     path = os.pathsep.join([ours, earlier]) if earlier else ours
-    return {"PYTHONPATH": path, "PYTHONOPTIMIZE": ""}
+    return {"PYTHONPATH": path}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +240,17 @@ class LocalStack:
             child.start()
         if not self._workers:
             return
-        self._announce(f"starting workers: {', '.join(worker.name for worker in self._workers)}")
-        deadline = time.monotonic() + WORKERS_TIMEOUT
+        began = time.monotonic()
+        names: list[str] = []
         while waiting := [worker for worker in self._workers if worker.state != "running"]:
             self.check()
-            if time.monotonic() > deadline:
+            if names != (names := [worker.name for worker in waiting]):
+                self._announce(f"waiting for workers, which load libraries: {', '.join(names)}")
+            if time.monotonic() > began + WORKERS_TIMEOUT:
                 late = waiting[0]
                 raise StackError(
-                    f"{late.name} did not start within {WORKERS_TIMEOUT:.0f} s. The end of "
-                    f"{late.child.log_file}:\n{late.child.log_tail()}",
+                    f"{late.name} did not start within {WORKERS_TIMEOUT:.0f} s. "
+                    f"{late.child.end_of_log}",
                     part=late.name,
                 )
             time.sleep(0.05)

@@ -112,8 +112,7 @@ class Supervisor:
         for server in self.servers:
             if server.child is not None and not server.child.running:
                 raise StackError(
-                    f"{server.name} ended {_ending(server.child)}. The end of "
-                    f"{server.log_file}:\n{server.child.log_tail()}",
+                    f"{server.name} ended {_ending(server.child)}. {server.child.end_of_log}",
                     part=server.name,
                 )
         for worker in self.workers:
@@ -168,15 +167,9 @@ class Supervisor:
             which = f"exit {recent} of {len(DELAYS) + 1} within {WINDOW / 60:.0f} minutes"
             delay = restart_delay(recent)
         if delay is None:
-            raise StackError(
-                f"{what}, {which}. The end of {worker.child.log_file}:\n{worker.child.log_tail(8)}",
-                part=worker.name,
-            )
+            raise StackError(f"{what}, {which}. {worker.child.end_of_log}", part=worker.name)
         worker.restart_at = now + delay
-        self._announce(
-            f"{what}, {which}; restarting in {delay:g} s. The end of its log:\n"
-            f"{worker.child.log_tail(8)}"
-        )
+        self._announce(f"{what}, {which}; restarting in {delay:g} s. {worker.child.end_of_log}")
 
 
 def _ending(child: Child) -> str:

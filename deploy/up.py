@@ -36,8 +36,8 @@ def run(
     Args:
         stack: not started.
         view: prints the state.
-        env_file: removed first and written once everything is ready, with the settings of the
-            stack.
+        env_file: removed first, written once everything is ready, with the settings of the
+            stack, and marked when the stack stops, unless all its servers are others'.
         prepare: called once everything is ready.
 
     While the stack runs, ``prometheus-targets.json`` in the data directory names the workers'
@@ -49,16 +49,18 @@ def run(
     """
     signals = StopSignals(interrupt, again=stack.send_kill)
     targets = Targets(stack.settings.data_dir / TARGETS)
-    ready = False
+    ready, written = False, ""
     with signals:
         try:
             if env_file is not None:
                 env_file.unlink(missing_ok=True)
+                view.say(f"{env_file} is written once everything is ready")
             stack.start()
             ready = True
             if env_file is not None:
                 values = environment.variables(stack.settings)
-                environment.write(env_file, values, stack.started)
+                written = environment.write(env_file, values, stack.started)
+            view.show(stack.parts())
             view.say(_how_to_reach(stack, env_file))
             prepare()
             while True:
@@ -77,6 +79,8 @@ def run(
             signals.stopping = True
             if ready:
                 targets.remove()
+            if env_file is not None and written and stack.started:
+                environment.mark_stopped(env_file, written)
             stack.stop()
     view.say("stopped")
 

@@ -119,6 +119,8 @@ class SearchClient:
             "headers": {name: value for name, value in headers.items() if value},
             "timeout": timeout,
             "limits": httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+            # Not through a proxy of the environment.
+            "mounts": dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]")),
         }
         try:
             is_valid = httpx.URL(url).scheme in ("http", "https")

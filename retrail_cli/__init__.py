@@ -23,6 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     0: success; 1: an error, which the message explains; 2: wrong usage; 69: Kafka, Milvus or the
     registry does not answer; 75: a worker that must be restarted; 130: interrupted.
     """
+    if sys.flags.optimize > 1:
+        return _fail(
+            "Python runs without docstrings (-OO), which transformers needs. Unset PYTHONOPTIMIZE."
+        )
+    _keep_loopback_off_proxies()
     # torch reads this when it is loaded: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Process 1 of a container gets no signal without a handler; a worker replaces this one.
@@ -36,6 +41,16 @@ def main(arguments: list[str] | None = None) -> int:
         from schemas.errors import EXIT_INTERRUPTED
 
         return _fail("Interrupted.", EXIT_INTERRUPTED)
+
+
+def _keep_loopback_off_proxies() -> None:
+    """Add the loopback to ``no_proxy``: a local server is not reached through a proxy."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
+            dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1"))
+        )
 
 
 def _run(arguments: list[str] | None) -> int:

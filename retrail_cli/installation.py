@@ -120,9 +120,9 @@ def python(settings: "Settings") -> str:
 
 def names(settings: "Settings") -> str:
     from schemas.errors import ConfigurationError
-    from schemas.settings import mistakes
+    from schemas.settings import mistakes, stopped_stack
 
-    if found := mistakes(os.environ):
+    if found := mistakes(os.environ) + stopped_stack(os.environ):
         raise ConfigurationError(" ".join(found))
     return f"{len(settings.model_fields_set)} set"
 
@@ -181,7 +181,18 @@ def milvus(settings: "Settings") -> str:
 
 
 def model_there(settings: "Settings") -> str:
+    from consumers.releases import read, unused_model
+    from retrail_runtime.kafka import require_broker
+    from schemas.errors import BrokerUnavailableError, TopicMismatchError
+    from schemas.topics import Topics
     from trainer.model.location import locate
+
+    try:
+        require_broker(settings, [Topics.of(settings).retriever_releases], timeout=1.0)
+        if unused := unused_model(settings, read(settings)):
+            return unused
+    except (BrokerUnavailableError, TopicMismatchError):
+        pass  # Other checks report it; then there is no release yet.
 
     return f"{settings.model} in {locate(settings.model)}; --model loads it"
 

@@ -107,8 +107,15 @@ def private_folder(path: Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Folder for downloads: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
+    """Folder for downloads: ``$XDG_CACHE_HOME/retrail`` or ``~/.cache/retrail``.
+
+    Raises:
+        ConfigurationError: neither is known.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrail"
+    except RuntimeError as error:
+        raise ConfigurationError("There is no HOME. Set XDG_CACHE_HOME to a folder.") from error
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class ReleaseWatch:
         """
         self._settings = settings
         self._known = releases.read(settings)
+        if unused := releases.unused_model(settings, self._known):
+            log.warning(unused)
         self._reader = kafka.consumer(settings)
         topic = Topics.of(settings).retriever_releases
         self._reader.assign([TopicPartition(topic, 0, self._known.next_offset)])

@@ -104,7 +104,10 @@ def train_now(settings: Settings, *, on_step: OnStep | None = None) -> Release |
         RestartRequiredError: the command must be repeated.
     """
     _require(settings)
-    if settings.gate != "trainer" and releases.read(settings).live is None:
+    known = releases.read(settings)
+    if unused := releases.unused_model(settings, known):
+        log.warning(unused)
+    if settings.gate != "trainer" and known.live is None:
         raise InputError(
             "There is no release to train from yet. The index worker registers the first release: "
             "start it with `retrail worker index`, or all workers with `retrail up`."

@@ -4,7 +4,7 @@ May import the rest of ``schemas``.
 """
 
 from schemas.settings.groups import OutcomePolicy, PresetName, Share, TrainSettings
-from schemas.settings.loading import Settings, load, mistakes, secret_fields
+from schemas.settings.loading import Settings, load, mistakes, secret_fields, stopped_stack
 
 __all__ = [
     "OutcomePolicy",
@@ -15,4 +15,5 @@ __all__ = [
     "load",
     "mistakes",
     "secret_fields",
+    "stopped_stack",
 ]

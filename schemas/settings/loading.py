@@ -37,6 +37,9 @@ _CREDENTIALS = {
 }
 """Settings with an address, and where its credentials belong."""
 
+STOPPED = "# This stack has stopped."
+"""The line that ``retrail up`` adds to its env file at its end."""
+
 
 class Settings(
     KafkaSettings,
@@ -159,7 +162,7 @@ def load(**overrides: Any) -> Settings:
         if file is not None:
             # pydantic-settings passes over a file that is not there, and the defaults would count.
             Path(file).read_text(encoding="utf-8")
-        for mistake in mistakes(os.environ):
+        for mistake in mistakes(os.environ) + stopped_stack(os.environ):
             _warn(mistake)
         return Settings(_env_file=file, **(_secrets_in_files(file) | overrides))
     except (OSError, UnicodeDecodeError) as error:
@@ -223,6 +226,14 @@ def mistakes(environ: Mapping[str, str]) -> list[str]:
             hint = f" Did you mean RETRAIL_{near[0]}?" if near else ""
             found.append(f"{name} is not a setting of Retrail.{hint}")
     return found
+
+
+def stopped_stack(environ: Mapping[str, str]) -> list[str]:
+    """That the servers in the env file were those of a stack that has stopped."""
+    path = environ.get("RETRAIL_ENV_FILE")
+    if not path or STOPPED not in Path(path).read_text(encoding="utf-8"):
+        return []
+    return [f"{path}: the stack that wrote this file has stopped; start it with `retrail up`."]
 
 
 _warn = cache(logging.getLogger("retrail").warning)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from deploy import environment
 from schemas.errors import ConfigurationError
-from schemas.settings import Settings, load
+from schemas.settings import Settings, load, stopped_stack
 
 
 def test_only_what_was_set_and_the_addresses() -> None:
@@ -44,6 +44,25 @@ def test_file_gives_the_same_settings_back(tmp_path: Path, monkeypatch: pytest.M
     assert load() == settings
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_is_marked_when_its_stack_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "stack.env"
+    first = environment.write(file, {"RETRAIL_PARTITIONS": "2"}, ["RETRAIL_KAFKA_BOOTSTRAP"])
+    second = environment.write(file, {"RETRAIL_PARTITIONS": "3"}, ["RETRAIL_KAFKA_BOOTSTRAP"])
+    named = {"RETRAIL_ENV_FILE": str(file)}
+    environment.mark_stopped(file, first)
+    assert stopped_stack(named) == []
+    environment.mark_stopped(file, second)
+    [text] = stopped_stack(named)
+    assert (
+        text == f"{file}: the stack that wrote this file has stopped; start it with `retrail up`."
+    )
+    monkeypatch.setenv("RETRAIL_ENV_FILE", str(file))
+    assert load().partitions == 3
+    assert environment.started_here(file) == {"RETRAIL_KAFKA_BOOTSTRAP"}
 
 
 def test_file_can_be_sourced_by_a_shell(tmp_path: Path) -> None:

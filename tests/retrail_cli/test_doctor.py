@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from consumers.releases import write_release
+from retrail_runtime.kafka import producer
 from schemas.settings import Settings
 from tests.tiny_model import write_tiny_model
+from tests.trained import a_release
 
 
 @pytest.fixture
@@ -66,6 +69,10 @@ def test_all_is_well(
     assert {state for state, _ in lines(after.out).values()} <= {"ok", "optional"}
     assert "32 dimensions" in lines(after.out)["First model"][1]
     assert not (tmp_path / "data").exists(), "looking changes nothing"
+    first = a_release(1, None, "first").model_copy(update={"reason": "the untrained model minilm"})
+    write_release(producer(settings), settings, first)
+    found = lines(retrail("doctor").out)["First model"][1]
+    assert "has no effect: release 1 is the untrained model minilm" in found
 
 
 @pytest.mark.usefixtures("tiny")

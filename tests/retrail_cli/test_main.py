@@ -1,5 +1,7 @@
 """The command line as a whole: help, errors, exit statuses."""
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -86,6 +88,69 @@ def timed(script: str) -> float:
 def slowness() -> float:
     """How much slower than a free core this machine is now, judged by Python's own start."""
     return max(1.0, timed("import typing, logging, asyncio") / 0.08)
+
+
+def test_python_without_docstrings_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retrail_cli", "up"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONOPTIMIZE": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: .*PYTHONOPTIMIZE.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("", ""), ("a.example, ::1", "a.example,"), ("*", "*")]
+)
+def test_the_loopback_is_never_reached_through_a_proxy(given: str, wanted: str) -> None:
+    """httpx, urllib and S3 by fsspec; for Milvus see tests/deploy/test_stack.py."""
+    script = """
+import http.server, os, threading, urllib.request
+import fsspec, httpx
+from retrail_cli import main
+from retrail.http import SearchClient, ServeError
+seen = []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        seen.append(self.path)
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    do_GET = do_POST = do_HEAD
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+try:
+    SearchClient(url).post("/client", {}, "t")
+except ServeError as error:
+    assert error.status == 404, error
+assert main(["--version"]) == 0
+assert httpx.get(f"{url}/httpx").status_code == 404
+try:
+    urllib.request.urlopen(f"{url}/urllib")
+except urllib.error.HTTPError as error:
+    assert error.code == 404
+s3 = fsspec.filesystem("s3", endpoint_url=url, key="k", secret="s")
+assert not s3.exists("bucket/object")
+assert seen[:3] == ["/client", "/httpx", "/urllib"] and "/bucket/object" in seen, seen
+print(os.environ["no_proxy"])
+"""
+    proxies = ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy")
+    environment = os.environ | dict.fromkeys(proxies, "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment | {"no_proxy": given, "NO_PROXY": given},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(wanted)
 
 
 def test_wrong_usage_is_status_2(retrail: Any) -> None:
