@@ -37,8 +37,9 @@ MAX_RESULT = 60_000
 MAX_STRING = 400
 MAX_NAME = 256
 
-SERVED = re.compile(r'trajectory_id\W{1,9}[\w:]{11}\.[\w:]{11}\b|[^"\s]~[\w:]{11}\.[\w:]{11}\b')
-"""The handle in what `retrail serve` and `retrail mcp` answer, beside the hits or in their ids."""
+# Each begins with a literal, so that re searches fast.
+_HANDLE = re.compile(r"trajectory_id\W{1,9}[\w:]{11}\.[\w:]{11}\b")
+_MARKED_ID = re.compile(r'~(?<=[^"\s]~)[\w:]{11}\.[\w:]{11}\b')
 
 
 class AgentSpan(Struct, frozen=True, omit_defaults=True, rename={"span_id": "id"}, gc=False):
@@ -132,7 +133,7 @@ def _of_tool(raw: RawSpan, dialect: Dialect) -> dict[str, Any]:
         "arguments": _bounded(_arguments(given.value)),
         "result": bounded,
         "failed": raw.failed or failed,
-        "served": bool(SERVED.search(f"{given.text} {returned.text}")),
+        "served": _is_served(given.text) or _is_served(returned.text),
         "lacks": _unique([given.lack, returned.lack, too_large]),
     }
 
@@ -152,9 +153,14 @@ def _of_search(raw: RawSpan, dialect: Dialect) -> dict[str, Any]:
         "arguments": {"query": query} if isinstance(query, str) else query,
         "result": _bounded(documents),
         "served": any("retriever_version" in one["metadata"] for one in documents)
-        or bool(SERVED.search(" ".join(one.text for one in found))),
+        or any(_is_served(one.text) for one in found),
         "lacks": _unique([given.lack, lack]),
     }
+
+
+def _is_served(text: str) -> bool:
+    """Whether `retrail serve` or `retrail mcp` answered it: a handle beside the hits or in ids."""
+    return _HANDLE.search(text) is not None or _MARKED_ID.search(text) is not None
 
 
 def _of_model(raw: RawSpan, dialect: Dialect) -> dict[str, Any]:
