@@ -67,7 +67,7 @@ STORIES = {
     ),
     "RetrailDiskFull": Story(
         {counter("retrail_data_dir_disk_used_ratio", role="train"): "0.5x9 0.95x29 0.5x10"},
-        *("15m", "30m", "42m"),
+        *("15m", "30m", "48m"),
     ),
     "RetrailWorkerStuck": Story(
         {counter(AGE, role="mine", topic="judged-events"): "0x19 0+60x40 0x60"},
@@ -85,7 +85,7 @@ STORIES = {
     ),
     "RetrailOpenTransaction": Story(
         {counter("retrail_consumer_open_transaction_seconds", topic="t"): "0x9 0+60x20 0x20"},
-        *("11m", "20m", "35m"),
+        *("11m", "20m", "38m"),
     ),
     "RetrailDeadLetters": Story(
         {
@@ -295,6 +295,18 @@ def test_every_alert_has_a_runbook_and_a_story() -> None:
     assert {path.stem for path in RUNBOOKS.glob("Retrail*.md")} == set(ALERTS)
     named = re.findall(r"runbook_url: (\S+)", (RULES / "alerts.yml").read_text())
     assert named == [f"docs/runbooks/{name}.md" for name in ALERTS]
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_has_what_an_operator_reads(name: str) -> None:
+    [rule] = only(name)["groups"][0]["rules"]
+    assert name.startswith("Retrail")
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    assert {*rule["annotations"]} == {"summary", "description", "runbook_url"}
+    assert "keep_firing_for" in rule
+    runbook = (RUNBOOKS / f"{name}.md").read_text()
+    meaning, look, remedy = re.split(r"^## (?:First look|Remedy)$", runbook, flags=re.M)
+    assert all(part.strip() for part in (meaning.partition("\n")[2], look, remedy))
 
 
 def test_rules_name_metrics_that_exist() -> None:
