@@ -58,6 +58,51 @@ def searches(*spans: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
+# -- Conventions -----------------------------------------------------------------------------------
+
+THOUGHT = "This page is relevant: it was lit in 1871."
+FLATTENED = {
+    "gen_ai.completion.0.role": "assistant",
+    "gen_ai.completion.0.content": THOUGHT,
+    "gen_ai.completion.0.tool_calls.0.name": "search",
+}
+WRITTEN: dict[str, dict[str, Any]] = {
+    "an attribute": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.output.messages": [
+            {
+                "role": "assistant",
+                "parts": [
+                    {"type": "text", "content": THOUGHT},
+                    {"type": "tool_call", "name": "search", "arguments": {}},
+                ],
+            }
+        ],
+    },
+    "an event, before": {"gen_ai.operation.name": "chat", "gen_ai.system": "openai"},
+    "flattened, before": {"gen_ai.operation.name": "chat", "gen_ai.system": "openai"} | FLATTENED,
+    "OpenLLMetry": {"traceloop.entity.name": "m", "llm.request.type": "chat"} | FLATTENED,
+    "OpenInference": {
+        "openinference.span.kind": "LLM",
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.content": THOUGHT,
+        "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "search",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", [1, 3], ids=["internal", "client"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_convention_names_what_the_model_wrote(name: str, kind: int) -> None:
+    message = {"content": THOUGHT, "tool_calls": [{"function": {"name": "search"}}]}
+    events = [("gen_ai.choice", {"index": 0, "message": message})] * (name == "an event, before")
+    thinking = span(4, 1, (6, 7), attributes=WRITTEN[name], events=events, kind=kind)
+    searched = tool(2, 1, (2, 3), "search", {"query": "q"}, ids("d1"))
+    opened = tool(3, 1, (4, 5), "open_document", {"doc_id": "d1"}, "text")
+    [found] = events_of(agent(1), searched, opened, thinking)
+    assert [(e.text, e.about) for e in found if isinstance(e, Reasoning)] == [(THOUGHT, "d1")]
+
+
 # -- Trajectories ----------------------------------------------------------------------------------
 
 

@@ -6,11 +6,23 @@ from pathlib import Path
 import pytest
 
 from retrail_cli import main
+from schemas.settings import Settings
 from streams.importing.tools import ToolMap
 from streams.spans.metrics import REASONS
 from streams.spans.understanding import REMEDIES, understood
-from tests.streams.spans.made import NEED_TRACE, agent, genai, ids, request, span, tool
+from tests.streams.spans.made import (
+    NEED_TRACE,
+    TRACE,
+    agent,
+    genai,
+    ids,
+    protobuf,
+    request,
+    span,
+    tool,
+)
 from tests.streams.spans.recordings import RECORDED, lines_of
+from tests.streams.spans.test_on_kafka import put
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -46,3 +58,20 @@ def test_the_command_reads_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text("\n".join(json.dumps(request(span)) for span in NEED_TRACE))
     assert main(["doctor", "--otlp", str(path)]) == 0
     assert "1 trajectories with 2 searches" in capsys.readouterr().out
+
+
+def test_the_command_reads_the_topic(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RETRAIL_KAFKA_BOOTSTRAP", settings.kafka_bootstrap)
+    monkeypatch.setenv("RETRAIL_TOPIC_PREFIX", settings.topic_prefix)
+    assert main(["doctor", "--otlp", "topic"]) == 0
+    assert "0 requests, 0 of them unreadable; 0 traces" in capsys.readouterr().out
+    bodies = [json.dumps(request(span)) for span in NEED_TRACE]
+    put(settings, [(None, protobuf(body)) for body in bodies[::2]])
+    put(settings, [(TRACE.encode(), body.encode()) for body in bodies[1::2]])
+    put(settings, [(None, b"{")])
+    assert main(["doctor", "--otlp", "topic"]) == 0
+    text = capsys.readouterr().out
+    assert "11 requests, 1 of them unreadable; 1 traces" in text
+    assert "1 trajectories with 2 searches" in text
