@@ -2,18 +2,21 @@
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from benchmarks.streams.brokers import Figures, Testbed, process, testbed, worker, write
 from benchmarks.streams.throughput import beside, judging
+from deploy.processes import free_ports
 from retrail_runtime import kafka
 
 TURNS = 4
 """Searches of a trace, each with two openings and a model before each of these three calls."""
 SPAN_BYTES = 2_000
+MOST_JUDGED = 300_000
 HISTORY = "gen_ai.input.messages"
 
 Call = tuple[str, dict[str, str], str]
@@ -63,29 +66,50 @@ def _trace(number: int) -> ExportTraceServiceRequest:
 
 def otlp(events: int) -> Figures:
     """Spans of 2 KB through both stages of one worker otlp, beside one judge."""
-    judge = judging(events)["judge, 1 worker"]
+    judge = judging(min(events, MOST_JUDGED))
     with testbed() as b:
         requests = write(b.topics.otlp_spans, traces(events), b.settings.kafka_bootstrap)
         spans = requests * (1 + 6 * TURNS)
-        variables = {"RETRAIL_OTLP_ROOT_SECONDS": "1", "RETRAIL_OTLP_QUIET_SECONDS": "2"}
-        log = b.folder / "otlp.log"
-        with process(worker("otlp"), b.environment(**variables), log) as child:
-            began = _until(b, b.topics.agent_spans, 1)
-            first = _until(b, b.topics.agent_spans, requests) - began
-            # A search, two openings and three thoughts a turn, the end.
-            second = _until(b, b.topics.trajectory_events, requests * (6 * TURNS + 1)) - began
-            status = Path(f"/proc/{child.pid}/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    rates = {"first stage": spans / first, "both stages": spans / second, "judge": judge}
-    return beside(rates, ("judge",)) | {"peak memory, MB": int(peak.split()[1]) / 1024}
+        # A search, two openings and three thoughts a turn, the end.
+        first, second, memory = _run(b, requests, requests * (6 * TURNS + 1))
+    rates = {"first stage": spans / first, "both stages": spans / second}
+    quarter = len(memory) // 4
+    return beside(rates | {"judge": judge["judge, 1 worker"]}, ("judge",)) | {
+        "spans": spans,
+        "most memory in the first quarter, MB": max(memory[: quarter + 1]),
+        "most memory in the last quarter, MB": max(memory[-quarter - 1 :]),
+    }
 
 
-def _until(b: Testbed, topic: str, count: int) -> float:
-    """The time at which a topic has so many records."""
-    reader = kafka.consumer(b.settings)
-    try:
-        while sum(end - low for low, end in kafka.offsets(reader, topic).values()) < count:
-            time.sleep(0.1)
-        return time.monotonic()
-    finally:
-        reader.close()
+def _run(b: Testbed, requests: int, events: int) -> tuple[float, float, list[float]]:
+    """Seconds of a worker until either stage has written all, and its memory in MB meanwhile.
+
+    Raises:
+        RuntimeError: the worker ended.
+    """
+    log, (port,) = b.folder / "otlp.log", free_ports(1)
+    variables = {"OTLP_ROOT_SECONDS": 1, "OTLP_QUIET_SECONDS": 2, "METRICS_PORT": port}
+    env = b.environment(**{f"RETRAIL_{name}": str(value) for name, value in variables.items()})
+    first, memory = 0.0, list[float]()
+    with process(worker("otlp"), env, log) as child, closing(kafka.consumer(b.settings)) as reader:
+
+        def written(topic: str) -> int:
+            if child.poll() is not None:
+                raise RuntimeError(f"the worker ended:\n{log.read_text()[-3_000:]}")
+            return sum(end - low for low, end in kafka.offsets(reader, topic).values())
+
+        while not written(b.topics.agent_spans):
+            time.sleep(0.05)
+        began = time.monotonic()
+        while written(b.topics.trajectory_events) < events:
+            reduced = written(b.topics.agent_spans) - _metric(port, "retrail_otlp_ticks_total")
+            if not first and reduced >= requests:
+                first = time.monotonic() - began
+            memory.append(_metric(port, "process_resident_memory_bytes") / 1024**2)
+            time.sleep(0.2)
+        return first, time.monotonic() - began, memory
+
+
+def _metric(port: int, name: str) -> float:
+    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(name))
