@@ -19,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from retrail_runtime import kafka
+from retrail_runtime.metrics import at_zero
 from retrail_runtime.otlp import JSON, PROTOBUF
 from retrail_runtime.otlp import Request as TraceRequest
 from schemas.errors import DeliveryError, InvalidRecordError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
+from serving import metrics
 from serving.problems import Failure, RefusedError
 
 PATH = "/v1/traces"
@@ -127,6 +129,9 @@ def _decompressed(body: bytes) -> bytes:
 
 
 router = APIRouter()
+
+
+at_zero(metrics.REQUESTS, (OPERATION,), ("200", "400", "415", "503"))
 
 
 # Not in the OpenAPI document: OTLP's own documents describe it.

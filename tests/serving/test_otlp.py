@@ -2,33 +2,39 @@
 
 import gzip
 import json
+import random
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from retrail_runtime import kafka as clients
+from retrail_runtime.otlp import Request as TraceRequest
 from schemas.errors import DeliveryError
 from schemas.topics import Topics
-from serving import otlp
+from serving import metrics, otlp
 from serving.guards import guarded
 from serving.http_api import create_app
 from serving.otlp import AT_ONCE, MAX_TRACES, Traces
 from tests.serving.fakes import World
+from tests.serving.live import listening
 from tests.streams.fleet import Fleet, installation
 from tests.streams.spans.made import NEED_TRACE, protobuf, request, span
 from tests.streams.spans.recordings import RECORDED, essence, lines_of, own_client
+from tests.streams.spans.test_fuzz import requests
+from tests.streams.spans.test_on_kafka import start
 from tests.streams.topics import pairs_of, read
 from tests.waiting import eventually
 
@@ -224,25 +230,81 @@ def test_mutated_requests_are_answered_and_counted(
 
 
 def answered() -> float:
-    samples: Callable[..., Any] = REGISTRY.get_sample_value
-    return sum(
-        samples("retrail_serve_requests_total", {"operation": otlp.OPERATION, "status": status})
-        or 0
-        for status in ("200", "400")
-    )
+    return sum(answers().values())
+
+
+def answers() -> Counter[int]:
+    """How many requests had each answer."""
+    [family] = metrics.REQUESTS.collect()
+    found = [one for one in family.samples if one.name.endswith("_total")]
+    named = [one for one in found if one.labels["operation"] == otlp.OPERATION]
+    return Counter({int(one.labels["status"]): int(one.value) for one in named if one.value})
+
+
+@pytest.mark.parametrize("number", [1_000, pytest.param(100_000, marks=pytest.mark.faults)])
+@pytest.mark.timeout(3_000)
+def test_mutated_requests_over_http_and_kafka_are_counted(
+    kafka: str, tmp_path: Path, number: int
+) -> None:
+    """The server answers each, and the worker takes each one that the server accepted."""
+    settings = installation(kafka, tmp_path)
+    app = create_app(World()._running, Traces(settings))
+    fleet, before = Fleet(settings, tmp_path), answers()
+    worker = start(fleet)
+    try:
+        with (
+            listening(guarded(app, settings, host="127.0.0.1")) as url,
+            httpx.Client(base_url=url, timeout=60) as client,
+            ThreadPoolExecutor(8) as threads,
+        ):
+            found = Counter[tuple[int, bool]]()
+            for seed in range(number // 1_000):
+                work = partial(posted, client)
+                found.update(threads.map(work, requests(1_000, seed), range(1_000)))
+            assert client.get("/healthz").status_code == 200
+        statuses = Counter(status for status, _ in found.elements())
+        assert answers() - before == statuses
+        assert statuses.total() == number
+        assert set(statuses) == {200, 400, 415}
+        counted, written = "retrail_otlp_requests_total", found[200, True]
+        eventually(lambda: worker.working, 60, "the first request")
+        eventually(lambda: worker.sample(counted) == written, 60, "all requests", interval=1.0)
+        assert worker.sample(counted, result="invalid") == 0
+        assert written > number // 3
+        worker.leave()
+    finally:
+        fleet.kill_all()
+
+
+def posted(client: httpx.Client, body: bytes, number: int) -> tuple[int, bool]:
+    """Send a request; its status, and whether it has a valid span, so that it is to be written."""
+    content, media_type, headers = body, JSON if body[:1] == b"{" else PROTOBUF, {}
+    if number % 4 == 0:
+        content, headers = gzip.compress(body), {"content-encoding": "gzip"}
+    if number % 40 == 0:
+        content = content[:-7]
+    if number % 50 == 1:
+        media_type = "text/plain"
+    sent = {"content-type": media_type} | headers
+    status = client.post(otlp.PATH, content=content, headers=sent).status_code
+    return status, status == 200 and TraceRequest.decode(body).check()[0] > 0
 
 
 def test_recordings_over_http_give_the_pairs_of_the_own_client(kafka: str, tmp_path: Path) -> None:
     world, settings, own = World(), installation(kafka, tmp_path), essence(own_client())
+    rng = random.Random(0)
     fleet = Fleet(settings, tmp_path)
     try:
         for role in ("otlp", "judge", "mine"):
             fleet.start(role, RETRAIL_OTLP_ROOT_SECONDS="5", RETRAIL_OTLP_QUIET_SECONDS="5")
         with TestClient(create_app(world._running, Traces(settings))) as http:
             for number, name in enumerate(RECORDED):
-                # As the SDK's batches: spans in the order of their ends.
+                # As the SDK's batches: spans in the order of their ends. Collectors reorder and
+                # repeat them.
                 requests = [json.loads(line) for line in lines_of(name)]
                 parts = [part for each in requests for part in each["resourceSpans"]]
+                if number % 3:
+                    parts = rng.sample(parts, len(parts)) + rng.sample(parts, len(parts) // 2)
                 body = json.dumps({"resourceSpans": parts})
                 if number % 2:
                     packed = gzip.compress(body.encode())

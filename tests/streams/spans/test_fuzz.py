@@ -198,15 +198,15 @@ def test_mutated_requests_are_understood_or_refused(number: int) -> None:
     assert results["trajectories"] > number // 500
 
 
-@pytest.mark.faults
+@pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.faults)])
 @pytest.mark.timeout(3_000)
-def test_a_worker_counts_100_000_mutated_requests(settings: Settings, fleet: Fleet) -> None:
+def test_a_worker_counts_mutated_requests(settings: Settings, fleet: Fleet, number: int) -> None:
     worker = start(fleet)
-    for seed in range(100):
+    for seed in range(number // 1_000):
         put(settings, [(None, body) for body in requests(1_000, seed)])
     counted = "retrail_otlp_requests_total"
     eventually(lambda: worker.working, 60, "the first request")
-    eventually(lambda: worker.sample(counted) == 100_000, 600, "all requests", interval=1.0)
-    assert worker.sample(counted, result="invalid") > 1_000
+    eventually(lambda: worker.sample(counted) == number, 600, "all requests", interval=1.0)
+    assert worker.sample(counted, result="invalid") > number // 100
     assert worker.sample("retrail_otlp_trace_spans_total", result="undecodable") == 0
     worker.leave()
