@@ -47,7 +47,7 @@ from tests.waiting import eventually
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus"
 DOCUMENTS = harness.documents(60)
-ROLES = ["index", "judge", "mine", "serve", "train"]
+ROLES = ["index", "judge", "mine", "otlp", "serve", "train"]
 TOKEN = "token"
 AWAY_SECONDS = 60.0
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -196,7 +196,7 @@ class Stack:
         }
         ready = folder / "stack.env"
         self.up = exits.enter_context(
-            process(folder / "up.log", self._environment, "up", "--env-file", str(ready))
+            process(folder / "up.log", self._environment, "up", "--otlp", "--env-file", str(ready))
         )
         self._log = folder / "up.log"
         self.alive(ready.exists, 240, "stack")
@@ -249,7 +249,12 @@ class Stack:
         ports = [file.read_text() for file in (self.settings.data_dir / "run").glob("*.metrics")]
         pages = [page(f"http://127.0.0.1:{port}/readyz") for port in ports]
         working = [one["metric"]["role"] for one in up if one["value"][1] == "1"]
-        return sorted(working) == ROLES and len(pages) == 4 and all(pages) and self.version() > 0
+        return (
+            sorted(working) == ROLES
+            and len(pages) == len(ROLES) - 1
+            and all(pages)
+            and self.version() > 0
+        )
 
     def retrail(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "retrail_cli", *arguments]

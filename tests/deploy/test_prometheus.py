@@ -127,6 +127,15 @@ STORIES = {
         },
         *("400m", "620m", "760m"),
     ),
+    "RetrailTracesNotUnderstood": Story(
+        {
+            counter("retrail_otlp_not_mapped_total", reason="no_content"): "0+3x1200",
+            counter("retrail_otlp_not_mapped_total", reason="served"): "0+30x1200",
+            counter("retrail_otlp_traces_total", reason="root"): "0+1x1200",
+            counter("retrail_otlp_trajectories_total"): "0+1x200 200x500 200+1x500",
+        },
+        *("400m", "620m", "760m"),
+    ),
     "RetrailTrainingOverdue": Story(
         {counter("retrail_train_pairs_pending_age_seconds"): "0+600x600 0x60"},
         *("40h", "52h", "101h"),
