@@ -11,8 +11,11 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
+import orjson
+
 from retrail_runtime import corpus_files
 from retrail_runtime.corpus_files import LeftOut
+from retrail_runtime.files import atomic_write
 from retrail_runtime.kafka import record_size
 from schemas.documents import Document
 from schemas.errors import InputError, InvalidRecordError
@@ -142,6 +145,24 @@ def load_beir(folder: Path) -> Corpus:
             chain(*(lost.messages() for lost in (lost_documents, lost_queries, lost_judgements)))
         ),
     )
+
+
+def write_beir(corpus: Corpus, folder: Path) -> None:
+    """Write a corpus as a folder in BEIR layout; files that exist are replaced."""
+    needs = (*corpus.training, *corpus.unseen)
+    documents = [{"_id": d.doc_id, "title": d.title, "text": d.text} for d in corpus.documents]
+    queries = [{"_id": need.need_id, "text": need.text} for need in needs]
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    for name, rows in (("corpus.jsonl", documents), ("queries.jsonl", queries)):
+        atomic_write(folder / name, b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    for name, half in (("train", corpus.training), ("test", corpus.unseen)):
+        lines = [
+            [need.need_id, doc_id, str(grade)]
+            for need in half
+            for doc_id, grade in sorted(need.relevant.items())
+        ]
+        text = "".join("\t".join(line) + "\n" for line in [_HEADER, *lines])
+        atomic_write(folder / "qrels" / f"{name}.tsv", text.encode())
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def load() -> Corpus:
     return build(read_entries(), name=f"Python {version} standard library")
 
 
-def read_entries() -> list[Entry]:
-    """All docstrings of the standard library, read in a process of its own.
+def read_entries(packages: Sequence[str] = ()) -> list[Entry]:
+    """All docstrings of the packages, or of the standard library, read in a process of its own.
 
     Raises:
         RetrailError: that process failed.
     """
-    command = [sys.executable, "-I", "-W", "ignore", str(_READER)]
+    command = [sys.executable, "-I", "-W", "ignore", str(_READER), *packages]
     try:
         done = subprocess.run(
             command,
@@ -68,7 +68,7 @@ def read_entries() -> list[Entry]:
     except subprocess.SubprocessError as error:
         stderr = getattr(error, "stderr", None) or b""
         raise RetrailError(
-            f"The standard library's documentation cannot be read ({error}). "
+            f"The documentation cannot be read ({error}). "
             f"Run it yourself: {' '.join(command)}\n{stderr.decode(errors='replace')[-2000:]}"
         ) from error
     return [Entry(**json.loads(line)) for line in done.stdout.splitlines()]

@@ -1,6 +1,6 @@
-"""Prints the docstrings of the standard library as JSON lines; run as a script of its own.
+"""Prints docstrings as JSON lines, of the packages given or of the standard library.
 
-Importing all of the standard library has side effects (signal handlers, sockets, warnings), so
+Importing all of a library has side effects (signal handlers, sockets, warnings), so
 :mod:`simulation.stdlib_corpus` does it in a child process, whose only output is this. The
 script therefore needs nothing but the standard library.
 """
@@ -13,7 +13,7 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -40,9 +40,9 @@ _MEMBERS = (
 )
 
 
-def module_names() -> Iterator[str]:
-    """Public modules of the standard library and public submodules of its packages, sorted."""
-    for top in sorted(sys.stdlib_module_names):
+def module_names(packages: Iterable[str]) -> Iterator[str]:
+    """Public modules and public submodules of the packages, sorted."""
+    for top in sorted(packages):
         if not top.startswith("_") and top not in LEFT_OUT:
             yield from _with_submodules(top)
 
@@ -86,19 +86,24 @@ def docstring(value: Any) -> str | None:
 def main() -> None:
     """Write ``{"name", "home", "doc"}`` lines to standard output, one an object.
 
-    ``home`` is false if another module defines the object.
+    ``home`` is false if another module defines the object. If packages are given, what others
+    define is left out.
     """
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     sys.stdout = io.StringIO()
-    for name in module_names():
+    packages = sys.argv[1:]
+    for name in module_names(packages or sys.stdlib_module_names):
         try:
             module = importlib.import_module(name)
         except Exception:
             # Of another platform, or optional and not built: this Python has no such module.
             continue
         for full_name, value in documented(module):
+            origin = getattr(value, "__module__", None)
+            if packages and origin and origin.split(".")[0] not in packages:
+                continue
             if text := docstring(value):
-                home = getattr(value, "__module__", None) in (name, None)
+                home = origin in (name, None)
                 output.write(json.dumps({"name": full_name, "home": home, "doc": text}) + "\n")
     output.flush()
     # Threads that an imported module started must not hold the process.
