@@ -12,6 +12,7 @@ COLOURS = {
     "reweight": BLUE,
     "paper": BLUE,
     "oracle": GREEN,
+    "full": GREEN,
 }
 
 
@@ -22,7 +23,7 @@ def panel(axes: Any, found: Comparison) -> None:
     parents = found.runs["parent"]
     for place, (name, gain) in enumerate(found.gains.items()):
         low, high = gain.value - gain.low, gain.high - gain.value
-        axes.bar(place, gain.value, width=0.6, color=COLOURS[name], alpha=0.75)
+        axes.bar(place, gain.value, width=0.6, color=COLOURS.get(name, BLUE), alpha=0.75)
         axes.errorbar(place, gain.value, [[low], [high]], color=INK, capsize=4, linewidth=1.3)
         seeds = [
             sum(run.ndcg) / len(run.ndcg) - sum(parent.ndcg) / len(parent.ndcg)

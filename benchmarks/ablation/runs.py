@@ -1,21 +1,29 @@
 """One turn of the loop for a seed, learned from in several ways."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+
+import numpy as np
 
 from benchmarks import oracle
+from benchmarks.ablation import levers
+from benchmarks.ablation.levers import Scored
 from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from schemas import ProfileName
+from schemas.events import Search
 from schemas.pairs import LabelledPair
+from schemas.runs import TrainingConfig
 from schemas.settings import Settings
 from simulation import fleet
-from simulation.corpus import Corpus
+from simulation.corpus import Corpus, Need
 from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
 from simulation.recording import watch
+from simulation.scripted import HITS
 from trainer.data import examples as choosing
 from trainer.data.draws import is_held_out, normalize_query
 from trainer.data.examples import TrainingExample
@@ -25,6 +33,7 @@ from trainer.evaluate import evaluation, gate
 from trainer.evaluate.evaluation import QueryMetrics
 from trainer.evaluate.queries import relevance
 from trainer.fit import finetune
+from trainer.fit.batching import Batch
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
@@ -41,6 +50,18 @@ VARIANTS: dict[str, tuple[Variant, ProfileName]] = {
 are the labels and not the number of steps; ``naive-whole`` takes all of them.
 """
 
+LEVERS: dict[str, frozenset[str]] = {
+    "earlier": frozenset({"earlier"}),
+    "hard": frozenset({"hard"}),
+    "masked": frozenset({"masked"}),
+    "passes": frozenset({"passes"}),
+    "levers": frozenset({"earlier", "hard", "masked", "passes"}),
+}
+"""Rows that train on the pairs of ``reweight`` with levers (:mod:`benchmarks.ablation.levers`)."""
+
+FULL = "full"
+"""The row of full supervision: the true labels of all needs that agents had."""
+
 TURNS = 2
 """The needs of one turn of so many: as many as a turn of the demo has."""
 
@@ -54,6 +75,7 @@ class Run:
     Attributes:
         pairs, steps: that it trained on; none for the parent.
         true: share of the positives that serve the agent's need.
+        found: share of the agents' needs with a document that serves and was shown to an agent.
         ndcg: nDCG@10 of each need never seen, in their order.
         recall: mean recall@10 over these.
         held_out: child - parent in nDCG@10 on the agents' held-out queries, as the gate sees them:
@@ -70,6 +92,7 @@ class Run:
     recall: float
     seconds: float
     held_out: tuple[tuple[float, ...], ...] = ()
+    found: float | None = None
 
 
 class World:
@@ -87,6 +110,31 @@ class World:
         self.report(f"encoding {len(self.corpus.documents):,} documents")
         encoder = Encoder.load(self.settings.model, max_tokens=self.settings.index_max_tokens)
         return ExactIndex(encoder, self.corpus.documents)
+
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """The row of each text among the parent's vectors."""
+        return {d.embedded_text(): row for row, d in enumerate(self.corpus.documents)}
+
+    def scored(self, queries: Sequence[str], depth: int) -> dict[str, list[Scored]]:
+        """The parent's best hits of each query."""
+        distinct = list(dict.fromkeys(queries))
+        vectors = self.parent.encoder.encode_queries(distinct)
+        found = {}
+        for query, row in zip(distinct, vectors @ self.parent.vectors.T, strict=True):
+            some = [self.corpus.documents[i] for i in np.argsort(-row, kind="stable")[:depth]]
+            found[query] = [
+                Scored(d.doc_id, text, float(row[self.rows[text]]))
+                for d in some
+                for text in [d.embedded_text()]
+            ]
+        return found
+
+    def adjust(self, batch: Batch) -> Batch:
+        """Mask what may be a false negative."""
+        queries = self.parent.encoder.encode_queries(batch.queries)
+        documents = self.parent.vectors[[self.rows[text] for text in batch.documents]]
+        return levers.without_false_negatives(batch, queries @ documents.T)
 
     def measured(self, index: ExactIndex) -> list[QueryMetrics]:
         """Of each need never seen."""
@@ -137,9 +185,45 @@ class Turn:
                 count=len(self.examples("filter")),
                 seed=self.seed,
             )
+        if variant == FULL:
+            needs = {need.need_id: need for need in self.needs.values()}.values()
+            hits = self.world.scored([need.text for need in needs], HITS)
+            return levers.full_supervision(needs, hits, self.world.text.__getitem__)
+        if variant in LEVERS:
+            return self._pulled(LEVERS[variant])
         trained, profile = VARIANTS[variant]
         pairs = self.pairs if profile == "reference" else self.paper_pairs
         return self._selected(pairs, trained)
+
+    def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
+        found = list(self.examples("reweight"))
+        if "earlier" in wanted:
+            found += levers.earlier(self.pairs, found, self._similarity)
+        if "hard" in wanted:
+            hits = self.world.scored([each.query for each in found], levers.MINED_DEPTH)
+            vectors = self.world.parent.encoder.encode_queries([each.query for each in found])
+            rows = [self.world.rows[each.positive_text] for each in found]
+            scores = (vectors * self.world.parent.vectors[rows]).sum(axis=1)
+            by_id = {each.pair_id: float(score) for each, score in zip(found, scores, strict=True)}
+            found = levers.with_hard_negatives(found, hits, by_id)
+        return found
+
+    def _similarity(self, queries: Sequence[tuple[str, str]]) -> list[float]:
+        encode = self.world.parent.encoder.encode_queries
+        one, other = (encode([pair[side] for pair in queries]) for side in (0, 1))
+        return [float(value) for value in (one * other).sum(axis=1)]
+
+    @cached_property
+    def found(self) -> float:
+        """Share of needs with a document that serves and was shown to an agent."""
+        shown = {
+            self.needs[name].need_id
+            for name, events in self.trajectories.items()
+            for event in events
+            if isinstance(event, Search)
+            and self.needs[name].relevant.keys() & {hit.doc_id for hit in event.hits}
+        }
+        return len(shown) / len({need.need_id for need in self.needs.values()})
 
     def _selected(
         self, mined: Sequence[LabelledPair], variant: Variant, limit: int | None = None
@@ -161,10 +245,9 @@ class Turn:
         mined = (*self.pairs, *self.paper_pairs)
         need_of = {pair.pair_id: self.needs[pair.trajectory_id] for pair in mined}
         serves = [
-            example.positive_id in need_of[example.pair_id].relevant
-            if example.pair_id in need_of
-            else True
+            example.positive_id in need_of[pair_id].relevant if pair_id in need_of else True
             for example in examples
+            for pair_id in [example.pair_id.partition("/")[0]]
         ]
         return sum(serves) / len(serves)
 
@@ -198,16 +281,14 @@ def run(turn: Turn, variant: str) -> Run:
     index, steps = world.parent, 0
     if variant != "parent":
         examples = turn.examples(variant)
-        name = f"seed {turn.seed}: {variant}"
-
-        def on_step(step: finetune.Step) -> None:
-            world.report(f"{name}: step {step.step}/{step.steps}, loss {step.loss:.3f}")
-
         config = finetune.config_of(turn.settings, PRESETS["minilm"])
-        report = finetune.finetune(world.parent.encoder, examples, config, on_step=on_step)
-        steps = len(report.steps)
-        world.report(f"{name}: measuring on {len(world.corpus.unseen):,} needs never seen")
-        index = ExactIndex(report.encoder, world.corpus.documents)
+        wanted = LEVERS.get(variant, frozenset({"passes"}) if variant == FULL else frozenset())
+        train = partial(_train, turn, variant, world.adjust if "masked" in wanted else None)
+        if "passes" in wanted:
+            config = config.model_copy(update={"epochs": _passes(turn, examples, config, train)})
+        child, steps = train(world.parent.encoder, examples, config)
+        world.report(f"{variant}: measuring on {len(world.corpus.unseen):,} needs never seen")
+        index = ExactIndex(child, world.corpus.documents)
     found = world.measured(index)
     return Run(
         corpus=world.corpus.name,
@@ -220,7 +301,55 @@ def run(turn: Turn, variant: str) -> Run:
         recall=round(sum(each.recall_at_10 for each in found) / len(found), 6),
         seconds=round(time.monotonic() - began, 1),
         held_out=held_out(turn, index) if variant == "reweight" else (),
+        found=round(turn.found, 4),
     )
+
+
+Train = Callable[[Encoder, Sequence[TrainingExample], TrainingConfig], tuple[Encoder, int]]
+
+
+def _train(
+    turn: Turn,
+    variant: str,
+    adjust: Callable[[Batch], Batch] | None,
+    encoder: Encoder,
+    examples: Sequence[TrainingExample],
+    config: TrainingConfig,
+) -> tuple[Encoder, int]:
+    """The child and the number of its steps."""
+
+    def on_step(step: finetune.Step) -> None:
+        turn.world.report(
+            f"seed {turn.seed}: {variant}: step {step.step}/{step.steps}, loss {step.loss:.3f}"
+        )
+
+    report = finetune.finetune(encoder, examples, config, adjust=adjust, on_step=on_step)
+    return report.encoder, len(report.steps)
+
+
+def _passes(
+    turn: Turn, examples: Sequence[TrainingExample], config: TrainingConfig, train: Train
+) -> int:
+    """The number of passes after which a held-back part of the queries stops improving.
+
+    Each pass has a whole schedule of its learning rate; the child is then trained on all examples.
+    """
+    fitted, back = levers.held_back(examples)
+    relevant: dict[str, dict[str, int]] = {}
+    for each in back:
+        relevant.setdefault(each.query, {})[each.positive_id] = 1
+    needs = [Need(query, query, some) for query, some in relevant.items()]
+
+    def values() -> Iterator[float]:
+        child = turn.world.parent.encoder
+        for number in itertools.count():
+            once = config.model_copy(update={"epochs": 1, "seed": config.seed + 1_000 * number})
+            child, _ = train(child, fitted, once)
+            index = ExactIndex(child, turn.world.corpus.documents)
+            found = measure.by_need(needs, index.search_many)
+            yield sum(each.ndcg_at_10 for each in found) / len(found)
+
+    return levers.best_pass(values())
 
 
 def runs(

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.ablation.runs import Run
+from benchmarks.ablation.runs import FULL, LEVERS, Run
 from benchmarks.intervals import Estimate, Statistic, Values, estimates
 
-ORDER = ("naive", "naive-whole", "filter", "reweight", "paper", "oracle")
+ORDER = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS, "oracle", FULL)
 
 CONTRASTS = (
     ("filter", "naive"),
     ("reweight", "filter"),
     ("reweight", "oracle"),
     ("paper", "reweight"),
+    *((lever, "reweight") for lever in LEVERS),
 )
 
 
@@ -85,7 +86,7 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
         yield ""
         yield (
             f"{found.corpus}: {found.seeds} seeds, {found.needs:,} needs never seen, untrained "
-            f"nDCG@10 {found.parent:.4f}"
+            f"nDCG@10 {found.parent:.4f}{_shown(found.runs['parent'])}"
         )
         yield ""
         yield (
@@ -120,6 +121,11 @@ def _share(name: str) -> Statistic:
 
 def _percent(share: Estimate) -> str:
     return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
+
+
+def _shown(runs: Sequence[Run]) -> str:
+    shares = [run.found for run in runs if run.found is not None]
+    return f"; agents were shown what serves {_mean(shares):.1%} of their needs" if shares else ""
 
 
 def _mean(values: Sequence[float]) -> float:

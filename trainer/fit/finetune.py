@@ -93,6 +93,7 @@ def finetune(
     examples: Sequence[TrainingExample],
     config: TrainingConfig,
     *,
+    adjust: Callable[[Batch], Batch] | None = None,
     on_step: Callable[[Step], None] | None = None,
     processes: Processes = SINGLE_PROCESS,
     checkpoint: Checkpoint | None = None,
@@ -103,6 +104,7 @@ def finetune(
         encoder: the parent.
         examples: in any order.
         config: hyper-parameters.
+        adjust: changes each batch before the first step, for instance masks more negatives.
         on_step: called after every step; its exceptions end the training.
         processes: the process group; all processes pass equal arguments and get the child.
         checkpoint: of this training, for a single process; it goes on from there.
@@ -114,6 +116,8 @@ def finetune(
     from trainer.model.cpu import training_attention
 
     batches = plan(examples, config)
+    if adjust is not None:
+        batches = [adjust(batch) for batch in batches]
     child = encoder.copy()
     with training_attention(child.model):
         child.model.requires_grad_(True)

@@ -1,0 +1,210 @@
+"""Ways to learn more from the same trajectories, each alone a function of plain values.
+
+They belong to this benchmark until one is shown to help on most corpora; no setting of an
+installation switches them on.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.pairs import LabelledPair
+from simulation.corpus import Need
+from simulation.scripted import digest
+from trainer.data.draws import is_held_out, normalize_query
+from trainer.data.examples import TrainingExample
+from trainer.fit import batching
+from trainer.fit.batching import Batch
+
+EARLIER_WEIGHT = 0.5
+"""Factor of the weight of an earlier query's example."""
+
+EARLIER_SIMILARITY = 0.6
+"""Least cosine similarity of an earlier query to the pair's, as the parent encodes both."""
+
+MINED = 10
+"""Most negatives of an example that are taken from the collection."""
+
+MINED_DEPTH = 40
+"""Hits of a query in which negatives are looked for."""
+
+MINED_SHARE = 0.95
+"""Highest score of a mined negative, as a share of the positive's (NV-Retriever: Moreira et al.
+2024, "Improving Text Embedding Models with Effective Hard-negative Mining")."""
+
+FALSE_NEGATIVE_MARGIN = 0.1
+"""A document that the parent scores higher than the positive by more than this is masked."""
+
+HELD_BACK = 0.15
+"""Share of the training queries that decide when training stops."""
+
+MOST_PASSES = 6
+PATIENCE = 1
+"""Passes without an improvement after which training stops."""
+
+Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
+"""Cosine similarities of pairs of queries."""
+
+
+class Scored(NamedTuple):
+    """A document of the collection and its score for a query."""
+
+    doc_id: str
+    text: str
+    score: float
+
+
+def earlier(
+    pairs: Iterable[LabelledPair],
+    examples: Sequence[TrainingExample],
+    similarity: Similarity,
+    *,
+    least: float = EARLIER_SIMILARITY,
+    factor: float = EARLIER_WEIGHT,
+) -> list[TrainingExample]:
+    """Examples of the queries that did not find what a later query of the same trajectory found.
+
+    Only of pairs in ``examples`` whose trajectory ended with a correct answer, and only queries
+    that are similar enough to the pair's. Held-out queries are left out, and so is a query that has
+    the positive already. An example's id is the pair's id, ``/`` and a digest of the query.
+
+    Args:
+        least: similarity of both queries.
+        factor: of the pair's weight.
+    """
+    trained = {example.pair_id: example for example in examples}
+    known = {(normalize_query(each.query), each.positive_id) for each in examples}
+    found: list[tuple[TrainingExample, str]] = []
+    for pair in pairs:
+        example = trained.get(pair.pair_id)
+        if example is None or pair.outcome != "correct":
+            continue
+        for query in pair.earlier_queries:
+            key = (normalize_query(query), example.positive_id)
+            if key not in known and not is_held_out(query):
+                known.add(key)
+                found.append((example, query))
+    similar = similarity([(query, example.query) for example, query in found])
+    return [
+        replace(
+            example,
+            pair_id=f"{example.pair_id}/{digest(query)[:8]}",
+            query=query,
+            weight=example.weight * factor,
+        )
+        for (example, query), value in zip(found, similar, strict=True)
+        if value >= least
+    ]
+
+
+def with_hard_negatives(
+    examples: Sequence[TrainingExample],
+    hits: Mapping[str, Sequence[Scored]],
+    positive_scores: Mapping[str, float],
+    *,
+    share: float = MINED_SHARE,
+    most: int = MINED,
+) -> list[TrainingExample]:
+    """The examples with negatives from the collection beside the agent's own.
+
+    Args:
+        hits: of each query, best first.
+        positive_scores: of each example's positive for its query, by ``pair_id``.
+        share: a hit with a higher score than this share of the positive's may be relevant and is
+            left out; so are known positives of the query.
+        most: hits taken for an example.
+    """
+    positives = batching.known_positives(examples)
+    found = []
+    for example in examples:
+        not_wanted = positives[normalize_query(example.query)] | {t for _, t in example.negatives}
+        highest = share * positive_scores[example.pair_id]
+        mined: dict[str, str] = {}
+        for hit in hits[example.query]:
+            if hit.score <= highest and hit.text not in not_wanted:
+                mined.setdefault(hit.text, hit.doc_id)
+        more = tuple((doc_id, text) for text, doc_id in list(mined.items())[:most])
+        found.append(replace(example, negatives=example.negatives + more))
+    return found
+
+
+def without_false_negatives(
+    batch: Batch, scores: NDArray[np.floating], margin: float = FALSE_NEGATIVE_MARGIN
+) -> Batch:
+    """The batch without negatives that the parent scores above the positive by ``margin``.
+
+    Args:
+        scores: (queries, documents) of the batch, by the parent.
+    """
+    own = np.take_along_axis(scores, np.asarray(batch.positive)[:, None], axis=1)
+    masked = tuple(
+        known | (set(np.flatnonzero(above).tolist()) - {positive})
+        for known, above, positive in zip(
+            batch.masked, scores > own + margin, batch.positive, strict=True
+        )
+    )
+    return replace(batch, masked=masked)
+
+
+def full_supervision(
+    needs: Iterable[Need],
+    hits: Mapping[str, Sequence[Scored]],
+    text_of: Callable[[str], str],
+) -> list[TrainingExample]:
+    """Examples of true labels: the text of each need with each document that serves it.
+
+    Negatives are the other hits of the text.
+    """
+    found = []
+    for need in needs:
+        relevant = {text_of(doc_id) for doc_id in need.relevant}
+        others = tuple(
+            (hit.doc_id, hit.text) for hit in hits[need.text] if hit.text not in relevant
+        )
+        found += [
+            TrainingExample(
+                pair_id=digest("full", need.need_id, doc_id),
+                query=need.text,
+                positive_id=doc_id,
+                positive_text=text_of(doc_id),
+                negatives=others,
+                weight=1.0,
+            )
+            for doc_id in sorted(need.relevant)
+        ]
+    return found
+
+
+def held_back(
+    examples: Iterable[TrainingExample], share: float = HELD_BACK
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Examples to fit on, and those of a share of the queries, drawn by hash.
+
+    The draw is another one than the gate's, whose held-out queries no example has.
+    """
+    parts: tuple[list[TrainingExample], list[TrainingExample]] = ([], [])
+    for example in examples:
+        name = f"early stop/{normalize_query(example.query)}"
+        draw = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        parts[draw < share * 2**64].append(example)
+    return parts
+
+
+def best_pass(values: Iterator[float], most: int = MOST_PASSES, patience: int = PATIENCE) -> int:
+    """The number, from 1, of the pass with the highest value.
+
+    Args:
+        values: after each pass. No more is read after ``most`` passes, or ``patience`` of them
+            without an improvement.
+    """
+    best, best_value = 1, next(values)
+    for number in range(2, most + 1):
+        if (value := next(values)) > best_value:
+            best, best_value = number, value
+        elif number - best >= patience:
+            break
+    return best

@@ -1,0 +1,151 @@
+"""The levers of the ablation as functions of plain values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from benchmarks.ablation import levers
+from benchmarks.ablation.levers import Scored
+from schemas.events import Outcome
+from schemas.pairs import LabelledPair
+from simulation.corpus import Need
+from tests.streams.judged_log import browse, end, folded, numbered, reasoning, search, written
+from trainer.data.draws import is_held_out
+from trainer.data.examples import TrainingExample
+from trainer.fit.batching import Batch
+
+[HELD_OUT, *_] = (query for n in range(99) if is_held_out(query := f"earlier {n}"))
+FIRST, SECOND, LAST = [query for n in range(99) if not is_held_out(query := f"query {n}")][:3]
+
+
+def example(
+    pair_id: str, query: str, positive: str, *negatives: str, weight: float = 1.0
+) -> TrainingExample:
+    return TrainingExample(
+        pair_id,
+        query,
+        positive,
+        f"text of {positive}",
+        tuple((doc_id, f"text of {doc_id}") for doc_id in negatives),
+        weight,
+    )
+
+
+def scored(doc_id: str, score: float) -> Scored:
+    return Scored(doc_id, f"text of {doc_id}", score)
+
+
+def mined(outcome: Outcome) -> LabelledPair:
+    """The pair of an agent that found its document with the last of its queries."""
+    steps = [
+        *(search(query, "a", "b") for query in (FIRST, HELD_OUT, SECOND)),
+        search(LAST, "c", "d"),
+        browse("c"),
+        reasoning("c", "relevant"),
+        end(outcome=outcome),
+    ]
+    [pair] = folded(written(numbered("t", steps)))
+    assert pair.earlier_queries == (FIRST, HELD_OUT, SECOND)
+    return pair
+
+
+def alike(value: float) -> levers.Similarity:
+    def similarity(queries: Sequence[tuple[str, str]]) -> list[float]:
+        return [value if query == FIRST else 0.0 for query, _ in queries]
+
+    return similarity
+
+
+def test_an_earlier_query_that_is_similar_is_a_lighter_example() -> None:
+    pair = mined("correct")
+    trained = example(pair.pair_id, LAST, "c", "d", weight=1.5)
+    [found] = levers.earlier([pair], [trained], alike(0.7), least=0.7, factor=0.5)
+    assert (found.query, found.positive_id, found.negatives) == (FIRST, "c", trained.negatives)
+    assert found.weight == 0.75
+    assert found.pair_id.partition("/")[0] == pair.pair_id != found.pair_id
+
+
+def test_earlier_queries_of_other_outcomes_and_pairs_are_left_out() -> None:
+    pair = mined("correct")
+    trained = example(pair.pair_id, LAST, "c")
+    assert levers.earlier([pair], [trained], alike(0.69), least=0.7) == []
+    assert levers.earlier([pair], [], alike(1.0)) == []
+    assert levers.earlier([pair], [trained, example("x", FIRST, "c")], alike(1.0)) == []
+    wrong = mined("incorrect")
+    assert levers.earlier([wrong], [example(wrong.pair_id, LAST, "c")], alike(1.0)) == []
+
+
+def test_negatives_of_the_collection_stand_beside_the_agents_own() -> None:
+    trained = [example("1", "q", "p", "own"), example("2", "Q", "also"), example("3", "r", "p")]
+    hits = [
+        scored("too near", 0.77),
+        scored("p", 0.8),
+        scored("own", 0.7),
+        scored("also", 0.7),
+        scored("near", 0.76),
+        scored("far", 0.5),
+        scored("farther", 0.4),
+    ]
+    found = levers.with_hard_negatives(
+        trained,
+        {"q": hits, "Q": hits, "r": hits},
+        {"1": 0.8, "2": 0.8, "3": 0.45},
+        share=0.95,
+        most=2,
+    )
+    assert [[doc_id for doc_id, _ in each.negatives] for each in found] == [
+        ["own", "near", "far"],
+        ["own", "near"],
+        ["farther"],
+    ]
+    assert [each.query for each in found] == ["q", "Q", "r"]
+
+
+def test_what_the_parent_scores_above_the_positive_is_masked() -> None:
+    batch = Batch(
+        queries=("q", "r"),
+        documents=("a", "b", "c"),
+        positive=(0, 1),
+        masked=(frozenset(), frozenset({2})),
+        weights=(1.0, 1.0),
+        pair_ids=("1", "2"),
+    )
+    scores = np.array([[0.5, 0.56, 0.65], [0.9, 0.5, 0.1]], dtype=np.float32)
+    assert levers.without_false_negatives(batch, scores, 0.1).masked == ({2}, {0, 2})
+    assert levers.without_false_negatives(batch, scores, 1.0) == batch
+
+
+def test_full_supervision_has_every_label_and_no_relevant_negative() -> None:
+    need = Need("n", "what?", {"a": 1, "b": 1})
+    hits = {"what?": [scored("c", 0.9), scored("b", 0.8), scored("d", 0.7)]}
+    found = levers.full_supervision([need], hits, lambda doc_id: f"text of {doc_id}")
+    assert [(each.query, each.positive_id) for each in found] == [("what?", "a"), ("what?", "b")]
+    assert all([doc_id for doc_id, _ in each.negatives] == ["c", "d"] for each in found)
+    assert len({each.pair_id for each in found}) == 2
+
+
+def test_a_query_is_held_back_with_all_of_its_examples() -> None:
+    some = [example(f"{n}", f"query {n // 2}", f"d{n}") for n in range(600)]
+    fitted, back = levers.held_back(some, 0.15)
+    assert sorted([*fitted, *back], key=lambda each: int(each.pair_id)) == some
+    assert not {each.query for each in fitted} & {each.query for each in back}
+    assert 0.1 < len(back) / len(some) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "patience", "best", "read"),
+    [
+        ((0.1, 0.3, 0.2, 0.9), 4, 1, 2, 3),
+        ((0.1, 0.3, 0.2, 0.9), 4, 2, 4, 4),
+        ((0.3, 0.3, 0.9), 3, 1, 1, 2),
+        ((0.1, 0.2, 0.3), 2, 1, 2, 2),
+        ((0.5,), 1, 1, 1, 1),
+    ],
+)
+def test_training_stops_when_a_pass_does_not_help(
+    values: Sequence[float], most: int, patience: int, best: int, read: int
+) -> None:
+    left = iter(values)
+    assert levers.best_pass(left, most, patience) == best
+    assert len(list(left)) == len(values) - read
