@@ -1,7 +1,7 @@
 """``retrail search``, ``retrail serve`` and ``retrail mcp``."""
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +33,9 @@ def search(
 ) -> None:
     """Search the live index, as agents do.
 
+    A `retrail serve` that runs on the same data directory answers, which takes less than a second;
+    without one the model is loaded first. The search is no event of a trajectory.
+
     \b
     Examples:
       retrail search "how do I open a gzip file" -k 5
@@ -40,31 +43,42 @@ def search(
     """
     if not query.strip():
         raise typer.BadParameter("The query is blank.", param_hint="query")
-    from dataclasses import asdict
-
     from schemas.settings import load
-    from serving.retriever import Retriever
 
-    with Retriever(load()) as retriever:
-        result = retriever.search(query, k)
+    found = _answer(load(), query, k)
+    note = found.pop("note", None)
     if as_json:
-        found: dict[str, Any] = {"retriever_version": result.retriever_version}
-        found["hits"] = [asdict(hit) for hit in result.hits]
-        found |= {"note": result.note} if result.note else {}
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        typer.echo(json.dumps(found | ({"note": note} if note else {}), ensure_ascii=False))
         return
     rows = (
         (
-            str(hit.rank),
-            f"{hit.score:.4f}",
-            hit.doc_id,
-            " ".join(f"{hit.title} {hit.text}".split())[:SNIPPET],
+            str(hit["rank"]),
+            f"{hit['score']:.4f}",
+            hit["doc_id"],
+            " ".join(f"{hit['title']} {hit['text']}".split())[:SNIPPET],
         )
-        for hit in result.hits
+        for hit in found["hits"]
     )
     print_table(("rank", "score", "document", "text"), rows)
-    hits = counted(len(result.hits), "hit", "hits")
-    typer.echo(f"{hits} from release {result.retriever_version}.{result.note and ' '}{result.note}")
+    hits = counted(len(found["hits"]), "hit", "hits")
+    typer.echo(f"{hits} from release {found['retriever_version']}.{(note and f' {note}') or ''}")
+
+
+def _answer(settings: "Settings", query: str, k: int) -> dict[str, Any]:
+    """Version, hits and note: from a server on this machine, or without one."""
+    from serving import local
+
+    if (served := local.search(settings, query, k)) is not None:
+        fields = ("doc_id", "rank", "score", "title", "text", "url")
+        hits = [{name: hit.get(name) for name in fields} for hit in served["hits"]]
+        version = served["retriever_version"]
+        return {"retriever_version": version, "hits": hits, "note": served.get("note")}
+    from dataclasses import asdict
+
+    from serving.retriever import Retriever
+
+    with Retriever(settings) as retriever:
+        return asdict(retriever.search(query, k))
 
 
 def serve(
@@ -97,7 +111,7 @@ def serve(
 
     settings = _settings()
     create = partial(create_app, traces=Traces(settings))
-    _listen(settings, host, port, without_token, create, "Serving search on {}")
+    _listen(settings, host, port, without_token, create, "Serving search on {}", found=True)
 
 
 def mcp(
@@ -181,12 +195,22 @@ def _listen(
     without_token: bool,
     create_app: Callable[[Callable[[], AbstractAsyncContextManager[Any]]], Any],
     text: str,
+    *,
+    found: bool = False,
 ) -> None:
-    """Serve an application until a signal ends it."""
-    from serving import running
+    """Serve an application until a signal ends it; ``found``: by `retrail search`."""
+    from contextlib import asynccontextmanager, nullcontext
+
+    from serving import local, running
 
     with running.listen(host, port, settings, without_token=without_token) as listener:
-        parts = _parts(settings)
-        app = create_app(lambda: running.serving(settings, *parts))
-        typer.echo(f"{text.format(running.address(listener))} (Ctrl-C stops).", err=True)
-        running.serve(app, listener, settings, host=host)
+        url, parts = running.address(listener), _parts(settings)
+
+        @asynccontextmanager
+        async def service() -> AsyncIterator[Any]:
+            with local.announced(settings, url) if found else nullcontext():
+                async with running.serving(settings, *parts) as started:
+                    yield started
+
+        typer.echo(f"{text.format(url)} (Ctrl-C stops).", err=True)
+        running.serve(create_app(service), listener, settings, host=host)

@@ -75,6 +75,9 @@ class HttpSearchRequest(SearchRequest):
     texts: Annotated[
         bool, Field(strict=True, description="whether each hit has its whole `text`")
     ] = False
+    publish: Annotated[
+        bool, Field(strict=True, description="whether the search is an event of a trajectory")
+    ] = True
 
 
 class EndRequest(AgentRequest):
@@ -263,9 +266,8 @@ async def _search(
     wanted: HttpSearchRequest, caller: _Caller, service: _Service, response: Response
 ) -> SearchAnswer:
     """The documents nearest to a query: ids, titles and beginnings."""
-    answer = await service.search(
-        caller, wanted.query, wanted.k, wanted.reasoning, texts=wanted.texts
-    )
+    how = {"texts": wanted.texts, "publish": wanted.publish}
+    answer = await service.search(caller, wanted.query, wanted.k, wanted.reasoning, **how)
     response.headers[TRAJECTORY_HEADER] = answer.trajectory_id
     return answer
 

@@ -152,8 +152,13 @@ class SearchService:
         reasoning: str | None = None,
         *,
         texts: bool = False,
+        publish: bool = True,
     ) -> SearchAnswer:
-        """The ``k`` nearest documents of a query; ``texts``: with their whole texts.
+        """The ``k`` nearest documents of a query.
+
+        Args:
+            texts: with their whole texts.
+            publish: as an event of the caller's trajectory.
 
         Raises:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
@@ -162,9 +167,10 @@ class SearchService:
         with metrics.timed("search", caller.trajectory_id):
             with self._slots.taken(caller.who):
                 result = await self._retriever.search(query, k)
-            trajectory = self._continued(caller, reasoning)
-            trajectory.search(query, result.hits, retriever_version=result.retriever_version)
-            await self._acknowledged(trajectory)
+            if publish:
+                trajectory = self._continued(caller, reasoning)
+                trajectory.search(query, result.hits, retriever_version=result.retriever_version)
+                await self._acknowledged(trajectory)
             return SearchAnswer.of(result, caller.trajectory_id, texts=texts)
 
     async def open(

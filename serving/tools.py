@@ -12,13 +12,11 @@ from schemas.base import Count, DocId, Version
 from schemas.documents import Document
 from schemas.events import not_blank
 from serving.handles import SUFFIX_CHARS, Handles
+from serving.local import MAX_K, MAX_QUERY
 
 if TYPE_CHECKING:
     from serving.retriever import Hit, SearchResult
 
-MAX_K = 100
-MAX_QUERY = 4_000
-"""Characters; an encoder reads a few hundred tokens."""
 MAX_REASONING = 200_000
 """Characters of a reasoning or an answer."""
 SNIPPET_CHARS = 400

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -51,12 +52,19 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
             opened = http.get("/v1/documents/json%230")
             assert opened.json()["text"] == TEXTS["json#0"]
             assert http.post("/v1/open", json={"doc_id": "gzip", "reasoning": "No."}).is_success
+            through = search_by_command(indexed, RETRAIL_SERVE_TOKEN=TOKEN)
+            assert [hit["doc_id"] for hit in through["hits"]] == [hit["doc_id"] for hit in hits]
+            assert not through["loaded"], "the server answers"
             page = http.get("/metrics").text
             assert "retrail_serve_published_events_total" in page
             assert "retrail_search_queries_total" in page
             assert httpx.get(f"{url}/metrics").status_code == 401
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
+    assert not list((indexed.data_dir / "run").glob("serve-*"))
+    alone = search_by_command(indexed)
+    assert [hit["doc_id"] for hit in alone["hits"]] == [hit["doc_id"] for hit in hits]
+    assert set(alone["loaded"]) == {"torch", "pymilvus"}
     published = events(indexed)
     assert [event.trajectory_id for event in published] == [trajectory] * 4
     assert {event.seq for event in published} == {None}
@@ -70,6 +78,23 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
     assert (first.doc_id, reasoning.about_previous, reasoning.text) == ("json#0", True, "No.")
     assert isinstance(second, Browse)
     assert second.doc_id == "gzip"
+
+
+def search_by_command(settings: Settings, **extra: str) -> Any:
+    """What `retrail search --json` prints, and which heavy libraries it loaded."""
+    script = (
+        "import sys; from retrail_cli import main; main(['search', 'open gzip', '-k', '3', "
+        "'--json']); print(*{'torch', 'pymilvus'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(settings, **extra),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer, loaded = done.stdout.splitlines()
+    return json.loads(answer) | {"loaded": loaded.split()}
 
 
 def test_an_agent_of_a_stdio_client_is_on_kafka(indexed: Settings) -> None:

@@ -125,6 +125,12 @@ def test_hits_come_with_their_beginnings_and_a_trajectory(http: TestClient) -> N
     assert "note" not in found
 
 
+def test_a_search_need_not_be_published(world: World, http: TestClient) -> None:
+    body = {"query": "open a gzip file", "reasoning": "r", "publish": False}
+    assert http.post("/v1/search", json=body).json()["hits"][0]["doc_id"] == "gzip"
+    assert world.log.events == {}
+
+
 def test_an_answer_from_a_half_built_index_says_so(world: World, http: TestClient) -> None:
     world.retriever.note = "12 of 2,400 documents indexed"
     found = http.post("/v1/search", json={"query": "open a gzip file"}).json()
