@@ -1,6 +1,7 @@
 """The files of hashes that everything is installed from."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,22 @@ def test_torch_is_in_a_file_of_its_own() -> None:
     in_locked = [name for name, _ in PIN.findall(FILES["locked"])]
     assert not [name for name in in_locked if re.match("torch|triton|nvidia|cuda", name)]
     assert "torch" in dict(PIN.findall(FILES["torch"]))
+
+
+@pytest.mark.parametrize("index", ["", "http://wheels.example/cpu"])
+def test_make_takes_torch_from_the_lock_or_from_an_index(index: str, tmp_path: Path) -> None:
+    """And warns before 6 GB are fetched; everything is compiled."""
+    done = subprocess.run(
+        ["make", "-n", "install", f"VENV={tmp_path}", f"TORCH_INDEX={index}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    installs = [line for line in done.stdout.splitlines() if "uv pip install" in line]
+    assert all("--compile-bytecode" in line for line in installs)
+    assert ("requirements/torch.txt" in done.stdout) == (not index)
+    assert (f"--index-url {index} --constraint constraints.txt torch" in done.stdout) == bool(index)
+    (warning,) = (line for line in done.stdout.splitlines() if line.startswith("test -n"))
+    assert warning.startswith(f'test -n "{index}" || ls -d {tmp_path}/lib/')
+    assert "6 GB" in done.stdout
