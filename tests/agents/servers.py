@@ -13,9 +13,11 @@ from serving.async_retriever import AsyncRetriever
 from serving.guards import guarded
 from serving.http_api import create_app
 from serving.mcp.server import create_http_app
+from serving.otlp import Traces
 from serving.service import SearchService
 from tests.agents.corpus import retriever
 from tests.agents.pairs import Pair, pairs
+from tests.serving.fakes import FakeRetriever
 from tests.serving.live import listening
 from tests.serving.processes import environment, events
 from tests.streams.fleet import installation
@@ -53,22 +55,25 @@ class Servers:
 
 
 @contextmanager
-def running_servers(kafka: str, folder: Path) -> Iterator[Servers]:
-    """Both over HTTP, in threads."""
+def running_servers(
+    kafka: str, folder: Path, found: FakeRetriever | None = None
+) -> Iterator[Servers]:
+    """Both over HTTP, in threads; ``found`` searches in place of the corpus."""
     settings = installation(kafka, folder)
 
     @asynccontextmanager
     async def service() -> AsyncIterator[Any]:
-        searches = AsyncRetriever(retriever(), seconds=10)
+        searches = AsyncRetriever(found or retriever(), seconds=10)
         with running.publisher(settings) as publisher:
             async with SearchService(
                 settings, searches, publisher, SECRET.encode()
-            ).running() as found:
-                yield found
+            ).running() as running_service:
+                yield running_service
 
     mcp_app = create_http_app(service, host="127.0.0.1")
+    http_app = create_app(service, Traces(settings))
     with (
         listening(guarded(mcp_app, settings, host="127.0.0.1")) as mcp_url,
-        listening(guarded(create_app(service), settings, host="127.0.0.1")) as http_url,
+        listening(guarded(http_app, settings, host="127.0.0.1")) as http_url,
     ):
         yield Servers(settings, f"{mcp_url}/mcp", http_url)

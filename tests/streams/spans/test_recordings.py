@@ -4,15 +4,14 @@ import json
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from streams.importing.tools import ToolMap
 from streams.spans.understanding import understood
-from tests.serving.fakes import World
-from tests.serving.live import listening
-from tests.streams.spans.agents import DOCUMENTS
+from tests.streams.spans.agents import langchain
 from tests.streams.spans.recordings import (
     RECORDED,
     SERVED,
@@ -21,6 +20,7 @@ from tests.streams.spans.recordings import (
     own_client,
     pairs_of,
 )
+from tests.streams.spans.served import pairs_of_served
 
 OWN = essence(own_client())
 CAPTURE = {
@@ -73,38 +73,53 @@ def test_an_agent_behind_serve_with_our_handler_gives_no_pair_twice(
     assert pairs_of(tmp_path, lines) == []
 
 
+def test_an_agent_that_is_traced_and_served_and_has_our_handler_gives_every_pair_once(
+    kafka: str, tmp_path: Path
+) -> None:
+    """The agent runs here, without instrumentation; its spans are those of three packages."""
+
+    def run(url: str) -> list[str]:
+        langchain(serve=url)
+        return [line for name in SERVED for line in lines_of(name)]
+
+    assert len(SERVED) == 3
+    assert pairs_of_served(kafka, tmp_path, run, traces=3) == OWN
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a new environment with the pinned packages."""
+    folder = tmp_path_factory.mktemp("packages") / "venv"
+    requirements, found = Path(__file__).with_name("requirements.txt"), folder / "bin" / "python"
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, folder], check=True)
+    subprocess.run([*uv, "pip", "install", "-q", "--python", found, "-r", requirements], check=True)
+    return found
+
+
+def run(python: Path, *arguments: str) -> list[str]:
+    """The spans of an agent."""
+    command = [python, "-m", "tests.streams.spans.agents", *arguments]
+    ran = subprocess.run(command, env=CAPTURE, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout.splitlines()
+
+
 @pytest.mark.dist
 @pytest.mark.timeout(900)
-def test_the_packages_still_write_what_was_recorded(tmp_path: Path) -> None:
-    """Builds an environment of the pinned packages, and runs every agent anew."""
-    python = tmp_path / "venv" / "bin" / "python"
-    requirements = Path(__file__).with_name("requirements.txt")
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True)
-    subprocess.run(
-        [*uv, "pip", "install", "-q", "--python", python, "-r", requirements], check=True
-    )
+def test_the_packages_still_write_what_was_recorded(python: Path, tmp_path: Path) -> None:
     for name in RECORDED:
         framework, _, rest = name.rpartition("-") if name.endswith("retriever") else (name, "", "")
         agent, _, instrumentation = framework.rpartition("-")
-        command = [python, "-m", "tests.streams.spans.agents", agent, instrumentation, rest]
-        ran = subprocess.run(command, env=CAPTURE, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr[-3000:]
-        assert essence(pairs_of(tmp_path, ran.stdout.splitlines())) == OWN, name
-    for name in SERVED:
-        world, instrumentation = World(), name.rpartition("-")[2]
-        world.retriever.texts = dict(DOCUMENTS)
-        with listening(world.app) as url:
-            command = [
-                python,
-                "-m",
-                "tests.streams.spans.agents",
-                "langchain",
-                instrumentation,
-                url,
-            ]
-            ran = subprocess.run(command, env=CAPTURE, capture_output=True, text=True, check=True)
-        [events] = world.log.events.values()
-        kinds = [event[0] for event in events]
-        assert [kinds.count(kind) for kind in ("search", "browse", "end")] == [3, 3, 1]
-        assert pairs_of(tmp_path, ran.stdout.splitlines()) == []
+        lines = run(python, agent, instrumentation, rest)
+        assert essence(pairs_of(tmp_path, lines)) == OWN, name
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SERVED)
+def test_a_served_agent_under_a_package_gives_every_pair_once(
+    name: str, python: Path, kafka: str, tmp_path: Path
+) -> None:
+    lines = partial(run, python, "langchain", name.rpartition("-")[2])
+    assert pairs_of_served(kafka, tmp_path, lines) == OWN
