@@ -84,7 +84,7 @@ GENAI_BEFORE = replace(
     name="genai-before",
     version="semantic-conventions 1.26 to 1.36, in which a span names its system",
     marks=("gen_ai.system",),
-    # Flattened, as early packages wrote them; the conventions had events, see EVENTS.
+    # Flattened, as early packages wrote them; others wrote OUTPUT_EVENTS.
     outputs=("gen_ai.output.messages", "gen_ai.completion."),
     capture="OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true",
 )
@@ -162,8 +162,14 @@ OMITTED = (
 )
 """Attributes that no table names and that may be large: histories, prompts, vectors."""
 
-CHOICE, EVALUATION = "gen_ai.choice", "gen_ai.evaluation.result"
-"""Names of span events: an output of a model before its messages were attributes; an evaluation."""
+EVALUATION = "gen_ai.evaluation.result"
+"""Name of the span event of an evaluation."""
+
+OUTPUT_EVENTS: Mapping[str, Names] = {
+    "gen_ai.choice": ("message", "gen_ai.event.content"),
+    "gen_ai.content.completion": ("gen_ai.completion", "gen_ai.event.content"),
+}
+"""Span events with an output of a model, before messages were attributes, and where it is."""
 
 REDACTED = "__REDACTED__"
 """What OpenInference writes instead of a content that it hides."""

@@ -16,7 +16,7 @@ from streams.importing.files import loads
 from streams.importing.readers.chat import split_thought, text_of
 from streams.importing.tools import at, first
 from streams.spans.dialects import (
-    CHOICE,
+    OUTPUT_EVENTS,
     REDACTED,
     Dialect,
     Kind,
@@ -165,9 +165,7 @@ def _is_served(text: str) -> bool:
 
 def _of_model(raw: RawSpan, dialect: Dialect) -> dict[str, Any]:
     written = _content(raw, (*dialect.outputs, *dialect.text))
-    messages = written.value
-    if messages is None:
-        messages = [attributes for name, attributes in raw.events if name == CHOICE]
+    messages = [*_messages_of_events(raw)] if written.value is None else written.value
     thought, text, calls = _written(messages)
     lacks = () if thought or text or calls or raw.failed else _unique([written.lack])
     return {
@@ -285,6 +283,13 @@ def _documents(value: Any) -> list[dict[str, Any]]:
 def _has_id(document: dict[str, Any]) -> bool:
     names = ("id", "doc_id", "metadata.doc_id", "metadata.id", "metadata.source", "metadata.url")
     return first(document, names) is not None
+
+
+def _messages_of_events(raw: RawSpan) -> Iterator[Any]:
+    for name, attributes in raw.events:
+        found = _parsed(value_of(attributes, OUTPUT_EVENTS.get(name, ())))
+        for one in found if isinstance(found, list) else [found]:
+            yield {"content": one} if isinstance(one, str) else one
 
 
 def _written(value: Any) -> tuple[str, str, bool]:

@@ -1,5 +1,6 @@
 """What the spans of a trace mean."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -66,6 +67,7 @@ FLATTENED = {
     "gen_ai.completion.0.content": THOUGHT,
     "gen_ai.completion.0.tool_calls.0.name": "search",
 }
+BEFORE = {"gen_ai.operation.name": "chat", "gen_ai.system": "openai"}
 WRITTEN: dict[str, dict[str, Any]] = {
     "an attribute": {
         "gen_ai.operation.name": "chat",
@@ -79,8 +81,10 @@ WRITTEN: dict[str, dict[str, Any]] = {
             }
         ],
     },
-    "an event, before": {"gen_ai.operation.name": "chat", "gen_ai.system": "openai"},
-    "flattened, before": {"gen_ai.operation.name": "chat", "gen_ai.system": "openai"} | FLATTENED,
+    "gen_ai.choice": BEFORE,
+    "gen_ai.choice of Azure": BEFORE,
+    "gen_ai.content.completion": BEFORE,
+    "flattened, before": BEFORE | FLATTENED,
     "OpenLLMetry": {"traceloop.entity.name": "m", "llm.request.type": "chat"} | FLATTENED,
     "OpenInference": {
         "openinference.span.kind": "LLM",
@@ -91,11 +95,22 @@ WRITTEN: dict[str, dict[str, Any]] = {
 }
 
 
+def test_a_completion_may_be_text_alone() -> None:
+    event = ("gen_ai.content.completion", {"gen_ai.completion": "1871"})
+    [found] = reduced_of(span(2, attributes=BEFORE, events=[event]))
+    assert (found.text, found.calls, found.lacks) == ("1871", False, ())
+
+
 @pytest.mark.parametrize("kind", [1, 3], ids=["internal", "client"])
 @pytest.mark.parametrize("name", WRITTEN)
 def test_every_convention_names_what_the_model_wrote(name: str, kind: int) -> None:
     message = {"content": THOUGHT, "tool_calls": [{"function": {"name": "search"}}]}
-    events = [("gen_ai.choice", {"index": 0, "message": message})] * (name == "an event, before")
+    contents: dict[str, dict[str, Any]] = {
+        "gen_ai.choice": {"index": 0, "message": message},
+        "gen_ai.choice of Azure": {"gen_ai.event.content": json.dumps({"message": message})},
+        "gen_ai.content.completion": {"gen_ai.completion": json.dumps([message])},
+    }
+    events = [(name.partition(" ")[0], contents[name])] if name in contents else []
     thinking = span(4, 1, (6, 7), attributes=WRITTEN[name], events=events, kind=kind)
     searched = tool(2, 1, (2, 3), "search", {"query": "q"}, ids("d1"))
     opened = tool(3, 1, (4, 5), "open_document", {"doc_id": "d1"}, "text")
