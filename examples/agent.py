@@ -3,7 +3,7 @@
 It needs only the client (`pip install ./retrail`) and searches in a file of documents.
 
 retrail up --env-file retrail.env                 # in one shell
-export RETRAIL_ENV_FILE=retrail.env               # in another one
+export RETRAIL_ENV_FILE=$PWD/retrail.env          # in another one
 retrail documents load my-corpus.jsonl
 python examples/agent.py my-corpus.jsonl "how do I open a gzip file"
 retrail pairs                                     # the pairs that were mined from it

@@ -185,6 +185,8 @@ def show(
                 typer.echo(f"{name}: {value.decode('utf-8', 'backslashreplace')}", err=True)
             typer.echo(f"key: {(record.key or b'').decode('utf-8', 'backslashreplace')}", err=True)
             sys.stdout.buffer.write(record.value or b"")
+            if sys.stdout.isatty():
+                sys.stdout.buffer.write(b"\n")
             sys.stdout.buffer.flush()
             return
     raise InputError(f"There is no dead letter {place}; see `retrail dlq list`.")
@@ -250,7 +252,8 @@ def replay(
     sent = send_all(producer(settings), topic, chosen())
     which = {"places": sorted(wanted)} if wanted else {"reason": reason}
     audit.write(settings, "dlq replay", topic=topic, records=sent, **which)
-    typer.echo(f"{sent:,} records were sent back to {topic}.")
+    were = counted(sent, "record was", "records were")
+    typer.echo(f"{were} sent back to {topic}.")
     if left_out:
         typer.echo(f"Not sent, because they are erased: {left_out:,}.", err=True)
     if without_value:

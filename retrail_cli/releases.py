@@ -90,7 +90,11 @@ def promote(
     from schemas.settings import load
 
     settings = load()
+    before = releases.read(settings).live
     live = releases.promote(settings, version)
+    if live == before:
+        typer.echo(f"Release {version} is live already.")
+        return
     audit.write(settings, "promote", version=version)
     _print_change(live)
 
@@ -206,7 +210,8 @@ def train(
             # torchrun rejects --run as an ambiguous prefix of its own options.
             "--run-id",
             metavar="ID",
-            help="Repeat this run from its frozen training file; nothing is released.",
+            help="Repeat this run from its frozen training file; nothing is released. ?: list the "
+            "last runs.",
         ),
     ] = None,
     verify: Annotated[
@@ -247,13 +252,21 @@ def train(
         )
     if verify and run is None:
         raise typer.BadParameter("needs a run: --run ID", param_hint="--verify")
-    if run is not None:
-        (_verify if verify else _reproduce)(run)
-        return
-    from consumers.training.worker import train_now
     from schemas.settings import load
 
     settings = load()
+    if run is not None:
+        from consumers.training.history import find_run, listing
+
+        # Before torch is imported, which takes seconds.
+        if run == "?":
+            typer.echo(listing(settings))
+            return
+        find_run(settings, run)
+        (_verify if verify else _reproduce)(run)
+        return
+    from consumers.training.worker import train_now
+
     with _progress() as on_step:
         release = train_now(settings, on_step=on_step)
     if isinstance(release, str):

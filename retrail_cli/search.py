@@ -146,7 +146,8 @@ def mcp(
     from serving.mcp.server import create_http_app
     from serving.mcp.stdio import serve_stdio
 
-    settings = _settings()
+    # Clients show what a stdio server logs.
+    settings = _settings(None if transport == "streamable-http" else "WARNING")
     logging.getLogger("mcp").setLevel(logging.WARNING)
     if transport == "streamable-http":
         create_app = partial(create_http_app, host=host, toolset=tools)
@@ -156,13 +157,16 @@ def mcp(
         serve_stdio(settings, *_parts(settings), toolset=tools)
 
 
-def _settings() -> "Settings":
+def _settings(level: str | None = None) -> "Settings":
+    """The settings; ``level``: of the log, unless RETRAIL_LOG_LEVEL is set."""
     from retrail_runtime.process import configure
     from schemas.settings import load
 
     settings = load()
     # On standard error: over stdio, standard output belongs to the protocol.
-    configure(settings.log_level)
+    if level is None or "log_level" in settings.model_fields_set:
+        level = settings.log_level
+    configure(level)
     return settings
 
 

@@ -128,7 +128,7 @@ def demo(
 
     Scripted agents (no LLM) search, browse and reason, sometimes wrongly; their trajectories are
     mined, and each turn trains, gates and indexes a new retriever. All results are measured on
-    questions that no agent asked. The demo takes about eight minutes on two cores and removes its
+    questions that no agent asked. The demo takes six to nine minutes on two cores and removes its
     files at the end.
 
     \b

@@ -37,7 +37,7 @@ from serving.tools import Request as AgentRequest
 
 DESCRIPTION = f"""\
 Search for agents. Every answered call is published as an event of a *trajectory*, from which the
-retriever learns, so an agent behind this API is instrumented without a line of code.
+retriever learns. A caller needs no client of Kafka; it repeats the trajectory of the last answer.
 
 - Send no trajectory with the first call of a task. Its answer carries the header
   `{TRAJECTORY_HEADER}`; send it with the calls that follow. Or choose a name of your own (a random

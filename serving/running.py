@@ -144,6 +144,9 @@ def listen(
             "long random one (`openssl rand -hex 32`), serve on 127.0.0.1, or add --without-token "
             "if a proxy in front of this server authenticates callers."
         )
+    tokens = settings.serve_token.get_secret_value().split(",") if settings.serve_token else []
+    if any(len(token.strip()) < MIN_SECRET for token in tokens):
+        log.warning("a token of RETRAIL_SERVE_TOKEN has fewer than 16 characters")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         found = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
@@ -166,7 +169,7 @@ def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: st
         ws="none",
         backlog=most,
         log_config=None,
-        access_log=False,
+        access_log=settings.log_level == "DEBUG",
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         lifespan="on",

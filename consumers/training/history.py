@@ -8,7 +8,7 @@ from consumers import releases
 from consumers.errors import StoppedError
 from retrail_runtime import kafka
 from schemas import runs
-from schemas.errors import InvalidRecordError
+from schemas.errors import InputError, InvalidRecordError
 from schemas.runs import RunManifest
 from schemas.settings import Settings
 from schemas.topics import Topics
@@ -16,6 +16,9 @@ from trainer.data import lineage
 from trainer.data.lineage import History
 from trainer.data.releases import Releases
 from trainer.registry.registry import Registry
+
+SHOWN = 5
+"""Number of latest runs that are listed."""
 
 
 class RunHistory:
@@ -96,3 +99,40 @@ class RunHistory:
                 topic=self._topic,
                 version=manifest.version,
             )
+
+
+def find_run(settings: Settings, wanted: str) -> tuple[History, RunManifest]:
+    """The history, and the run whose id begins with ``wanted``.
+
+    Raises:
+        InputError: there is none, or there are several.
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
+    """
+    history = _history(settings)
+    found = [run for run in history.runs if run.run_id.startswith(wanted)]
+    if wanted and len(found) == 1:
+        return history, found[0]
+    if wanted and found:
+        several = ", ".join(sorted(run.run_id for run in found))
+        raise InputError(f"Several runs begin with {wanted}: {several}.")
+    raise InputError(f"There is no run {wanted!r}. {_latest(history)}")
+
+
+def listing(settings: Settings) -> str:
+    """A sentence with the latest runs.
+
+    Raises:
+        BrokerUnavailableError, TopicMismatchError: from Kafka.
+    """
+    return _latest(_history(settings))
+
+
+def _history(settings: Settings) -> History:
+    topics = Topics.of(settings)
+    kafka.require_broker(settings, [topics.training_runs, topics.retriever_releases])
+    return RunHistory(settings).refresh()
+
+
+def _latest(history: History) -> str:
+    last = [f"{run.run_id} (release {run.version})" for run in history.runs[-SHOWN:]]
+    return f"Latest runs: {', '.join(last) or 'none yet'}."

@@ -20,12 +20,11 @@ from typing import Literal
 
 import structlog
 
-from consumers.training.history import RunHistory
+from consumers.training.history import find_run
 from consumers.training.metrics import OnStep, reporting
 from consumers.training.mirrors import Mirrors
 from consumers.training.run import frozen_examples, train_child
 from retrail_runtime import files, kafka
-from retrail_runtime.kafka import require_broker
 from schemas import events
 from schemas.documents import Document
 from schemas.errors import InputError
@@ -33,10 +32,8 @@ from schemas.events import ReportedOutcome
 from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from schemas.settings import Settings
-from schemas.topics import Topics
 from trainer.data import lineage
 from trainer.data.examples import TrainingExample, dump_file, file_digest
-from trainer.data.lineage import History
 from trainer.data.selection import PairSource, Selector, TextSource
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder
@@ -47,9 +44,6 @@ log = structlog.get_logger(__name__)
 
 COMPARED = 256
 """Number of queries whose vectors are compared if the files differ."""
-
-SHOWN = 5
-"""Number of latest runs that are listed if an id is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,35 +121,6 @@ def reproduce(
     found = Reproduced(folder, digest, released, similarity, erased)
     log.info("run reproduced", run=manifest.run_id, folder=str(folder), equal=found.equal)
     return found
-
-
-def find_run(settings: Settings, wanted: str) -> tuple[History, RunManifest]:
-    """The history, and the run whose id begins with ``wanted``.
-
-    Raises:
-        InputError: there is none, or there are several.
-        BrokerUnavailableError, TopicMismatchError: from Kafka.
-    """
-    topics = Topics.of(settings)
-    require_broker(settings, [topics.training_runs, topics.retriever_releases])
-    history = RunHistory(settings).refresh()
-    return history, find(history, wanted)
-
-
-def find(history: History, wanted: str) -> RunManifest:
-    """The run whose id begins with ``wanted``.
-
-    Raises:
-        InputError: there is none, or there are several.
-    """
-    found = [run for run in history.runs if run.run_id.startswith(wanted)]
-    if wanted and len(found) == 1:
-        return found[0]
-    if wanted and found:
-        several = ", ".join(sorted(run.run_id for run in found))
-        raise InputError(f"Several runs begin with {wanted}: {several}.")
-    last = [f"{run.run_id} (release {run.version})" for run in history.runs[-SHOWN:]]
-    raise InputError(f"There is no run {wanted!r}. Latest runs: {', '.join(last) or 'none yet'}.")
 
 
 def smallest_cosine(one: Encoder, two: Encoder, queries: Sequence[str]) -> float:

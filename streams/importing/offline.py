@@ -18,6 +18,8 @@ from streams.mine.mining import Pair
 
 _AT_ONCE = 256
 """Events whose reasonings are judged concurrently; the judge bounds its own requests."""
+PATIENCE = 60.0
+"""Seconds that the judging server may be away; a worker waits for it without limit."""
 
 
 def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
@@ -29,7 +31,7 @@ def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
     """
     log, offsets = Fold.of(settings), itertools.count()
     with asyncio.Runner() as runner:
-        judge = judge_named(settings)
+        judge = judge_named(settings, PATIENCE)
         try:
             for chunk in _chunks(parts):
                 verdicts = iter(runner.run(_verdicts(chunk, judge)) if judge is not None else ())

@@ -4,6 +4,7 @@ A judge's answer is the one thing that is not a pure function of the log. :func:
 text that needs an answer, :func:`judged` writes it into the event, :func:`located` its source.
 """
 
+import math
 from typing import Protocol
 
 from msgspec import UNSET
@@ -43,8 +44,11 @@ class Judge(Protocol):
         """Release connections; no call may follow."""
 
 
-def judge_named(settings: Settings) -> Judge | None:
+def judge_named(settings: Settings, patience: float = math.inf) -> Judge | None:
     """The judge that ``RETRAIL_JUDGE`` names; ``None`` for ``none``.
+
+    Args:
+        patience: seconds for which a server may be away.
 
     Raises:
         ConfigurationError: ``llm`` without ``RETRAIL_JUDGE_URL`` or ``RETRAIL_JUDGE_MODEL``.
@@ -60,7 +64,7 @@ def judge_named(settings: Settings) -> Judge | None:
         case "llm":
             from streams.judge.llm import LlmJudge
 
-            return LlmJudge(settings)
+            return LlmJudge(settings, patience=patience)
 
 
 def question(event: Event) -> str | None:

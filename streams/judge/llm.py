@@ -10,6 +10,7 @@ verdict is lost: a verdict is ``unknown`` only if the server answers and its ans
 
 import asyncio
 import hashlib
+import math
 import re
 import secrets
 from collections import Counter
@@ -22,7 +23,9 @@ import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
+    RetryError,
     retry_if_exception_type,
+    stop_after_delay,
     wait_exponential,
     wait_random,
 )
@@ -91,7 +94,12 @@ class LlmJudge:
     name = "llm"
 
     def __init__(
-        self, settings: Settings, *, first_pause: float = 0.5, longest_pause: float = 30.0
+        self,
+        settings: Settings,
+        *,
+        first_pause: float = 0.5,
+        longest_pause: float = 30.0,
+        patience: float = math.inf,
     ) -> None:
         """Sends nothing before the first text.
 
@@ -99,6 +107,7 @@ class LlmJudge:
             settings: ``RETRAIL_JUDGE_URL`` with or without ``/chat/completions``.
             first_pause: seconds before the first retry; doubled up to
             longest_pause: seconds between two attempts.
+            patience: seconds for which a request is repeated; by default without limit.
 
         Raises:
             ConfigurationError: the server's URL or the model is missing or unusable.
@@ -117,6 +126,7 @@ class LlmJudge:
         self.version = f"{model[:100]}/{digest}"
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._model = model
+        self._patience = patience
         self._backoff = wait_exponential(first_pause, longest_pause) + wait_random(0, first_pause)
         self._slots = asyncio.Semaphore(settings.judge_concurrency)
         self._client = httpx.AsyncClient(
@@ -141,7 +151,8 @@ class LlmJudge:
         """The server's verdict; waits while the server is down.
 
         Raises:
-            ConfigurationError: the server rejects the key, the path or the model.
+            ConfigurationError: the server rejects the key, the path or the model, or does not
+                answer for ``patience`` seconds.
         """
         known, digest = self.verdict(text), _digest(text)
         if known is not None:
@@ -197,7 +208,11 @@ class LlmJudge:
             ConfigurationError: see :meth:`judge`.
         """
         retries = False
-        attempts = AsyncRetrying(retry=retry_if_exception_type(httpx.HTTPError), wait=self._pause)
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(httpx.HTTPError),
+            wait=self._pause,
+            stop=stop_after_delay(self._patience),
+        )
         try:
             async for attempt in attempts:
                 with attempt:
@@ -222,6 +237,11 @@ class LlmJudge:
                     except httpx.HTTPError as error:
                         retries = retries or self._went_down(error)
                         raise
+        except RetryError as error:
+            raise ConfigurationError(
+                f"The judging server {self._url} has not answered for {self._patience:.0f} s: "
+                f"{error.last_attempt.exception()!r}. Check RETRAIL_JUDGE_URL."
+            ) from error
         finally:
             # Also if this caller is cancelled: then one of the others retries.
             if retries:

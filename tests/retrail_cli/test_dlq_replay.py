@@ -73,7 +73,7 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
     assert judge.stop() == 0
     fleet.start("judge")
 
-    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"opened"]).out
+    assert "1 record was sent back" in retrail("dlq", "replay", letters[b"opened"]).out
     shown = retrail("dlq", "show", letters[b"mended"]).out
     file = tmp_path / "mended.json"
     file.write_text(json.dumps(json.loads(shown) | {"doc_id": mended[1].model_dump()["doc_id"]}))
@@ -93,7 +93,7 @@ def test_a_replayed_event_counts_while_its_trajectory_is_open_and_later_in_a_new
         return miner.sample("retrail_mine_events_total", result="late")
 
     before = late()
-    assert "1 records were sent back" in retrail("dlq", "replay", letters[b"ended"]).out
+    assert "1 record was sent back" in retrail("dlq", "replay", letters[b"ended"]).out
     eventually(lambda: late() == before + 1, 30, "late event")
     fleet.finish()
     first: dict[str, LabelledPair] = {}

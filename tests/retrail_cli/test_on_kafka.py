@@ -185,7 +185,7 @@ def test_dead_letters_are_listed_shown_and_replayed(retrail: Any, installation: 
 
     for wrong in ([], ["--all", "--reason", "x"], ["9:9"]):
         assert retrail("dlq", "replay", *wrong).status == 1
-    assert "1 records were sent back" in retrail("dlq", "replay", f"{place}:1").out
+    assert "1 record was sent back" in retrail("dlq", "replay", f"{place}:1").out
     everything = retrail("dlq", "replay", "--all")
     assert "2 records were sent back" in everything.out
     assert (

@@ -9,7 +9,7 @@ import pytest
 
 import consumers.training.worker
 import simulation.demo.command
-from serving.retriever import Hit
+from serving.retriever import Hit, SearchResult
 
 
 def test_train_prints_the_decision_of_the_gate(
@@ -84,12 +84,14 @@ def test_search_prints_hits_as_a_table_and_as_json(
 
         def search(self, query: str, k: int) -> Any:
             assert (query, k) == ("when was it built", 3)
-            return SimpleNamespace(hits=[hit], retriever_version=2)
+            return SearchResult([hit], 2, note)
 
+    note = "12 of 2,400 documents indexed"
     monkeypatch.setattr("serving.retriever.Retriever", Retriever)
     table = retrail("search", "when was it built", "-k", 3).out
     assert "Bridges Built in 1965." in table
-    assert "1 hit from release 2." in table
+    assert "1 hit from release 2. 12 of 2,400 documents indexed" in table
+    note = ""
     assert json.loads(retrail("search", "when was it built", "-k", 3, "--json").out) == {
         "retriever_version": 2,
         "hits": [

@@ -217,6 +217,17 @@ def test_a_server_that_starts_later_is_waited_for(serve):
     assert asyncio.run(asyncio.wait_for(scenario(), 20)) == (["irrelevant"] * 5, 5)
 
 
+def test_a_command_waits_for_a_server_for_some_time_only(closed_port):
+    settings = Settings(judge_url=f"http://{closed_port}/v1", judge_model="judge-7b")
+    judge = LlmJudge(settings, first_pause=0.02, longest_pause=0.05, patience=0.3)
+
+    async def scenario():
+        await asyncio.gather(*[judge.judge(f"text {number}") for number in range(4)])
+
+    with pytest.raises(ConfigurationError, match="has not answered for 0 s"):
+        asyncio.run(scenario())
+
+
 def test_while_it_is_down_one_question_at_a_time_looks_whether_it_is_back(serve):
     server = serve(lambda body, number: (503, {}) if number <= 20 else "RELEVANT")
     ask(server.url, *(f"text {i}" for i in range(12)))
