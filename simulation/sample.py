@@ -14,15 +14,13 @@ from retrail_runtime.files import atomic_write
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
-from simulation import fleet, stdlib_corpus
-from simulation.corpus import Corpus, Need
+from simulation import stdlib_corpus
+from simulation.corpus import Corpus
 from simulation.demo import stages
 from simulation.demo.view import View
 from simulation.recording import watch
 from simulation.scripted import HITS
-
-SEED = 0
-AGENTS_PER_NEED = 2
+from simulation.trial import assignments
 
 DEFAULTS = {
     "index_max_tokens": 128,
@@ -75,11 +73,6 @@ def prepare(stack: LocalStack, view: View) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, b"".join(lines))
     return path
-
-
-def assignments(needs: Sequence[Need]) -> list[fleet.Assignment]:
-    """The agents of the sample and their needs; always the same."""
-    return fleet.assignments(needs, AGENTS_PER_NEED * len(needs), seed=SEED, turn=1)
 
 
 def _load(stack: LocalStack, view: View, corpus: Corpus) -> None:

@@ -12,7 +12,7 @@ from schemas.rights import ROLES
 from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.deploy.chart import FIXED, PRESETS, SERVERS, of_kind, pods, preset, role_of, variables
-from tests.docs.test_references import METRICS, check
+from tests.docs.test_references import METRICS, SETTINGS, check
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -27,7 +27,8 @@ def text_of(*paths: str) -> str:
 
 def images() -> dict[str, list[str]]:
     """The command of each image, by its target."""
-    stages = re.findall(r"^FROM server AS (\w+)\n.*?^CMD (\[.*?\])$", CONTAINERFILE, re.M | re.S)
+    stage = r"^FROM \w+ AS (\w+)\n(?:(?!FROM).*\n)*?CMD (\[.*?\])$"
+    stages = re.findall(stage, CONTAINERFILE, re.M)
     return {target: json.loads(command) for target, command in stages}
 
 
@@ -48,6 +49,10 @@ def test_the_port_is_the_same_everywhere() -> None:
     for monitor in of_kind("PodMonitor", preset("operators")):
         [endpoint] = monitor["spec"]["podMetricsEndpoints"]
         assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    compose = yaml.safe_load(text_of("deploy/compose/compose.yaml"))["services"]
+    for role in SERVERS:
+        assert compose[role]["command"] == roles()[role]["args"]
+        assert compose[role]["ports"][0].endswith(f":{port}")
     assert f"are on port {port}" in text_of("docs/deploy.md")
 
 
@@ -93,13 +98,17 @@ def test_roles_are_those_of_the_rights_the_alerts_and_the_documentation() -> Non
 
 
 def test_settings_exist() -> None:
-    every = {f"RETRAIL_{name.upper()}" for name in Settings.model_fields}
     [block] = re.findall(r"^FROM base AS server\nENV (.*?)\nEXPOSE", CONTAINERFILE, re.M | re.S)
     assert set(re.findall(r"RETRAIL_\w+", block)) == FIXED
     files = text_of("deploy/helm/retrail/**/*.yaml", "deploy/helm/retrail/**/*.tpl")
-    files += text_of("deploy/systemd/*.service", "deploy/Containerfile")
+    files += text_of(
+        "deploy/systemd/*.service",
+        "deploy/Containerfile",
+        "deploy/compose/*.yaml",
+        "deploy/compose/.env.example",
+    )
     for name in re.findall(r"RETRAIL_[A-Z_]*[A-Z](?!_?…)", files):
-        assert name in every, name
+        assert name in SETTINGS, name
 
 
 @pytest.mark.parametrize("name", PRESETS)

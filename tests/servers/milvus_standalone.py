@@ -51,7 +51,7 @@ class MilvusStandalone(MilvusLite):
         """
         server = milvus_wheel.files()
         folder = self.folder.absolute()
-        self._write_settings(server, folder)
+        write_settings(folder / "configs", folder, self.log_file, self._options)
         return Child(
             self.name,
             [
@@ -68,21 +68,23 @@ class MilvusStandalone(MilvusLite):
             folder=folder,
         )
 
-    def _write_settings(self, server: Path, folder: Path) -> None:
-        values = {
-            "etcd_log_path": str(self.log_file.absolute()),
-            "etcd_data_dir": str(folder / "etcd"),
-            "local_storage_dir": str(folder / "storage"),
-            "rocksmq_data_dir": str(folder / "rocksmq"),
-            "system_log_path": "",
-            **self._options,
-        }
-        template = (server / "config.yaml.template").read_text()
-        template = re.sub(r"(session:\n +ttl:) \d+", rf"\1 {SESSION_SECONDS}", template)
-        configs = folder / "configs"
-        configs.mkdir(exist_ok=True)
-        (configs / "milvus.yaml").write_text(render(template, values))
-        (configs / "glog.conf").write_bytes((server / "glog.conf").read_bytes())
+
+def write_settings(configs: Path, folder: Path, log_file: Path, options: Mapping[str, str]) -> None:
+    """Write the settings of a server that keeps everything in ``folder``."""
+    server = milvus_wheel.files()
+    values = {
+        "etcd_log_path": str(log_file.absolute()),
+        "etcd_data_dir": str(folder / "etcd"),
+        "local_storage_dir": str(folder / "storage"),
+        "rocksmq_data_dir": str(folder / "rocksmq"),
+        "system_log_path": "",
+        **options,
+    }
+    template = (server / "config.yaml.template").read_text()
+    template = re.sub(r"(session:\n +ttl:) \d+", rf"\1 {SESSION_SECONDS}", template)
+    configs.mkdir(exist_ok=True)
+    (configs / "milvus.yaml").write_text(render(template, values))
+    (configs / "glog.conf").write_bytes((server / "glog.conf").read_bytes())
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
