@@ -71,9 +71,14 @@ class Texts:
     def __init__(self, documents: Iterable[Document]) -> None:
         self._documents = {document.doc_id: document for document in documents}
 
-    def known(self, doc_ids: Iterable[str]) -> set[str]:
-        """Those of ``doc_ids`` that exist."""
-        return self._documents.keys() & set(doc_ids)
+    def known(self, doc_ids: Iterable[str]) -> Mapping[str, str]:
+        """The owners of those that exist."""
+        wanted = self._documents.keys() & set(doc_ids)
+        return {doc_id: self._documents[doc_id].owner for doc_id in wanted}
+
+    def owners(self) -> set[str]:
+        """The tenants that have documents of their own."""
+        return {document.owner for document in self._documents.values()} - {""}
 
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]:
         """The documents with these ids, without those that do not exist."""

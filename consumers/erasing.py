@@ -16,7 +16,7 @@ which covers the first, and 3 to 5 change only what is left.
 
 import secrets
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
@@ -165,13 +165,15 @@ def _rewrite(
     """Steps 3 and 4, for all erasures of one subject; adds to ``trajectories`` those of pairs."""
     prefix = Topics.of(settings.model_copy(update={"revision": ""})).labelled_pairs
     covered: set[str] = set()
+    places: set[tuple[str, int, int]] = set()
     queries: set[str] = set()
     others: set[str] = set()
     for topic in topics:
-        for pair, erased in _pairs(settings, topic, same) if topic.startswith(prefix) else ():
+        for pair, place in _pairs(settings, topic, same) if topic.startswith(prefix) else ():
             asked = {normalize_query(one) for one in (pair.query, *pair.earlier_queries)}
-            if erased:
+            if place is not None:
                 covered.add(pair.pair_id)
+                places.add(place)
                 trajectories.add(pair.trajectory_id)
                 queries |= asked
             else:
@@ -179,21 +181,22 @@ def _rewrite(
     files, runs, known = 0, list[str](), RunHistory(settings)
     named = {run.training_file.location for run in known.refresh().runs}
     for location in sorted({*named, *registry.training_files(settings.retriever)}):
-        files += registry.erase(
+        files += registry.notes.erase(
             location, lambda content: _without_pairs(content, covered), erasure.erasure_id
         )
     # Read again: a run that is announced after this reads a rewritten file.
     history = known.refresh()
     ids = {one.erasure_id for one in same.known}
     for run in history.runs:
-        location = run.training_file.location
-        if ids & set(registry.erasure_note(location).erasures):
+        note = registry.notes.read(run.training_file.location)
+        # Without its file a run may have trained on all pairs of its ranges.
+        if ids & set(note.erasures) or (note.expired and _reaches(run.ranges, places)):
             runs.append(run.run_id)
-    only = queries - others
+    only, named = queries - others, queries if erasure.kind == "tenant" else set[str]()
     for release in history.releases.by_version.values():
-        files += registry.erase(
+        files += registry.notes.erase(
             f"{release.model.location}.{GATE_FILE}",
-            lambda content: _without_queries(content, only),
+            lambda content: _without_queries(content, only, named),
             erasure.erasure_id,
         )
     learned = tuple(_learned(history, set(runs)))
@@ -234,14 +237,27 @@ def _withdraw(
     return kafka.send_all(producer, topic, gone)
 
 
-def _pairs(settings: Settings, topic: str, same: Erasures) -> Iterator[tuple[LabelledPair, bool]]:
+def _reaches(ranges: Iterable[Range], places: Set[tuple[str, int, int]]) -> bool:
+    """Whether one of the places is in the ranges."""
+    return any(
+        (one.topic, one.partition) == (topic, partition) and one.start <= offset < one.end
+        for one in ranges
+        for topic, partition, offset in places
+    )
+
+
+def _pairs(
+    settings: Settings, topic: str, same: Erasures
+) -> Iterator[tuple[LabelledPair, tuple[str, int, int] | None]]:
+    """All pairs of a topic, with the places of those that are erased."""
     for record in kafka.read_to_end(settings, topic):
         try:
             pair = pairs.decode(record.value)
         except InvalidRecordError:
             continue
         place = record.partition, record.offset
-        yield pair, same.of_pair(pair, topic, place, record.partition) is not None
+        erased = same.of_pair(pair, topic, place, record.partition) is not None
+        yield pair, (topic, *place) if erased else None
 
 
 def _without_pairs(content: bytes, covered: Set[str]) -> bytes:
@@ -250,14 +266,16 @@ def _without_pairs(content: bytes, covered: Set[str]) -> bytes:
     return content if len(kept) == len(examples) else dump_file(kept)
 
 
-def _without_queries(content: bytes, queries: Set[str]) -> bytes:
-    lines = content.splitlines(keepends=True)
-    return b"".join(
-        line
-        for line in lines
+def _without_queries(content: bytes, queries: Set[str], named: Set[str]) -> bytes:
+    """Without these queries, and without those ``named`` whose line has the name of a tenant."""
+
+    def is_kept(line: bytes) -> bool:
+        row = orjson.loads(line)
         # The last line, the pool, has no query.
-        if normalize_query(orjson.loads(line).get("query", "")) not in queries
-    )
+        query = normalize_query(row.get("query", ""))
+        return query not in queries and not (row.get("tenant") and query in named)
+
+    return b"".join(line for line in content.splitlines(keepends=True) if is_kept(line))
 
 
 def _learned(history: History, runs: Set[str]) -> Iterator[int]:

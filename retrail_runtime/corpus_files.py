@@ -2,7 +2,7 @@
 
 ::
 
-    corpus.jsonl     {"_id", "title"?, "text", "url"?} a line, as in BEIR
+    corpus.jsonl     {"_id", "title"?, "text", "url"?, "tenant"?} a line, as in BEIR
     queries.jsonl    {"_id", "text"} a line, as in BEIR
     queries.tsv      query id <tab> text
     qrels/*.tsv      query id <tab> document id <tab> score, as in BEIR, with or without a header
@@ -66,6 +66,7 @@ class Fields:
     title: tuple[str, ...] = ("title",)
     text: tuple[str, ...] = ("text",)
     url: tuple[str, ...] = ("url",)
+    tenant: tuple[str, ...] = ("tenant",)
 
     @classmethod
     def of(
@@ -105,7 +106,8 @@ def document(row: Mapping[str, Any], fields: Fields) -> Document | InvalidRecord
     try:
         found = str(_first(row, fields.url))
         url = found if re.match(URL, found) else None
-        return problem or Document(doc_id=doc_id, title=title, text=text, url=url)
+        tenant = _first(row, fields.tenant)
+        return problem or Document(doc_id=doc_id, title=title, text=text, url=url, tenant=tenant)
     except ValidationError as error:
         return InvalidRecordError(describe(error.errors(include_url=False)), key=doc_id)
 

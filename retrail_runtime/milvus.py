@@ -27,8 +27,10 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
+from retrail_runtime import milvus_refusals
 from schemas import SearchMode
-from schemas.errors import ConfigurationError, MilvusUnavailableError
+from schemas.documents import seen_by
+from schemas.errors import ConfigurationError, MilvusUnavailableError, NoTenantsError
 from schemas.settings import Settings
 
 VECTOR_FIELD = "embedding"
@@ -37,6 +39,8 @@ TEXT_FIELD = "text"
 TITLE_FIELD = "title"
 URL_FIELD = "url"
 """Empty if the document has none."""
+TENANT_FIELD = "tenant"
+"""The owner of the document; empty: it is everyone's."""
 HASH_FIELD = "content_hash"
 BM25_FIELD = "bm25"
 """Sparse vectors of hybrid builds, which Milvus computes."""
@@ -53,6 +57,7 @@ SERVED_PROPERTY = "retrail.served"
 SEARCH_PROPERTY = "retrail.search"
 SUCCESSOR_PROPERTY = "retrail.successor"
 INDEXED_PROPERTY = "retrail.indexed"
+TENANTS_PROPERTY = "retrail.tenants"
 
 FAILURES = (MilvusException, grpc.RpcError)
 """What a call raises. Deadlines, refused tokens and oversized messages are gRPC's own errors."""
@@ -63,12 +68,6 @@ CALL_TIMEOUT = 30.0
 HYBRID_SINCE = (2, 5)
 """The first Milvus that computes BM25. Milvus Lite has its own version numbers; 3.2, the oldest
 that is installed, computes it."""
-
-_TLS_ADVICE = (
-    " A failed TLS handshake looks the same: RETRAIL_MILVUS_TLS_CAFILE must have signed the "
-    "server's certificate, RETRAIL_MILVUS_TLS_SERVER_NAME be a name in it, and a server with "
-    "mutual TLS needs RETRAIL_MILVUS_TLS_CERTFILE and RETRAIL_MILVUS_TLS_KEYFILE too."
-)
 
 _MISSING = (4, 100, 1600)
 _NOT_LOADED = (101, 103, 106)
@@ -100,6 +99,7 @@ class Build:
         successor: id of the build that will replace this one; empty if none was requested.
         indexed: rows, and how many there will be once all records are read, "12/2400"; the leading
             index worker writes it while the difference is 1% or more, and "all" afterwards.
+        tenants: whether its rows have tenants; those of older collections have none.
     """
 
     collection: str
@@ -111,6 +111,7 @@ class Build:
     search: SearchMode = "dense"
     successor: str = ""
     indexed: str = field(default="", compare=False)
+    tenants: bool = True
 
     @property
     def progress(self) -> str:
@@ -136,6 +137,7 @@ class Build:
                 search="hybrid" if properties[SEARCH_PROPERTY] == "hybrid" else "dense",
                 successor=properties.get(SUCCESSOR_PROPERTY, ""),
                 indexed=properties.get(INDEXED_PROPERTY, ""),
+                tenants=properties.get(TENANTS_PROPERTY) == "true",
             )
         except (KeyError, ValueError):
             return None
@@ -148,6 +150,7 @@ class Build:
             LOCATION_PROPERTY: self.location,
             DIGEST_PROPERTY: self.digest,
             SEARCH_PROPERTY: self.search,
+            TENANTS_PROPERTY: str(self.tenants).lower(),
         }
 
 
@@ -155,8 +158,8 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
     """A client of a Milvus that has answered; safe to share between threads.
 
     Raises:
-        MilvusUnavailableError: nothing answers within ``timeout`` seconds, or the token is refused.
-        ConfigurationError: the TLS settings cannot be used.
+        MilvusUnavailableError: nothing answers within ``timeout`` seconds.
+        ConfigurationError: Milvus refuses the connection, or the TLS settings cannot be used.
     """
     tls = _tls(settings)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -178,10 +181,15 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             f"RETRAIL_MILVUS_TLS_… names {error.filename}, which cannot be read: {error.strerror}."
         ) from error
     except FAILURES as error:
+        reason = milvus_refusals.reason(settings, tls) or error_message(error)
+        if advice := milvus_refusals.advice(reason):
+            raise ConfigurationError(
+                f"Milvus at {settings.milvus_uri} refuses the connection: {reason}. {advice}"
+            ) from error
         raise MilvusUnavailableError(
-            f"Milvus does not answer at {settings.milvus_uri} ({error_message(error)}). Start a "
-            "local stack with `retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, "
-            f"if it requires one) to a running Milvus.{_TLS_ADVICE if tls else ''}"
+            f"Milvus does not answer at {settings.milvus_uri} ({reason}). Start a local stack with "
+            "`retrail up`, or set RETRAIL_MILVUS_URI (and RETRAIL_MILVUS_TOKEN, if it requires "
+            "one) to a running Milvus."
         ) from error
     return client
 
@@ -215,7 +223,9 @@ def error_message(error: BaseException) -> str:
 
 def may_pass(error: BaseException) -> bool:
     """Whether a failed call may succeed when it is repeated unchanged."""
-    return not (isinstance(error, ParamError) or is_missing(error) or is_not_loaded(error))
+    refused = bool(milvus_refusals.refusal_of(error))
+    invalid = isinstance(error, ParamError)
+    return not (invalid or refused or is_missing(error) or is_not_loaded(error))
 
 
 def is_missing(error: BaseException) -> bool:
@@ -241,6 +251,23 @@ def literal(text: str) -> str:
 def ids_filter(ids: Iterable[str]) -> str:
     """The filter that matches exactly these document ids."""
     return f"{ID_FIELD} in [{', '.join(map(literal, ids))}]"
+
+
+def tenant_filter(build: Build, tenant: str | None) -> str:
+    """The filter that matches the documents that a tenant may see; empty: it is not limited.
+
+    Raises:
+        NoTenantsError: the rows of the build have no tenants.
+    """
+    if tenant is None:
+        return ""
+    if not build.tenants:
+        raise NoTenantsError(
+            f"The collection {build.collection} was built before its documents had tenants. Build "
+            "it again: `retrail index rebuild`.",
+            collection=build.collection,
+        )
+    return f"{TENANT_FIELD} in [{', '.join(map(literal, seen_by(tenant)))}]"
 
 
 def _code(error: BaseException) -> Any:

@@ -1,5 +1,6 @@
 """The search path that agents use: the build behind the alias, and one call to Milvus."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ RRF_K = 60
 MIN_CANDIDATES = 20
 """Hits of each half that are fused, at least: for a small k too the second of both halves ranks
 before the first of one."""
+
+Tenants = Sequence[str | None]
+"""For each query the tenant that it is limited to, or ``None``."""
 
 OUTPUT_FIELDS = (ID_FIELD, TITLE_FIELD, TEXT_FIELD, URL_FIELD)
 
@@ -102,10 +106,11 @@ def search(
     k: int,
     deadline: Deadline,
     *,
+    tenants: Tenants = (),
     fields: Sequence[str] = OUTPUT_FIELDS,
     consistency: str = CONSISTENCY,
 ) -> list[Any]:
-    """The hits of each query, best first, in one call.
+    """The hits of each query, best first, in one call for each tenant.
 
     A dense build is searched by cosine similarity. A hybrid one also by BM25, and both rankings are
     fused: a document scores 1 / (60 + rank) in each, at most 2/61 together. A query without known
@@ -114,18 +119,43 @@ def search(
     Args:
         queries: their texts, for BM25.
         vectors: theirs, one row each.
+        tenants: whose documents each query finds, beside everyone's; ``None``: all documents.
+            Without this argument no query is limited.
         fields: of each hit.
         consistency: ``Strong`` waits for all acknowledged writes.
 
     Raises:
+        NoTenantsError: a query is limited to a tenant, and the rows have no tenants.
         MilvusException, grpc.RpcError: Milvus failed.
     """
-    options: dict[str, Any] = {
-        "limit": k,
-        "output_fields": list(fields),
-        "consistency_level": consistency,
-        "timeout": call_timeout(deadline),
-    }
+    alike: dict[str, list[int]] = defaultdict(list)
+    for at, tenant in enumerate(tenants or [None] * len(queries)):
+        alike[milvus.tenant_filter(build, tenant)].append(at)
+    answers: list[Any] = [None] * len(queries)
+    for expression, places in alike.items():
+        options: dict[str, Any] = {
+            "limit": k,
+            "output_fields": list(fields),
+            "consistency_level": consistency,
+            "timeout": call_timeout(deadline),
+        }
+        some = [queries[at] for at in places]
+        found = _answers(client, build, some, vectors[places], k, expression, options)
+        for at, hits in zip(places, found, strict=True):
+            answers[at] = hits
+    return answers
+
+
+def _answers(
+    client: MilvusClient,
+    build: Build,
+    queries: Sequence[str],
+    vectors: "NDArray[np.float32]",
+    k: int,
+    expression: str,
+    options: dict[str, Any],
+) -> list[Any]:
+    """One call to Milvus; ``expression`` filters the rows."""
     by_vector = {"metric_type": METRIC}
     if build.search == "dense":
         return list(
@@ -134,12 +164,16 @@ def search(
                 data=list(vectors),
                 anns_field=VECTOR_FIELD,
                 search_params=by_vector,
+                filter=expression,
                 **options,
             )
         )
     candidates = max(k, MIN_CANDIDATES)
     requests = [
-        AnnSearchRequest(list(vectors), VECTOR_FIELD, by_vector, candidates),
-        AnnSearchRequest(list(queries), BM25_FIELD, {"metric_type": BM25_METRIC}, candidates),
+        AnnSearchRequest(data, field, how, candidates, expr=expression or None)
+        for data, field, how in (
+            (list(vectors), VECTOR_FIELD, by_vector),
+            (list(queries), BM25_FIELD, {"metric_type": BM25_METRIC}),
+        )
     ]
     return list(client.hybrid_search(build.collection, requests, RRFRanker(RRF_K), **options))

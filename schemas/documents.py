@@ -21,10 +21,43 @@ class Document(Contract):
         str | None,
         Field(pattern=URL, description="where people read it"),
     ] = None
+    tenant: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=128,
+            description="whose document it is: callers that are limited to another tenant do not "
+            "see it; absent: everyone's",
+        ),
+    ] = None
+
+    @property
+    def owner(self) -> str:
+        """The tenant; empty: the document is everyone's."""
+        return self.tenant or ""
 
     def embedded_text(self) -> str:
         """The text that the encoder reads."""
         return embedded_text(self.title, self.text)
+
+    def fingerprint(self) -> str:
+        """Differs if the embedded text or the owner differs: a row with another one is stale."""
+        text = self.embedded_text()
+        return content_hash(f"{self.owner}\0{text}" if self.owner else text)
+
+
+def seen_by(tenant: str) -> tuple[str, ...]:
+    """The owners whose documents a tenant may see.
+
+    >>> seen_by("acme"), seen_by("")
+    (('', 'acme'), ('',))
+    """
+    return ("", tenant) if tenant else ("",)
+
+
+def may_see(tenant: str | None, owner: str) -> bool:
+    """Whether a tenant may see the documents of an owner; ``None``: a caller without limits."""
+    return tenant is None or owner in seen_by(tenant)
 
 
 def embedded_text(title: str, text: str) -> str:

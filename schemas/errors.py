@@ -11,6 +11,7 @@
     ├── InvalidRecordError         a record on a topic does not satisfy its contract
     ├── MilvusUnavailableError     Milvus does not answer (exit 69)
     ├── NoIndexError               nothing can be searched: no release has been built
+    ├── NoTenantsError             an index cannot be limited to a tenant
     ├── ModelError                 a model cannot be loaded, or is not the one that a record names
     │   └── RegistryError          the registry's storage does not answer or refuses (exit 69)
     └── RestartRequiredError       a worker cannot go on; a restart is the remedy (exit 75)
@@ -130,6 +131,10 @@ class NoIndexError(RetrailError):
     def __init__(self, message: str = "", *, progress: str = "") -> None:
         super().__init__(message)
         self.progress = progress
+
+
+class NoTenantsError(RetrailError):
+    """The collection was built before its rows had tenants, so no search of it can be limited."""
 
 
 class ModelError(RetrailError):

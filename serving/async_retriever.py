@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 from schemas.documents import Document
-from schemas.errors import MilvusUnavailableError, RetrailError
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics
 
@@ -20,6 +20,8 @@ A = TypeVar("A")
 
 MAX_BATCH = 64
 """Queries that are encoded and searched together."""
+CONCERN_ALL = (NoIndexError, MilvusUnavailableError, ModelError)
+"""Errors of all queries of a batch; others may concern those of limited tenants only."""
 OPENING_THREADS = 8
 """Documents that are fetched at the same time."""
 
@@ -27,6 +29,7 @@ OPENING_THREADS = 8
 class _Query(NamedTuple):
     text: str
     k: int
+    tenant: str | None
 
 
 class AsyncRetriever:
@@ -50,7 +53,7 @@ class AsyncRetriever:
     ) -> None:
         self._retriever, self._seconds = retriever, seconds
         self._batches: Batcher[_Query, SearchResult] = Batcher(
-            self._search_in_thread, largest=max_batch
+            self._search_in_thread, largest=max_batch, common=CONCERN_ALL
         )
         self._searching = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="open")
@@ -68,26 +71,27 @@ class AsyncRetriever:
         retriever = await asyncio.to_thread(Retriever, settings, seconds=seconds)
         return cls(retriever, seconds=seconds)
 
-    async def search(self, query: str, k: int = 10) -> "SearchResult":
-        """The ``k`` nearest documents of a query.
+    async def search(self, query: str, k: int = 10, tenant: str | None = None) -> "SearchResult":
+        """The ``k`` nearest documents of a query; see :meth:`.Retriever.search`.
 
         Raises:
+            NoTenantsError: see :meth:`.Retriever.search`.
             NoIndexError: nothing has been built for this retriever.
             MilvusUnavailableError: Milvus does not answer, or there is no answer in time.
             ModelError: the model of the index cannot be loaded.
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        return await self._in_time(self._batches.ask(_Query(query, k)))
+        return await self._in_time(self._batches.ask(_Query(query, k, tenant)))
 
-    async def open(self, doc_id: str) -> Document | None:
-        """The document; ``None`` without one.
+    async def open(self, doc_id: str, tenant: str | None = None) -> Document | None:
+        """The document; ``None`` if there is none that the tenant may see.
 
         Raises:
             As :meth:`search`.
         """
         return await self._in_time(
-            self._loop.run_in_executor(self._opening, self._retriever.open, doc_id)
+            self._loop.run_in_executor(self._opening, self._retriever.open, doc_id, tenant)
         )
 
     async def version(self) -> int:
@@ -138,7 +142,9 @@ class AsyncRetriever:
     def _search(self, queries: list[_Query]) -> "list[SearchResult]":
         metrics.BATCH_QUERIES.observe(len(queries))
         results = self._retriever.search_many(
-            [one.text for one in queries], max(one.k for one in queries)
+            [one.text for one in queries],
+            max(one.k for one in queries),
+            [one.tenant for one in queries],
         )
         return [
             replace(result, hits=result.hits[: one.k])

@@ -65,12 +65,14 @@ class Agent:
 class Caller:
     """The agent of a call, and the trajectory that the call belongs to.
 
-    ``who``: what shares of the server are counted by.
+    ``who``: what shares of the server are counted by. ``sees``: the tenant whose documents the call
+    finds, beside everyone's; ``None``: all documents.
     """
 
     agent: Agent
     trajectory_id: str
     who: object = ""
+    sees: str | None = None
 
 
 class Handles:

@@ -12,7 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
+from schemas.errors import (
+    MilvusUnavailableError,
+    ModelError,
+    NoIndexError,
+    NoTenantsError,
+    RetrailError,
+)
 
 PROBLEM = "application/problem+json"
 TRAJECTORY_HEADER = "Retrail-Trajectory"
@@ -77,6 +83,13 @@ _KNOWN: dict[type[RetrailError], Failure] = {
     ),
     ModelError: Failure(
         503, "Model unavailable", "The model of the index is not loaded now. Retry later.", 30
+    ),
+    NoTenantsError: Failure(
+        503,
+        "Index without tenants",
+        "The index was built before its documents had tenants, and this token is limited to those "
+        "of its tenant. An operator must build the index again (`retrail index rebuild`).",
+        30,
     ),
 }
 _OTHER = Failure(500, "Server error", "The server failed; its log has the reason.")

@@ -1,11 +1,8 @@
 """Search the collection behind the alias, with the model that built it."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -15,12 +12,14 @@ import structlog
 from retrail_runtime import milvus, search
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, URL_FIELD, Build
+from retrail_runtime.milvus_refusals import refusal_of
 from retrail_runtime.retry import Deadline, retrying
+from retrail_runtime.search import Tenants
 from schemas.documents import Document
-from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
+from schemas.errors import MilvusUnavailableError, NoIndexError, RetrailError
 from schemas.settings import Settings
 from serving import metrics, target
-from serving.target import Target
+from serving.target import Loading, Target
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
@@ -33,8 +32,6 @@ CACHED_SECONDS = 1.0
 """How long a resolved alias is used. The grace time of a build is longer."""
 PATIENCE = 120.0
 """Default for the seconds that a call waits; servers wait for ``serve_deadline_seconds``."""
-RELOAD_SECONDS = 10.0
-"""After a model could not be loaded, seconds until the next attempt."""
 MAX_HITS = 16_384
 """Milvus' limit for one query."""
 MAX_QUERIES = 1_000
@@ -109,20 +106,26 @@ class Retriever:
         self._target: Target | None = None
         self._resolved_at = 0.0
         self._resolving = threading.Lock()
-        self._loading: _Loading | None = None
+        self._loading: Loading | None = None
         self._had_target = False
 
-    def search(self, query: str, k: int = 10) -> SearchResult:
+    def search(self, query: str, k: int = 10, tenant: str | None = None) -> SearchResult:
         """The ``k`` nearest documents of a query.
 
+        Args:
+            tenant: whose documents are found, beside everyone's; ``None``: all documents.
+
         Raises:
+            NoTenantsError: a tenant was given, and the rows of the index have no tenants.
             NoIndexError: nothing has been built for this retriever.
             MilvusUnavailableError: Milvus does not answer.
             ModelError: the model of the index cannot be loaded.
         """
-        return self.search_many([query], k)[0]
+        return self.search_many([query], k, [tenant])[0]
 
-    def search_many(self, queries: Sequence[str], k: int = 10) -> list[SearchResult]:
+    def search_many(
+        self, queries: Sequence[str], k: int = 10, tenants: Tenants = ()
+    ) -> list[SearchResult]:
         """As :meth:`search`, for several queries at once, all by one version."""
         if not 1 <= k <= MAX_HITS:
             raise ValueError(f"k is {k}; it must be between 1 and {MAX_HITS}")
@@ -130,7 +133,7 @@ class Retriever:
             return []
         try:
             results = self._with_target(
-                lambda found, deadline: self._search(found, queries, k, deadline)
+                lambda found, deadline: self._search(found, queries, k, tenants, deadline)
             )
         except RetrailError:
             metrics.SEARCHES.labels("error").inc(len(queries))
@@ -138,17 +141,21 @@ class Retriever:
         metrics.SEARCHES.labels("ok").inc(len(queries))
         return results
 
-    def open(self, doc_id: str) -> Document | None:
-        """The document, as the index holds it (text up to 65,535 bytes); ``None`` without one.
+    def open(self, doc_id: str, tenant: str | None = None) -> Document | None:
+        """The document, as the index holds it (text up to 65,535 bytes).
+
+        ``None`` if there is none that the tenant may see.
 
         Raises:
             As :meth:`search`.
         """
 
+        ids = milvus.ids_filter([doc_id])
+
         def get(found: Target, deadline: Deadline) -> Document | None:
             rows = self._client.query(
                 found.build.collection,
-                filter=milvus.ids_filter([doc_id]),
+                filter=" and ".join(filter(None, (ids, milvus.tenant_filter(found.build, tenant)))),
                 output_fields=[TITLE_FIELD, TEXT_FIELD, URL_FIELD],
                 consistency_level=search.CONSISTENCY,
                 timeout=search.call_timeout(deadline),
@@ -193,7 +200,12 @@ class Retriever:
         self.close()
 
     def _search(
-        self, found: Target, queries: Sequence[str], k: int, deadline: Deadline
+        self,
+        found: Target,
+        queries: Sequence[str],
+        k: int,
+        tenants: Tenants,
+        deadline: Deadline,
     ) -> list[SearchResult]:
         with metrics.SEARCH_SECONDS.labels("encode").time(), deadline.paused():
             vectors = found.encoder.encode_queries(list(queries))
@@ -202,7 +214,13 @@ class Retriever:
             for start in range(0, len(queries), MAX_QUERIES):
                 part = slice(start, start + MAX_QUERIES)
                 answers += search.search(
-                    self._client, found.build, queries[part], vectors[part], k, deadline
+                    self._client,
+                    found.build,
+                    queries[part],
+                    vectors[part],
+                    k,
+                    deadline,
+                    tenants=tenants[part],
                 )
         return [_result(found.build, answer) for answer in answers]
 
@@ -222,9 +240,9 @@ class Retriever:
 
         def may_help(error: BaseException) -> bool:
             # An index that was there and is gone is being built again.
-            return isinstance(error, milvus.FAILURES) or (
-                isinstance(error, NoIndexError) and self._had_target
-            )
+            if isinstance(error, milvus.FAILURES):
+                return not refusal_of(error)
+            return isinstance(error, NoIndexError) and self._had_target
 
         def count(state: Any) -> None:
             error = state.outcome.exception()
@@ -242,6 +260,10 @@ class Retriever:
             DEPENDENCY_UP.labels("milvus").set(1)
             return answer
         except milvus.FAILURES as error:
+            if refusal := refusal_of(error):
+                raise MilvusUnavailableError(
+                    f"Milvus at {self._settings.milvus_uri} refuses searches: {refusal}"
+                ) from error
             raise MilvusUnavailableError(
                 f"Searches in Milvus at {self._settings.milvus_uri} failed for "
                 f"{self._seconds:.0f} s: {milvus.error_message(error)}. Check that the "
@@ -283,12 +305,12 @@ class Retriever:
             current = self._resolve(deadline)
         finally:
             self._resolving.release()
-        return current.result(deadline) if isinstance(current, _Loading) else current
+        return current.result(deadline) if isinstance(current, Loading) else current
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._resolved_at <= CACHED_SECONDS
 
-    def _resolve(self, deadline: Deadline) -> "Target | _Loading":
+    def _resolve(self, deadline: Deadline) -> "Target | Loading":
         """Resolve the alias, under the lock; returns what to search, or what to wait for."""
         if self._target is not None and self._is_fresh():
             return self._target
@@ -304,7 +326,7 @@ class Retriever:
             return self._switch(Target(build, found.encoder))
         loading = self._loading
         if loading is None or loading.build.build_id != build.build_id or loading.has_failed():
-            loading = self._loading = _Loading(build)
+            loading = self._loading = Loading(build)
             arguments = (lambda: self._load(self._settings, build), self._loaded)
             # A daemon: a model that is being loaded must not delay the end of the process.
             threading.Thread(
@@ -312,7 +334,7 @@ class Retriever:
             ).start()
         return found or loading
 
-    def _loaded(self, loading: "_Loading", found: Target) -> None:
+    def _loaded(self, loading: "Loading", found: Target) -> None:
         """Take a model that was loaded, unless the alias has moved on since."""
         with self._resolving:
             if self._loading is loading:
@@ -325,55 +347,6 @@ class Retriever:
         metrics.SEARCHED_VERSION.set(found.build.version)
         log.info("searching", collection=found.build.collection, version=found.build.version)
         return found
-
-
-class _Loading:
-    """A build whose model is being loaded in a thread of its own."""
-
-    def __init__(self, build: Build) -> None:
-        self.build = build
-        self._future: Future[Target] = Future()
-        self._retry_at = math.inf
-
-    def run(
-        self, load: "Callable[[], Encoder]", loaded: "Callable[[_Loading, Target], None]"
-    ) -> None:
-        """Load the model; what it raises is raised by :meth:`result`."""
-        try:
-            found = Target(self.build, load())
-        except Exception as error:
-            where = {"collection": self.build.collection, "version": self.build.version}
-            log.error("cannot load the model of the index", error=str(error), **where)
-            self._retry_at = time.monotonic() + RELOAD_SECONDS
-            self.give_up(error)
-            return
-        loaded(self, found)
-        with suppress(InvalidStateError):
-            self._future.set_result(found)
-
-    def has_failed(self) -> bool:
-        """Whether the model could not be loaded, long enough ago to try again."""
-        return time.monotonic() >= self._retry_at
-
-    def result(self, deadline: Deadline) -> Target:
-        """The loaded target.
-
-        Raises:
-            ModelError: the model cannot be loaded, or is still being loaded at the deadline.
-        """
-        try:
-            return self._future.result(deadline.remaining)
-        except TimeoutError as error:
-            raise ModelError(
-                f"The model of {self.build.collection} is being loaded. Repeat the search.",
-                collection=self.build.collection,
-                version=self.build.version,
-            ) from error
-
-    def give_up(self, error: Exception | None = None) -> None:
-        """Wait no longer."""
-        with suppress(InvalidStateError):
-            self._future.set_exception(error or ModelError("The retriever was closed."))
 
 
 def _reason(error: BaseException) -> metrics.RetryReason:

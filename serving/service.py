@@ -154,7 +154,7 @@ class SearchService:
         texts: bool = False,
         publish: bool = True,
     ) -> SearchAnswer:
-        """The ``k`` nearest documents of a query.
+        """The ``k`` nearest documents of a query that the caller may see.
 
         Args:
             texts: with their whole texts.
@@ -162,11 +162,12 @@ class SearchService:
 
         Raises:
             NoIndexError, MilvusUnavailableError, ModelError: nothing can be searched now.
+            NoTenantsError: the index cannot be limited to what the caller may see.
             RefusedError: too many calls are being answered.
         """
         with metrics.timed("search", caller.trajectory_id):
             with self._slots.taken(caller.who):
-                result = await self._retriever.search(query, k)
+                result = await self._retriever.search(query, k, caller.sees)
             if publish:
                 trajectory = self._continued(caller, reasoning)
                 trajectory.search(query, result.hits, retriever_version=result.retriever_version)
@@ -176,7 +177,7 @@ class SearchService:
     async def open(
         self, caller: Caller, doc_id: str, reasoning: str | None = None
     ) -> OpenedDocument:
-        """A whole document.
+        """A whole document; one that the caller may not see does not exist.
 
         Raises:
             RefusedError: there is none, and its reasoning was published nevertheless; or too many
@@ -185,7 +186,7 @@ class SearchService:
         """
         with metrics.timed("open", caller.trajectory_id):
             with self._slots.taken(caller.who):
-                document = await self._retriever.open(doc_id)
+                document = await self._retriever.open(doc_id, caller.sees)
             trajectory = self._continued(caller, reasoning)
             if document is not None:
                 trajectory.browse(doc_id)

@@ -25,10 +25,13 @@ from retrail_runtime.metrics import DEPENDENCY_UP
 from schemas.errors import RetrailError
 from schemas.settings import Settings
 from schemas.topics import Topics
+from tests.servers.guarded_milvus import GuardedMilvus
+from tests.servers.guarded_milvus import guarded_milvus as guarded
 from tests.servers.milvus_standalone import MilvusStandalone
 from tests.servers.milvus_wheel import require_platform
 from tests.servers.s3_gateway import S3Gateway, require_tools
 from tests.servers.secured_kafka import SecuredKafka
+from tests.servers.tls import signed
 
 
 def pytest_configure() -> None:
@@ -39,7 +42,10 @@ def pytest_configure() -> None:
 
 
 SERVERS = frozenset(
-    ("kafka", "milvus", "milvus_uri", "standalone", "s3_gateway", "broker", "breakable", "secured")
+    (
+        *("kafka", "milvus", "milvus_uri", "standalone", "guarded_milvus", "s3_gateway"),
+        *("broker", "breakable", "secured"),
+    )
 )
 """Fixtures that start a server: tests that use them are integration tests."""
 KINDS = frozenset(("integration", "browser", "deploy", "dist", "faults"))
@@ -101,11 +107,30 @@ def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def guarded_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedMilvus]:
+    """A real standalone Milvus that requires a token, also behind TLS."""
+    _skip_without(require_platform)
+    with guarded(tmp_path_factory.mktemp("guarded")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def s3_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
     """A real S3 server; the test is skipped where there is no Go to build it with."""
     _skip_without(require_tools)
     folder = tmp_path_factory.mktemp("s3")
     gateway = S3Gateway(folder, folder / "s3.log")
+    for _ in _running(gateway):
+        yield gateway
+
+
+@pytest.fixture(scope="session")
+def s3_over_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Gateway]:
+    """The same behind TLS, with a certificate of the host "s3.test" that it signed itself."""
+    _skip_without(require_tools)
+    folder = tmp_path_factory.mktemp("s3-tls")
+    gateway = S3Gateway(folder, folder / "s3.log")
+    gateway.certificate = signed(folder, "s3.test")
     for _ in _running(gateway):
         yield gateway
 

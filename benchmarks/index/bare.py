@@ -13,6 +13,7 @@ from consumers.indexing.milvus import Milvus
 from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
+    TENANT_FIELD,
     TEXT_FIELD,
     TITLE_FIELD,
     URL_FIELD,
@@ -46,6 +47,7 @@ def main(uri: str, model: str, count: int) -> None:
                 ID_FIELD: document.doc_id,
                 TITLE_FIELD: document.title,
                 URL_FIELD: "",
+                TENANT_FIELD: "",
                 TEXT_FIELD: document.text,
                 HASH_FIELD: content_hash(text),
                 VECTOR_FIELD: vector,

@@ -12,6 +12,7 @@ import numpy as np
 
 from consumers.indexing.embedder import Embedder
 from retrail_runtime.milvus import Build
+from retrail_runtime.search import Tenants
 from schemas.documents import Document
 from schemas.releases import CandidateDecision, GateDecision, Integrity, Release
 from trainer.evaluate import evaluation, gate
@@ -31,8 +32,8 @@ _QUERIES_AT_ONCE = 100
 Hits = Sequence[tuple[str, float]]
 """Ids and scores of the hits of a query, best first."""
 
-Search = Callable[[Build, Sequence[str], Vectors], Sequence[Hits]]
-"""The first :data:`CUTOFF` hits of queries, by their texts and vectors."""
+Search = Callable[[Build, Sequence[str], Vectors, Tenants], Sequence[Hits]]
+"""The first :data:`CUTOFF` hits of queries, by their texts, vectors and tenants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,15 @@ def integrity(
 ) -> Integrity:
     """Compare the hits of a collection's dense search with the scores of its model's vectors.
 
+    These searches find the documents of all tenants: only the figures are kept.
+
     Args:
         pool, changed, check: see :func:`decide`.
     """
     texts = sorted({*frozen.held_out, *frozen.regression})
     asked = child.embedder.queries(texts)
-    served = _in_parts(replace(child.build, search="dense"), texts, asked, search)
+    dense = replace(child.build, search="dense")
+    served = _in_parts(dense, texts, asked, [None] * len(texts), search)
     rows = child.embedder.rows(pool, lambda *_: check())
     after = changed()
     rows = [row for row in rows if row.doc_id not in after]
@@ -167,22 +171,25 @@ def _measured(
     frozen: Frozen, side: Side, search: Search
 ) -> tuple[Mapping[str, QueryMetrics], Mapping[str, QueryMetrics]]:
     """Metrics of the held-out queries, and of the regression set."""
-    texts = sorted({*frozen.held_out, *frozen.regression})
-    served = _in_parts(side.build, texts, side.embedder.queries(texts), search)
-    found = {
-        text: tuple(doc_id for doc_id, _ in hits) for text, hits in zip(texts, served, strict=True)
-    }
 
-    def measured(grades: Grades) -> dict[str, QueryMetrics]:
-        values = evaluation.measure(list(grades.values()), [found[text] for text in grades])
+    def measured(grades: Grades, tenants: Mapping[str, str]) -> dict[str, QueryMetrics]:
+        texts = sorted(grades, key=lambda text: (tenants.get(text, ""), text))
+        limits = [tenants.get(text) for text in texts]
+        served = _in_parts(side.build, texts, side.embedder.queries(texts), limits, search)
+        found = [tuple(doc_id for doc_id, _ in hits) for hits in served]
+        values = evaluation.measure([grades[text] for text in texts], found)
         return {
-            text: replace(value, hits=found[text])
-            for text, value in zip(grades, values, strict=True)
+            text: replace(value, hits=hits)
+            for text, value, hits in zip(texts, values, found, strict=True)
         }
 
-    return measured(frozen.held_out), measured(frozen.regression)
+    return measured(frozen.held_out, frozen.tenants), measured(frozen.regression, {})
 
 
-def _in_parts(build: Build, texts: Sequence[str], vectors: Vectors, search: Search) -> list[Hits]:
+def _in_parts(
+    build: Build, texts: Sequence[str], vectors: Vectors, tenants: Tenants, search: Search
+) -> list[Hits]:
     parts = (slice(at, at + _QUERIES_AT_ONCE) for at in range(0, len(texts), _QUERIES_AT_ONCE))
-    return [hits for part in parts for hits in search(build, texts[part], vectors[part])]
+    return [
+        hits for part in parts for hits in search(build, texts[part], vectors[part], tenants[part])
+    ]

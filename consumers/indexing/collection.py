@@ -19,6 +19,7 @@ from retrail_runtime.milvus import (
     HASH_FIELD,
     ID_FIELD,
     METRIC,
+    TENANT_FIELD,
     TEXT_FIELD,
     TITLE_FIELD,
     URL_FIELD,
@@ -35,6 +36,8 @@ MAX_ID_BYTES = 2048
 MAX_TEXT_BYTES = 65_535
 """Milvus' largest VARCHAR. The collection holds the beginning of a longer text, the topic all."""
 MAX_HASH_BYTES = 32
+MAX_TENANT_BYTES = 512
+"""128 characters in UTF-8."""
 MAX_URL_BYTES = 8192
 """2,048 characters in UTF-8."""
 
@@ -61,7 +64,7 @@ def cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A document in a collection; ``vector`` is L2-normalised."""
+    """A document in a collection; ``vector`` is L2-normalised, ``tenant`` empty for everyone."""
 
     doc_id: str
     title: str
@@ -69,9 +72,14 @@ class Row:
     content_hash: str
     vector: NDArray[np.float32]
     url: str = ""
+    tenant: str = ""
 
-    def fields(self, search: SearchMode = "dense") -> dict[str, Any]:
-        """The entity for Milvus; title and text cut to the limits of their fields."""
+    def fields(self, search: SearchMode = "dense", *, tenants: bool = True) -> dict[str, Any]:
+        """The entity for Milvus; title and text cut to the limits of their fields.
+
+        Args:
+            search, tenants: of the build.
+        """
         fields = {
             ID_FIELD: self.doc_id,
             TITLE_FIELD: cut(self.title),
@@ -80,6 +88,8 @@ class Row:
             HASH_FIELD: self.content_hash,
             VECTOR_FIELD: self.vector,
         }
+        if tenants:
+            fields[TENANT_FIELD] = self.tenant
         if search == "hybrid":
             fields[LEXICAL_FIELD] = cut(embedded_text(self.title, self.text))
         return fields
@@ -92,6 +102,7 @@ def schema(search: SearchMode, dimension: int) -> Any:
     made.add_field(TITLE_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
     made.add_field(TEXT_FIELD, DataType.VARCHAR, max_length=MAX_TEXT_BYTES)
     made.add_field(URL_FIELD, DataType.VARCHAR, max_length=MAX_URL_BYTES)
+    made.add_field(TENANT_FIELD, DataType.VARCHAR, max_length=MAX_TENANT_BYTES)
     made.add_field(HASH_FIELD, DataType.VARCHAR, max_length=MAX_HASH_BYTES)
     made.add_field(VECTOR_FIELD, DataType.FLOAT_VECTOR, dim=dimension)
     if search == "hybrid":

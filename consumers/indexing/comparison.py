@@ -18,7 +18,7 @@ from retrail_runtime.kafka import Record
 from retrail_runtime.milvus import Build
 from retrail_runtime.mirror import Row, Table, TopicMirror, rows_of
 from schemas.base import Change
-from schemas.documents import Document, content_hash, read_change
+from schemas.documents import Document, read_change
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ IDS_AT_ONCE = 1000
 
 
 class DocumentHashes(TopicMirror):
-    """The content hash of every document, by id, and the place of its last record.
+    """The fingerprint of every document, by id, and the place of its last record.
 
     A deleted document has no hash; its id stays, so that a row of it is found.
 
@@ -49,7 +49,7 @@ class DocumentHashes(TopicMirror):
             return Change(None, None)
         if self.changed is not None:
             self.changed.add(change.key)
-        found = content_hash(change.value.embedded_text()) if change.value else None
+        found = change.value.fingerprint() if change.value else None
         return Change(change.key, (found, record.partition, record.offset))
 
     @contextmanager

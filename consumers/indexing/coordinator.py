@@ -26,7 +26,7 @@ from retrail_runtime import kafka
 from retrail_runtime.kafka.lease import owners
 from retrail_runtime.milvus import INDEXED_PROPERTY, Build
 from retrail_runtime.process import RateLimit
-from schemas.errors import ModelError, RestartRequiredError, TopicMismatchError
+from schemas.errors import ModelError, NoTenantsError, RestartRequiredError, TopicMismatchError
 from schemas.settings import Settings
 from schemas.topics import Topics
 
@@ -244,7 +244,7 @@ class Coordinator:
                     await_both=lambda live: self._await_both(build, offsets, live),
                 )
                 self._judged.add(build.build_id)
-            except ModelError as error:
+            except (ModelError, NoTenantsError) as error:
                 if self._warnings.allows("candidate"):
                     version = build.version
                     log.error("cannot decide on the candidate", version=version, error=str(error))

@@ -46,9 +46,10 @@ class Embedder:
                 document.doc_id,
                 document.title,
                 document.text,
-                found,
+                document.fingerprint(),
                 vectors[found],
                 document.url or "",
+                document.owner,
             )
             for document, found in zip(documents, map(content_hash, texts), strict=True)
         ]

@@ -17,6 +17,7 @@ from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.releases import write_decision
 from retrail_runtime.milvus import SUCCESSOR_PROPERTY, Build, collection_name
+from retrail_runtime.search import Tenants
 from schemas.documents import Document
 from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import CandidateDecision, Release
@@ -66,12 +67,13 @@ class Judge:
         Raises:
             StoppedError: from ``require``, or there is nothing to decide.
             ModelError: a model or the frozen file is missing or was changed.
+            NoTenantsError: the queries have tenants, and the rows of the live build have none.
         """
         build = self.build
         if candidates.undecided(self.known) != build.version:
             raise StoppedError("there is nothing to decide")
         release = self.known.by_version[build.version]
-        frozen = self._frozen(release)
+        frozen = self._frozen(release, Registry.of(self.settings))
         log.info("completing candidate", collection=build.collection)
         if problem := prepare():
             self._write(self._failed(problem))
@@ -98,7 +100,7 @@ class Judge:
         """Check the integrity of a build that is to serve without a decision on it.
 
         Its release was promoted, or is built again. A release that was not compared has no frozen
-        queries, and is not checked.
+        queries, and is not checked; nor is one whose queries were removed by retention.
 
         Raises:
             StoppedError: the build failed, and another one replaces it.
@@ -108,7 +110,11 @@ class Judge:
         build, release = self.build, self.known.by_version[self.build.version]
         if build.served or release.results is None:
             return
-        frozen = self._frozen(release)
+        registry = Registry.of(self.settings)
+        if registry.notes.read(f"{release.model.location}.{GATE_FILE}").expired:
+            log.warning("integrity not checked: no queries are left", version=build.version)
+            return
+        frozen = self._frozen(release, registry)
         with self._pool(frozen) as (pool, changed):
             found = candidate.integrity(
                 frozen,
@@ -138,11 +144,10 @@ class Judge:
 
             yield list(self.documents.documents(frozen.pool).values()), changed
 
-    def _frozen(self, release: Release) -> Frozen:
-        registry = Registry.of(self.settings)
+    def _frozen(self, release: Release, registry: Registry) -> Frozen:
         content = (registry.read_beside(release.model, GATE_FILE) or "").encode()
         location = f"{release.model.location}.{GATE_FILE}"
-        digests = (release.results, *registry.erasure_note(location).digests)
+        digests = (release.results, *registry.notes.read(location).digests)
         if hashlib.sha256(content).hexdigest() not in digests:
             raise ModelError(
                 f"The file {location} in {registry.name} is missing, or its digest is not "
@@ -157,9 +162,11 @@ class Judge:
             raise StoppedError("the live release has no collection")
         return found
 
-    def _search(self, build: Build, texts: Sequence[str], vectors: Vectors) -> Sequence[Hits]:
+    def _search(
+        self, build: Build, texts: Sequence[str], vectors: Vectors, tenants: Tenants
+    ) -> Sequence[Hits]:
         self.require()
-        return self.milvus.search(build, texts, vectors, CUTOFF)
+        return self.milvus.search(build, texts, vectors, CUTOFF, tenants)
 
     def _failed(self, problem: str) -> CandidateDecision:
         return CandidateDecision(

@@ -18,6 +18,7 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -39,9 +40,11 @@ from retrail_runtime.milvus import (
     Build,
     version_of,
 )
+from retrail_runtime.milvus_refusals import refusal_of
 from retrail_runtime.retry import Deadline, retrying
+from retrail_runtime.search import Tenants
 from retrail_runtime.search import search as ask
-from schemas.errors import RestartRequiredError
+from schemas.errors import ConfigurationError, RestartRequiredError
 from schemas.settings import Settings
 from trainer.model.encoder import Vectors
 
@@ -68,6 +71,7 @@ class Milvus:
     Raises:
         RestartRequiredError: the call failed for all that time.
         CollectionLostError: the collection does not exist any more (all methods but :meth:`drop`).
+        ConfigurationError: the user lacks a privilege.
     """
 
     def __init__(
@@ -114,21 +118,16 @@ class Milvus:
         for name in self._call(self._client.list_collections):
             if version_of(self._settings.retriever, name) is None:
                 continue
-            try:
-                build = self._describe(name)
-            except CollectionLostError:
-                continue
-            if build is not None:
-                found.append(build)
-        return tuple(sorted(found, key=lambda build: build.version))
+            with suppress(CollectionLostError):
+                found.append(self._describe(name))
+        return tuple(sorted(filter(None, found), key=lambda build: build.version))
 
     def exists(self, build: Build) -> bool:
         """Whether the collection is still that of this very build."""
-        try:
+        with suppress(CollectionLostError):
             found = self._describe(build.collection)
-        except CollectionLostError:
-            return False
-        return found is not None and found.build_id == build.build_id
+            return found is not None and found.build_id == build.build_id
+        return False
 
     def set_property(self, build: Build, name: str, value: str) -> None:
         """Write a property, such as the id of the build that is requested in place of this one."""
@@ -165,22 +164,20 @@ class Milvus:
         distinct = {row.doc_id: row for row in rows}
         remaining = iter(distinct.values())
         while batch := list(islice(remaining, BATCH_ROWS)):
-            fields = [row.fields(build.search) for row in batch]
+            fields = [row.fields(build.search, tenants=build.tenants) for row in batch]
             self._call(self._client.upsert, build.collection, fields)
         return len(distinct)
 
     def delete(self, build: Build, doc_ids: Iterable[str]) -> int:
         """Delete the rows that exist; returns the number of ids."""
-        distinct = dict.fromkeys(doc_ids)
-        remaining = iter(distinct)
+        remaining = iter(distinct := dict.fromkeys(doc_ids))
         while batch := list(islice(remaining, BATCH_ROWS)):
             self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
         return len(distinct)
 
     def count(self, build: Build) -> int:
         """Number of rows, all acknowledged writes included."""
-        answer = self._query(build, "", output_fields=["count(*)"])
-        return int(answer[0]["count(*)"])
+        return int(self._query(build, "", output_fields=["count(*)"])[0]["count(*)"])
 
     def page(self, build: Build, after: str) -> dict[str, str]:
         """Content hash by id of the next :data:`PAGE` rows, all acknowledged writes included.
@@ -234,16 +231,16 @@ class Milvus:
         return bool(self.search(replace(build, search="dense"), [""], vector, 1)[0])
 
     def search(
-        self, build: Build, texts: Sequence[str], vectors: Vectors, k: int
+        self, build: Build, texts: Sequence[str], vectors: Vectors, k: int, tenants: Tenants = ()
     ) -> list[list[tuple[str, float]]]:
         """Ids and scores of each query's hits, by the search path of agents.
 
-        All acknowledged writes are included.
+        All acknowledged writes are included. Each query may be limited to a tenant.
         """
 
         # Its name is in metrics and errors.
         def search(timeout: float) -> list[Any]:
-            how: dict[str, Any] = {"fields": [ID_FIELD], "consistency": "Strong"}
+            how: Any = {"fields": [ID_FIELD], "consistency": "Strong", "tenants": tenants}
             return ask(self._client, build, texts, vectors, k, Deadline(timeout), **how)
 
         return [[(str(one.id), float(one.distance)) for one in some] for some in self._call(search)]
@@ -252,11 +249,10 @@ class Milvus:
 
     def aliased(self) -> str | None:
         """The collection that the retriever's alias points at."""
-        try:
-            answer = self._call(self._client.describe_alias, self._settings.retriever)
-        except CollectionLostError:
-            return None
-        return str(answer["collection_name"])
+        with suppress(CollectionLostError):
+            found = self._call(self._client.describe_alias, self._settings.retriever)
+            return str(found["collection_name"])
+        return None
 
     def swap(self, build: Build) -> None:
         """Point the alias at a build; returns once Milvus confirms it.
@@ -383,10 +379,14 @@ class Milvus:
         try:
             function(*arguments, timeout=milvus.CALL_TIMEOUT)
         except milvus.FAILURES as error:
+            if refusal_of(error):
+                raise self._failure(function, error) from error
             log.debug("call failed", call=function.__name__, error=milvus.error_message(error))
 
     def _failure(self, function: Callable[..., Any], error: Exception) -> Exception:
         message = milvus.error_message(error)
+        if refusal := refusal_of(error):
+            return ConfigurationError(f"Milvus at {self._settings.milvus_uri}: {refusal}")
         if milvus.is_missing(error):
             return CollectionLostError(message)
         return RestartRequiredError(

@@ -131,9 +131,10 @@ def _copy(
     documents: Sequence[Document],
 ) -> None:
     """Copy the parent's vectors that only the live collection has into the store."""
-    hashes = {content_hash(one.embedded_text()): one.doc_id for one in documents}
+    hashes = {content_hash(one.embedded_text()): one for one in documents}
     stored = store.get(digest, encoder.dimension, hashes)
-    missing = {found: doc_id for found, doc_id in hashes.items() if found not in stored}
+    missing = {found: one for found, one in hashes.items() if found not in stored}
     if missing:
-        rows = index.vectors(list(missing.values()))
-        store.put(digest, {found: rows[found] for found in missing.keys() & rows.keys()})
+        rows = index.vectors([one.doc_id for one in missing.values()])
+        known = {found: rows.get(one.fingerprint()) for found, one in missing.items()}
+        store.put(digest, {found: row for found, row in known.items() if row is not None})

@@ -4,15 +4,19 @@ Memory does not depend on the size of the corpus: at most :data:`QUERIES` querie
 documents are read.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from consumers.training.metrics import StageProgress
-from schemas.documents import Document
+from retrail_runtime.search import Tenants
+from schemas.documents import Document, may_see
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision
 from schemas.runs import Caps
@@ -39,13 +43,17 @@ Name = Literal["parent", "child", "ancestor"]
 VectorsOf = Callable[[Name, Encoder, Sequence[Document], Progress], Vectors]
 """The vectors of documents by an encoder, in their order."""
 
-Hits = Callable[[Sequence[str], Vectors], Sequence[Sequence[str]]]
-"""Ids of the parent's first :data:`TOP` hits of each query, by its text and vector."""
+Hits = Callable[[Sequence[str], Vectors, Tenants], Sequence[Sequence[str]]]
+"""Ids of the parent's first :data:`TOP` hits of each query, by its text, vector and tenant."""
 
 
 class Corpus(Protocol):
-    """Source of documents, such as a local mirror of ``documents``."""
+    """Source of documents, such as a local mirror of ``documents``.
 
+    ``owners`` are the tenants that have documents of their own.
+    """
+
+    def owners(self) -> Set[str]: ...
     def sample(self, count: int, seed: int) -> Sequence[str]: ...
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
 
@@ -61,6 +69,9 @@ class Questions:
         regression: grades of documents in the corpus, by query of the regression set; ``None``
             without a regression set.
         caps: of the held-out queries.
+        tenants: by held-out query the tenant whose documents it finds, beside everyone's. Empty for
+            a query of several tenants, or of one without documents. Without any document of a
+            tenant no query is limited.
     """
 
     held_out: Mapping[str, Set[str]]
@@ -68,6 +79,7 @@ class Questions:
     unknown: int
     regression: RegressionSet | None
     caps: Caps
+    tenants: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose(
@@ -102,11 +114,12 @@ def choose(
     }
     own = regression_set.load(settings.gate_regression) if settings.gate_regression else None
     fresh = queries.relevance(new, left_out | asked_before, caps, settings.train_seed)
-    held_out = _known(fresh, corpus)
+    tenants = _tenants([*earlier, *new], corpus.owners())
+    held_out = _known(fresh, corpus, tenants)
     since_parent = bool(earlier) and len(held_out) >= settings.gate_min_queries
     if earlier and not since_parent:
         fresh = queries.relevance([*earlier, *new], left_out, caps, settings.train_seed)
-        held_out = _known(fresh, corpus)
+        held_out = _known(fresh, corpus, tenants)
     known = corpus.get({doc_id for grades in (own or {}).values() for doc_id in grades})
     relevant = own and {
         query: some
@@ -123,7 +136,8 @@ def choose(
     most = max(QUERIES, settings.gate_min_queries)
     asked = draws.draw(held_out, most, seed=settings.train_seed, parent=0)
     chosen = {query: held_out[query] for query in asked}
-    return Questions(chosen, since_parent, unknown, relevant, caps)
+    limited = {query: tenants[normalize_query(query)] for query in chosen if tenants}
+    return Questions(chosen, since_parent, unknown, relevant, caps, limited)
 
 
 def certain_hold(questions: Questions, settings: Settings) -> str:
@@ -191,10 +205,11 @@ def compare(
     log.info("evaluating", queries=len(asked), regression=len(own), documents=len(pool))
     ids = sorted(pool)
     documents = [pool[doc_id] for doc_id in ids]
+    visible = _visible(questions, documents)
     found, found_own = {}, {}
     for name, encoder in models.items():
         known = vectors(name, encoder, documents, partial(progress, f"evaluating the {name}"))
-        found[name] = evaluation.evaluate_vectors(encoder, asked, ids, known)
+        found[name] = evaluation.evaluate_vectors(encoder, asked, ids, known, visible)
         found_own[name] = evaluation.evaluate_vectors(encoder, own, ids, known)
     relevant = {query: [d for d, grade in some.items() if grade] for query, some in own.items()}
     decision = gate.decide(
@@ -215,7 +230,7 @@ def compare(
     )
     ones = {query: dict.fromkeys(sorted(some), 1) for query, some in asked.items()}
     results = (
-        frozen.rows(frozen.HELD_OUT, ones, found["parent"], found["child"]),
+        frozen.rows(frozen.HELD_OUT, ones, found["parent"], found["child"], questions.tenants),
         frozen.rows(frozen.REGRESSION, own, found_own["parent"], found_own["child"]),
     )
     return _counted(decision), frozen.dump(results, ids, since_parent=questions.since_parent)
@@ -239,12 +254,45 @@ def _pool(
         return sample
     judged = [*questions.held_out.values(), *(questions.regression or {}).values()]
     texts = sorted({*questions.held_out, *(questions.regression or {})})
-    found = hits(texts, parent.encode_queries(texts)) if hits is not None else ()
+    tenants = [questions.tenants.get(text) for text in texts]
+    found = hits(texts, parent.encode_queries(texts), tenants) if hits is not None else ()
     relevant = {doc_id for some in judged for doc_id in some}
     return evaluation.choose_pool(relevant, found, sample, limit=evaluation.POOL)
 
 
-def _known(relevant: Mapping[str, Set[str]], corpus: Corpus) -> dict[str, Set[str]]:
-    """Queries with their relevant documents in the corpus, without queries that have none."""
-    known = corpus.get({doc_id for some in relevant.values() for doc_id in some}).keys()
-    return {query: some & known for query, some in relevant.items() if some & known}
+def _tenants(pairs: Iterable[LabelledPair], owners: Set[str]) -> dict[str, str]:
+    """The tenant of each normalized query (:attr:`Questions.tenants`); empty without owners."""
+    asking: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs if owners else ():
+        for query in (pair.query, *pair.earlier_queries):
+            asking[normalize_query(query)].add(pair.tenant)
+    return {
+        query: "".join(some) if len(some) == 1 and some <= owners else ""
+        for query, some in asking.items()
+    }
+
+
+def _known(
+    relevant: Mapping[str, Set[str]], corpus: Corpus, tenants: Mapping[str, str]
+) -> dict[str, Set[str]]:
+    """Queries with their relevant documents that they can find, without queries that have none."""
+    documents = corpus.get({doc_id for some in relevant.values() for doc_id in some})
+    known = {
+        query: {
+            doc_id
+            for doc_id in some & documents.keys()
+            if may_see(tenants.get(normalize_query(query)), documents[doc_id].owner)
+        }
+        for query, some in relevant.items()
+    }
+    return {query: some for query, some in known.items() if some}
+
+
+def _visible(questions: Questions, documents: Sequence[Document]) -> dict[str, NDArray[np.bool_]]:
+    """For each limited query, which documents of the pool it can find."""
+    owners = [document.owner for document in documents]
+    by_tenant = {
+        tenant: np.array([may_see(tenant, owner) for owner in owners])
+        for tenant in {*questions.tenants.values()}
+    }
+    return {query: by_tenant[tenant] for query, tenant in questions.tenants.items()}

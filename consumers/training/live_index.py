@@ -16,7 +16,13 @@ from consumers.vectors import Vectors as ByHash
 from retrail_runtime import milvus, search
 from retrail_runtime.milvus import HASH_FIELD, ID_FIELD, VECTOR_FIELD, Build
 from retrail_runtime.retry import Deadline
-from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
+from schemas.errors import (
+    ConfigurationError,
+    MilvusUnavailableError,
+    ModelError,
+    NoIndexError,
+    NoTenantsError,
+)
 from schemas.settings import Settings
 from trainer.model.encoder import Vectors
 
@@ -24,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_UNUSABLE = (
+    *(ConfigurationError, MilvusUnavailableError),
+    *(NoIndexError, NoTenantsError, ModelError),
+)
 SECONDS = 30.0
 """For each call."""
 IDS_AT_ONCE = 500
@@ -37,7 +47,9 @@ class LiveIndex:
         self._settings = settings
         self._digest = digest
 
-    def hits(self, queries: Sequence[str], vectors: Vectors) -> list[list[str]]:
+    def hits(
+        self, queries: Sequence[str], vectors: Vectors, tenants: search.Tenants
+    ) -> list[list[str]]:
         """Ids of the first :data:`TOP` hits of each query, best first; empty without an index."""
 
         def ask(client: MilvusClient, build: Build) -> list[list[str]]:
@@ -53,6 +65,7 @@ class LiveIndex:
                         vectors[part],
                         TOP,
                         Deadline(SECONDS),
+                        tenants=tenants[part],
                         fields=[ID_FIELD],
                     )
                 ]
@@ -61,7 +74,7 @@ class LiveIndex:
         return self._answer(ask) or []
 
     def vectors(self, doc_ids: Sequence[str]) -> ByHash:
-        """Vectors by content hash of the rows with these ids; empty without an index."""
+        """Vectors by fingerprint of the rows with these ids; empty without an index."""
 
         def ask(client: MilvusClient, build: Build) -> ByHash:
             found = {}
@@ -86,7 +99,7 @@ class LiveIndex:
                 build = search.resolve(client, self._settings, Deadline(SECONDS))
                 if build.digest == self._digest:
                     return ask(client, build)
-        except (MilvusUnavailableError, NoIndexError, ModelError) as error:
+        except _UNUSABLE as error:
             why = str(error)
         except milvus.FAILURES as error:
             why = milvus.error_message(error)

@@ -29,6 +29,7 @@ from schemas.topics import Topics
 from trainer.data.draws import draw_of, is_held_out, normalize_query
 
 _TRAINS = "relevant = 1 AND held_out = 0"
+_OWNERS = "SELECT DISTINCT owner FROM documents WHERE owner > ''"
 
 MOST_JUDGEMENTS = 20_000
 """Pairs of held-out queries that are read for one comparison; of more, a sample by hash."""
@@ -44,11 +45,9 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Trainable pairs since some offsets.
+    """Number of relevant pairs since some offsets that are not held out.
 
-    Attributes:
-        count: number of relevant pairs that are not held out.
-        oldest: append time of the oldest, in milliseconds since the epoch; ``None`` without any.
+    ``oldest``: append time of the oldest, in milliseconds since the epoch; ``None`` without any.
     """
 
     count: int = 0
@@ -255,31 +254,39 @@ class DocumentMirror(TopicMirror):
 
     table: ClassVar[Table] = Table(
         "documents",
-        ("doc_id TEXT", "draw INTEGER NOT NULL", "title TEXT NOT NULL", "text TEXT NOT NULL"),
-        indices=("draw, doc_id",),
+        (
+            *("doc_id TEXT", "draw INTEGER NOT NULL"),
+            *("title TEXT NOT NULL", "text TEXT NOT NULL", "owner TEXT NOT NULL"),
+        ),
+        indices=("draw, doc_id", "owner"),
     )
 
     def decode(self, record: Record) -> Change[Row]:
         """The row of a document."""
         change = documents.read_change(record.key, record.value)
         found = change.value
-        row = (draw_of(found.doc_id), found.title, found.text) if found else None
+        row = (draw_of(found.doc_id), found.title, found.text, found.owner) if found else None
         return Change(change.key, row, change.error)
 
     def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
         """The documents with these ids; unknown and deleted ones are skipped."""
-        select = "SELECT doc_id, title, text FROM documents WHERE doc_id"
+        select = "SELECT doc_id, title, text, owner FROM documents WHERE doc_id"
         with self.reading() as db:
             return {
-                doc_id: Document(doc_id=doc_id, title=title, text=text)
-                for doc_id, title, text in rows_of(db, select, doc_ids)
+                doc_id: Document(doc_id=doc_id, title=title, text=text, tenant=owner or None)
+                for doc_id, title, text, owner in rows_of(db, select, doc_ids)
             }
 
-    def known(self, doc_ids: Iterable[str]) -> set[str]:
-        """The ids in ``doc_ids`` whose documents exist."""
-        select = "SELECT doc_id FROM documents WHERE doc_id"
+    def known(self, doc_ids: Iterable[str]) -> dict[str, str]:
+        """The owners of the documents with these ids that exist."""
+        select = "SELECT doc_id, owner FROM documents WHERE doc_id"
         with self.reading() as db:
-            return {doc_id for (doc_id,) in rows_of(db, select, doc_ids)}
+            return dict(rows_of(db, select, doc_ids))
+
+    def owners(self) -> set[str]:
+        """The tenants that have documents of their own."""
+        with self.reading() as db:
+            return {owner for (owner,) in db.execute(_OWNERS)}
 
     def sample(self, count: int, seed: int) -> list[str]:
         """Ids drawn uniformly without their texts, up to ``count``; by hash, so that equal
@@ -296,8 +303,7 @@ class DocumentMirror(TopicMirror):
 class KnownOutcomes:
     """A snapshot of reported outcomes, for use in one thread.
 
-    Attributes:
-        ranges: the records of ``outcomes`` in the snapshot, for each partition with any.
+    ``ranges``: the records of ``outcomes`` in the snapshot, for each partition with any.
     """
 
     def __init__(self, db: sqlite3.Connection, topic: str) -> None:

@@ -117,7 +117,7 @@ def reproduce(
     if digest != released.model.digest:
         queries = [example.query for example in frozen_examples(registry, manifest)[:COMPARED]]
         similarity = smallest_cosine(report.encoder, registry.load(released.model), queries)
-    erased = registry.erasure_note(manifest.training_file.location).erasures
+    erased = registry.notes.read(manifest.training_file.location).erasures
     found = Reproduced(folder, digest, released, similarity, erased)
     log.info("run reproduced", run=manifest.run_id, folder=str(folder), equal=found.equal)
     return found
@@ -193,7 +193,7 @@ def verify(
     history, manifest = find_run(settings, wanted)
     registry = Registry.of(settings)
     frozen = frozen_examples(registry, manifest)
-    if erased := registry.erasure_note(manifest.training_file.location).erasures:
+    if erased := registry.notes.read(manifest.training_file.location).erasures:
         return Verified(manifest, {"erasure": erased})
     earlier = lineage.trained(history, manifest.parent)
     reported = _reported(settings, manifest)
@@ -225,13 +225,13 @@ def compare(
         pairs, texts: current contents of the topics.
         reported: outcomes known to the run, by trajectory.
     """
-    then = _texts_of(frozen)
+    then = _documents_of(frozen)
     now = texts.get(then)
     differences: dict[Kind, list[str]] = defaultdict(list)
-    for doc_id, text in sorted(then.items()):
+    for doc_id, document in sorted(then.items()):
         if doc_id not in now:
             differences["document deleted"].append(doc_id)
-        elif now[doc_id].embedded_text() != text:
+        elif now[doc_id].fingerprint() != document.fingerprint():
             differences["document changed"].append(doc_id)
 
     def select(without: Set[str]) -> Sequence[TrainingExample]:
@@ -246,7 +246,7 @@ def compare(
         return selector.select(manifest.ranges, earlier).examples
 
     selected = select(frozenset())
-    if added := _texts_of(selected).keys() - then.keys():
+    if added := _documents_of(selected).keys() - then.keys():
         differences["document added"] = sorted(added)
         selected = select(added)
     if file_digest(dump_file(selected)) != manifest.training_file.digest:
@@ -257,22 +257,21 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class _TextsOfThen:
-    """Texts of the training file, and current ones for other documents except ``without``."""
+    """Documents of the training file, and current ones for others except ``without``."""
 
     now: TextSource
-    then: Mapping[str, str]
+    then: Mapping[str, Document]
     without: Set[str]
 
-    def known(self, doc_ids: Iterable[str]) -> set[str]:
-        wanted = set(doc_ids)
-        return (self.now.known(wanted) | (wanted & self.then.keys())) - self.without
+    def known(self, doc_ids: Iterable[str]) -> Mapping[str, str]:
+        wanted = set(doc_ids) - self.without
+        then = {doc_id: self.then[doc_id].owner for doc_id in wanted & self.then.keys()}
+        return {**self.now.known(wanted), **then}
 
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]:
-        wanted = self.known(doc_ids)
-        found = dict(self.now.get(wanted - self.then.keys()))
-        for doc_id in wanted & self.then.keys():
-            found[doc_id] = Document(doc_id=doc_id, text=self.then[doc_id])
-        return found
+        wanted = self.known(doc_ids).keys()
+        then = {doc_id: self.then[doc_id] for doc_id in wanted & self.then.keys()}
+        return {**self.now.get(wanted - self.then.keys()), **then}
 
 
 def _pair_differences(
@@ -290,12 +289,17 @@ def _pair_differences(
             yield "weight differs", pair_id
 
 
-def _texts_of(some: Iterable[TrainingExample]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for example in some:
-        texts[example.positive_id] = example.positive_text
-        texts.update(example.negatives)
-    return texts
+def _documents_of(some: Iterable[TrainingExample]) -> dict[str, Document]:
+    """The documents of examples; the text of each is the one that the encoder reads."""
+    return {
+        doc_id: Document(
+            doc_id=doc_id,
+            text=text,
+            tenant=example.tenant if doc_id in example.private else None,
+        )
+        for example in some
+        for doc_id, text in ((example.positive_id, example.positive_text), *example.negatives)
+    }
 
 
 def _reported(settings: Settings, manifest: RunManifest) -> Mapping[str, ReportedOutcome]:

@@ -45,6 +45,7 @@ _LEFT_OUT = {
     "irrelevant": "are about documents that did not help the agent",
     "outcome": "are of trajectories that RETRAIL_TRAIN_OUTCOME_POLICY leaves out",
     "repeated": "repeat pairs that were read before",
+    "other tenant": "are about documents that their tenant may not see",
 }
 """Messages for the reasons in :class:`trainer.data.selection.Selection`, with remedies."""
 
@@ -357,7 +358,7 @@ def _child(context: RunContext, parent: Model, manifest: RunManifest) -> Model:
     published = registry.published(home, version)
     if published is None:
         # An erasure rewrites the training file.
-        erased = registry.erasure_note(manifest.training_file.location).erasures
+        erased = registry.notes.read(manifest.training_file.location).erasures
         checkpoint = Checkpoint(context.mirrors.folder / CHECKPOINT, " ".join((home, *erased)))
         report = train_child(
             registry,

@@ -15,6 +15,7 @@ import structlog
 from consumers import releases
 from consumers.errors import StoppedError
 from consumers.first_release import register_first
+from consumers.retention import Retention
 from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
@@ -165,7 +166,7 @@ class Trainer:
         self._on_step = on_step
         self._claim = files.claim(settings, "train")
         self._mirrors = Mirrors(settings, self._claim.path)
-        self._history = RunHistory(settings)
+        self._history, self._retention = RunHistory(settings), Retention(settings)
         self._producer = kafka.producer(settings)
         topic, group = Topics.of(settings).training_runs, settings.group("train")
         self._lease = Lease(settings, topic, group, rank=_RANK[role])
@@ -248,12 +249,13 @@ class Trainer:
         self._enter("standing by")
 
     def _refresh(self) -> History:
-        """The history as of now."""
+        """The history as of now; files that are too old are removed."""
         history = self._history.refresh()
         self._refreshed_at = time.monotonic()
         live = history.releases.live
         learned = lineage.trained(history, live.version) if live else []
         metrics.NEWEST_PAIR.set(self._mirrors.pairs.newest(learned) / 1000)
+        self._retention.sweep(history)
         return history
 
     def _decide(self) -> Phase:
@@ -368,12 +370,8 @@ def _require(settings: Settings) -> None:
     require_broker(
         settings,
         [
-            topics.labelled_pairs,
-            topics.documents,
-            topics.outcomes,
-            topics.training_runs,
-            topics.retriever_releases,
-            topics.erasures,
+            *(topics.labelled_pairs, topics.documents, topics.outcomes),
+            *(topics.training_runs, topics.retriever_releases, topics.erasures),
         ],
     )
     kafka.require_rights(settings, "train")

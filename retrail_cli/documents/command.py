@@ -69,6 +69,14 @@ def load(
         str | None, typer.Option(help="Default: text.", show_default=False)
     ] = None,
     url_field: Annotated[str | None, typer.Option(help="Default: url.", show_default=False)] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose documents these are, where they name no tenant: callers that are limited "
+            "to another tenant do not see them.",
+            show_default=False,
+        ),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Send unchanged documents, too.")
     ] = False,
@@ -78,10 +86,10 @@ def load(
 ) -> None:
     """Put documents on the documents topic, from where every index is built.
 
-    JSON Lines hold a document a line, {"doc_id": …, "title": …, "text": …, "url": …}; "_id" works
-    too; title and url are optional. A file of text or Markdown is a document; its id is its path in
-    the folder, its title the first heading. Chunks of a document are documents ID#0, ID#1, …;
-    chunks that a shorter version no longer has are deleted.
+    JSON Lines hold a document a line, {"doc_id": …, "title": …, "text": …, "url": …, "tenant": …};
+    "_id" works too; title, url and tenant are optional. A file of text or Markdown is a document;
+    its id is its path in the folder, its title the first heading. Chunks of a document are
+    documents ID#0, ID#1, …; chunks that a shorter version no longer has are deleted.
 
     A document replaces the one with its id; an unchanged one is not sent again. A line that is no
     document, or too large, is named and left out; the rest is loaded, and the exit status is 1.
@@ -92,6 +100,7 @@ def load(
       retrail documents load beir/scifact
       retrail documents load passages.parquet --id-field pid --text-field passage
       retrail documents load handbook/ --prefix handbook/ --chunk-tokens 150
+      retrail documents load contracts/ --tenant acme
     """
     from retrail_cli.documents.loading import Load
     from retrail_cli.documents.sources import source_of
@@ -105,7 +114,7 @@ def load(
     sources = [source_of(path, format, fields) for path in paths]
     plan = [(source, _chunking(source, chunk_tokens, chunk_overlap)) for source in sources]
     topic, there = read_topic(settings)
-    todo, left_out = Load(there, prefix, everything), LeftOut()
+    todo, left_out = Load(there, prefix, everything, tenant), LeftOut()
 
     with bar("loading", sum(source.count for source in sources)) as advance:
 

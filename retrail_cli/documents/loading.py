@@ -47,7 +47,7 @@ class Chunking:
 
 
 def chunks(document: Document, how: Chunking) -> Iterator[Document]:
-    """The parts of a document, as documents ``<id>#0``, ``<id>#1``, …, all with its title and URL.
+    """The parts of a document, with its title, URL and tenant: ``<id>#0``, ``<id>#1``, ….
 
     One that is short enough is one chunk, ``<id>#0``, so that its id stays when it grows.
 
@@ -60,6 +60,7 @@ def chunks(document: Document, how: Chunking) -> Iterator[Document]:
             title=document.title,
             text=text,
             url=document.url,
+            tenant=document.tenant,
         )
 
 
@@ -170,6 +171,7 @@ class Load:
         there: the topic, kept as it will be when the load is done.
         prefix: put before every id.
         everything: send unchanged documents, too.
+        tenant: of documents that name none.
         loaded: documents that are on the topic now.
         parts: their records: a document that is cut has one for each chunk.
         repeated: those that replaced one of this load, by its id.
@@ -178,6 +180,7 @@ class Load:
     there: OnTopic
     prefix: str = ""
     everything: bool = False
+    tenant: str | None = None
     loaded: int = 0
     parts: int = 0
     sent: int = 0
@@ -200,7 +203,8 @@ class Load:
         """
         doc_id = self.prefix + document.doc_id
         try:
-            named = Document.model_validate(document.model_dump() | {"doc_id": doc_id})
+            changes = {"doc_id": doc_id, "tenant": document.tenant or self.tenant}
+            named = Document.model_validate(document.model_dump() | changes)
             parts = [named] if chunking is None else list(chunks(named, chunking))
         except ValidationError as error:
             raise InvalidRecordError(describe(error.errors(include_url=False))) from error

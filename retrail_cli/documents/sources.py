@@ -139,7 +139,7 @@ def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found[Document]
                     f"Use --{what}-field NAME.",
                     path=file,
                 )
-        wanted = (*fields.doc_id, *fields.title, *fields.text, *fields.url)
+        wanted = (*fields.doc_id, *fields.title, *fields.text, *fields.url, *fields.tenant)
         columns = [name for name in wanted if name in names]
         number = 0
         for batch in table.iter_batches(batch_size=BATCH_ROWS, columns=columns):

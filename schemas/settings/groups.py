@@ -194,6 +194,11 @@ class TrainSettings(BaseModel):
     train_replay: float = Field(
         0.25, ge=0.0, description="pairs of earlier runs added per new pair"
     )
+    train_retention_hours: PositiveFloat | None = Field(
+        None,
+        description="hours that training files and the gate's results are kept; by default without "
+        "limit",
+    )
     train_seed: int = Field(0, description="seed of the order of pairs and of negatives")
     # Off by default: they would cut a large agent down to little more than a small one has.
     train_cap_agent: Share = Field(

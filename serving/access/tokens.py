@@ -8,6 +8,7 @@ A token is in the setting ``serve_token``, or its SHA-256 in a file::
     agent = "support-bot"         # optional; by default the agent that a call names
     rights = ["search"]           # the default; see Right
     requests_per_minute = 600     # optional, of the tenant
+    documents = "tenant"          # optional: only those of the tenant, and everyone's
 """
 
 import hashlib
@@ -61,6 +62,7 @@ class Principal(SimpleUser):
         tenant, agent: of all their calls; ``None``: as each call says.
         per_minute: requests of the tenant in a minute; ``None``: any number.
         rights: of the token.
+        limited: whether they find only documents of their tenant, and everyone's.
     """
 
     def __init__(
@@ -70,10 +72,11 @@ class Principal(SimpleUser):
         agent: str | None = None,
         per_minute: int | None = None,
         rights: tuple[Right, ...] = get_args(Right),
+        limited: bool = False,
     ) -> None:
         super().__init__(username)
         self.tenant, self.agent, self.per_minute = tenant, agent, per_minute
-        self.rights = rights
+        self.rights, self.limited = rights, limited
 
 
 class _Token(BaseModel):
@@ -86,10 +89,12 @@ class _Token(BaseModel):
     agent: Annotated[str, Field(max_length=128)] | None = None
     rights: tuple[Right, ...] = ("search",)
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    documents: Literal["all", "tenant"] = "all"
 
     def principal(self) -> Principal:
         name = hashlib.sha256(f"{self.tenant}\0{self.agent or ''}".encode()).hexdigest()
-        return Principal(name, self.tenant, self.agent, self.requests_per_minute, self.rights)
+        limited, per_minute = self.documents == "tenant", self.requests_per_minute
+        return Principal(name, self.tenant, self.agent, per_minute, self.rights, limited)
 
 
 def read_tokens(path: Path) -> dict[str, Principal]:
@@ -245,6 +250,7 @@ def caller_of(scope: Scope, named: Agent, trajectory_id: str) -> Caller:
     user = scope.get("user")
     if isinstance(user, Principal) and user.tenant is not None:
         agent = Agent(user.agent or named.name, named.model, user.tenant)
-        return Caller(agent, trajectory_id, user.tenant)
+        sees = user.tenant if user.limited else None
+        return Caller(agent, trajectory_id, user.tenant, sees)
     address, _port = scope.get("client") or ("", 0)
     return Caller(named, trajectory_id, (address, named))

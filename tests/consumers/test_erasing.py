@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import SecretStr
 
@@ -90,7 +91,7 @@ def test_a_tenant_is_erased_everywhere(world: World, mirrors: Mirrors, tmp_path:
         left = frozen_ids(world, manifest)
         assert left
         assert not left & gone
-        note = registry.erasure_note(manifest.training_file.location)
+        note = registry.notes.read(manifest.training_file.location)
         assert note.erasures == (found.erasure.erasure_id,)
     assert len(results.read_text()) < len(before)
     assert results.read_text().splitlines()[-1] == before.splitlines()[-1], "the pool stays"
@@ -252,3 +253,19 @@ def test_events_that_are_not_judged_yet(world: World, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match=r"not read 1 events.*retrail worker judge"):
         erasing.erase(world.settings, "tenant", TENANT)
     assert list(kafka.read_to_end(world.settings, world.topics.erasures)) == []
+
+
+def test_a_line_with_the_name_of_an_erased_tenant_goes_too() -> None:
+    lines = [
+        {"query": "only theirs"},
+        {"query": "also of others", "tenant": "gone"},
+        {"query": "also of others"},
+        {"query": "also of others", "tenant": ""},
+        {"query": "kept", "tenant": "kept"},
+        {"documents": ["d"], "set": "pool"},
+    ]
+    content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+    asked = {"only theirs", "also of others"}
+    left = erasing._without_queries(content, {"only theirs"}, asked)
+    assert [orjson.loads(line) for line in left.splitlines()] == lines[2:]
+    assert erasing._without_queries(content, {"only theirs"}, set()).count(b"\n") == 5

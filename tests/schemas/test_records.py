@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas import documents, events
 from schemas.base import Change
-from schemas.documents import Document
+from schemas.documents import Document, may_see, seen_by
 from schemas.events import OutcomeReport
 
 Read = Callable[[bytes | None, bytes | None], Change]
@@ -20,6 +20,38 @@ def test_a_document_is_read_as_it_was_written() -> None:
     document = Document(doc_id="ä", title="T", text="x")
     assert documents.read_change(*documents.encode(document)) == Change("ä", document)
     assert documents.read_change(*documents.encode_deletion("ä")) == Change("ä", None)
+
+
+names = st.text("ab", max_size=2)
+
+
+@given(names.filter(bool), names.filter(bool))
+def test_a_tenant_sees_its_documents_and_everyones_and_no_others(one: str, two: str) -> None:
+    document = Document(doc_id="d", text="x", tenant=one)
+    change = documents.read_change(*documents.encode(document))
+    assert change.value == document
+    assert may_see(two, document.owner) is (one == two)
+    assert not may_see("", document.owner)
+    for tenant in (one, two, "", None):
+        assert may_see(tenant, Document(doc_id="d", text="x").owner)
+        assert tenant is None or seen_by(tenant) == (("", tenant) if tenant else ("",))
+    assert may_see(None, document.owner)
+
+
+@given(names, names, st.sampled_from("xy"), st.sampled_from("xy"))
+def test_a_fingerprint_differs_with_text_and_owner(one: str, two: str, a: str, b: str) -> None:
+    prints = [
+        Document(doc_id="d", text=text, tenant=owner or None).fingerprint()
+        for owner, text in ((one, a), (two, b))
+    ]
+    assert (prints[0] == prints[1]) is ((one, a) == (two, b))
+    assert Document(doc_id="d", text=a).fingerprint() == documents.content_hash(a)
+
+
+def test_a_document_of_an_empty_tenant_is_invalid() -> None:
+    found = documents.read_change(b"d", b'{"doc_id":"d","text":"x","tenant":""}')
+    assert (found.key, found.value) == ("d", None)
+    assert b"tenant" not in Document(doc_id="d", text="x").to_json()
 
 
 def test_an_outcome_is_read_as_it_was_written() -> None:

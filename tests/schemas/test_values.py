@@ -7,13 +7,16 @@ import pytest
 from retrail_runtime.milvus import (
     SERVED_PROPERTY,
     SUCCESSOR_PROPERTY,
+    TENANTS_PROPERTY,
     VERSION_PROPERTY,
     Build,
     collection_name,
+    tenant_filter,
     version_of,
 )
 from schemas.base import DeadLetter
 from schemas.documents import Document, content_hash
+from schemas.errors import NoTenantsError
 from schemas.events import count_tokens
 from schemas.pairs import pair_id
 from schemas.runs import Intensity, Range, run_id
@@ -78,10 +81,24 @@ def test_a_build_is_read_back_from_its_properties(search):
 
 def test_a_collection_without_all_properties_is_no_build():
     properties = Build("docs_v2", 2, "0a1b", "folder", "d" * 64).properties()
-    for name in properties:
+    for name in properties.keys() - {TENANTS_PROPERTY}:
         without = {key: value for key, value in properties.items() if key != name}
         assert Build.read("docs_v2", without) is None
     assert Build.read("docs_v2", properties | {VERSION_PROPERTY: "two"}) is None
+
+
+def test_an_older_collection_cannot_be_limited_to_a_tenant():
+    build = Build("docs_v2", 2, "0a1b", "folder", "d" * 64)
+    properties = build.properties()
+    properties.pop(TENANTS_PROPERTY)
+    older = Build.read("docs_v2", properties)
+    assert older == replace(build, tenants=False)
+    assert tenant_filter(older, None) == tenant_filter(build, None) == ""
+    assert tenant_filter(build, 'a "b"') == r'tenant in ["", "a \"b\""]'
+    assert tenant_filter(build, "") == 'tenant in [""]'
+    for tenant in ("acme", ""):
+        with pytest.raises(NoTenantsError, match="retrail index rebuild"):
+            tenant_filter(older, tenant)
 
 
 def test_the_encoder_reads_title_and_text():

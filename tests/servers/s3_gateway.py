@@ -3,8 +3,12 @@
 Built by Go once into the user's cache; ``python -m tests.servers.s3_gateway`` does only that.
 """
 
+import json
+import subprocess
 import sys
 from pathlib import Path
+
+import botocore.session
 
 from deploy import processes as ports
 from deploy.processes import Child, Server
@@ -27,10 +31,13 @@ class S3Gateway(Server):
     # No stack starts it: the registry has its own URL, and this is only its endpoint.
     setting = "registry"
 
+    certificate: tuple[Path, Path] | None = None
+    """Certificate and key, for TLS; set before the start."""
+
     @property
     def client_address(self) -> str:
         """What AWS_ENDPOINT_URL must be to reach it; known once launched."""
-        return f"http://{self.address}"
+        return f"http{'s' if self.certificate else ''}://{self.address}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,6 +54,27 @@ class S3Gateway(Server):
         """Make an empty bucket."""
         self.bucket_folder(name).mkdir(parents=True)
 
+    def make_reader(self, name: str, bucket: str) -> None:
+        """Make a user, with a secret of the same name, who may list and get in a bucket."""
+        admin = (str(built()), "admin", "--access", ACCESS_KEY, "--secret", SECRET_KEY)
+        user = ("create-user", "--access", name, "--secret", name, "--role", "user")
+        at = ("--endpoint-url", self.client_address)
+        subprocess.run([*admin, *at, *user], check=True, capture_output=True)
+        resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        statements = [
+            {"Effect": "Allow", "Principal": {"AWS": [name]}, "Action": [action], "Resource": [of]}
+            for action, of in zip(("s3:ListBucket", "s3:GetObject"), resources, strict=True)
+        ]
+        client = botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.client_address,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        policy = {"Version": "2012-10-17", "Statement": statements}
+        client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
     def bucket_folder(self, name: str) -> Path:
         """The folder of a bucket's objects, as files."""
         return self.folder / "buckets" / name
@@ -58,13 +86,16 @@ class S3Gateway(Server):
             MissingToolError: it was never built, and there is no Go.
             StackError: it could not be built.
         """
-        program = built()
-        for folder in ("buckets", "metadata"):
+        program, secured = built(), list[str]()
+        if self.certificate:
+            secured = ["--cert", str(self.certificate[0]), "--key", str(self.certificate[1])]
+        for folder in ("buckets", "metadata", "users"):
             (self.folder / folder).mkdir(exist_ok=True)
         return Child(
             self.name,
             [
-                *(str(program), "--port", f"{ports.LOOPBACK}:{self.port}", "--quiet", "posix"),
+                *(str(program), "--port", f"{ports.LOOPBACK}:{self.port}", "--quiet"),
+                *("--iam-dir", str(self.folder / "users"), *secured, "posix"),
                 # Not every file system of a test machine has extended attributes.
                 *("--sidecar", str(self.folder / "metadata"), str(self.folder / "buckets")),
             ],

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrail import Trajectory
 from schemas.documents import Document
+from schemas.errors import NoTenantsError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
 from serving.handles import Agent
@@ -34,24 +35,29 @@ class FakeRetriever:
         self.batches: list[tuple[list[str], int]] = []
         self.note = ""
         self.failure: Exception | None = None
+        self.has_tenants = True
         self.poison: str | None = None
         self.goes_on = threading.Event()
         self.goes_on.set()
         self.closed = False
 
-    def search_many(self, queries: Sequence[str], k: int = 10) -> list[SearchResult]:
+    def search_many(
+        self, queries: Sequence[str], k: int = 10, tenants: Sequence[str | None] = ()
+    ) -> list[SearchResult]:
         self.batches.append((list(queries), k))
         assert self.goes_on.wait(30)
         self._fail()
         if self.poison in queries:
             raise ValueError("poison")
+        self._require_tenants(*tenants)
         return [SearchResult(self._hits(q)[:k], self.release, self.note) for q in queries]
 
-    def search(self, query: str, k: int = 10) -> SearchResult:
-        return self.search_many([query], k)[0]
+    def search(self, query: str, k: int = 10, tenant: str | None = None) -> SearchResult:
+        return self.search_many([query], k, [tenant])[0]
 
-    def open(self, doc_id: str) -> Document | None:
+    def open(self, doc_id: str, tenant: str | None = None) -> Document | None:
         self._fail()
+        self._require_tenants(tenant)
         text = self.texts.get(doc_id)
         if text is None:
             return None
@@ -67,6 +73,10 @@ class FakeRetriever:
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    def _require_tenants(self, *tenants: str | None) -> None:
+        if not self.has_tenants and any(tenants):
+            raise NoTenantsError("no tenants")
 
     def _hits(self, query: str) -> list[Hit]:
         words = set(query.lower().split())

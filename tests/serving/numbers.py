@@ -1,7 +1,7 @@
 """Builds in a real Milvus, with encoders of plain numbers."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from schemas.settings import Settings
 DIMENSION = 16
 URLS = {"a": "https://example.org/a"}
 """Documents with a URL."""
+NOBODY: Mapping[str, str] = {}
 
 
 class Numbers:
@@ -41,8 +42,10 @@ def put(
     alias: bool = True,
     search: SearchMode = "dense",
     rebuild: str = "",
+    owners: Mapping[str, str] = NOBODY,
+    tenants: bool = True,
 ) -> Build:
-    """A build whose documents are named by their texts."""
+    """A build whose documents are named by their texts; ``owners`` of some."""
     shell = Milvus(settings, vector_index="FLAT")
     build = Build(
         collection_name(settings.retriever, version, rebuild),
@@ -51,13 +54,14 @@ def put(
         "somewhere",
         f"{version:064}",
         search=search,
+        tenants=tenants,
     )
     shell.create(build, DIMENSION)
     vectors = Numbers(version).encode_queries(texts)
     shell.upsert(
         build,
         [
-            Row(t, "title", f"text {t}", "h", v, URLS.get(t, ""))
+            Row(t, "title", f"text {t}", "h", v, URLS.get(t, ""), owners.get(t, ""))
             for t, v in zip(texts, vectors, strict=True)
         ],
     )

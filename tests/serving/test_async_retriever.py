@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import MilvusUnavailableError, NoIndexError
+from schemas.errors import MilvusUnavailableError, NoIndexError, NoTenantsError
 from serving.async_retriever import AsyncRetriever, Batcher
 from serving.retriever import SearchResult
 from tests.serving.fakes import TEXTS, FakeRetriever
@@ -55,6 +55,27 @@ def test_documents_versions_and_errors_come_through() -> None:
             for call in (retriever.search("a"), retriever.open("a"), retriever.version()):
                 with pytest.raises(NoIndexError):
                     await call
+
+    asyncio.run(go())
+
+
+def test_of_one_batch_only_limited_queries_are_refused_by_an_index_without_tenants() -> None:
+    async def go() -> None:
+        fake = FakeRetriever()
+        fake.has_tenants = False
+        async with AsyncRetriever(fake, seconds=30) as retriever:
+            fake.goes_on.clear()
+            first = asyncio.create_task(retriever.search("gzip"))
+            await asyncio.to_thread(eventually, lambda: fake.batches)
+            free = asyncio.create_task(retriever.search("gzip", 1))
+            limited = asyncio.create_task(retriever.search("gzip", 1, "a"))
+            await asyncio.sleep(0)
+            fake.goes_on.set()
+            await first
+            assert (await free).hits[0].doc_id == "gzip"
+            with pytest.raises(NoTenantsError):
+                await limited
+        assert (["gzip", "gzip"], 1) in fake.batches
 
     asyncio.run(go())
 

@@ -3,12 +3,17 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from consumers.indexing import collection
 from consumers.indexing.milvus import Milvus
 from deploy.milvus import MilvusLite
-from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError
+from retrail_runtime.milvus import TENANT_FIELD
+from schemas import SearchMode
+from schemas.documents import may_see
+from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, NoTenantsError
 from schemas.settings import Settings
 from serving import retriever as module
 from serving.retriever import Retriever
@@ -189,3 +194,60 @@ def test_a_digest_that_differs_is_refused(here: Settings, tmp_path: Path) -> Non
     (folder / "config.json").write_text("{}")
     with Retriever(elsewhere) as retriever, pytest.raises(ModelError, match="digest"):
         retriever.search("a")
+
+
+OWNERS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", 'q"': 'q"'}
+SHARED = ["s1", "s2"]
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_a_tenant_finds_its_documents_and_everyones(here: Settings, mode: SearchMode) -> None:
+    put(here, 1, [*OWNERS, *SHARED], search=mode, owners=OWNERS)
+    tenants = ["a", None, "b", "", 'q"', "a"]
+    queries = ["b1", "b1", "a1", "a1", "a1", "s1"]
+    with Retriever(here, load=numbers) as retriever:
+        results = retriever.search_many(queries, 10, tenants)
+        assert retriever.search("b1", 10, "b").hits[0].doc_id == "b1"
+        opened = {
+            (tenant, doc_id)
+            for tenant in ("a", "b", "", None)
+            for doc_id in [*OWNERS, *SHARED]
+            if retriever.open(doc_id, tenant) is not None
+        }
+    assert [{hit.doc_id for hit in result.hits} for result in results] == [
+        {"a1", "a2", *SHARED},
+        {*OWNERS, *SHARED},
+        {"b1", "b2", *SHARED},
+        {*SHARED},
+        {'q"', *SHARED},
+        {"a1", "a2", *SHARED},
+    ]
+    assert results[1].hits[0].doc_id == "b1"
+    assert results[5].hits[0].doc_id == "s1"
+    assert opened == {
+        (tenant, doc_id)
+        for tenant in ("a", "b", "", None)
+        for doc_id in [*OWNERS, *SHARED]
+        if may_see(tenant, OWNERS.get(doc_id, ""))
+    }
+
+
+def test_an_index_without_tenants_refuses_limited_searches(
+    here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was built before documents had tenants: neither the field nor the property."""
+    schema = collection.schema
+
+    def older(search: SearchMode, dimension: int) -> Any:
+        made = schema(search, dimension)
+        made.fields.remove(next(field for field in made.fields if field.name == TENANT_FIELD))
+        return made
+
+    monkeypatch.setattr(collection, "schema", older)
+    put(here, 1, ["a"], tenants=False)
+    with Retriever(here, load=numbers) as retriever:
+        assert retriever.search("a").hits[0].doc_id == "a"
+        assert retriever.open("a") is not None
+        for call in (retriever.search, retriever.open):
+            with pytest.raises(NoTenantsError, match="`retrail index rebuild`"):
+                call("a", tenant="x")

@@ -20,6 +20,7 @@ from retrail_runtime.milvus import Build
 from schemas.errors import ModelError
 from schemas.settings import Settings
 from serving import retriever as module
+from serving import target
 from serving.async_retriever import AsyncRetriever
 from serving.http_api import create_app
 from serving.retriever import Retriever
@@ -163,7 +164,7 @@ def test_the_model_of_an_earlier_alias_is_not_taken_when_it_comes_late(here: Set
 def test_a_model_that_did_not_load_is_tried_again(
     here: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RELOAD_SECONDS", 0.0)
+    monkeypatch.setattr(target, "RELOAD_SECONDS", 0.0)
     put(here, 1, ["a"])
     tries: list[int] = []
 

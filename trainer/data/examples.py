@@ -9,17 +9,22 @@ The training file is JSON lines in one fixed order::
 
 Documents are sorted by id, examples by pair id, and keys by name. Equal examples give equal bytes,
 so the file's SHA-256 identifies the training data.
+
+Where documents have tenants, an example also has its ``tenant``, and in ``private`` the ids of its
+documents that only this tenant may see.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from schemas.base import canonical
+from schemas.documents import may_see
 from schemas.errors import InputError
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity
@@ -29,6 +34,9 @@ from trainer.data.weighting import Variant, weight
 TextOf = Callable[[str], str | None]
 """Returns the text of a document as the encoder reads it; ``None`` if unknown or deleted."""
 
+OTHER_TENANT = "other tenant"
+"""Reason for what a pair's tenant may not see."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
@@ -37,6 +45,8 @@ class TrainingExample:
     Attributes:
         negatives: (id, text), rejected ones first.
         weight: see :mod:`trainer.data.weighting`.
+        tenant: of the pair; empty if no document of the run has one.
+        private: ids of its documents that only the tenant may see.
     """
 
     pair_id: str
@@ -45,6 +55,8 @@ class TrainingExample:
     positive_text: str
     negatives: tuple[tuple[str, str], ...]
     weight: float
+    tenant: str = ""
+    private: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +66,9 @@ class Examples:
     Attributes:
         examples: sorted by ``pair_id``.
         left_out: number of pairs by reason: ``irrelevant``, ``held out``, ``repeated`` (its id
-            occurred before), ``no text`` (the positive is unknown or deleted).
+            occurred before), ``no text`` (the positive is unknown or deleted), ``other tenant``.
         negatives_left_out: number of negatives by reason: ``no text``, ``positive`` (same text as
-            the positive), ``repeated`` (same text as an earlier negative).
+            the positive), ``repeated`` (same text as an earlier negative), ``other tenant``.
     """
 
     examples: tuple[TrainingExample, ...]
@@ -96,9 +108,17 @@ class Trainable:
 
 
 def build(
-    chosen: Trainable, text_of: TextOf, intensity: Intensity, variant: Variant = "reweight"
+    chosen: Trainable,
+    text_of: TextOf,
+    intensity: Intensity,
+    variant: Variant = "reweight",
+    owners: Mapping[str, str] = MappingProxyType({}),
 ) -> Examples:
-    """Look up the texts and compute the weights."""
+    """Look up the texts and compute the weights.
+
+    Args:
+        owners: of the documents that are not everyone's.
+    """
     examples = []
     left_out = Counter(chosen.left_out)
     negatives_left_out: Counter[str] = Counter()
@@ -107,12 +127,17 @@ def build(
         if positive is None:
             left_out["no text"] += 1
             continue
+        if not may_see(pair.tenant, owners.get(pair.positive, "")):
+            left_out[OTHER_TENANT] += 1
+            continue
         seen = {positive}
         negatives: list[tuple[str, str]] = []
         for doc_id in pair.negatives:
             text = text_of(doc_id)
             if text is None:
                 negatives_left_out["no text"] += 1
+            elif not may_see(pair.tenant, owners.get(doc_id, "")):
+                negatives_left_out[OTHER_TENANT] += 1
             elif text == positive:
                 negatives_left_out["positive"] += 1
             elif text in seen:
@@ -128,6 +153,8 @@ def build(
                 positive_text=positive,
                 negatives=tuple(negatives),
                 weight=weight(pair, intensity, variant),
+                tenant=pair.tenant if owners else "",
+                private=frozenset(owners.keys() & {pair.positive, *dict(negatives)}),
             )
         )
     return Examples(tuple(examples), dict(left_out), dict(negatives_left_out))
@@ -159,6 +186,8 @@ def dump_file(examples: Sequence[TrainingExample]) -> bytes:
             "positive": example.positive_id,
             "negatives": [doc_id for doc_id, _ in example.negatives],
             "weight": example.weight,
+            **({"tenant": example.tenant} if example.tenant else {}),
+            **({"private": sorted(example.private)} if example.private else {}),
         }
         for example in sorted(examples, key=lambda example: example.pair_id)
     )
@@ -214,4 +243,6 @@ def _example(row: dict[str, Any], texts: dict[str, str]) -> TrainingExample:
         positive_text=texts[row["positive"]],
         negatives=tuple((doc_id, texts[doc_id]) for doc_id in row["negatives"]),
         weight=float(row["weight"]),
+        tenant=row.get("tenant", ""),
+        private=frozenset(row.get("private", ())),
     )

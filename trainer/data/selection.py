@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
-from schemas.documents import Document
+from schemas.documents import Document, may_see
 from schemas.events import Outcome
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
 from trainer.data.draws import draw_of, is_held_out
-from trainer.data.examples import Trainable, TrainingExample
+from trainer.data.examples import OTHER_TENANT, Trainable, TrainingExample
 from trainer.data.weighting import Variant, outcome_factor
 
 CHUNK = 500
@@ -21,7 +21,7 @@ CHUNK = 500
 
 OVER = "over the limit"
 REASONS = (
-    *("irrelevant", "held out", "repeated", "no text", "outcome", OVER),
+    *("irrelevant", "held out", "repeated", "no text", OTHER_TENANT, "outcome", OVER),
     *(f"{group} cap" for group in caps.GROUPS),
 )
 """Why a pair does not train: all keys of :attr:`Selection.left_out`."""
@@ -53,9 +53,12 @@ class PairSource(Protocol):
 
 
 class TextSource(Protocol):
-    """Source of documents, such as a local mirror of ``documents``."""
+    """Source of documents, such as a local mirror of ``documents``.
 
-    def known(self, doc_ids: Iterable[str]) -> set[str]: ...
+    ``known`` gives the owners of the documents that exist.
+    """
+
+    def known(self, doc_ids: Iterable[str]) -> Mapping[str, str]: ...
     def get(self, doc_ids: Iterable[str]) -> Mapping[str, Document]: ...
 
 
@@ -112,12 +115,14 @@ class Selector:
 
         1. Take the pairs in ``ranges`` that train under the variant and are not held out, each id
            once.
-        2. Keep those whose outcome the policy accepts and whose positive has a text.
+        2. Keep those whose outcome the policy accepts, and whose positive has a text that the
+           pair's tenant may see.
         3. Apply the caps and the limit.
         4. Add a replay: a seeded sample of the parent's training pairs that pass 1 to 3 as well.
            (From the same topic only: a new revision mines the same trajectories again, and its
            predecessor's pairs should not return.)
-        5. Measure the intensity over both, look up the texts, and compute the weights.
+        5. Measure the intensity over both, look up the texts, and compute the weights. Negatives
+           that the pair's tenant may not see are dropped.
 
         Args:
             ranges: of the new pairs.
@@ -128,14 +133,15 @@ class Selector:
         replayed = self._replay(
             earlier, min(round(self.rules.replay * len(new)), self.rules.limit // 4)
         )
-        texts = {
-            doc_id: document.embedded_text()
-            for doc_id, document in self.texts.get(_documents([*new, *replayed])).items()
-        }
+        documents = self.texts.get(_documents([*new, *replayed]))
+        texts = {doc_id: document.embedded_text() for doc_id, document in documents.items()}
+        owners = {doc_id: found.owner for doc_id, found in documents.items() if found.owner}
         # A document can be deleted between the two reads.
         intensity = weighting.measure(p for p in (*new, *replayed) if p.positive in texts)
         built = [
-            examples.build(Trainable(tuple(some), counts), texts.get, intensity, self.variant)
+            examples.build(
+                Trainable(tuple(some), counts), texts.get, intensity, self.variant, owners
+            )
             for some, counts in ((new, left_out), (replayed, {}))
         ]
         ids = [tuple(example.pair_id for example in some.examples) for some in built]
@@ -175,13 +181,15 @@ class Selector:
 
     def _passing(self, pairs: Sequence[LabelledPair], left_out: Counter[str]) -> list[LabelledPair]:
         """Step 2; ``left_out`` counts each dropped pair under its first reason."""
-        with_text = self.texts.known(pair.positive for pair in pairs)
+        owners = self.texts.known(pair.positive for pair in pairs)
         kept = []
         for pair in pairs:
             if self._factor(pair) == 0:
                 left_out["outcome"] += 1
-            elif pair.positive not in with_text:
+            elif pair.positive not in owners:
                 left_out["no text"] += 1
+            elif not may_see(pair.tenant, owners[pair.positive]):
+                left_out[OTHER_TENANT] += 1
             else:
                 kept.append(pair)
         return kept

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from types import MappingProxyType
 
 import ir_measures
 import numpy as np
@@ -72,13 +73,18 @@ def evaluate(
 
 
 def evaluate_vectors(
-    encoder: Encoder, queries: Judgements, ids: Sequence[str], vectors: Vectors
+    encoder: Encoder,
+    queries: Judgements,
+    ids: Sequence[str],
+    vectors: Vectors,
+    visible: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> dict[str, QueryMetrics]:
     """Like :func:`evaluate`, with the documents' vectors.
 
     Args:
         ids: of the pool, sorted.
         vectors: (len(ids), dimension), in the order of ``ids``.
+        visible: by query, for each of ``ids`` whether the query can find it; by default it can.
     """
     column = {doc_id: index for index, doc_id in enumerate(ids)}
     relevant = {query: _grades(some, column) for query, some in queries.items()}
@@ -86,8 +92,14 @@ def evaluate_vectors(
     found: dict[str, QueryMetrics] = {}
     for start in range(0, len(asked), _QUERIES_AT_ONCE):
         some = asked[start : start + _QUERIES_AT_ONCE]
-        order = _order(_scores(encoder.encode_queries(some), vectors), DEPTH)
-        rankings = [[str(index) for index in row] for row in order.tolist()]
+        scores = _scores(encoder.encode_queries(some), vectors)
+        for row, query in enumerate(some):
+            if query in visible:
+                scores[row, ~visible[query]] = -np.inf
+        order = [
+            row[own[row] > -np.inf] for row, own in zip(_order(scores, DEPTH), scores, strict=True)
+        ]
+        rankings = [[str(index) for index in row] for row in order]
         measured = measure([relevant[query] for query in some], rankings)
         for query, metrics, row in zip(some, measured, order, strict=True):
             hits = tuple(ids[index] for index in row[:CUTOFF])

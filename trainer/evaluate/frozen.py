@@ -7,11 +7,13 @@ then the pool::
      "set":"held out"}
     {"documents":["d1","d2"],"set":"pool","since_parent":true}
 
-Equal comparisons give equal bytes.
+Where documents have tenants, the line of a held-out query also has the ``tenant`` that it is
+limited to (empty: it finds only what is everyone's). Equal comparisons give equal bytes.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import orjson
 
@@ -32,12 +34,14 @@ class Frozen:
         held_out, regression: grades of the relevant documents, by query.
         pool: ids of the documents that parent and child were compared on.
         since_parent: whether all held-out queries were first asked since the parent.
+        tenants: by held-out query, of those that are limited.
     """
 
     held_out: Grades
     regression: Grades
     pool: Collection[str]
     since_parent: bool
+    tenants: Mapping[str, str] = field(default_factory=dict)
 
 
 def dump(results: Iterable[bytes], pool: Collection[str], *, since_parent: bool) -> bytes:
@@ -57,7 +61,10 @@ def parse(content: bytes) -> Frozen:
     def grades(name: str) -> Grades:
         return {row["query"]: row["relevant"] for row in rows if row["set"] == name}
 
-    return Frozen(grades(HELD_OUT), grades(REGRESSION), last["documents"], last["since_parent"])
+    tenants = {row["query"]: row["tenant"] for row in rows if "tenant" in row}
+    return Frozen(
+        grades(HELD_OUT), grades(REGRESSION), last["documents"], last["since_parent"], tenants
+    )
 
 
 def rows(
@@ -65,6 +72,7 @@ def rows(
     relevant: Grades,
     parent: Mapping[str, QueryMetrics],
     child: Mapping[str, QueryMetrics],
+    tenants: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """The results of each query as canonical JSON lines, sorted by query.
 
@@ -72,6 +80,7 @@ def rows(
         name: of the set of queries.
         relevant: grades of documents by query.
         parent, child: metrics by query.
+        tenants: by query, of those that are limited.
     """
 
     def side(found: QueryMetrics) -> dict[str, object]:
@@ -84,6 +93,7 @@ def rows(
             "relevant": dict(relevant[query]),
             "parent": side(parent[query]),
             "child": side(child[query]),
+            **({"tenant": tenants[query]} if query in tenants else {}),
         }
         for query in sorted(parent)
     )

@@ -11,9 +11,10 @@ Batches are independent of text lengths; a step sorts its texts by length when i
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from schemas.documents import may_see
 from trainer.data.draws import normalize_query
 from trainer.data.examples import TrainingExample
 
@@ -26,7 +27,8 @@ class Batch:
         queries: n texts.
         documents: m distinct texts: positives first, then negatives, in order of appearance.
         positive: for each query, the index of its positive in ``documents``.
-        masked: for each query, the indices of documents that are excluded from its negatives.
+        masked: for each query, the indices of documents that are excluded from its negatives: its
+            other positives, and what its tenant may not see.
         weights: n weights.
         pair_ids: n ids.
     """
@@ -60,7 +62,7 @@ def epoch(
         Batches in which every example occurs once. A batch of a single example without negatives
         has no gradient and is dropped.
     """
-    positives = known_positives(examples)
+    positives, private = known_positives(examples), private_texts(examples)
     batches = []
     for group in _rounds(examples, size, random.Random(f"{seed}/{number}")):
         chosen = [
@@ -68,7 +70,7 @@ def epoch(
             for example in group
         ]
         if len(group) > 1 or chosen[0]:
-            batches.append(_batch(group, chosen, positives))
+            batches.append(_batch(group, chosen, positives, private))
     return batches
 
 
@@ -78,6 +80,15 @@ def known_positives(examples: Sequence[TrainingExample]) -> dict[str, frozenset[
     for example in examples:
         texts[normalize_query(example.query)].add(example.positive_text)
     return {query: frozenset(some) for query, some in texts.items()}
+
+
+def private_texts(examples: Iterable[TrainingExample]) -> dict[str, frozenset[str]]:
+    """Tenants by text, of the texts that are nowhere those of a document of everyone."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        for doc_id, text in ((example.positive_id, example.positive_text), *example.negatives):
+            found[text].add(example.tenant if doc_id in example.private else "")
+    return {text: frozenset(owners) for text, owners in found.items() if "" not in owners}
 
 
 def own_negatives(
@@ -121,15 +132,26 @@ def _batch(
     group: Sequence[TrainingExample],
     negatives: Sequence[Sequence[str]],
     positives: Mapping[str, frozenset[str]],
+    private: Mapping[str, frozenset[str]],
 ) -> Batch:
     texts = [example.positive_text for example in group]
     texts += [text for own in negatives for text in own]
     documents = tuple(dict.fromkeys(texts))
     column = {text: index for index, text in enumerate(documents)}
     positive = tuple(column[example.positive_text] for example in group)
+    owned = [text for text in documents if text in private]
     masked = tuple(
         frozenset(
-            column[text] for text in positives[normalize_query(example.query)] if text in column
+            column[text]
+            for text in (
+                *positives[normalize_query(example.query)],
+                *(
+                    text
+                    for text in owned
+                    if not any(may_see(example.tenant, owner) for owner in private[text])
+                ),
+            )
+            if text in column
         )
         - {own}
         for example, own in zip(group, positive, strict=True)

@@ -24,6 +24,18 @@ def inside(location: str) -> str:
     return location
 
 
+def checked(location: str) -> str:
+    """As :func:`inside`, of a location in the registry.
+
+    Raises:
+        ModelError: it lies outside.
+    """
+    try:
+        return inside(location)
+    except ValueError as error:
+        raise ModelError(f"The location {location!r} lies outside the registry.") from error
+
+
 class ModelFile(Contract):
     """A file of a model: its path in the folder (POSIX), size in bytes, and SHA-256."""
 
@@ -65,18 +77,6 @@ class Manifest(Contract):
             if found[path] != listed[path]:
                 return f"{path} has changed since it was published"
         return None
-
-
-class ErasureNote(Contract):
-    """Beside a training file, or the results of a gate, from which something was erased.
-
-    Attributes:
-        digests: of the file after each erasure; the last one may not be written yet.
-        erasures: their ids.
-    """
-
-    digests: tuple[Digest, ...] = ()
-    erasures: tuple[str, ...] = ()
 
 
 def survey(folder: Path) -> tuple[ModelFile, ...]:

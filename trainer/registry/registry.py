@@ -34,16 +34,14 @@ from schemas.runs import TrainingFile
 from schemas.settings import Settings
 from trainer.data.examples import TrainingExample, dump_file, file_digest, parse_file
 from trainer.registry.cache import ModelCache
-from trainer.registry.manifest import ErasureNote, Manifest, inside, survey
+from trainer.registry.manifest import Manifest, checked, inside, survey
+from trainer.registry.notes import Notes
 from trainer.registry.storage import Storage
 
 if TYPE_CHECKING:
     from trainer.model.encoder import Encoder
 
 log = structlog.get_logger(__name__)
-
-_NOTE = ".erased.json"
-"""Suffix of the note about erasures."""
 
 GATE_FILE = "gate.jsonl"
 """Suffix of the gate's results and pool (:mod:`trainer.evaluate.frozen`)."""
@@ -56,6 +54,9 @@ class Registry:
 
     Any number of processes may share it; published files never change. Every method raises
     :class:`schemas.errors.RegistryError` if the folder or object storage cannot be used.
+
+    Attributes:
+        notes: what became of training files and results of the gate.
     """
 
     def __init__(self, url: str, cache: Path) -> None:
@@ -71,6 +72,7 @@ class Registry:
         """
         self._storage = Storage(url)
         self._cache = ModelCache(cache)
+        self.notes = Notes(self._storage)
 
     @classmethod
     def of(cls, settings: Settings) -> "Registry":
@@ -209,7 +211,7 @@ class Registry:
         Args:
             suffix: of the file's name, such as ``md`` for the model card.
         """
-        self._storage.write(f"{_inside(model.location)}.{suffix}", text.encode())
+        self._storage.write(f"{checked(model.location)}.{suffix}", text.encode())
 
     def read_beside(self, model: Model, suffix: str) -> str | None:
         """The file that :meth:`write_beside` wrote; ``None`` if there is none.
@@ -218,7 +220,7 @@ class Registry:
             RegistryError: the registry is unavailable.
         """
         try:
-            return self._storage.read(f"{_inside(model.location)}.{suffix}").decode()
+            return self._storage.read(f"{checked(model.location)}.{suffix}").decode()
         except FileNotFoundError:
             return None
 
@@ -250,51 +252,26 @@ class Registry:
             InputError: the file is missing or malformed.
             ModelError: its digest differs from the one in the manifest.
         """
-        name = f"{self.name}/{_inside(frozen.location)}"
+        name = f"{self.name}/{checked(frozen.location)}"
         try:
             content = self._storage.read(frozen.location)
         except FileNotFoundError as error:
+            if self.notes.read(frozen.location).expired:
+                raise InputError(
+                    f"The training file {name} was removed by retention "
+                    "(RETRAIL_TRAIN_RETENTION_HOURS), so its run cannot be repeated.",
+                    path=name,
+                ) from error
             raise InputError(
                 f"Cannot read the training file {name}: {error}.", path=name
             ) from error
-        if file_digest(content) not in (frozen.digest, *self.erasure_note(frozen.location).digests):
+        if file_digest(content) not in (frozen.digest, *self.notes.read(frozen.location).digests):
             raise ModelError(
                 f"The training file {name} is not the one in the manifest: its digest is not "
                 f"{frozen.digest}. Restore it from a backup of the registry.",
                 path=name,
             )
         return parse_file(content, name)
-
-    def erasure_note(self, location: str) -> ErasureNote:
-        """What was erased from a JSON Lines file; an empty note if nothing was."""
-        try:
-            return ErasureNote.model_validate_json(self._storage.read(f"{location}{_NOTE}"))
-        except FileNotFoundError:
-            return ErasureNote()
-        except ValidationError as error:
-            raise ModelError(f"{self.name}/{location}{_NOTE} is damaged: {error}.") from error
-
-    def erase(self, location: str, rewrite: Callable[[bytes], bytes], erasure_id: str) -> bool:
-        """Rewrite a file without what was erased; returns whether it changed.
-
-        The note beside it names the erasures and the new digest. It is written first. *A crash
-        before the file* leaves the file with its former digest, and a repeated call rewrites it.
-        """
-        try:
-            content = self._storage.read(_inside(location))
-        except FileNotFoundError:
-            return False
-        rewritten = rewrite(content)
-        if rewritten == content:
-            return False
-        known = self.erasure_note(location)
-        note = ErasureNote(
-            digests=(*known.digests, file_digest(rewritten)),
-            erasures=(*known.erasures, erasure_id),
-        )
-        self._storage.write(f"{location}{_NOTE}", note.to_json())
-        self._storage.write(location, rewritten)
-        return True
 
     def _add(self, location: str, manifest: Manifest, folder: Path) -> Manifest:
         """Steps 2 and 3; returns the published manifest, this one or another publisher's."""
@@ -337,7 +314,7 @@ class Registry:
             ) from error
 
     def _manifest_of(self, model: Model) -> Manifest:
-        manifest = self._manifest(_inside(model.location))
+        manifest = self._manifest(checked(model.location))
         if manifest is None:
             raise ModelError(
                 f"The registry {self.name} has no model {model.location}. Set RETRAIL_REGISTRY "
@@ -380,10 +357,3 @@ def _files(location: str, manifest: Manifest) -> str:
 
 def _training(retriever: str) -> str:
     return f"{retriever}/training"
-
-
-def _inside(location: str) -> str:
-    try:
-        return inside(location)
-    except ValueError as error:
-        raise ModelError(f"The location {location!r} lies outside the registry.") from error

@@ -5,9 +5,11 @@ It adds to fsspec atomic writes in folders, and errors that name the registry an
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +33,42 @@ _NOT_EXCLUSIVE = (
     "the registry's storage does not support exclusive create; concurrent publishers of one "
     "version may overwrite each other"
 )
+
+ADVICE: tuple[tuple[str, str], ...] = (
+    (r"\(SignatureDoesNotMatch\)", "Correct AWS_SECRET_ACCESS_KEY, or the profile (AWS_PROFILE)."),
+    (
+        r"\(InvalidAccessKeyId\)",
+        "Correct AWS_ACCESS_KEY_ID, the profile (AWS_PROFILE), or AWS_ENDPOINT_URL: this server "
+        "does not have the key.",
+    ),
+    (
+        r"\(AccessDenied|\(PermissionError",
+        "The credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, or the role of this machine) lack a "
+        "permission in the bucket: list, get and put; a trainer also needs delete "
+        "(docs/security.md).",
+    ),
+    (
+        r"\((NoCredentialsError|PartialCredentialsError)",
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this machine a "
+        "role.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "AWS_CA_BUNDLE must have signed the server's certificate, and the host in AWS_ENDPOINT_URL "
+        "must be a name in it.",
+    ),
+    (
+        r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE",
+        "The server answers without TLS: AWS_ENDPOINT_URL must begin with http://, or have another "
+        "port.",
+    ),
+    (
+        r"",
+        "Check that it can be reached (RETRAIL_REGISTRY, AWS_ENDPOINT_URL with http:// or "
+        "https://, the network) and the credentials, then start again.",
+    ),
+)
+"""Patterns of object storage's reasons, the first that matches counts, and what to do."""
 
 _tried: set[str] = set()
 """Registries whose exclusive create this process has tested."""
@@ -85,6 +123,16 @@ class Storage:
         with self._request(f"read {location}"):
             content: bytes = self._files.cat_file(self.path(location))
         return content
+
+    def modified(self, location: str) -> datetime:
+        """When a file was written last.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+        """
+        with self._request(f"look at {location}"):
+            found: datetime = self._files.modified(self.path(location))
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def write(self, location: str, content: bytes) -> None:
         """Write or replace a file atomically."""
@@ -143,7 +191,7 @@ class Storage:
         except FileNotFoundError:
             return
         except RegistryError as error:
-            log.warning("cannot remove unpublished files", error=str(error))
+            log.warning("cannot remove files", error=str(error))
 
     def try_exclusive_create(self) -> None:
         """Test once per process whether the storage supports exclusive create; if not, warn.
@@ -201,18 +249,13 @@ class Storage:
                 f"The registry {self.name} cannot be used: there is no bucket {bucket!r}. Create "
                 "it, or correct RETRAIL_REGISTRY, AWS_ENDPOINT_URL or the region (AWS_REGION)."
             )
+        reason = f"{str(error).rstrip('.')} ({_code(error) or type(error).__name__})"
         if isinstance(error, PermissionError):
-            return (
-                f"The registry {self.name} denies permission to {what}: {error}. Check the "
-                "credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the "
-                "role of this machine) and their permissions in the bucket: list, get and put; a "
-                "trainer also needs delete."
-            )
-        return (
-            f"Cannot {what} in the registry {self.name}: {error} ({type(error).__name__}). Check "
-            "that it can be reached (RETRAIL_REGISTRY, AWS_ENDPOINT_URL, the network) and the "
-            "credentials, then start again."
-        )
+            begin = f"The registry {self.name} denies permission to {what}"
+        else:
+            begin = f"Cannot {what} in the registry {self.name}"
+        advice = next(advice for pattern, advice in ADVICE if re.search(pattern, reason))
+        return f"{begin}: {reason}. {advice}"
 
 
 class _Folder(LocalFileSystem):  # type: ignore[misc]
@@ -245,8 +288,13 @@ def _remote(url: str) -> tuple[AbstractFileSystem, str]:
     # Files that another process publishes must be visible at once.
     options: dict[str, Any] = {"use_listings_cache": False}
     if is_s3:
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle and not os.access(bundle, os.R_OK):
+            raise ConfigurationError(f"AWS_CA_BUNDLE={bundle} cannot be read: correct its path.")
         configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-        options["config_kwargs"] = {"connect_timeout": CONNECT_SECONDS, **configured}
+        # The mode "standard" tries three times, within 3 s, and a refusal is not repeated longer.
+        ours = {"connect_timeout": CONNECT_SECONDS, "retries": {"mode": "standard"}}
+        options["config_kwargs"] = {**ours, **configured}
     try:
         files, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The second stage of the gate: integrity and quality, from hits and vectors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -113,7 +114,7 @@ FROZEN = Frozen(
 def decided(child: Words, frozen: Frozen = FROZEN, **changes: Any) -> CandidateDecision:
     sides = {"p": Words(), "c": child}
 
-    def search(build: Build, texts: Sequence[str], vectors: Any) -> Sequence[Hits]:
+    def search(build: Build, texts: Sequence[str], vectors: Any, tenants: Any) -> Sequence[Hits]:
         stored = np.stack([row.vector for row in sides[build.collection].rows(DOCUMENTS)])
         found: Sequence[Hits] = exact(vectors, IDS, stored)
         return found
@@ -183,7 +184,7 @@ def test_a_worker_that_stops_does_not_encode_the_rest_of_the_pool() -> None:
 def test_integrity_is_that_of_the_dense_search(search: str) -> None:
     asked: list[str] = []
 
-    def note(build: Build, texts: Sequence[str], vectors: Any) -> Sequence[Hits]:
+    def note(build: Build, texts: Sequence[str], vectors: Any, tenants: Any) -> Sequence[Hits]:
         asked.append(build.search)
         stored = np.stack([row.vector for row in Words().rows(DOCUMENTS)])
         found: Sequence[Hits] = exact(vectors, IDS, stored)
@@ -192,3 +193,22 @@ def test_integrity_is_that_of_the_dense_search(search: str) -> None:
     side = Side(Build("c", 2, "c", "m", "d", search=cast(Any, search)), cast(Embedder, Words()))
     candidate.integrity(FROZEN, side, search=note, pool=DOCUMENTS, changed=set, check=list)
     assert set(asked) == {"dense"}
+
+
+def test_each_query_is_asked_with_its_tenant() -> None:
+    own = {f"w{at}": {IDS[at]: 1} for at in (0, 30, 31)}
+    tenants = {f"w{at}": "one" if at < 15 else "" for at in range(30)}
+    asked: set[tuple[str, str, str | None]] = set()
+
+    def search(build: Build, texts: Sequence[str], vectors: Any, limits: Any) -> Sequence[Hits]:
+        asked.update((build.collection, *one) for one in zip(texts, limits, strict=True))
+        stored = np.stack([row.vector for row in Words().rows(DOCUMENTS)])
+        found: Sequence[Hits] = exact(vectors, IDS, stored)
+        return found
+
+    decided(Words(), replace(FROZEN, regression=own, tenants=tenants), search=search)
+
+    expected = {*tenants.items(), *((query, None) for query in own)}
+    assert {(query, tenant) for name, query, tenant in asked if name == "p"} == expected
+    integrity = {(query, None) for query in {*tenants, *own}}
+    assert {(query, tenant) for name, query, tenant in asked if name == "c"} == expected | integrity

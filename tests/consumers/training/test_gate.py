@@ -46,18 +46,25 @@ class Words:
 
 
 class Texts:
-    """Documents of one word each, after fillers that win all ties."""
+    """Documents of one word each, after fillers that win all ties; ``owners`` of some."""
 
-    def __init__(self) -> None:
+    def __init__(self, owners: dict[str, str] | None = None) -> None:
         fillers = {f"a{number}": f"filler {number}" for number in range(20)}
         self._texts = fillers | {f"doc-{word}": word for word in WORDS}
+        self._owners = owners or {}
+
+    def owners(self) -> set[str]:
+        return {*self._owners.values()}
 
     def sample(self, count: int, seed: int) -> list[str]:
         return draws.draw(self._texts, count, seed=seed, parent=0)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         known = [name for name in ids if name in self._texts]
-        return {name: Document(doc_id=name, text=self._texts[name]) for name in known}
+        return {
+            name: Document(doc_id=name, text=self._texts[name], tenant=self._owners.get(name))
+            for name in known
+        }
 
 
 def held_out(words: Sequence[str] = SEEN) -> list[LabelledPair]:
@@ -294,7 +301,8 @@ def test_a_large_corpus_is_compared_on_a_pool_that_only_is_encoded(
         texts.extend((name, one.doc_id) for one in documents)
         return encoder.encode_documents([one.text for one in documents])
 
-    def hits(asked: Sequence[str], _: object) -> list[list[str]]:
+    def hits(asked: Sequence[str], _: object, tenants: Sequence[str | None]) -> list[list[str]]:
+        assert tenants == [None] * len(asked)
         queries_of.extend(asked)
         return [["a7", "a8", "a9"]] * len(asked)
 
@@ -337,3 +345,52 @@ def test_a_certain_hold_needs_no_encoding(tmp_path: Path) -> None:
     assert "4 usable held-out queries, and the gate needs 100" in decision.reason
     assert "1 more are about documents that are not loaded" in decision.reason
     assert certain_hold(questions, settings(gate_min_queries=4)) == ""
+
+
+OWNERS = {"doc-amber": "one", "doc-birch": "two", "a0": "one", "a1": "two", "a2": "three"}
+
+
+def of_tenants(**tenants: str) -> list[LabelledPair]:
+    return [pair.model_copy(update={"tenant": tenants.get(pair.query, "")}) for pair in held_out()]
+
+
+def test_queries_are_asked_with_their_tenant_and_find_what_it_may_see() -> None:
+    corpus = Texts(OWNERS)
+    pairs = of_tenants(amber="one", birch="one", cedar="two", delta="four")
+
+    questions = choose(pairs, [], [], corpus, settings())
+
+    assert dict(questions.held_out) == {
+        "amber": {"doc-amber"},
+        "cedar": {"doc-cedar"},
+        "delta": {"doc-delta"},
+    }, "birch is about a document of another tenant"
+    assert questions.unknown == 1
+    assert questions.tenants == {"amber": "one", "cedar": "two", "delta": ""}
+    _, results = compare(
+        cast(Encoder, Words()),
+        cast(Encoder, Words("amber", "cedar", "delta")),
+        questions,
+        corpus,
+        settings=settings(),
+        progress=comparing(lambda: None),
+    )
+    *lines, pool = [json.loads(line) for line in results.splitlines()]
+    assert {"a0", "a1", "a2"} < {*pool["documents"]}, "one pool for all queries"
+    assert {line["query"]: line["tenant"] for line in lines} == questions.tenants
+    for line in lines:
+        hits = {*line["child"]["hits"], *line["parent"]["hits"]}
+        assert all(OWNERS.get(hit, "") in ("", line["tenant"]) for hit in hits)
+        assert ("a0" in hits) is (line["tenant"] == "one")
+    assert frozen.parse(results).tenants == questions.tenants
+
+
+def test_a_query_that_several_tenants_asked_is_compared_on_everyones_documents() -> None:
+    other = [pair.model_copy(update={"tenant": "two"}) for pair in held_out(["cedar", "amber"])]
+    pairs = [*of_tenants(amber="one", cedar="one"), *other]
+    questions = choose(pairs, [], [], Texts(OWNERS), settings())
+    assert (questions.held_out.get("amber"), questions.tenants["cedar"]) == (None, "")
+
+
+def test_without_documents_of_tenants_no_query_is_limited() -> None:
+    assert choose(of_tenants(amber="one"), [], [], Texts(), settings()).tenants == {}

@@ -41,12 +41,13 @@ def test_hits_and_vectors_are_those_of_the_parent(
 
     queries = ["warm river", texts["d7"]]
     asked = encoder.encode_queries(queries)
-    hits = index.hits(queries, asked)
+    hits = index.hits(queries, asked, [None, None])
     assert [sorted(some) for some in hits] == [sorted(texts)] * 2
     assert hits[1][0] == "d7"
+    assert index.hits(queries, asked, ["a", ""]) == hits, "all documents are everyone's"
 
     with capture_logs() as logged:
-        assert LiveIndex(small, "0" * 64).hits(queries, asked) == []
+        assert LiveIndex(small, "0" * 64).hits(queries, asked, [None, None]) == []
         away = small.model_copy(update={"milvus_uri": "http://127.0.0.1:1"})
         assert LiveIndex(away, model.digest).vectors(list(texts)) == {}
     reasons = [entry["reason"] for entry in logged if entry["log_level"] == "warning"]

@@ -214,7 +214,14 @@ def test_documents_have_their_current_text(
     assert {len(set(some)) for some in samples} == {2}
     assert {doc_id for some in samples for doc_id in some} == {"a", "b", "c"}
     send(documents.encode_deletion("c"))
-    assert store.known(["a", "b", "c"]) == {"a", "b"}
+    assert store.known(["a", "b", "c"]) == {"a": "", "b": ""}
+    assert store.owners() == set()
+    owned = Document(doc_id="f", text="x", tenant="one")
+    send(documents.encode(owned))
+    assert (store.known(["f"]), store.owners()) == ({"f": "one"}, {"one"})
+    assert store.get(["f"]) == {"f": owned}
+    send(documents.encode_deletion("f"))
+    assert store.owners() == set()
     send((b"a", b"{"), (b"d", b'{"doc_id": "d"}'), (b"e", document("b", "x")[1]))
     assert store.sample(9, seed=0) == ["b"], "a malformed record removes the document of its key"
     hashes = DocumentHashes(settings, topics.documents, tmp_path / "hashes")

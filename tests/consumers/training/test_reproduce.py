@@ -78,14 +78,17 @@ RANGES = (Range(topic=TOPIC, partition=0, start=0, end=len(PAIRS)),)
 class Texts:
     """A source of documents."""
 
-    def __init__(self, texts: dict[str, str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: dict[str, str], owners: Mapping[str, str] = NOTHING) -> None:
+        self.texts, self.owners = texts, owners
 
-    def known(self, doc_ids: Iterable[str]) -> set[str]:
-        return self.texts.keys() & set(doc_ids)
+    def known(self, doc_ids: Iterable[str]) -> dict[str, str]:
+        return {i: self.owners.get(i, "") for i in self.texts.keys() & set(doc_ids)}
 
     def get(self, doc_ids: Iterable[str]) -> dict[str, Document]:
-        return {i: Document(doc_id=i, text=self.texts[i]) for i in self.known(doc_ids)}
+        return {
+            i: Document(doc_id=i, text=self.texts[i], tenant=owner or None)
+            for i, owner in self.known(doc_ids).items()
+        }
 
 
 def source(pairs: Sequence[LabelledPair]) -> Pairs:
@@ -184,3 +187,28 @@ def test_different_weights_are_reported() -> None:
     assert set(found.differences) == {"weight differs"}
     assert PAIRS[1].pair_id in found.differences["weight differs"]
     assert not any(one.equal for one in (halved, found))
+
+
+def test_a_document_that_went_to_a_tenant_is_a_changed_one() -> None:
+    rules = rules_of(Settings())
+    file = frozen(TEXTS, rules)
+    manifest = a_manifest(
+        2,
+        ranges=RANGES,
+        rules=rules,
+        training_file=TrainingFile(
+            location="x", digest=file_digest(dump_file(file)), examples=len(file)
+        ),
+    )
+    owners = {"shared": PAIRS[0].tenant}
+    now = Texts(TEXTS, owners)
+    found = compare(manifest, [], file, source(PAIRS), now, NOTHING)
+    assert found.differences == {"document changed": ["shared"]}
+    selector = Selector(source(PAIRS), now, rules, parent=1, seed=0)
+    of_tenant = selector.select(RANGES, []).examples
+    assert {one.private for one in of_tenant} == {frozenset({"shared"})}
+    digest = file_digest(dump_file(of_tenant))
+    same = manifest.model_copy(
+        update={"training_file": TrainingFile(location="x", digest=digest, examples=len(file))}
+    )
+    assert compare(same, [], of_tenant, source(PAIRS), now, NOTHING).equal

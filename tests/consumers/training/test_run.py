@@ -258,5 +258,5 @@ def test_an_erasure_makes_the_checkpoint_that_of_another_training(
     for _ in range(2):
         with pytest.raises(InputError):
             run._child(context, a_release(1, None, "first").model, manifest)
-        registry.erase(location, lambda _: b"one\n", "e" * 32)
+        registry.notes.erase(location, lambda _: b"one\n", "e" * 32)
     assert functions[0] != functions[1]

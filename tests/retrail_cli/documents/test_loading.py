@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from retrail_cli.documents.loading import Chunking, chunk_of, chunks, parts
-from schemas.documents import Document
+from retrail_cli.documents.loading import Chunking, Load, OnTopic, chunk_of, chunks, parts
+from schemas.documents import Document, read_change
 from schemas.errors import InputError
 
 words = st.sampled_from(
@@ -65,10 +65,10 @@ def test_the_end_of_a_part_comes_again() -> None:
 
 
 def test_chunks_are_numbered_from_0_also_the_only_one() -> None:
-    document = Document(doc_id="d", title="T", text="a b c d e", url="https://d")
+    document = Document(doc_id="d", title="T", text="a b c d e", url="https://d", tenant="t")
     assert list(chunks(document, Chunking(3, 0))) == [
-        Document(doc_id="d#0", title="T", text="a b c", url="https://d"),
-        Document(doc_id="d#1", title="T", text="d e", url="https://d"),
+        Document(doc_id="d#0", title="T", text="a b c", url="https://d", tenant="t"),
+        Document(doc_id="d#1", title="T", text="d e", url="https://d", tenant="t"),
     ]
     assert [c.doc_id for c in chunks(document, Chunking(10, 0))] == ["d#0"]
     assert [c.text for c in chunks(Document(doc_id="d", text=" \n"), Chunking(3, 0))] == [" \n"]
@@ -87,3 +87,14 @@ def test_ids_of_chunks_are_recognised(doc_id: str, wanted: object) -> None:
 def test_an_overlap_that_never_ends_is_refused() -> None:
     with pytest.raises(InputError, match="by 5 at most, not by 6"):
         Chunking(10, 6)
+
+
+def test_a_tenant_is_that_of_the_document_else_that_of_the_load() -> None:
+    todo = Load(OnTopic(), prefix="p/", tenant="acme")
+    given = [Document(doc_id="a", text="x"), Document(doc_id="b", text="x", tenant="other")]
+    sent = [record for document in given for record in todo.records(document, None)]
+    found = [read_change(record.key, record.value).value for record in sent]
+    assert [(one.doc_id, one.owner) for one in found if one] == [("p/a", "acme"), ("p/b", "other")]
+    # Whose it is alone makes it another document.
+    again = Load(todo.there, prefix="p/")
+    assert [record.key for one in given for record in again.records(one, None)] == [b"p/a"]

@@ -183,6 +183,7 @@ def replace(file: Path, text: str) -> None:
         (entry(ONE, tenant="a") + entry(ONE, tenant="b"), "same sha256"),
         (entry(ONE, tenant="a", rights="all"), "rights"),
         (entry(ONE, tenant="a", rights=["everything"]), "rights"),
+        (entry(ONE, tenant="a", documents="mine"), "documents"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:

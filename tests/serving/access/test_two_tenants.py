@@ -5,23 +5,26 @@ import hashlib
 import json
 import threading
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 
 from schemas.erasures import Erasures, SubjectKind
+from schemas.settings import Settings
 from serving.guards import guarded
 from serving.http_api import create_app
 from serving.mcp.server import create_http_app
 from serving.problems import TRAJECTORY_HEADER
+from serving.retriever import Retriever
 from tests.schemas.test_erasures import KEY, erasure
 from tests.serving.live import listening
 from tests.serving.mcp_world import World
+from tests.serving.numbers import numbers, put
 
 SLOTS = 8
 TENANTS = ("one", "two")
@@ -51,6 +54,10 @@ class Caller:
         """Search; returns the trajectory."""
 
     @abstractmethod
+    async def found(self, query: str) -> set[str]:
+        """The ids of the hits."""
+
+    @abstractmethod
     async def open(self, doc_id: str, trajectory: str = "") -> None:
         """Open a document."""
 
@@ -71,6 +78,10 @@ class OverHttp(Caller):
     async def search(self, trajectory: str = "") -> str:
         found = await self._sent("POST", "/v1/search", trajectory, {"query": "gzip"})
         return str(found["trajectory_id"])
+
+    async def found(self, query: str) -> set[str]:
+        hits = await self._sent("POST", "/v1/search", "", {"query": query})
+        return {hit["doc_id"] for hit in hits["hits"]}
 
     async def open(self, doc_id: str, trajectory: str = "") -> None:
         await self._sent("POST", "/v1/open", trajectory, {"doc_id": doc_id})
@@ -105,6 +116,10 @@ class OverMcp(Caller):
 
     async def search(self, trajectory: str = "") -> str:
         return str((await self._called("search", trajectory, query="gzip"))["trajectory_id"])
+
+    async def found(self, query: str) -> set[str]:
+        hits = (await self._called("search", "", query=query))["hits"]
+        return {hit["doc_id"].rpartition("~")[0] for hit in hits}
 
     async def open(self, doc_id: str, trajectory: str = "") -> None:
         await self._called("open_document", trajectory, doc_id=doc_id)
@@ -171,9 +186,9 @@ async def flood(one: Caller, two: Caller, world: World) -> None:
     goes_on = threading.Event()
     real = world.retriever.open
 
-    def slow(doc_id: str) -> Any:
+    def slow(doc_id: str, tenant: str | None = None) -> Any:
         assert goes_on.wait(30)
-        return real(doc_id)
+        return real(doc_id, tenant)
 
     world.retriever.open = slow  # type: ignore[method-assign]
     calls = [asyncio.create_task(two.open("gzip")) for _ in range(3 * SLOTS)]
@@ -232,26 +247,94 @@ def world(tmp_path: Path) -> World:
     return World(serve_tokens_file=file, serve_concurrency=SLOTS, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("protocol", ["HTTP", "MCP"])
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.__name__)
-def test_neither_tenant_reaches_the_other(attempt: Attempt, protocol: str, world: World) -> None:
+Protocol = Literal["HTTP", "MCP"]
+
+
+def run(
+    protocol: Protocol, world: World, test: Callable[[Sequence[Caller]], Awaitable[None]]
+) -> None:
+    """Run a test with a client of each tenant."""
     app: Any = (
         create_app(world.running)
         if protocol == "HTTP"
         else create_http_app(world.running, host="127.0.0.1")
     )
-
     client = OverHttp if protocol == "HTTP" else OverMcp
 
-    async def test(url: str) -> None:
+    async def go(url: str) -> None:
         one, two = (client(tenant, url) for tenant in TENANTS)
         async with one.http, two.http:
             for caller in (one, two):
                 await caller.begin()
-            await attempt(one, two, world)
-            await attempt(two, one, world)
+            await test((one, two))
 
     with listening(guarded(app, world.settings, host="127.0.0.1")) as url:
-        asyncio.run(test(url))
+        asyncio.run(go(url))
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "MCP"])
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.__name__)
+def test_neither_tenant_reaches_the_other(
+    attempt: Attempt, protocol: Protocol, world: World
+) -> None:
+    async def test(callers: Sequence[Caller]) -> None:
+        one, two = callers
+        await attempt(one, two, world)
+        await attempt(two, one, world)
+
+    run(protocol, world, test)
     agents = {(agent.tenant, agent.name) for agent in world.log.agents.values()}
     assert agents == {("one", "bot-of-one"), ("two", "bot-of-two")}
+
+
+DOCUMENTS = {"of one": "one", "of two": "two", "of all": ""}
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "MCP"])
+def test_a_limited_token_neither_finds_nor_opens_the_others_documents(
+    protocol: Protocol, world: World, here: Settings
+) -> None:
+    """On a real Milvus; the other tenant's document is one that does not exist."""
+    put(here, 1, [*DOCUMENTS], owners=DOCUMENTS)
+    world.retriever = Retriever(here, load=numbers)  # type: ignore[assignment]
+    file = world.settings.serve_tokens_file
+    assert file is not None
+    file.write_text(file.read_text().replace("agent =", 'documents = "tenant"\nagent ='))
+
+    async def test(callers: Sequence[Caller]) -> None:
+        for caller in callers:
+            seen = {name for name, owner in DOCUMENTS.items() if owner in ("", caller.tenant)}
+            (hidden,) = DOCUMENTS.keys() - seen
+            assert await caller.found(hidden) == seen
+            for doc_id in seen:
+                await caller.open(doc_id)
+            errors = set()
+            for doc_id in (hidden, "absent"):
+                with pytest.raises(RefusedError, match="holds no document") as error:
+                    await caller.open(doc_id)
+                errors.add(str(error.value))
+            assert len(errors) == 1, "it looks as if it did not exist"
+
+    run(protocol, world, test)
+    every = [event for events in world.log.events.values() for event in events]
+    shown = [event[2] for event in every if event[0] == "search"]
+    assert sorted(map(sorted, shown)) == [["of all", "of one"], ["of all", "of two"]]
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "MCP"])
+def test_a_limited_token_learns_that_the_index_is_too_old(protocol: Protocol, world: World) -> None:
+    world.retriever.has_tenants = False
+    file = world.settings.serve_tokens_file
+    assert file is not None
+    limited = file.read_text().replace("agent =", 'documents = "tenant"\nagent =', 1)
+    file.write_text(limited)
+
+    async def test(callers: Sequence[Caller]) -> None:
+        one, two = callers
+        with pytest.raises(RefusedError, match="retrail index rebuild"):
+            await one.search()
+        with pytest.raises(RefusedError, match="retrail index rebuild"):
+            await one.open("gzip")
+        assert "gzip" in await two.found("gzip"), "its token is not limited"
+
+    run(protocol, world, test)

@@ -77,6 +77,13 @@ EXAMPLES = (
 
 def test_a_file_round_trips() -> None:
     assert parse_file(dump_file(EXAMPLES), "x") == EXAMPLES
+    assert b"tenant" not in dump_file(EXAMPLES)
+
+
+def test_a_file_with_documents_of_a_tenant_round_trips() -> None:
+    of_tenant = example(4, negatives=(ODD,), tenant="a", private=frozenset({"d4"}))
+    examples = (*EXAMPLES, of_tenant, example(5, tenant="b"))
+    assert parse_file(dump_file(examples), "x") == examples
 
 
 def test_the_bytes_are_canonical() -> None:

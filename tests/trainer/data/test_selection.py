@@ -43,18 +43,28 @@ class Pairs:
         return 0
 
 
+def owner_of(doc_id: str) -> str:
+    """``tenant:name`` is a document of that tenant."""
+    return doc_id.partition(":")[0] if ":" in doc_id else ""
+
+
 class Texts:
     """A source of documents."""
 
     def __init__(self, missing: set[str]) -> None:
         self.missing = missing
 
-    def known(self, doc_ids: Any) -> set[str]:
-        return set(doc_ids) - self.missing
+    def known(self, doc_ids: Any) -> dict[str, str]:
+        return {doc_id: owner_of(doc_id) for doc_id in {*doc_ids} - self.missing}
 
     def get(self, doc_ids: Any) -> dict[str, Document]:
         return {
-            doc_id: Document(doc_id=doc_id, title=f"title {doc_id}", text=f"text {doc_id}")
+            doc_id: Document(
+                doc_id=doc_id,
+                title=f"title {doc_id}",
+                text=f"text {doc_id}",
+                tenant=owner_of(doc_id) or None,
+            )
             for doc_id in doc_ids
             if doc_id not in self.missing
         }
@@ -223,3 +233,31 @@ def test_caps_count_only_trainable_pairs() -> None:
         train_cap_tenant=0.5,
     )
     assert chosen.left_out == {"no text": 30}
+
+
+def test_a_pair_trains_on_documents_that_its_tenant_may_see() -> None:
+    own = made(1, tenant="a", positive="a:1", negatives=("b:1", "0", "a:2"))
+    shared = made(1, start=100, tenant="a", positive="1", negatives=("b:1", "2"))
+    theirs = made(1, start=200, tenant="a", positive="b:1", negatives=("0",))
+    nobodys = made(1, start=300, tenant="", positive="a:1", negatives=("0",))
+
+    chosen = choose([*own, *shared, *theirs, *nobodys], [])
+
+    assert chosen.left_out == {"other tenant": 2}
+    found = {e.pair_id: e for e in chosen.examples}
+    assert found.keys() == {own[0].pair_id, shared[0].pair_id}
+    assert [d for d, _ in found[own[0].pair_id].negatives] == ["0", "a:2"]
+    assert found[own[0].pair_id].private == {"a:1", "a:2"}
+    assert [d for d, _ in found[shared[0].pair_id].negatives] == ["2"]
+    assert {e.tenant for e in chosen.examples} == {"a"}
+    assert all("b:" not in text for e in chosen.examples for _, text in e.negatives)
+
+
+def test_a_replayed_pair_is_limited_too() -> None:
+    new = made(4, tenant="a", positive="a:1", negatives=())
+    earlier = made(4, start=1000, tenant="a", positive="b:1", negatives=())
+    assert choose(new, earlier).replayed == ()
+
+
+def test_without_documents_of_tenants_examples_name_none() -> None:
+    assert {e.tenant for e in choose(made(3, tenant="a"), []).examples} == {""}

@@ -115,3 +115,42 @@ def test_a_single_pair_without_negatives_is_left_out() -> None:
     lone = example(0, negatives=(("n", "no"),))
     assert len(epoch([lone], size=8, negatives=4, seed=0, number=0)) == 1
     assert epoch([lone], size=8, negatives=0, seed=0, number=0) == []
+
+
+tenants = st.sampled_from(["", "a", "b"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(tenants, tenants, st.integers(0, 5)), max_size=40), st.integers(2, 32))
+def test_no_query_meets_a_text_that_only_other_tenants_may_see(
+    drawn: list[tuple[str, str, int]], size: int
+) -> None:
+    """A pair has documents of its tenant and of everyone; some have one text."""
+    examples = []
+    for number, (tenant, owner, text) in enumerate(drawn):
+        owner = owner if owner == tenant else ""
+        examples.append(
+            example(
+                number,
+                tenant=tenant,
+                positive_text=f"text {text}",
+                negatives=((f"n{number}", f"negative {text}"),),
+                private=frozenset({f"d{number}", f"n{number}"}) if owner else frozenset(),
+            )
+        )
+    may_see: dict[str, set[str]] = {}
+    for one in examples:
+        for text in (one.positive_text, *dict(one.negatives).values()):
+            may_see.setdefault(text, set()).update({one.tenant} if one.private else {"", "a", "b"})
+    by_id = {one.pair_id: one for one in examples}
+
+    batches = epoch(examples, size=size, negatives=1, seed=0, number=0)
+
+    for batch in batches:
+        for pair_id, own, masked in zip(batch.pair_ids, batch.positive, batch.masked, strict=True):
+            seen = {text for at, text in enumerate(batch.documents) if at not in masked}
+            tenant = by_id[pair_id].tenant
+            assert all(tenant in may_see[text] for text in seen)
+            hidden = {batch.documents[at] for at in masked}
+            assert all(tenant not in may_see[text] for text in hidden), "nothing else is masked"
+            assert own not in masked

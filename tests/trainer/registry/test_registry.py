@@ -1,6 +1,7 @@
 """The registry in a folder and on a real S3 server."""
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +329,19 @@ def test_a_folder_is_opened_in_place_and_object_storage_through_the_cache(
     else:
         assert folder.is_relative_to(settings.registry_url)
         assert list(settings.model_cache.iterdir()) == []
+
+
+def test_a_file_that_retention_removed_is_not_taken_for_lost(registry: Registry) -> None:
+    frozen = registry.store_training_file("r", (example(1),))
+    assert abs((datetime.now(UTC) - registry.notes.modified(frozen.location)).total_seconds()) < 60
+    assert registry.notes.erase(frozen.location, lambda content: content + b"\n", "e")
+    assert registry.notes.expire(frozen.location)
+    assert not registry.notes.expire(frozen.location)
+    note = registry.notes.read(frozen.location)
+    assert (note.expired, note.erasures) == (True, ("e",))
+    assert registry.training_files("r") == []
+    with pytest.raises(InputError, match="removed by retention"):
+        registry.load_training_file(frozen)
+    for call in (registry.notes.expire, lambda name: registry.notes.erase(name, bytes, "e")):
+        with pytest.raises(ModelError, match="outside the registry"):
+            call("../other.jsonl")

@@ -45,7 +45,7 @@ def test_a_denied_access_lists_what_is_needed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
     with pytest.raises(
-        RegistryError, match=r"denies permission to list models: .*AWS_ACCESS_KEY_ID"
+        RegistryError, match=r"denies permission to list models: .*AWS_SECRET_ACCESS_KEY"
     ):
         Registry.of(settings).require(writing=False)
 

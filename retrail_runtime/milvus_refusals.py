@@ -1,0 +1,126 @@
+"""Why Milvus refuses a connection or a call: the reason of gRPC or Milvus, and what to correct.
+
+pymilvus 3.0.2 reports every failed connection as "illegal connection params or server unavailable".
+So the reason is that of a request of our own on the same address, with the same credentials.
+"""
+
+import base64
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+
+from schemas.settings import Settings
+
+METHOD = "/milvus.proto.milvus.MilvusService/ShowCollections"
+SECONDS = 2.0
+CLOSED = 3
+"""A server that restarts closes connections, too; one that refuses them closes every one."""
+
+REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+
+ADVICE: tuple[tuple[str, str], ...] = (
+    (r"^UNAUTHENTICATED", "Correct RETRAIL_MILVUS_TOKEN: a token, or user:password."),
+    (
+        r"^PERMISSION_DENIED",
+        "The user of RETRAIL_MILVUS_TOKEN lacks a privilege: docs/security.md has those of every "
+        "role.",
+    ),
+    (
+        r"Hostname Verification Check failed",
+        "RETRAIL_MILVUS_TLS_SERVER_NAME, or else the host in RETRAIL_MILVUS_URI, must be a name in "
+        "the server's certificate.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "RETRAIL_MILVUS_TLS_CAFILE must have signed the server's certificate.",
+    ),
+    (
+        r"WRONG_VERSION_NUMBER",
+        "The server answers without TLS: RETRAIL_MILVUS_URI must begin with http://, or have "
+        "another port.",
+    ),
+    (
+        r"Failed to create security handshaker",
+        "No certificate or key can be read in RETRAIL_MILVUS_TLS_CAFILE, "
+        "RETRAIL_MILVUS_TLS_CERTFILE or RETRAIL_MILVUS_TLS_KEYFILE.",
+    ),
+    (
+        r"https: .*(Socket closed|CERTIFICATE_REQUIRED|alert)",
+        "The server wants a client certificate that it trusts: correct RETRAIL_MILVUS_TLS_CERTFILE "
+        "and RETRAIL_MILVUS_TLS_KEYFILE.",
+    ),
+    (
+        r"http: .*Socket closed",
+        "The server uses TLS: RETRAIL_MILVUS_URI must begin with https://, or have another port.",
+    ),
+)
+"""Patterns of reasons, the first that matches counts, and what to do."""
+
+
+def advice(reason: str) -> str:
+    """What to do about a reason; empty: the server did not refuse, it does not answer."""
+    return next((text for pattern, text in ADVICE if re.search(pattern, reason)), "")
+
+
+def reason(settings: Settings, tls: Mapping[str, Any]) -> str:
+    """Why a request fails, in gRPC's or Milvus' words; empty if it does not.
+
+    Args:
+        tls: options for pymilvus.
+    """
+    for _ in range(CLOSED):
+        found = _asked(settings, tls)
+        if "Socket closed" not in found:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def refusal_of(error: BaseException) -> str:
+    """Why Milvus refused a call, and what to do; empty: it did not refuse it."""
+    code = getattr(error, "code", None)
+    status = code() if callable(code) else code
+    if status not in REFUSED:
+        return ""
+    text = _text(error)
+    return f"{text}. {advice(text)}"
+
+
+def _asked(settings: Settings, tls: Mapping[str, Any]) -> str:
+    address, token = urlsplit(settings.milvus_uri), settings.milvus_token
+    target = address.netloc if address.port else f"{address.netloc}:19530"
+    name = tls.get("server_name")
+    options = [("grpc.ssl_target_name_override", name)] if name else []
+    if address.hostname in ("127.0.0.1", "localhost", "::1"):
+        options.append(("grpc.enable_http_proxy", 0))
+    if address.scheme == "https":
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*_files(tls)), options)
+    else:
+        channel = grpc.insecure_channel(target, options)
+    header = base64.b64encode(token.get_secret_value().encode()).decode() if token else ""
+    metadata = [("authorization", header)] if header else []
+    with channel:
+        try:
+            channel.unary_unary(METHOD)(b"", timeout=SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            return _text(error, f"{address.scheme}: ")
+    return ""
+
+
+def _files(tls: Mapping[str, Any]) -> list[bytes | None]:
+    """Authorities, key and certificate, from pymilvus' options."""
+    names = (("ca_pem_path", "server_pem_path"), ("client_key_path",), ("client_pem_path",))
+    paths = (next((tls[name] for name in some if name in tls), None) for some in names)
+    return [Path(path).read_bytes() if path else None for path in paths]
+
+
+def _text(error: Any, scheme: str = "") -> str:
+    """Status and details in one line."""
+    status, details = error.code(), " ".join(str(error.details()).split()).rstrip(".")
+    prefix = f"{status.name}: " if status in REFUSED else scheme
+    return f"{prefix}{re.sub(r'^.*last error: ', '', details)}"
