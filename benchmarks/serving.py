@@ -50,7 +50,9 @@ SWITCHES, CALLERS, LOAD_SECONDS = 10, 16, 2.0
 class NoTime:
     """A retriever that takes no time."""
 
-    def search_many(self, queries: Sequence[str], k: int) -> list[SearchResult]:
+    def search_many(
+        self, queries: Sequence[str], k: int, tenants: Sequence[str | None] = ()
+    ) -> list[SearchResult]:
         """Ten hits for each query."""
         hits = [Hit(f"d{rank}", rank, 1 / rank, "", "A text.") for rank in range(1, 11)]
         return [SearchResult(hits, 1) for _ in queries]
