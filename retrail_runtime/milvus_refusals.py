@@ -50,12 +50,12 @@ ADVICE: tuple[tuple[str, str], ...] = (
         "RETRAIL_MILVUS_TLS_CERTFILE or RETRAIL_MILVUS_TLS_KEYFILE.",
     ),
     (
-        r"https: .*(Socket closed|CERTIFICATE_REQUIRED|alert)",
+        r"https: .*(Socket closed|Connection reset|CERTIFICATE_REQUIRED|alert)",
         "The server wants a client certificate that it trusts: correct RETRAIL_MILVUS_TLS_CERTFILE "
         "and RETRAIL_MILVUS_TLS_KEYFILE.",
     ),
     (
-        r"http: .*Socket closed",
+        r"http: .*(Socket closed|Connection reset)",
         "The server uses TLS: RETRAIL_MILVUS_URI must begin with https://, or have another port.",
     ),
 )
@@ -75,7 +75,7 @@ def reason(settings: Settings, tls: Mapping[str, Any]) -> str:
     """
     for _ in range(CLOSED):
         found = _asked(settings, tls)
-        if "Socket closed" not in found:
+        if not re.search(r"Socket closed|Connection reset", found):
             break
         time.sleep(0.2)
     return found

@@ -42,7 +42,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "plaintext against TLS": (
         lambda s: {"milvus_uri": s.tls.replace("https", "http"), "milvus_tls_cafile": None},
-        "Socket closed",
+        "UNAVAILABLE",
         "RETRAIL_MILVUS_URI must begin with https://",
     ),
     "foreign CA": (
@@ -72,7 +72,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "no client certificate": (
         lambda s: {"milvus_uri": s.mutual},
-        "Socket closed",
+        "UNAVAILABLE",
         "RETRAIL_MILVUS_TLS_CERTFILE",
     ),
     "foreign client certificate": (
@@ -81,7 +81,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
             "milvus_tls_certfile": s.own[0],
             "milvus_tls_keyfile": s.own[1],
         },
-        "Socket closed",
+        "UNAVAILABLE",
         "RETRAIL_MILVUS_TLS_CERTFILE",
     ),
 }
