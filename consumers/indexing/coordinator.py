@@ -205,7 +205,7 @@ class Coordinator:
         2. Flush, and wait until all rows are indexed.
         3. Meanwhile compare ids and hashes with the documents, and repair, until there is no
            difference.
-        4. Probe: a search must find something.
+        4. Load a new build again, so that searches use its indexes; one must find something.
         5. Check that ``live`` still names this version.
         6. Swap the alias.
 
@@ -279,6 +279,8 @@ class Coordinator:
             searchable.result()
         if differs:
             return differs
+        if not build.served:
+            self._milvus.reload(build)
         self._advance(1)
         if not self._milvus.probe(build):
             return f"{build.collection} has rows, but a search finds none of them."

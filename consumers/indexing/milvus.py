@@ -200,7 +200,7 @@ class Milvus:
     # -- Index ------------------------------------------------------------------------------
 
     def make_searchable(self, build: Build) -> None:
-        """Flush, build missing indexes, wait until all rows are indexed, and load.
+        """Flush, build missing indexes, and wait until all rows are indexed.
 
         Milvus Lite calls an index finished while it builds that of its last segment, which it
         searches exactly until then.
@@ -210,14 +210,17 @@ class Milvus:
         for field in collection.INDEXED_FIELDS[build.search]:
             while self._unindexed(build, field):
                 self._stop.wait(INDEX_SECONDS)
-        if not self._is_loaded(build):
-            self._load(build)
 
     def load(self, build: Build) -> None:
         """Load the collection unless it is loaded; builds missing and unreadable indexes."""
         if not self._is_loaded(build):
             self._ensure_indexes(build)
             self._load(build)
+
+    def reload(self, build: Build) -> None:
+        """Use indexes made since it was loaded, which Milvus does only after up to 10 s."""
+        self._call(self._client.release_collection, build.collection)
+        self.load(build)
 
     def probe(self, build: Build) -> bool:
         """Whether a search for a stored vector finds something; true for an empty collection.
