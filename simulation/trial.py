@@ -1,7 +1,7 @@
 """Scripted agents on a running stack, without an LLM: ``python -m simulation.trial [NEEDS]``.
 
 They are those of ``retrail up --sample``, and publish what they do. Settings are ``RETRAIL_…``
-variables. NEEDS limits the needs of the demo's corpus, and the documents to those that serve them.
+variables. With fewer NEEDS than the demo's corpus has, only documents that serve them are loaded.
 """
 
 import sys
@@ -39,7 +39,8 @@ def run(settings: Settings, limit: int | None = None) -> fleet.Work:
     corpus = stdlib_corpus.load()
     needs = corpus.training[:limit]
     wanted = {doc_id for need in needs for doc_id in need.relevant}
-    documents = [each for each in corpus.documents if limit is None or each.doc_id in wanted]
+    everything = len(needs) == len(corpus.training)
+    documents = [each for each in corpus.documents if everything or each.doc_id in wanted]
     kafka.send_all(
         kafka.producer(settings),
         Topics.of(settings).documents,
