@@ -17,7 +17,7 @@ from simulation.stdlib_corpus import Entry, mask
 MAX_TEXT = 8_000
 """Characters of the longest document."""
 
-_FILE = re.compile(r"(?P<name>.+)\.(?P<section>[1-8])\w*(?:\.gz)?")
+_FILE = re.compile(r"(?P<name>.+)\.(?P<section>[1-8]\w*)(?:\.gz)?")
 _GROFF = ("groff", "-k", "-t", "-mandoc", "-Tascii", "-P-c", "-P-b", "-P-u", "-rHY=0", "-rLL=100n")
 _RENDER_SECONDS = 60
 _HEADING = re.compile(r"^(\S.*)$", re.MULTILINE)
@@ -63,7 +63,7 @@ def rendered(source: bytes) -> str:
 
 
 def entry(file_name: str, page: str) -> Entry | None:
-    """The entry ``man1.ls`` of a page ``ls.1.gz``; ``None`` if it has no description.
+    """The entry ``man3ssl.BN_new`` of a page ``BN_new.3ssl.gz``; ``None`` without a description.
 
     The names of all commands or functions that the page describes are masked.
     """

@@ -45,3 +45,11 @@ def test_what_other_packages_define_is_left_out() -> None:
     assert "structlog.get_logger" in names
     assert structlog.stdlib.partial.__doc__
     assert "structlog.stdlib.partial" not in names
+
+
+def test_only_code_and_its_output_without_the_name_are_the_document() -> None:
+    doc = "Add two things. Or three.\n\nExamples\n========\n\n>>> add(1,\n...     2)\n3\n\nMore.\n"
+    found = corpora.only_examples(Entry("a.add", True, doc))
+    assert found == Entry("a.add", True, "Add two things.\n\n>>> ___(1,\n    2)\n3\n")
+    assert corpora.only_examples(Entry("a.add", True, "Add two things. Or three.")) is None
+    assert corpora.only_examples(Entry("a.add", True, "Add.\n\n>>>x")) is None

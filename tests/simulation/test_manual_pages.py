@@ -54,9 +54,9 @@ def test_what_has_no_description_is_no_entry(name: str, page: str) -> None:
 
 
 def test_names_have_a_section_and_long_texts_are_cut() -> None:
-    found = entry("apt.conf.5", PAGE.replace("around.", "around. " * MAX_TEXT))
+    found = entry("apt.conf.5x.gz", PAGE.replace("around.", "around. " * MAX_TEXT))
     assert found is not None
-    assert found.name == "man5.apt.conf"
+    assert found.name == "man5x.apt.conf"
     assert len(split(found.doc)[1]) <= MAX_TEXT
 
 
