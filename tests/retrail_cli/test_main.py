@@ -238,10 +238,13 @@ def test_a_missing_module_of_our_own_is_a_bug_and_not_an_extra(
 
 @pytest.mark.parametrize(
     "module",
-    ["consumers.releases", "consumers.training.history", "deploy.topics", "retrail_runtime.kafka"],
+    [
+        *("consumers.releases", "consumers.training.history", "deploy.topics"),
+        *("retrail_runtime.kafka", "serving.local"),
+    ],
 )
 def test_commands_that_read_records_do_not_load_torch_or_milvus(module: str) -> None:
-    """``releases``, ``pairs``, ``topics`` and ``dlq`` import these."""
+    """``releases``, ``pairs``, ``topics``, ``dlq``, ``train --run`` and ``search`` import these."""
     script = f"import sys, {module}; print({{'torch', 'pymilvus', 'numpy'}} & sys.modules.keys())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

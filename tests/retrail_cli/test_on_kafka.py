@@ -220,6 +220,10 @@ def test_releases_are_listed_promoted_and_rolled_back(retrail: Any, installation
     releases.write_live(producer, installation, live)
     listed = retrail("releases").out
     assert "Release 2 is live: it passed." in listed
+    assert retrail("promote", 2).out == "Release 2 is live already.\n"
+    runs = retrail("train", "--run", "?")
+    assert (runs.status, runs.out.startswith("Latest runs: ")) == (0, True)
+    assert "(release 2)" in runs.out
     assert "because of 3" in listed
     assert "0.5200" in listed
     assert "+0.0200" in listed

@@ -16,6 +16,7 @@ from retrail_runtime.files import (
     read_json_lines,
     read_lines,
     try_lock,
+    user_cache,
 )
 from schemas.errors import ConfigurationError, InputError, InvalidRecordError
 from schemas.settings import Settings
@@ -158,3 +159,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="RETRAIL_DATA_DIR"):
         claim(Settings(data_dir=tmp_path / "file"), "mine")
+
+
+def test_without_a_home_the_error_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case: no HOME, and a user id that is in no list of users."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(ConfigurationError, match="XDG_CACHE_HOME"):
+        user_cache()
