@@ -16,7 +16,7 @@ which covers the first, and 3 to 5 change only what is left.
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ import structlog
 from confluent_kafka import Producer, TopicPartition
 
 from consumers.training.history import RunHistory
+from consumers.training.spans import holds, merged
 from retrail_runtime import kafka
 from retrail_runtime.erasures import ErasureLog
 from schemas import erasures, judged, pairs
@@ -237,13 +238,10 @@ def _withdraw(
     return kafka.send_all(producer, topic, gone)
 
 
-def _reaches(ranges: Iterable[Range], places: Set[tuple[str, int, int]]) -> bool:
+def _reaches(ranges: Sequence[Range], places: Set[tuple[str, int, int]]) -> bool:
     """Whether one of the places is in the ranges."""
-    return any(
-        (one.topic, one.partition) == (topic, partition) and one.start <= offset < one.end
-        for one in ranges
-        for topic, partition, offset in places
-    )
+    spans = {topic: merged(ranges, topic) for topic in {topic for topic, _, _ in places}}
+    return any(holds(spans[topic], partition, offset) for topic, partition, offset in places)
 
 
 def _pairs(

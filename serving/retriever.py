@@ -12,7 +12,7 @@ import structlog
 from retrail_runtime import milvus, search
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import TEXT_FIELD, TITLE_FIELD, URL_FIELD, Build
-from retrail_runtime.milvus_refusals import refusal_of
+from retrail_runtime.milvus.refusals import refusal_of
 from retrail_runtime.retry import Deadline, retrying
 from retrail_runtime.search import Tenants
 from schemas.documents import Document

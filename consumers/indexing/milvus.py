@@ -40,7 +40,7 @@ from retrail_runtime.milvus import (
     Build,
     version_of,
 )
-from retrail_runtime.milvus_refusals import refusal_of
+from retrail_runtime.milvus.refusals import refusal_of
 from retrail_runtime.retry import Deadline, retrying
 from retrail_runtime.search import Tenants
 from retrail_runtime.search import search as ask

@@ -145,7 +145,7 @@ def test_refused_request(
 
 
 @pytest.mark.usefixtures("fresh_clients")
-def test_who_may_only_read_is_told_when_writing(
+def test_a_user_who_may_only_read_cannot_publish(
     servers: Servers, s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"reader-{secrets.token_hex(4)}"

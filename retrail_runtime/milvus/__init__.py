@@ -14,6 +14,8 @@ What pymilvus 3.0.2 does against Milvus Lite 3.2.2 (observed) and Milvus 2.x (do
 - Its loggers write every failed call with a traceback to standard error, also expected ones: they
   are silenced here, the exceptions carry the same.
 - Client certificates are ignored unless all three files are given.
+
+May import ``schemas`` and the rest of ``retrail_runtime``.
 """
 
 import logging
@@ -27,7 +29,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 from pymilvus.exceptions import ParamError
 
-from retrail_runtime import milvus_refusals
+from retrail_runtime.milvus import refusals
 from schemas import SearchMode
 from schemas.documents import seen_by
 from schemas.errors import ConfigurationError, MilvusUnavailableError, NoTenantsError
@@ -181,8 +183,8 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             f"RETRAIL_MILVUS_TLS_… names {error.filename}, which cannot be read: {error.strerror}."
         ) from error
     except FAILURES as error:
-        reason = milvus_refusals.reason(settings, tls) or error_message(error)
-        if advice := milvus_refusals.advice(reason):
+        reason = refusals.reason(settings, tls) or error_message(error)
+        if advice := refusals.advice(reason):
             raise ConfigurationError(
                 f"Milvus at {settings.milvus_uri} refuses the connection: {reason}. {advice}"
             ) from error
@@ -223,7 +225,7 @@ def error_message(error: BaseException) -> str:
 
 def may_pass(error: BaseException) -> bool:
     """Whether a failed call may succeed when it is repeated unchanged."""
-    refused = bool(milvus_refusals.refusal_of(error))
+    refused = bool(refusals.refusal_of(error))
     invalid = isinstance(error, ParamError)
     return not (invalid or refused or is_missing(error) or is_not_loaded(error))
 
