@@ -1,6 +1,7 @@
 import math
 import resource
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.trainer.labelled import example, misleading_examples, training_config
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation
 from trainer.fit import finetune, gradients
+from trainer.fit.batching import Batch
 from trainer.fit.checkpoint import Checkpoint, Step
 from trainer.fit.finetune import TrainingError
 from trainer.fit.loss import weighted_info_nce
@@ -48,6 +50,21 @@ def test_the_child_learns_its_pairs_and_the_parent_is_unchanged(encoder: Encoder
     assert child > 0.9
     assert child > parent + 0.3
     assert report.steps[-1].loss < report.steps[0].loss / 2
+
+
+def test_every_planned_batch_is_adjusted_before_the_first_step(encoder: Encoder) -> None:
+    config = training_config(epochs=2)
+    seen: list[Batch] = []
+
+    def without_negatives(batch: Batch) -> Batch:
+        seen.append(batch)
+        everything = frozenset(range(len(batch.documents)))
+        return replace(batch, masked=tuple(everything - {own} for own in batch.positive))
+
+    report = finetune.finetune(encoder, EXAMPLES, config, adjust=without_negatives)
+
+    assert seen == finetune.plan(EXAMPLES, config)
+    assert [step.loss for step in report.steps] == [0.0] * len(seen)
 
 
 def test_two_runs_give_identical_weights(tiny: Path) -> None:
