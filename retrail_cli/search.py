@@ -66,7 +66,7 @@ def search(
 
 def _answer(settings: "Settings", query: str, k: int) -> dict[str, Any]:
     """Version, hits and note: from a server on this machine, or without one."""
-    from serving import local
+    from serving.access import local
 
     if (served := local.search(settings, query, k)) is not None:
         fields = ("doc_id", "rank", "score", "title", "text", "url")
@@ -205,7 +205,8 @@ def _listen(
     """Serve an application until a signal ends it; ``found``: by `retrail search`."""
     from contextlib import asynccontextmanager, nullcontext
 
-    from serving import local, running
+    from serving import running
+    from serving.access import local
 
     with running.listen(host, port, settings, without_token=without_token) as listener:
         url, parts = running.address(listener), _parts(settings)

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 from schemas.base import Count, DocId, Version
 from schemas.documents import Document
 from schemas.events import not_blank
+from serving.access.local import MAX_K, MAX_QUERY
 from serving.handles import SUFFIX_CHARS, Handles
-from serving.local import MAX_K, MAX_QUERY
 
 if TYPE_CHECKING:
     from serving.retriever import Hit, SearchResult

@@ -106,7 +106,7 @@ def test_python_without_docstrings_is_refused() -> None:
     ("given", "wanted"), [("", ""), ("a.example, ::1", "a.example,"), ("*", "*")]
 )
 def test_the_loopback_is_never_reached_through_a_proxy(given: str, wanted: str) -> None:
-    """httpx, urllib and S3 by fsspec; for Milvus see tests/deploy/test_stack.py."""
+    """httpx, urllib and S3 by fsspec; for Milvus see tests/deploy/test_unusual_machines.py."""
     script = """
 import http.server, os, threading, urllib.request
 import fsspec, httpx
@@ -240,7 +240,7 @@ def test_a_missing_module_of_our_own_is_a_bug_and_not_an_extra(
     "module",
     [
         *("consumers.releases", "consumers.training.history", "deploy.topics"),
-        *("retrail_runtime.kafka", "serving.local"),
+        *("retrail_runtime.kafka", "serving.access.local"),
     ],
 )
 def test_commands_that_read_records_do_not_load_torch_or_milvus(module: str) -> None:
