@@ -10,6 +10,8 @@ from benchmarks.intervals import Estimate, Statistic, Values, estimates
 
 ORDER = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS, "oracle", FULL)
 
+REFERENCES = {"oracle", FULL}
+
 CONTRASTS = (
     ("filter", "naive"),
     ("reweight", "filter"),
@@ -25,7 +27,8 @@ class Comparison:
 
     Attributes:
         gains: over the parent, by variant.
-        shares: of the oracle's gain, by variant; none without an oracle.
+        shares: of the gain of the oracle and of full supervision, by reference and variant;
+            empty for a reference without runs.
         contrasts: the first variant's nDCG@10 minus the second's.
     """
 
@@ -35,7 +38,7 @@ class Comparison:
     parent: float
     runs: Mapping[str, Sequence[Run]]
     gains: Mapping[str, Estimate]
-    shares: Mapping[str, Estimate]
+    shares: Mapping[str, Mapping[str, Estimate]]
     contrasts: Mapping[tuple[str, str], Estimate]
 
 
@@ -56,8 +59,8 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
     statistics: dict[str, Statistic] = {}
     for name in variants:
         statistics[f"gain {name}"] = _gain(name)
-        if "oracle" in variants:
-            statistics[f"share {name}"] = _share(name)
+        for reference in REFERENCES & values.keys():
+            statistics[f"{name} of {reference}"] = _share(name, reference)
     contrasts = [pair for pair in CONTRASTS if set(pair) <= set(variants)]
     for one, other in contrasts:
         statistics[f"{one} - {other}"] = _difference(one, other)
@@ -69,7 +72,12 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
         parent=float(values["parent"].mean()),
         runs=chosen,
         gains={name: found[f"gain {name}"] for name in variants},
-        shares={name: found[f"share {name}"] for name in variants if "oracle" in variants},
+        shares={
+            reference: {name: found[f"{name} of {reference}"] for name in variants}
+            if reference in variants
+            else {}
+            for reference in REFERENCES
+        },
         contrasts={(one, other): found[f"{one} - {other}"] for one, other in contrasts},
     )
 
@@ -91,16 +99,19 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
         yield ""
         yield (
             "| variant | pairs | steps | true positives | gain in nDCG@10 (95%) "
-            "| of the oracle's gain (95%) |"
+            "| of the oracle's gain (95%) | of full supervision's (95%) |"
         )
-        yield "|---|---:|---:|---:|---:|---:|"
+        yield "|---|---:|---:|---:|---:|---:|---:|"
         for name, gain in found.gains.items():
             some = found.runs[name]
-            share = found.shares.get(name)
+            oracle, full = (
+                _percent(share) if (share := found.shares[reference].get(name)) else ""
+                for reference in ("oracle", FULL)
+            )
             yield (
                 f"| {name} | {_mean([r.pairs for r in some]):.0f} "
                 f"| {_mean([r.steps for r in some]):.0f} | {_mean([r.true for r in some]):.1%} "
-                f"| {gain.text()} | {_percent(share) if share else ''} |"
+                f"| {gain.text()} | {oracle} | {full} |"
             )
         yield ""
         for (one, other), estimate in found.contrasts.items():
@@ -115,8 +126,8 @@ def _difference(one: str, other: str) -> Statistic:
     return lambda means: means[one] - means[other]
 
 
-def _share(name: str) -> Statistic:
-    return lambda means: (means[name] - means["parent"]) / (means["oracle"] - means["parent"])
+def _share(name: str, reference: str) -> Statistic:
+    return lambda means: (means[name] - means["parent"]) / (means[reference] - means["parent"])
 
 
 def _percent(share: Estimate) -> str:

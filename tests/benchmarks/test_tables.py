@@ -49,11 +49,22 @@ def test_the_ablation_compares_the_seeds_that_every_variant_has() -> None:
     assert (found.seeds, found.needs) == (3, NEEDS)
     for variant, gain in found.gains.items():
         assert gain.value == pytest.approx(GAINS[variant], abs=0.005)
-    assert found.shares["oracle"].value == found.shares["oracle"].low == 1.0
-    assert found.shares["reweight"].value == pytest.approx(0.9, abs=0.1)
+    of_oracle = found.shares["oracle"]
+    assert of_oracle["oracle"].value == of_oracle["oracle"].low == 1.0
+    assert of_oracle["reweight"].value == pytest.approx(0.9, abs=0.1)
+    assert found.shares["full"] == {}
     assert found.contrasts["filter", "naive"].low > 0.05
     assert sum(line.startswith("| ") for line in ablation.markdown(runs)) == len(GAINS)
     assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")]) == []
+
+
+def test_gains_are_shares_of_full_supervision_where_it_was_run() -> None:
+    fully = [replace(a_run(seed, "filter"), variant="full") for seed in range(3)]
+    runs = [a_run(seed, variant) for seed in range(3) for variant in ("parent", "naive")]
+    [found] = ablation.comparisons([*runs, *fully])
+    assert found.shares["oracle"] == {}
+    assert found.shares["full"]["full"].value == 1.0
+    assert found.shares["full"]["naive"].value == pytest.approx(-0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
