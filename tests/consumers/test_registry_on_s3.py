@@ -3,6 +3,8 @@
 Machines have nothing in common but Kafka, Milvus and the bucket: their data folders differ.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -22,6 +24,7 @@ from schemas.topics import Topics
 from serving.retriever import Retriever
 from tests import index_harness as harness
 from tests.consumers.training.world import World, small
+from tests.retrail_runtime.test_refusals import environment_of
 from tests.started_servers import on_s3
 from tests.trainer.model_writing import files_of, names
 from tests.waiting import eventually
@@ -96,3 +99,24 @@ def test_an_unavailable_registry_is_not_a_lost_training_file(
 
     with pytest.raises(RegistryError):
         frozen_examples(Registry(str(tmp_path), tmp_path), manifest)
+
+
+@pytest.mark.parametrize("role", ["train", "index"])
+def test_a_worker_without_credentials_ends_with_the_reason(
+    role: str, settings: Settings, topics: Topics, s3_url: str
+) -> None:
+    """Exit status 69: a supervisor starts it again, until the storage lets it in."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "retrail_cli", "worker", role],
+        env=environment_of(settings.model_copy(update={"registry": s3_url}))
+        | {"AWS_SECRET_ACCESS_KEY": "wrong"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 69, ended.stderr
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert "denies permission" in last
+    assert ("SignatureDoesNotMatch" if role == "train" else "Forbidden (403)") in last
+    assert "AWS_SECRET_ACCESS_KEY" in last

@@ -42,6 +42,12 @@ ADVICE: tuple[tuple[str, str], ...] = (
         "does not have the key.",
     ),
     (
+        # To a request without a body in its answer.
+        r"\(403\)",
+        "Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile (AWS_PROFILE), or give "
+        "them the permissions in the bucket (docs/security.md).",
+    ),
+    (
         r"\(AccessDenied|\(PermissionError",
         "The credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, or the role of this machine) lack a "
         "permission in the bucket: list, get and put; a trainer also needs delete "

@@ -1,8 +1,6 @@
 """What a refusal of object storage says: the reason, which setting, what to do."""
 
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from fsspec import get_filesystem_class
 
 from schemas.errors import ConfigurationError, RegistryError
 from schemas.settings import Settings
-from tests.retrail_runtime.test_refusals import environment_of
 from tests.servers.s3_gateway import S3Gateway
 from tests.servers.tls import signed
 from tests.started_servers import on_s3
@@ -157,23 +154,3 @@ def test_a_user_who_may_only_read_cannot_publish(
     registry.require(writing=False)
     with pytest.raises(RegistryError, match=r"denies permission to create .*AccessDenied.* put"):
         registry.require(writing=True)
-
-
-@pytest.mark.parametrize("role", ["train", "index"])
-def test_every_process_ends_with_the_reason(
-    role: str, settings: Settings, topics: Any, s3_url: str
-) -> None:
-    """Exit status 69: a supervisor starts it again, until the storage lets it in."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "retrail_cli", "worker", role],
-        env=environment_of(settings.model_copy(update={"registry": s3_url}))
-        | {"AWS_SECRET_ACCESS_KEY": "wrong"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 69, ended.stderr
-    assert "Traceback" not in ended.stderr
-    last = ended.stderr.splitlines()[-1]
-    assert "SignatureDoesNotMatch" in last
-    assert "AWS_SECRET_ACCESS_KEY" in last
