@@ -6,6 +6,8 @@ So the reason is that of a request of our own on the same address, with the same
 
 import base64
 import re
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,8 @@ from schemas.settings import Settings
 
 METHOD = "/milvus.proto.milvus.MilvusService/ShowCollections"
 SECONDS = 2.0
-CLOSED = 3
+_CLOSED = r"Socket closed|Connection reset"
+ATTEMPTS = 3
 """A server that restarts closes connections, too; one that refuses them closes every one."""
 
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
@@ -50,12 +53,14 @@ ADVICE: tuple[tuple[str, str], ...] = (
         "RETRAIL_MILVUS_TLS_CERTFILE or RETRAIL_MILVUS_TLS_KEYFILE.",
     ),
     (
-        r"https: .*(Socket closed|Connection reset|CERTIFICATE_REQUIRED|alert)",
+        # A proxy closes the handshake, too, while the server behind it starts.
+        r"https: (?!.*Handshake read failed)"
+        r".*(Socket closed|Connection reset|CERTIFICATE_REQUIRED|alert|TSI_DATA_CORRUPTED)",
         "The server wants a client certificate that it trusts: correct RETRAIL_MILVUS_TLS_CERTFILE "
         "and RETRAIL_MILVUS_TLS_KEYFILE.",
     ),
     (
-        r"http: .*(Socket closed|Connection reset)",
+        r"answers in TLS",
         "The server uses TLS: RETRAIL_MILVUS_URI must begin with https://, or have another port.",
     ),
 )
@@ -73,9 +78,9 @@ def reason(settings: Settings, tls: Mapping[str, Any]) -> str:
     Args:
         tls: options for pymilvus.
     """
-    for _ in range(CLOSED):
+    for _ in range(ATTEMPTS):
         found = _asked(settings, tls)
-        if not re.search(r"Socket closed|Connection reset", found):
+        if not re.search(_CLOSED, found):
             break
         time.sleep(0.2)
     return found
@@ -108,8 +113,24 @@ def _asked(settings: Settings, tls: Mapping[str, Any]) -> str:
         try:
             channel.unary_unary(METHOD)(b"", timeout=SECONDS, metadata=metadata)
         except grpc.RpcError as error:
-            return _text(error, f"{address.scheme}: ")
+            text = _text(error, f"{address.scheme}: ")
+            if address.scheme == "http" and re.search(_CLOSED, text) and _answers_in_tls(target):
+                return f"{text}, and it answers in TLS"
+            return text
     return ""
+
+
+def _answers_in_tls(target: str) -> bool:
+    """Whether it does; a proxy closes connections, too, while the server behind it starts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = target.rpartition(":")
+    try:
+        address = host.strip("[]"), int(port)
+        with socket.create_connection(address, SECONDS) as plain, context.wrap_socket(plain):
+            return True
+    except OSError:
+        return False
 
 
 def _files(tls: Mapping[str, Any]) -> list[bytes | None]:

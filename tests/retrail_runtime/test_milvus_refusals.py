@@ -1,10 +1,13 @@
 """What a refusal says: the reason, which setting, what to do; on real servers."""
 
 import secrets
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -114,6 +117,27 @@ def test_a_host_that_does_not_exist(closed_port: str) -> None:
     ):
         with pytest.raises(MilvusUnavailableError, match=f"{reason}.*RETRAIL_MILVUS_URI"):
             connect(Settings(milvus_uri=uri))
+
+
+def test_a_proxy_that_closes_connections_is_no_refusal() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.2)
+        stop = threading.Event()
+
+        def close_all() -> None:
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    proxy.accept()[0].close()
+
+        closing = threading.Thread(target=close_all)
+        closing.start()
+        try:
+            for scheme in ("http", "https"):
+                with pytest.raises(MilvusUnavailableError, match="does not answer"):
+                    connect(Settings(milvus_uri=f"{scheme}://127.0.0.1:{proxy.getsockname()[1]}"))
+        finally:
+            stop.set()
+            closing.join()
 
 
 @pytest.fixture
