@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from retrail_cli import erase, explain, installation, records, releases, search, stack, trajectories
+from retrail_cli import (
+    erase,
+    explain,
+    installation,
+    records,
+    releases,
+    restore,
+    search,
+    stack,
+    trajectories,
+)
 from retrail_cli.documents import command
 
 app = typer.Typer(
@@ -48,6 +58,7 @@ def begin(
 app.command()(stack.up)
 app.command()(stack.demo)
 app.command()(installation.doctor)
+app.command("restore-check")(restore.check)
 app.command()(installation.settings)
 app.command()(trajectories.publish)
 app.command()(trajectories.mine)

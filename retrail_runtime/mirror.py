@@ -8,7 +8,7 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -363,6 +363,16 @@ class TopicMirror(ABC):
         if self.table.compacted and absent > MAX_ABSENCE_SECONDS:
             return "absent too long"
         return None
+
+
+def stored_topic_id(path: Path) -> str:
+    """The id of the topic that a local copy holds; empty if the file is none, or is new."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        try:
+            found = db.execute("SELECT value FROM state WHERE name = 'topic_id'").fetchone()
+        except sqlite3.DatabaseError:
+            return ""
+        return str(found[0]) if found else ""
 
 
 def _is_corruption(error: Exception) -> bool:

@@ -138,7 +138,8 @@ ROLES: dict[RoleName, Role] = {
     ),
     "replay": Role("`retrail dlq replay`", {"trajectory_events": "w", "documents": "w", **_DEAD}),
     "operator": Role(
-        "`retrail up`, `topics`, `doctor`, `promote`, `rollback`, `dlq skip`, `erase`",
+        "`retrail up`, `topics`, `doctor`, `restore-check`, `promote`, `rollback`, `dlq skip`, "
+        "`erase`",
         {
             "retriever_releases": "w",
             "trajectory_events_dlq": "w",
