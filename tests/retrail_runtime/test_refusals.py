@@ -223,7 +223,15 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return os.environ | environment.variables(settings)
 
 
-def test_up_with_a_broker_that_refuses(broker: SecuredKafka, base: Settings) -> None:
-    settings = broker.sasl("known").of(base, kafka_sasl_password="wrong")
-    with pytest.raises(ConfigurationError, match="RETRAIL_KAFKA_SASL_PASSWORD"):
-        LocalStack(settings, ()).start()
+@pytest.mark.parametrize(
+    ("password", "wanted"),
+    [("wrong", "RETRAIL_KAFKA_SASL_PASSWORD"), (None, "lacks a right.*retrail topics acls")],
+    ids=["wrong password", "missing right"],
+)
+def test_up_with_a_broker_that_refuses(
+    password: str | None, wanted: str, broker: SecuredKafka, existing: Settings, milvus: str
+) -> None:
+    changes = {"kafka_sasl_password": password} if password else {}
+    settings = broker.sasl("known").of(existing, milvus_uri=milvus, **changes)
+    with pytest.raises(ConfigurationError, match=wanted):
+        LocalStack(settings, ("judge",)).start()
