@@ -35,6 +35,7 @@ def test_changes_of_the_live_release(
             raise InputError("There is no release 9.")
         return SimpleNamespace(version=version, why="promoted")
 
+    monkeypatch.setattr(releases, "read", lambda settings: SimpleNamespace(live=None))
     monkeypatch.setattr(releases, "promote", promote)
     monkeypatch.setattr(releases, "rollback", lambda settings: promote(settings, 2))
     assert retrail("promote", "3").status == retrail("rollback").status == 0
