@@ -1,7 +1,5 @@
 """The ``retrail`` command line. Commands import heavy libraries when they run: help is fast."""
 
-import atexit
-import gc
 import os
 import signal
 import sys
@@ -32,8 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     _keep_loopback_off_proxies()
     # torch reads this when it is loaded: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # The last collection of garbage would visit every object of torch, for more than a second.
-    atexit.register(gc.freeze)
     # Process 1 of a container gets no signal without a handler; a worker replaces this one.
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
