@@ -1,7 +1,4 @@
-"""The images of deploy/Containerfile, built and run without a registry of images.
-
-Not built here: `trainer` and `serve`, whose torch takes gigabytes.
-"""
+"""The images of deploy/Containerfile, built and run without a registry of images."""
 
 import json
 import signal
@@ -10,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.processes import free_ports
@@ -17,6 +15,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.deploy.images import PODMAN, RUN, done
 from tests.streams.topics import pairs_of
+from tests.tiny_model import write_tiny_model
 from tests.waiting import eventually
 
 MEGABYTES = {"streams": 450, "client-example": 200}
@@ -116,3 +115,50 @@ def test_the_health_check_and_the_exit_status_of_a_worker(
         eventually(healthy, 60, "health", interval=1.0)
     finally:
         done(*PODMAN, "rm", "--force", "--time", "20", name)
+
+
+def test_images_with_models_share_their_packages_and_run(
+    image: Build, settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    layers = []
+    for target in ("trainer", "serve"):
+        [found] = json.loads(done("podman", "image", "inspect", image(target)))
+        print(f"{target}: {found['Size'] / 1e6:,.0f} MB")
+        assert found["Config"]["User"] == "10001:10001"
+        layers.append(found["RootFS"]["Layers"])
+        assert "Usage: retrail" in done(*RUN, "--rm", image(target), "--help")
+    # All but the layer of our own code, which is a few megabytes.
+    assert layers[0][:-1] == layers[1][:-1]
+    tmp_path.chmod(0o755)
+    port, metrics_port = map(str, free_ports(2))
+    model = write_tiny_model(tmp_path / "model")
+    shared = {
+        "kafka_bootstrap": settings.kafka_bootstrap,
+        "milvus_uri": settings.milvus_uri,
+        "topic_prefix": settings.topic_prefix,
+        "retriever": settings.retriever,
+        "partitions": "2",
+        "model": "/model",
+        "registry": "/registry",
+    }
+    registry = tmp_path / "registry"
+    registry.mkdir()
+    registry.chmod(0o777)
+    volumes = [f"{model}:/model:ro", f"{registry}:/registry"]
+    serving = ("serve", "--port", port)
+    with (
+        container(image("trainer"), volumes=volumes, **shared, metrics_port=metrics_port) as train,
+        container(image("serve"), *serving, volumes=volumes, **shared, metrics_port=port) as serve,
+    ):
+        for address in (metrics_port, port):
+            eventually(lambda at=address: alive(at), 120, f"answer on {address}", interval=0.5)
+        for process in (train, serve):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+
+def alive(port: str) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
