@@ -69,6 +69,14 @@ def base(secured: SecuredKafka, milvus: str, tmp_path: Path) -> Settings:
     return settings
 
 
+def command_line(process: psutil.Process) -> str:
+    """Empty if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def of(settings: Settings, role: RoleName) -> Settings:
     return settings.model_copy(update={"kafka_sasl_username": principal(settings, role)})
 
@@ -165,7 +173,7 @@ def test_from_a_trajectory_to_a_swap_with_exactly_these_rights(base: Settings) -
                 with urllib.request.urlopen(part.where) as page:
                     seen[part.where] = page.read()
         children = psutil.Process().children(recursive=True)
-        seen["command lines"] = "\0".join(" ".join(one.cmdline()) for one in children).encode()
+        seen["command lines"] = "\0".join(map(command_line, children)).encode()
         for command in (("doctor",), ("settings",), ("settings", "--json"), ("releases", "--json")):
             seen[" ".join(command)] = shown(base, *command).encode()
         wrong = base.model_copy(update={"kafka_sasl_username": "nobody"})
