@@ -23,8 +23,9 @@ from datetime import UTC, datetime
 
 import orjson
 import structlog
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 
+from consumers.indexing import plan
 from consumers.training.history import RunHistory
 from consumers.training.spans import holds, merged
 from retrail_runtime import kafka
@@ -138,12 +139,8 @@ def _await_judge(settings: Settings) -> None:
     deadline = time.monotonic() + JUDGE_SECONDS
     with closing(kafka.consumer(settings, settings.group("judge", revised=True))) as judge:
         marks = kafka.offsets(judge, topic)
-        places = [TopicPartition(topic, partition) for partition in marks]
         while True:
-            behind = sum(
-                max(0, marks[one.partition][1] - max(one.offset, marks[one.partition][0]))
-                for one in judge.committed(places, timeout=kafka.STALL_SECONDS)
-            )
+            behind = plan.remaining(kafka.committed(judge, topic, marks), marks)
             if not behind:
                 return
             if time.monotonic() > deadline:

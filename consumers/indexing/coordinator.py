@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
 from consumers import releases
 from consumers.errors import CollectionLostError, StoppedError
@@ -186,7 +186,7 @@ class Coordinator:
             self._require()
             if time.monotonic() >= note_at:
                 ends = kafka.offsets(offsets, self._topic)
-                self._note(build, plan.remaining(self._committed(offsets, ends), ends))
+                self._note(build, plan.remaining(kafka.committed(offsets, self._topic, ends), ends))
                 note_at = time.monotonic() + NOTING_SECONDS
             self._stopping.wait(TICK)
 
@@ -303,7 +303,7 @@ class Coordinator:
         logged_at = time.monotonic()
         while True:
             self._require()
-            committed = self._committed(offsets, ends)
+            committed = kafka.committed(offsets, self._topic, ends)
             self._advance(0, sum(committed.values()))
             if plan.has_passed(committed, ends):
                 return
@@ -318,12 +318,6 @@ class Coordinator:
                     records=sum(end - low for low, end in ends.values()),
                 )
             self._stopping.wait(TICK)
-
-    def _committed(self, offsets: Consumer, ends: Ends) -> dict[int, int]:
-        """The offsets of the build's group, without those of partitions that it never committed."""
-        partitions = [TopicPartition(self._topic, partition) for partition in ends]
-        answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
-        return {one.partition: one.offset for one in answers if one.offset >= 0}
 
     def _advance(self, step: int, offsets: int = 0) -> None:
         """Note progress: a later step of this build than before, or more offsets read."""

@@ -207,7 +207,5 @@ def await_documents(
 
 def _unread(settings: Settings, group: str, ends: Mapping[int, tuple[int, int]]) -> int:
     """Records before ``ends`` that a group has not read."""
-    with closing(kafka.consumer(settings, group)) as offsets:
-        partitions = [TopicPartition(Topics.of(settings).documents, number) for number in ends]
-        answers = offsets.committed(partitions, timeout=kafka.STALL_SECONDS)
-    return plan.remaining({one.partition: one.offset for one in answers if one.offset >= 0}, ends)
+    with closing(kafka.consumer(settings, group)) as member:
+        return plan.remaining(kafka.committed(member, Topics.of(settings).documents, ends), ends)

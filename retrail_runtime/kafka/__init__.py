@@ -18,6 +18,7 @@ from retrail_runtime.kafka.clients import send_all as send_all
 from retrail_runtime.kafka.clients import topic_id as topic_id
 from retrail_runtime.kafka.reading import TOPIC_GONE as TOPIC_GONE
 from retrail_runtime.kafka.reading import Record as Record
+from retrail_runtime.kafka.reading import committed as committed
 from retrail_runtime.kafka.reading import offsets as offsets
 from retrail_runtime.kafka.reading import place as place
 from retrail_runtime.kafka.reading import read_to_end as read_to_end

@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
@@ -92,6 +92,24 @@ def offsets(
         check = "" if refused else ". Check that the broker is up."
         message = f"Kafka returned no offsets of {topic}: {error_message(error)}{check}"
         raise failure(error.args[0], message, topic) from error
+
+
+def committed(
+    consumer: Consumer, topic: str, partitions: Iterable[int], *, timeout: float = STALL_SECONDS
+) -> dict[int, int]:
+    """The committed offsets of the consumer's group, without partitions that have none.
+
+    Raises:
+        BrokerUnavailableError: the brokers do not answer.
+        ConfigurationError: the user may not read them.
+    """
+    places = [TopicPartition(topic, partition) for partition in partitions]
+    try:
+        answers = consumer.committed(places, timeout=timeout)
+    except KafkaException as error:
+        message = f"Kafka returned no committed offsets of {topic}: {error_message(error)}"
+        raise failure(error.args[0], message, topic) from error
+    return {one.partition: one.offset for one in answers if one.offset >= 0}
 
 
 def _watermarks(consumer: Consumer, partition: TopicPartition, timeout: float) -> tuple[int, int]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer
 
 from consumers import releases
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from schemas.base import canonical
-from schemas.errors import BrokerUnavailableError, NoIndexError, RetrailError
+from schemas.errors import NoIndexError, RetrailError
 from schemas.pairs import LabelledPair, decode
 from schemas.releases import CandidateDecision
 from schemas.settings import Settings
@@ -114,14 +114,8 @@ def committed(reader: Consumer, topic: str, partitions: int) -> Offsets:
     Raises:
         BrokerUnavailableError: Kafka does not answer.
     """
-    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
-    try:
-        found = reader.committed(wanted, timeout=ANSWER_SECONDS)
-    except KafkaException as error:
-        raise BrokerUnavailableError(
-            f"Kafka does not return the committed offsets of {topic}: {error}", topic=topic
-        ) from error
-    return {place.partition: max(0, place.offset) for place in found}
+    known = kafka.committed(reader, topic, range(partitions), timeout=ANSWER_SECONDS)
+    return dict.fromkeys(range(partitions), 0) | known
 
 
 def wait_until_indexed(
