@@ -163,7 +163,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
         MilvusUnavailableError: nothing answers within ``timeout`` seconds.
         ConfigurationError: Milvus refuses the connection, or the TLS settings cannot be used.
     """
-    tls = _tls(settings)
+    tls, options = _tls(settings), _grpc_options(settings.milvus_uri)
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
     try:
@@ -171,7 +171,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             uri=settings.milvus_uri,
             token=token,
             timeout=timeout,
-            grpc_options=_grpc_options(settings.milvus_uri),
+            grpc_options=options,
             # Otherwise it reuses any connection of this process to the same address with the same
             # token, also closed ones, whatever its certificates.
             dedicated=bool(tls),
@@ -183,7 +183,7 @@ def connect(settings: Settings, *, timeout: float = 5.0) -> MilvusClient:
             f"RETRAIL_MILVUS_TLS_… names {error.filename}, which cannot be read: {error.strerror}."
         ) from error
     except FAILURES as error:
-        reason = refusals.reason(settings, tls) or error_message(error)
+        reason = refusals.reason(settings, tls, options) or error_message(error)
         if advice := refusals.advice(reason):
             raise ConfigurationError(
                 f"Milvus at {settings.milvus_uri} refuses the connection: {reason}. {advice}"

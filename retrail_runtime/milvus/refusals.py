@@ -35,8 +35,8 @@ ADVICE: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Hostname Verification Check failed",
-        "RETRAIL_MILVUS_TLS_SERVER_NAME, or else the host in RETRAIL_MILVUS_URI, must be a name in "
-        "the server's certificate.",
+        "The server's certificate does not contain its name: the host in RETRAIL_MILVUS_URI, or "
+        "RETRAIL_MILVUS_TLS_SERVER_NAME if that is set.",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
@@ -72,16 +72,21 @@ def advice(reason: str) -> str:
     return next((text for pattern, text in ADVICE if re.search(pattern, reason)), "")
 
 
-def reason(settings: Settings, tls: Mapping[str, Any]) -> str:
+def reason(settings: Settings, tls: Mapping[str, Any], options: Mapping[str, int]) -> str:
     """Why a request fails, in gRPC's or Milvus' words; empty if it does not.
 
     Args:
         tls: options for pymilvus.
+        options: of the channel.
     """
+    address = urlsplit(settings.milvus_uri)
+    target = address.netloc if address.port else f"{address.netloc}:19530"
     for _ in range(ATTEMPTS):
-        found = _asked(settings, tls)
+        found = _asked(settings, target, tls, options)
         if not re.search(_CLOSED, found):
-            break
+            return found
+        if address.scheme == "http" and _answers_in_tls(target):
+            return f"{found}, and it answers in TLS"
         time.sleep(0.2)
     return found
 
@@ -96,27 +101,23 @@ def refusal_of(error: BaseException) -> str:
     return f"{text}. {advice(text)}"
 
 
-def _asked(settings: Settings, tls: Mapping[str, Any]) -> str:
-    address, token = urlsplit(settings.milvus_uri), settings.milvus_token
-    target = address.netloc if address.port else f"{address.netloc}:19530"
+def _asked(
+    settings: Settings, target: str, tls: Mapping[str, Any], options: Mapping[str, int]
+) -> str:
+    scheme, token = urlsplit(settings.milvus_uri).scheme, settings.milvus_token
     name = tls.get("server_name")
-    options = [("grpc.ssl_target_name_override", name)] if name else []
-    if address.hostname in ("127.0.0.1", "localhost", "::1"):
-        options.append(("grpc.enable_http_proxy", 0))
-    if address.scheme == "https":
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*_files(tls)), options)
+    given = [*options.items(), *([("grpc.ssl_target_name_override", name)] if name else [])]
+    if scheme == "https":
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(*_files(tls)), given)
     else:
-        channel = grpc.insecure_channel(target, options)
+        channel = grpc.insecure_channel(target, given)
     header = base64.b64encode(token.get_secret_value().encode()).decode() if token else ""
     metadata = [("authorization", header)] if header else []
     with channel:
         try:
             channel.unary_unary(METHOD)(b"", timeout=SECONDS, metadata=metadata)
         except grpc.RpcError as error:
-            text = _text(error, f"{address.scheme}: ")
-            if address.scheme == "http" and re.search(_CLOSED, text) and _answers_in_tls(target):
-                return f"{text}, and it answers in TLS"
-            return text
+            return _text(error, f"{scheme}: ")
     return ""
 
 
