@@ -18,6 +18,7 @@ from retrail_runtime.milvus import Build, connect
 from schemas.errors import ConfigurationError, MilvusUnavailableError
 from schemas.settings import Settings
 from serving.retriever import Retriever
+from tests.refused import assert_refused
 from tests.retrail_runtime.test_refusals import environment_of
 from tests.servers.guarded_milvus import ROOT, GuardedMilvus
 
@@ -99,16 +100,7 @@ def test_refused_connection(
     change, reason, setting = mistake
     connect(guarded_milvus.trusting).close()
     settings = guarded_milvus.trusting.model_copy(update=change(guarded_milvus))
-    began = time.monotonic()
-    with pytest.raises(ConfigurationError) as caught:
-        connect(settings)
-    # Under 5 s; a busy machine takes longer.
-    assert time.monotonic() - began < 20
-    text = str(caught.value)
-    assert reason in text
-    assert setting in text
-    assert "retrail up" not in text
-    assert "\n" not in text
+    assert_refused(lambda: connect(settings), reason, setting)
 
 
 def test_a_host_that_does_not_exist(closed_port: str) -> None:
@@ -178,8 +170,7 @@ def test_a_missing_privilege_is_named_at_once(
         pytest.raises(MilvusUnavailableError, match=wanted),
     ):
         retriever.open("a")
-    # Under 5 s; a busy machine takes longer.
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
     shell.drop(build)
 
 

@@ -58,7 +58,7 @@ def test_a_topic_that_is_gone_for_a_while(settings, fleet):
 
     def gone():
         eventually(lambda: judge.sample(owned) == 0, 60, "a judge without partitions")
-        eventually(lambda: "does not exist" in judge.page("/readyz")[1], 60, "the reason")
+        eventually(lambda: "does not exist" in judge.page("/readyz")[1], 30, "the reason")
         assert judge.page("/healthz")[0] == 200
 
     create_again(settings, gone)
