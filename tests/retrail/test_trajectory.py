@@ -193,7 +193,8 @@ def test_threads_share_a_trajectory_without_a_gap_or_a_repeat(
 
 # -- texts --------------------------------------------------------------------------------------
 
-SECRET = "Kunigunde of Ulm was treated in 1987, says the page."
+SECRET = "Kunigunde of Ulm was treated by Hartwig, says the page."
+"""None of its names can be part of a random id or of a time."""
 
 
 def everything(publisher: Publisher, mock_cluster: Cluster, topic: str) -> bytes:
@@ -233,7 +234,7 @@ def test_a_withheld_text_is_in_no_byte_that_is_sent_or_logged(
     sent = everything(publisher, mock_cluster, publisher.topic)
     logged = caplog.text + repr(lost) + repr(publisher.stats)
     assert len(lost) == 2
-    for word in ("Kunigunde", "Ulm", "1987"):
+    for word in ("Kunigunde", "Ulm", "Hartwig"):
         assert word.encode() not in sent
         assert word not in logged
     search, _, reasoning, *_ = published(publisher)
@@ -268,7 +269,7 @@ def test_a_redacted_text_carries_the_length_of_the_original(
         trajectory.reason(tokens=5, verdict="irrelevant")
         trajectory.answer("yes")
     first, second, third, answer, _ = published(publisher)
-    assert first["text"] == second["text"] == "Kunigunde of Ulm was treated in 1987"
+    assert first["text"] == second["text"] == "Kunigunde of Ulm was treated by Hartwig"
     assert (first["tokens"], second["tokens"]) == (count_tokens(SECRET), 77)
     assert (third["tokens"], third["verdict"], "text" in third) == (5, "irrelevant", False)
     assert answer["text"] == "YES"
