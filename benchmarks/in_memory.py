@@ -5,7 +5,7 @@ it many times, where starting brokers would take longer than the turns.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,7 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
 from serving.retriever import Hit as FoundHit
-from simulation.scripted import (
-    HITS,
-)
+from simulation.scripted import HITS
 from streams.importing.importer import Importer
 from streams.importing.offline import mine
 from trainer.data import examples
@@ -26,6 +24,8 @@ from trainer.data.draws import draw, draw_of
 from trainer.model.encoder import Encoder, Vectors
 
 TOPIC = "pairs"
+
+Choose = Callable[[str, Sequence[int]], Sequence[int]]
 
 
 class ExactIndex:
@@ -41,17 +41,23 @@ class ExactIndex:
             vectors = encoder.encode_documents([each.embedded_text() for each in documents])
         self.vectors = vectors
 
-    def search_many(self, queries: Sequence[str]) -> list[list[FoundHit]]:
-        """The ten best hits of each query; ties go by position, as scores are rounded."""
+    def search_many(
+        self, queries: Sequence[str], choose: Choose = lambda query, order: order[:HITS]
+    ) -> list[list[FoundHit]]:
+        """The ten best hits of each query; ties go by position, as scores are rounded.
+
+        Args:
+            choose: gets a query and the positions of all documents by rank; returns what to show.
+        """
         scores = (self.encoder.encode_queries(queries) @ self.vectors.T).round(6)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :HITS]
+        best = np.argsort(-scores, axis=1, kind="stable").tolist()
         return [
             [
                 FoundHit(document.doc_id, rank, float(row[i]), document.title, document.text)
-                for rank, i in enumerate(order, start=1)
+                for rank, i in enumerate(choose(query, order), start=1)
                 for document in [self.documents[i]]
             ]
-            for row, order in zip(scores, best.tolist(), strict=True)
+            for query, row, order in zip(queries, scores, best, strict=True)
         ]
 
 

@@ -11,9 +11,9 @@
    the reasoning), and `oracle` (the same searches with a document that truly serves the need).
    All have as many pairs and steps. Not by default: `naive-whole` has all its pairs, and `paper`
    is `reweight` with pairs of the profile `paper`, `full` has the true labels of all needs that
-   agents had and trains until a held-back part stops improving, and the levers of
-   `benchmarks/ablation/levers.py` are added to `reweight`: `earlier`, `hard`, `masked`, `passes`,
-   and `levers` for all of them.
+   agents had and trains until a held-back part stops improving. Levers of
+   `benchmarks/ablation/levers.py` are added to `reweight`, alone or joined, such as `hard+passes`:
+   `earlier`, `hard`, `masked`, `passes`, `agree`, `plausible`, `explore`.
 3. Each child is measured on the needs that no agent had; the gate is not applied.
 
 Every finished run is one line of the file `--runs`; a second call continues after the last one.
@@ -33,11 +33,12 @@ import torch
 
 from benchmarks import campaign, kept
 from benchmarks.ablation import chart, tables
-from benchmarks.ablation.runs import FULL, LEVERS, VARIANTS, Run, World, runs
+from benchmarks.ablation.runs import Run, runs
+from benchmarks.ablation.turns import FULL, LEVERS, VARIANTS, World, levers_of
 from retrail_runtime import process
 
 ROWS = ("parent", "reweight", "oracle", "filter", "naive")
-CHOICES = tuple(dict.fromkeys([*ROWS, *VARIANTS, FULL, *LEVERS]))
+CHOICES = tuple(dict.fromkeys([*ROWS, *VARIANTS, FULL]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,9 +89,16 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = campaign.parser("ablation", __doc__)
-    parser.add_argument("--variants", nargs="+", default=list(ROWS), choices=CHOICES)
+    parser.add_argument("--variants", nargs="+", default=list(ROWS), type=_variant)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     return parser
+
+
+def _variant(name: str) -> str:
+    if name not in CHOICES and not levers_of(name):
+        known = ", ".join((*CHOICES, *LEVERS))
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {known}; levers are joined by +")
+    return name
 
 
 if __name__ == "__main__":

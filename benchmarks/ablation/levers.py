@@ -1,4 +1,4 @@
-"""Ways to learn more from the same trajectories, each alone a function of plain values.
+"""Ways to learn more, each alone a function of plain values.
 
 They belong to this benchmark until one is shown to help on most corpora; no setting of an
 installation switches them on.
@@ -7,6 +7,7 @@ installation switches them on.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,13 @@ MINED_SHARE = 0.95
 
 FALSE_NEGATIVE_MARGIN = 0.1
 """A document that the parent scores higher than the positive by more than this is masked."""
+
+PASSED_OVER_MARGIN = 0.15
+"""A positive that the parent scores lower than the best hit passed over by more than this is
+dropped."""
+
+EXPLORED_DEPTH = 5
+"""The hit that exploration shows is one of the first ``k`` times this many documents."""
 
 HELD_BACK = 0.15
 """Share of the training queries that decide when training stops."""
@@ -130,6 +138,33 @@ def with_hard_negatives(
         more = tuple((doc_id, text) for text, doc_id in list(mined.items())[:most])
         found.append(replace(example, negatives=example.negatives + more))
     return found
+
+
+def plausible(
+    examples: Sequence[TrainingExample],
+    scores: Sequence[tuple[float, Sequence[float]]],
+    margin: float = PASSED_OVER_MARGIN,
+) -> list[TrainingExample]:
+    """The examples without positives that the parent scores far below the hits passed over.
+
+    Args:
+        scores: by the parent, of each example's positive and of its negatives.
+    """
+    return [
+        example
+        for example, (positive, negatives) in zip(examples, scores, strict=True)
+        if positive >= max(negatives, default=positive) - margin
+    ]
+
+
+def explored(order: Sequence[int], shown: int, draw: Random) -> list[int]:
+    """The hits that an agent is shown: the best, and instead of the last one a lower document.
+
+    Args:
+        order: documents by rank, at least one more than ``shown``.
+        draw: chooses from rank ``shown + 1`` to ``shown`` times :data:`EXPLORED_DEPTH`.
+    """
+    return [*order[: shown - 1], draw.choice(order[shown : shown * EXPLORED_DEPTH])]
 
 
 def without_false_negatives(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.ablation.runs import Turn, World
+from benchmarks.ablation.turns import Turn, World
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from simulation import stdlib_corpus

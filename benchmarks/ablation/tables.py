@@ -1,24 +1,25 @@
 """Tables of finished runs, with paired intervals."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.ablation.runs import FULL, LEVERS, Run
+from benchmarks.ablation.runs import Run
+from benchmarks.ablation.turns import FULL, LEVERS, levers_of
 from benchmarks.intervals import Estimate, Statistic, Values, estimates
 
-ORDER = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS, "oracle", FULL)
+FIRST = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS)
 
-REFERENCES = {"oracle", FULL}
+REFERENCES = ("oracle", FULL)
 
 CONTRASTS = (
     ("filter", "naive"),
     ("reweight", "filter"),
     ("reweight", "oracle"),
     ("paper", "reweight"),
-    *((lever, "reweight") for lever in LEVERS),
 )
+"""Each variant of levers is compared with ``reweight``, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,14 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
     values: dict[str, Values] = {
         name: np.asarray([run.ndcg for run in some]) for name, some in chosen.items()
     }
-    variants = [name for name in ORDER if name in values]
+    variants = _ordered(values)
     statistics: dict[str, Statistic] = {}
     for name in variants:
         statistics[f"gain {name}"] = _gain(name)
-        for reference in REFERENCES & values.keys():
+        for reference in set(REFERENCES) & values.keys():
             statistics[f"{name} of {reference}"] = _share(name, reference)
-    contrasts = [pair for pair in CONTRASTS if set(pair) <= set(variants)]
+    pulled = [(name, "reweight") for name in variants if levers_of(name)]
+    contrasts = [pair for pair in (*CONTRASTS, *pulled) if set(pair) <= set(variants)]
     for one, other in contrasts:
         statistics[f"{one} - {other}"] = _difference(one, other)
     found = estimates(values, statistics)
@@ -80,6 +82,12 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
         },
         contrasts={(one, other): found[f"{one} - {other}"] for one, other in contrasts},
     )
+
+
+def _ordered(variants: Collection[str]) -> list[str]:
+    """The known ones, then combinations of levers, then the references."""
+    known = [*FIRST, *sorted(v for v in variants if "+" in v), *REFERENCES]
+    return [name for name in known if name in variants]
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:

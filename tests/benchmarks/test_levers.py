@@ -1,12 +1,16 @@
 """The levers of the ablation as functions of plain values."""
 
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.ablation import levers
 from benchmarks.ablation.levers import Scored
+from benchmarks.ablation.turns import levers_of
 from schemas.events import Outcome
 from schemas.pairs import LabelledPair
 from simulation.corpus import Need
@@ -100,6 +104,28 @@ def test_negatives_of_the_collection_stand_beside_the_agents_own() -> None:
         ["farther"],
     ]
     assert [each.query for each in found] == ["q", "Q", "r"]
+
+
+def test_a_positive_far_below_a_hit_that_was_passed_over_is_dropped() -> None:
+    some = [example(str(number), "q", "p") for number in range(4)]
+    scores = [(0.5, [0.64, 0.1]), (0.5, [0.1, 0.66]), (0.5, []), (0.9, [0.2])]
+    kept = levers.plausible(some, scores, margin=0.15)
+    assert kept == [some[0], some[2], some[3]]
+
+
+@given(st.integers(2, 12), st.integers(1, 80), st.integers())
+def test_exploration_replaces_the_last_hit_by_a_lower_document(
+    shown: int, more: int, seed: int
+) -> None:
+    order = list(range(100, 100 + shown + more))
+    found = levers.explored(order, shown, Random(seed))
+    assert found[:-1] == order[: shown - 1]
+    assert found[-1] in order[shown : 5 * shown]
+
+
+def test_levers_are_joined_by_a_plus() -> None:
+    assert levers_of("hard+passes") == {"hard", "passes"}
+    assert not any(map(levers_of, ("reweight", "hard+reweight", "hard+", "")))
 
 
 def test_what_the_parent_scores_above_the_positive_is_masked() -> None:

@@ -16,7 +16,14 @@ from benchmarks.learning.runs import Run as Seed
 from benchmarks.learning.runs import Turn
 
 NEEDS = 60
-GAINS = {"parent": 0.0, "naive": -0.02, "filter": 0.04, "reweight": 0.045, "oracle": 0.05}
+GAINS = {
+    "parent": 0.0,
+    "hard+passes": 0.048,
+    "naive": -0.02,
+    "oracle": 0.05,
+    "filter": 0.04,
+    "reweight": 0.045,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +60,8 @@ def test_the_ablation_compares_the_seeds_that_every_variant_has() -> None:
     assert of_oracle["oracle"].value == of_oracle["oracle"].low == 1.0
     assert of_oracle["reweight"].value == pytest.approx(0.9, abs=0.1)
     assert found.shares["full"] == {}
+    assert list(found.gains) == ["naive", "filter", "reweight", "hard+passes", "oracle"]
+    assert set(found.contrasts) >= {("hard+passes", "reweight"), ("reweight", "oracle")}
     assert found.contrasts["filter", "naive"].low > 0.05
     assert sum(line.startswith("| ") for line in ablation.markdown(runs)) == len(GAINS)
     assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")]) == []
