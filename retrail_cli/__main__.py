@@ -1,8 +1,6 @@
 """``python -m retrail_cli`` is ``retrail``."""
 
-import sys
-
-from retrail_cli import main
+from retrail_cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

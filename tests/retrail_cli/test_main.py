@@ -250,3 +250,14 @@ def test_commands_that_read_records_do_not_load_torch_or_milvus(module: str) -> 
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("arguments", [["search", "x"], ["releases"]])
+def test_a_process_ends_with_all_its_output_and_its_status(arguments: list[str]) -> None:
+    program = (
+        f"import sys, retrail_cli\nsys.argv = {['retrail', *arguments]!r}\n"
+        "retrail_cli.main = lambda: print('found') or print('lost', file=sys.stderr) or 3\n"
+        "retrail_cli.command()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("found\n", "lost\n", 3)
