@@ -175,9 +175,15 @@ class Milvus:
             self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
         return len(distinct)
 
-    def count(self, build: Build) -> int:
-        """Number of rows, all acknowledged writes included."""
-        return int(self._query(build, "", output_fields=["count(*)"])[0]["count(*)"])
+    def count(self, build: Build, *, waits: bool = True) -> int:
+        """Number of rows.
+
+        Args:
+            waits: until all acknowledged writes are included. A busy Milvus is minutes behind them.
+        """
+        level = "Strong" if waits else "Eventually"
+        found = self._query(build, "", output_fields=["count(*)"], consistency_level=level)
+        return int(found[0]["count(*)"])
 
     def page(self, build: Build, after: str) -> dict[str, str]:
         """Content hash by id of the next :data:`PAGE` rows, all acknowledged writes included.
@@ -286,7 +292,7 @@ class Milvus:
 
     def _query(self, build: Build, expression: str, **options: Any) -> Any:
         """Query a collection; loads it first if a restart of the server has released it."""
-        options |= {"filter": expression, "consistency_level": "Strong"}
+        options = {"consistency_level": "Strong", **options, "filter": expression}
         query = self._client.query
         try:
             return self._retrying(query, build.collection, **options)
