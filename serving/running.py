@@ -2,7 +2,9 @@
 
 import asyncio
 import secrets
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -160,7 +162,11 @@ def listen(
 
 
 def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: str) -> None:
-    """Serve until SIGTERM or SIGINT; requests in progress are answered."""
+    """Serve until SIGTERM or SIGINT; requests in progress are answered.
+
+    Raises:
+        SystemExit: with 0, after SIGTERM.
+    """
     show_disk(settings.data_dir)
     most = connection_limit()
     config = uvicorn.Config(
@@ -175,6 +181,7 @@ def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: st
         lifespan="on",
     )
     # uvicorn raises the signal again once it has stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
 

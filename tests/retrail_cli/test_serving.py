@@ -60,7 +60,7 @@ def test_an_agent_behind_the_api_is_on_kafka(indexed: Settings) -> None:
             assert "retrail_search_queries_total" in page
             assert httpx.get(f"{url}/metrics").status_code == 401
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.wait(30) == 0
     assert not list((indexed.data_dir / "run").glob("serve-*"))
     alone = search_by_command(indexed)
     assert [hit["doc_id"] for hit in alone["hits"]] == [hit["doc_id"] for hit in hits]
@@ -209,7 +209,7 @@ def test_case_200_half_headers_under_ulimit_160(indexed: Settings) -> None:
                 answer = httpx.post(f"{url}/v1/search", json={"query": "gzip"}, timeout=10)
                 assert answer.status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.wait(30) == 0
         assert process.stderr is not None
         log = process.stderr.read()
     assert log.count("too many connections") == 1, log
@@ -249,7 +249,7 @@ def test_a_server_starts_while_kafka_is_down_and_recovers(
         )
         second = search()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        assert process.wait(30) == 0
     assert {event.trajectory_id for event in events(settings)} == {first, second}
 
 
