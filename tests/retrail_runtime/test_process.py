@@ -58,7 +58,8 @@ with signals:
 
 @contextmanager
 def running(script: str, *arguments: str, **options: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that has printed ``ready``."""
+    """A process that has printed ``ready``, and by default heeds SIGHUP under nohup, too."""
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, **options
     )  # type: ignore[call-overload]
