@@ -14,13 +14,21 @@ ROLES = ("judge", "mine", "train", "index")
 MILVUS = "retrail_index_milvus_duration_seconds"
 
 
-def release(world: World) -> Figures:
-    """Build and swap in one release with one worker."""
+def release(world: World, *, first: bool) -> Figures:
+    """Build and swap in one release with one worker.
+
+    Args:
+        first: measure the build of the first release, otherwise that of the second.
+    """
     worker = started(world, "index")
-    world.await_alias(world.version)
-    version = world.release()
-    before, began = worker.metrics(), time.perf_counter()
-    world.make_live(version)
+    if first:
+        world.await_live()
+    else:
+        world.await_alias(world.version)
+        world.release()
+    version, before, began = world.version, worker.metrics(), time.perf_counter()
+    if not first:
+        world.make_live(version)
     world.await_rows(version)
     written = time.perf_counter() - began
     world.await_alias(version)
