@@ -53,7 +53,7 @@ def panels(found: Sequence[T], draw: Callable[[Any, T], None], path: Path) -> No
 
     with mpl.rc_context({"font.size": 10, "text.color": INK, "axes.edgecolor": GRID}):
         figure = Figure(figsize=(5.5 * len(found), 4.6), dpi=160, facecolor=PAPER)
-        figure.subplots_adjust(top=0.78, bottom=0.14, left=0.14 / len(found), right=0.98)
+        figure.subplots_adjust(top=0.87, bottom=0.12, left=0.16 / len(found), right=0.98)
         for number, one in enumerate(found, start=1):
             axes = figure.add_subplot(1, len(found), number)
             axes.set_facecolor(PAPER)
@@ -61,5 +61,6 @@ def panels(found: Sequence[T], draw: Callable[[Any, T], None], path: Path) -> No
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
             axes.axhline(0, color=INK, linewidth=0.8)
+            axes.set_ylabel("gain in nDCG@10")
             draw(axes, one)
         figure.savefig(path, metadata={"Software": None})

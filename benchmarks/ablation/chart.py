@@ -18,7 +18,7 @@ COLOURS = {
 
 def panel(axes: Any, found: Comparison) -> None:
     """One corpus."""
-    explained = f"gain in nDCG@10 over {found.parent:.3f}, 95% intervals; dots: {found.seeds} seeds"
+    explained = f"over {found.parent:.3f}, 95% intervals; dots: {found.seeds} seeds"
     head(axes, found.corpus, explained)
     parents = found.runs["parent"]
     for place, (name, gain) in enumerate(found.gains.items()):

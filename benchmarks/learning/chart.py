@@ -11,8 +11,7 @@ def panel(axes: Any, found: Learned) -> None:
     head(
         axes,
         found.corpus,
-        f"gain in nDCG@10 over {found.untrained:.3f}; {found.taken}, {found.agents:,} agents "
-        "a turn, 95% intervals",
+        f"over {found.untrained:.3f}; {found.taken}, {found.agents:,} agents a turn, 95% intervals",
     )
     reached = f"what agents do: {found.share.value:.0%} of that"
     for who, colour, name in (("oracle", GREEN, "true labels"), ("system", BLUE, reached)):
