@@ -192,7 +192,7 @@ class Coordinator:
 
     def _note(self, build: Build, left: int) -> None:
         """Write how many documents are indexed into the collection, for those who search it."""
-        rows = self._milvus.count(build, waits=False) if left else 0
+        rows = self._milvus.count(build, "Eventually") if left else 0
         indexed = f"{rows}/{rows + left}" if left * 100 > rows else "all"
         if (self._key, indexed) != self._noted:
             self._milvus.set_property(build, INDEXED_PROPERTY, indexed)

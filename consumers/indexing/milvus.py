@@ -175,15 +175,10 @@ class Milvus:
             self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
         return len(distinct)
 
-    def count(self, build: Build, *, waits: bool = True) -> int:
-        """Number of rows.
-
-        Args:
-            waits: until all acknowledged writes are included. A busy Milvus is minutes behind them.
-        """
-        level = "Strong" if waits else "Eventually"
-        found = self._query(build, "", output_fields=["count(*)"], consistency_level=level)
-        return int(found[0]["count(*)"])
+    def count(self, build: Build, consistency_level: str = "Strong") -> int:
+        """Number of rows; by default with all acknowledged writes: a busy Milvus waits for them."""
+        options = {"output_fields": ["count(*)"], "consistency_level": consistency_level}
+        return int(self._query(build, "", **options)[0]["count(*)"])
 
     def page(self, build: Build, after: str) -> dict[str, str]:
         """Content hash by id of the next :data:`PAGE` rows, all acknowledged writes included.

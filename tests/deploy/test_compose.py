@@ -195,6 +195,7 @@ def test_publish_pair_release_swap_and_search(
             lambda at=ready: answers(lambda: httpx.get(at, timeout=30)), 300, role, interval=1.0
         )
     took("workers ready")
+    print(installation.run("retrail", "doctor"))
     installation.run("fleet", timeout=1500)
     took("the fleet has published")
     eventually(lambda: answers(lambda: installation.call("GET", "/readyz")), 120, "serve ready")

@@ -80,7 +80,7 @@ def test_rows_with_awkward_ids_are_written_read_and_deleted(shell: Milvus, build
     shell.delete(build, AWKWARD[1:])
     assert harness.rows(shell, build) == {"plain": "hash"}
     assert shell.count(build) == 1
-    eventually(lambda: shell.count(build, waits=False) == 1, 30, "the count of rows")
+    eventually(lambda: shell.count(build, "Eventually") == 1, 30, "the count of rows")
 
 
 @standalone_in_faults
