@@ -205,7 +205,8 @@ class Coordinator:
         2. Flush, and wait until all rows are indexed.
         3. Meanwhile compare ids and hashes with the documents, and repair, until there is no
            difference.
-        4. Load a new build again, so that searches use its indexes; one must find something.
+        4. If 2 waited, load a new build again, so that searches use its indexes; one must find
+           something.
         5. Check that ``live`` still names this version.
         6. Swap the alias.
 
@@ -276,11 +277,10 @@ class Coordinator:
         with ThreadPoolExecutor(1, "make-searchable") as pool:
             searchable = pool.submit(self._milvus.make_searchable, build)
             differs = self._repair_until_equal(build, compared)
-            searchable.result()
+            indexed = searchable.result()
         if differs:
             return differs
-        if not build.served:
-            self._milvus.reload(build)
+        self._milvus.load(build, again=indexed and not build.served)
         self._advance(1)
         if not self._milvus.probe(build):
             return f"{build.collection} has rows, but a search finds none of them."

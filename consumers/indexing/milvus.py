@@ -8,8 +8,9 @@ What Milvus Lite 3.2.2 does under pymilvus 3.0.2 (observed; :mod:`retrail_runtim
 - After a restart every collection is "released" until ``load_collection``; upserts and deletes
   work. ``load_collection`` and ``flush`` may be repeated.
 - ``create_index`` on an indexed field raises code 35, and ``drop_index`` on a loaded collection
-  code 6. Building one takes at least 0.5 s: pymilvus polls twice a second. The index of a loaded
-  collection is built in a thread after a flush; of one that is not loaded, during the load.
+  code 6. Building one takes at least 0.5 s: pymilvus polls twice a second.
+- The index of a loaded collection is called finished at once and built in a thread after a flush;
+  until then its rows are searched exactly. Otherwise it is built during the load.
 - ``alter_alias`` on an unknown alias raises code 100, ``create_alias`` on a known one code 1;
   dropping a collection drops its aliases with it.
 - Of two rows with one key in a batch the last wins on Lite; on Milvus 2.x both may stay.
@@ -200,28 +201,26 @@ class Milvus:
 
     # -- Index ------------------------------------------------------------------------------
 
-    def make_searchable(self, build: Build) -> None:
-        """Flush, build missing indexes, and wait until all rows are indexed.
-
-        Milvus Lite calls an index finished while it builds that of its last segment, which it
-        searches exactly until then.
-        """
+    def make_searchable(self, build: Build) -> bool:
+        """Flush, build missing indexes, and wait until all rows are indexed; returns if it did."""
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
         self._ensure_indexes(build)
-        for field in collection.INDEXED_FIELDS[build.search]:
-            while self._unindexed(build, field):
-                self._stop.wait(INDEX_SECONDS)
+        fields, waited = collection.INDEXED_FIELDS[build.search], False
+        while any(self._unindexed(build, field) for field in fields):
+            self._stop.wait(INDEX_SECONDS)
+            waited = True
+        return waited
 
-    def load(self, build: Build) -> None:
-        """Load the collection unless it is loaded; builds missing and unreadable indexes."""
+    def load(self, build: Build, *, again: bool = False) -> None:
+        """Load the collection unless it is loaded; builds missing and unreadable indexes.
+
+        ``again``: to use indexes made since it was loaded, which Milvus does only after up to 10 s.
+        """
+        if again:
+            self._call(self._client.release_collection, build.collection)
         if not self._is_loaded(build):
             self._ensure_indexes(build)
             self._load(build)
-
-    def reload(self, build: Build) -> None:
-        """Use indexes made since it was loaded, which Milvus does only after up to 10 s."""
-        self._call(self._client.release_collection, build.collection)
-        self.load(build)
 
     def probe(self, build: Build) -> bool:
         """Whether a search for a stored vector finds something; true for an empty collection.

@@ -225,10 +225,10 @@ def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
     go_on = threading.Event()
     make_searchable = Milvus.make_searchable
 
-    def hold(self: Milvus, build: Build) -> None:
+    def hold(self: Milvus, build: Build) -> bool:
         if "_v1_" in build.collection:
             assert go_on.wait(60)
-        make_searchable(self, build)
+        return make_searchable(self, build)
 
     monkeypatch.setattr(Milvus, "make_searchable", hold)
     milvus, first = Milvus(brief), f"{brief.retriever}_v1"
