@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.documents import Document
 from schemas.events import Event
@@ -25,7 +26,7 @@ from trainer.model.encoder import Encoder, Vectors
 
 TOPIC = "pairs"
 
-Choose = Callable[[str, Sequence[int]], Sequence[int]]
+Choose = Callable[[str, NDArray[np.intp]], Iterable[int]]
 
 
 class ExactIndex:
@@ -42,7 +43,7 @@ class ExactIndex:
         self.vectors = vectors
 
     def search_many(
-        self, queries: Sequence[str], choose: Choose = lambda query, order: order[:HITS]
+        self, queries: Sequence[str], choose: Choose = lambda query, order: order[:HITS].tolist()
     ) -> list[list[FoundHit]]:
         """The ten best hits of each query; ties go by position, as scores are rounded.
 
@@ -50,7 +51,7 @@ class ExactIndex:
             choose: gets a query and the positions of all documents by rank; returns what to show.
         """
         scores = (self.encoder.encode_queries(queries) @ self.vectors.T).round(6)
-        best = np.argsort(-scores, axis=1, kind="stable").tolist()
+        best = np.argsort(-scores, axis=1, kind="stable")
         return [
             [
                 FoundHit(document.doc_id, rank, float(row[i]), document.title, document.text)

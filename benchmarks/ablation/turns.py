@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import oracle
 from benchmarks.ablation import levers
@@ -126,8 +127,9 @@ class Turn:
         search = self.world.parent.search_many
         return watch(self.todo, partial(search, choose=self._chosen) if self.explores else search)
 
-    def _chosen(self, query: str, order: Sequence[int]) -> Sequence[int]:
-        return levers.explored(order, HITS, draw(self.seed, "explore", query))
+    def _chosen(self, query: str, order: NDArray[np.intp]) -> Sequence[int]:
+        best = order[: HITS * levers.EXPLORED_DEPTH].tolist()
+        return levers.explored(best, HITS, draw(self.seed, "explore", query))
 
     @cached_property
     def pairs(self) -> list[LabelledPair]:
@@ -214,7 +216,7 @@ class Turn:
     @cached_property
     def correct(self) -> float:
         """Share of trajectories that ended with a correct answer."""
-        ends = [end for events in self.trajectories.values() for end in events[-1:]]
+        ends = [events[-1] for events in self.trajectories.values()]
         return sum(isinstance(e, End) and e.outcome == "correct" for e in ends) / len(ends)
 
     def _selected(
