@@ -6,6 +6,7 @@ Milvus Lite 3.2.2: ``drop_index`` of one field drops the indexes of all; ``creat
 several raises for all if one exists. So indexes are created and dropped one at a time.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,3 +135,17 @@ def index_params(field: str, vector_index: str) -> Any:
     else:
         params.add_index(field, index_type=vector_index, metric_type=METRIC)
     return params
+
+
+def unindexed(described: Iterable[Mapping[str, Any]]) -> int:
+    """Rows that searches read without an index, of the field that has most of them.
+
+    Milvus indexes a segment again that it compacted, and searches the segments that it was made of
+    until then. They count as indexed, but as pending, too (``countIndexedRows`` and
+    ``completeIndexInfo`` in Milvus' ``internal/datacoord/index_service.go``). The count may miss
+    some rows where others were deleted.
+
+    Args:
+        described: what ``describe_index`` returns, for each index.
+    """
+    return max(max(0, int(one["total_rows"]) - int(one["indexed_rows"])) for one in described)

@@ -274,8 +274,9 @@ class Coordinator:
         """1 to 4 of :meth:`_complete`; returns why the build cannot be completed, if so."""
         compared.await_group()
         self._milvus.load(build)
+        waits = self._note_indexing(build)
         with ThreadPoolExecutor(1, "make-searchable") as pool:
-            searchable = pool.submit(self._milvus.make_searchable, build)
+            searchable = pool.submit(self._milvus.make_searchable, build, waits)
             differs = self._repair_until_equal(build, compared)
             indexed = searchable.result()
         if differs:
@@ -285,6 +286,20 @@ class Coordinator:
         if not self._milvus.probe(build):
             return f"{build.collection} has rows, but a search finds none of them."
         return ""
+
+    def _note_indexing(self, build: Build) -> Callable[[int], None]:
+        """Notes how many rows Milvus has not indexed; any change is progress."""
+        before = -1
+
+        def note(left: int) -> None:
+            nonlocal before
+            self._require()
+            if left != before:
+                before, self.moved_at = left, time.monotonic()
+            if self._warnings.allows("indexing"):
+                log.info("waiting for the index", collection=build.collection, rows_left=left)
+
+        return note
 
     def _repair_until_equal(self, build: Build, compared: Comparison) -> str:
         for _ in range(MAX_REPAIRS):

@@ -28,7 +28,7 @@ import numpy as np
 import structlog
 from pymilvus import MilvusClient
 
-from consumers.errors import CollectionLostError, StoppedError
+from consumers.errors import CollectionLostError
 from consumers.indexing import collection, metrics
 from consumers.indexing.collection import BATCH_ROWS, Row
 from retrail_runtime import milvus
@@ -186,8 +186,7 @@ class Milvus:
 
         In the order of ids; fewer are the last ones.
         """
-        # In the order of ids, like pymilvus' own iterator, which breaks on quotes. The consistency
-        # is then that of the collection: Strong.
+        # Like pymilvus' own iterator, which breaks on quotes; with the collection's consistency.
         expression = f"{ID_FIELD} > {milvus.literal(after)}"
         return self._hashes(build, expression, limit=PAGE, iterator="True")
 
@@ -201,12 +200,18 @@ class Milvus:
 
     # -- Index ------------------------------------------------------------------------------
 
-    def make_searchable(self, build: Build) -> bool:
-        """Flush, build missing indexes, and wait until all rows are indexed; returns if it did."""
+    def make_searchable(
+        self, build: Build, waits: Callable[[int], object] = lambda _: None
+    ) -> bool:
+        """Flush, build missing indexes, and wait until all rows are indexed; returns if it did.
+
+        ``waits`` gets the number of rows that are not, and may raise to stop.
+        """
         self._call(self._client.flush, build.collection, timeout=LONG_CALL)
         self._ensure_indexes(build)
-        fields, waited = collection.INDEXED_FIELDS[build.search], False
-        while any(self._unindexed(build, field) for field in fields):
+        waited = False
+        while left := self._unindexed(build):
+            waits(left)
             self._stop.wait(INDEX_SECONDS)
             waited = True
         return waited
@@ -297,11 +302,10 @@ class Milvus:
         return self._call(query, build.collection, **options)
 
     def _is_loaded(self, build: Build) -> bool:
-        state = self._call(self._client.get_load_state, build.collection)["state"]
+        name = build.collection
+        state = self._call(self._client.get_load_state, name)["state"]
         if state.name == "NotExist":
-            raise CollectionLostError(
-                f"{build.collection} does not exist", collection=build.collection
-            )
+            raise CollectionLostError(f"{name} does not exist", collection=name)
         return bool(state.name == "Loaded")
 
     def _load(self, build: Build) -> None:
@@ -326,13 +330,10 @@ class Milvus:
                 params = collection.index_params(field, self._vector_index)
                 self._call(self._client.create_index, build.collection, params, timeout=LONG_CALL)
 
-    def _unindexed(self, build: Build, field: str) -> int:
-        """Rows that the index of a field does not cover yet."""
-        if self._stop.is_set():
-            raise StoppedError("the process stops")
-        (name,) = self._indexes(build, field)
-        found = self._call(self._client.describe_index, build.collection, name)
-        return int(found.get("pending_index_rows", 0))
+    def _unindexed(self, build: Build) -> int:
+        names = self._call(self._client.list_indexes, build.collection)
+        describe = self._client.describe_index
+        return collection.unindexed(self._call(describe, build.collection, n) for n in names)
 
     def _drop_indexes(self, build: Build) -> None:
         for field in collection.INDEXED_FIELDS[build.search]:

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,30 @@ def test_a_release_superseded_during_its_build_is_abandoned(
         assert harness.hashes(small, 3).keys() == texts.keys()
 
 
+def test_a_release_superseded_while_milvus_indexes_it_is_abandoned(
+    small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = harness.documents(20)
+    harness.publish(small, texts)
+    indexes = threading.Event()
+
+    def without_end(_: Milvus, build: Build) -> int:
+        if build.version == 2:
+            indexes.set()
+        return 5 if build.version == 2 else 0
+
+    monkeypatch.setattr(Milvus, "_unindexed", without_end)
+    with harness.working(small):
+        harness.serves(small, 1)
+        for version in (2, 3):
+            harness.release(small, version, version, tmp_path)
+        harness.make_live(small, 2)
+        assert indexes.wait(60)
+        harness.make_live(small, 3)
+        harness.serves(small, 3)
+        assert harness.hashes(small, 3).keys() == texts.keys()
+
+
 @standalone_in_faults
 def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
     small: Settings, monkeypatch: pytest.MonkeyPatch
@@ -225,10 +250,10 @@ def test_a_rebuild_is_swapped_in_complete_while_the_collection_before_serves(
     go_on = threading.Event()
     make_searchable = Milvus.make_searchable
 
-    def hold(self: Milvus, build: Build) -> bool:
+    def hold(self: Milvus, build: Build, waits: Callable[[int], object]) -> bool:
         if "_v1_" in build.collection:
             assert go_on.wait(60)
-        return make_searchable(self, build)
+        return make_searchable(self, build, waits)
 
     monkeypatch.setattr(Milvus, "make_searchable", hold)
     milvus, first = Milvus(brief), f"{brief.retriever}_v1"

@@ -9,6 +9,7 @@ from consumers.indexing.collection import (
     MAX_TEXT_BYTES,
     Row,
     cut,
+    unindexed,
 )
 
 
@@ -27,3 +28,11 @@ def test_cutting_keeps_whole_characters() -> None:
     assert cut("aé漢😀", 3) == "aé"
     assert cut("aé漢😀", 9) == "aé漢"
     assert cut("aé漢😀", 10) == "aé漢😀"
+
+
+def test_rows_are_indexed_while_milvus_searches_what_a_segment_was_made_of() -> None:
+    compacted = {"total_rows": 10, "indexed_rows": 10, "pending_index_rows": 7}
+    deleted = {"total_rows": 8, "indexed_rows": 10, "pending_index_rows": 0}
+    fresh = {"total_rows": 10, "indexed_rows": 6, "pending_index_rows": 4}
+    assert unindexed([compacted, deleted]) == 0
+    assert unindexed([compacted, fresh]) == 4

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from consumers.errors import CollectionLostError
+from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import collection
 from consumers.indexing.collection import MAX_TEXT_BYTES, Row
 from consumers.indexing.milvus import Milvus
@@ -120,6 +120,33 @@ def test_a_searchable_build_stays_so_when_it_was_released(shell: Milvus, build: 
     shell._client.release_collection(build.collection)
     assert shell.count(build) == 2
     shell.make_searchable(build)
+
+
+def described(left: int) -> dict[str, int]:
+    return {"total_rows": 10, "indexed_rows": 10 - left, "pending_index_rows": 10}
+
+
+@standalone_in_faults
+def test_rows_without_an_index_are_counted_until_there_is_none(
+    shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [5, 3, 0]
+    monkeypatch.setattr(shell._client, "describe_index", lambda *_, **__: described(left.pop(0)))
+    noted: list[int] = []
+    assert shell.make_searchable(build, noted.append)
+    assert noted == [5, 3]
+
+
+def test_a_wait_for_the_index_ends_when_its_listener_raises(
+    shell: Milvus, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell._client, "describe_index", lambda *_, **__: described(5))
+
+    def stop(_: int) -> None:
+        raise StoppedError("another build should serve")
+
+    with pytest.raises(StoppedError):
+        shell.make_searchable(build, stop)
 
 
 @pytest.fixture
