@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 SLOW_SECONDS = 20.0
 """Without progress for this time a worker is not ready. A call to Milvus or Kafka takes up to 30 s.
 """
-STALL_SECONDS = 60.0
-"""A judge or miner to which no record comes, although there are more, restarts after this time."""
 STUCK_SECONDS = 600.0
 """A trainer or index worker without progress needs a restart. One batch of a slow encoder or one
 long step of a run takes less."""

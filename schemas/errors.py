@@ -107,10 +107,8 @@ class InvalidRecordError(RetrailError):
         *,
         reason: InvalidReason = "invalid_field",
         key: str | None = None,
-        topic: str | None = None,
-        partition: int | None = None,
     ) -> None:
-        super().__init__(message, topic=topic, partition=partition)
+        super().__init__(message)
         self.reason = reason
         self.key = key
 

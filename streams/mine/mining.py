@@ -153,10 +153,9 @@ class _Browsed:
 
 
 class _Run:
-    """A run that ended: its browses, with the verdicts on their documents."""
+    """A run that ended: the documents of its browses, by the verdicts on them."""
 
     def __init__(self, browses: list[_Browsed]) -> None:
-        self.browses = browses
         found: dict[Verdict, list[str]] = {"relevant": [], "irrelevant": [], "unknown": []}
         for browsed in browses:
             found[browsed.verdict].append(browsed.browse.doc_id)
