@@ -1,6 +1,6 @@
 """Consumers, producers and admin clients; sending with acknowledgement; required topics."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import structlog
@@ -73,7 +73,7 @@ def consumer(
         "fetch.message.max.bytes": MAX_EVENT_BYTES + ADDED_BYTES,
     }
     callbacks = {"error_cb": on_error} if on_error else {}
-    return made(Consumer, _connection(settings) | callbacks | config | _dotted(overrides))
+    return made(Consumer, config | _connection(settings, **overrides) | callbacks)
 
 
 def admin(settings: Settings) -> AdminClient:
@@ -91,7 +91,7 @@ def producer(settings: Settings, **overrides: Any) -> Producer:
         "delivery.timeout.ms": int(STALL_SECONDS * 1000),
         "linger.ms": 5,
     }
-    return made(Producer, _connection(settings) | config | _dotted(overrides))
+    return made(Producer, config | _connection(settings, **overrides))
 
 
 def partition_counts(
@@ -187,13 +187,9 @@ def require_broker(
     return counts
 
 
-def _connection(settings: Settings) -> dict[str, Any]:
+def _connection(settings: Settings, **overrides: Any) -> dict[str, Any]:
     # Lower levels of its log repeat what the callback gets.
-    return settings.kafka() | {"error_cb": report, "log_level": 2}
-
-
-def _dotted(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", "."): value for name, value in overrides.items()}
+    return settings.kafka(**overrides) | {"error_cb": report, "log_level": 2}
 
 
 def report(error: KafkaError) -> None:

@@ -12,6 +12,7 @@ idempotent.
 
 import secrets
 import time
+from typing import Any
 
 import structlog
 from confluent_kafka import (
@@ -111,12 +112,8 @@ def has_members(settings: Settings, group: str) -> bool:
     """Whether a group has members; ``False`` also if the broker does not answer."""
     # The request ends with its client, so keep a reference.
     admin = kafka.admin(settings)
-    try:
-        answer = admin.describe_consumer_groups([group], request_timeout=10)
-        return bool(answer[group].result().members)
-    except KafkaException as error:
-        log.debug("cannot describe group", group=group, error=str(error))
-        return False
+    found = _described(admin, group)
+    return found is not None and bool(found.members)
 
 
 def owners(admin: AdminClient, group: str) -> dict[int, str] | None:
@@ -125,15 +122,20 @@ def owners(admin: AdminClient, group: str) -> dict[int, str] | None:
     ``None`` during a rebalance, and if the broker does not answer. A member that was removed from
     the group has another id when it comes back.
     """
-    try:
-        found = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
-    except KafkaException as error:
-        log.debug("cannot describe group", group=group, error=str(error))
-        return None
-    if found.state != ConsumerGroupState.STABLE:
+    found = _described(admin, group)
+    if found is None or found.state != ConsumerGroupState.STABLE:
         return None
     return {
         one.partition: member.member_id
         for member in found.members
         for one in member.assignment.topic_partitions
     }
+
+
+def _described(admin: AdminClient, group: str) -> Any:
+    """A group as the broker describes it; ``None`` if it does not answer."""
+    try:
+        return admin.describe_consumer_groups([group], request_timeout=10)[group].result()
+    except KafkaException as error:
+        log.debug("cannot describe group", group=group, error=str(error))
+        return None

@@ -3,7 +3,6 @@
 librdkafka repeats a refused connection without limit, and reports the reason to a callback only.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -150,12 +149,9 @@ class Probe:
             ConfigurationError: see :func:`made`.
         """
         self._settings = settings
-        self._reasons: list[str] = []
-        # Its log has reasons that no error has. Not `getLogger`, which keeps every logger.
-        logger = logging.Logger(__name__, logging.DEBUG)
-        logger.addHandler(_Collect(self._reasons))
+        self._reasons = _Reasons()
         config = settings.kafka() | {"error_cb": self._heard, "log.connection.close": True}
-        self.admin = made(AdminClient, config, logger=logger)
+        self.admin = made(AdminClient, config, logger=self._reasons)
 
     def metadata(self, timeout: float) -> Any:
         """All topics and brokers that this user may see.
@@ -196,13 +192,12 @@ class Probe:
         self._reasons.append(error.str())
 
 
-class _Collect(logging.Handler):
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__()
-        self._lines = lines
+class _Reasons(list[str]):
+    """Reports of librdkafka, and its logger: the log has reasons that no error has."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
+    def log(self, level: int, message: str, *args: object) -> None:
+        """Called by confluent-kafka."""
+        self.append(message % args)
 
 
 def _short(reason: str) -> str:
@@ -210,7 +205,7 @@ def _short(reason: str) -> str:
     return re.sub(r"^.*?\d/(bootstrap|\d+)\]?: | \(after .*$", "", reason).strip(" .")
 
 
-def require_rights(settings: Settings, role: RoleName, timeout: float = 10.0) -> None:
+def require_rights(settings: Settings, role: RoleName) -> None:
     """Fail at the start of a process if its user lacks a right that its role needs.
 
     Without an answer about a topic or group its rights count as given; a call fails later.
@@ -222,20 +217,14 @@ def require_rights(settings: Settings, role: RoleName, timeout: float = 10.0) ->
     needed = list(rights(settings, role))
     topics = [right.name for right in needed if right.resource == "topic"]
     groups = [right.name for right in needed if right.resource == "group"]
-    asked: dict[tuple[str, str], Any] = {}
-    answers = admin.describe_topics(
-        TopicCollection(topics), include_authorized_operations=True, request_timeout=timeout
-    )
-    asked.update((("topic", name), future) for name, future in answers.items())
+    how: Any = {"include_authorized_operations": True, "request_timeout": 10.0}
+    answers = {"topic": admin.describe_topics(TopicCollection(topics), **how)}
     if groups:
-        answers = admin.describe_consumer_groups(
-            groups, include_authorized_operations=True, request_timeout=timeout
-        )
-        asked.update((("group", name), future) for name, future in answers.items())
+        answers["group"] = admin.describe_consumer_groups(groups, **how)
     missing = [
         f"{operation} on {right.resource} {right.name}"
         for right in needed
-        for operation in _missing(right, asked[right.resource, right.name])
+        for operation in _missing(right, answers[right.resource][right.name])
     ]
     if missing:
         raise ConfigurationError(

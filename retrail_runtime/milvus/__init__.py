@@ -232,17 +232,17 @@ def may_pass(error: BaseException) -> bool:
 
 def is_missing(error: BaseException) -> bool:
     """Whether a call failed because its collection or alias does not exist."""
-    return _code(error) in _MISSING
+    return refusals.code_of(error) in _MISSING
 
 
 def is_not_loaded(error: BaseException) -> bool:
     """Whether a call failed because its collection is not in memory."""
-    return _code(error) in _NOT_LOADED
+    return refusals.code_of(error) in _NOT_LOADED
 
 
 def is_down(error: BaseException) -> bool:
     """Whether a call failed because no server answered."""
-    return _code(error) in _DOWN
+    return refusals.code_of(error) in _DOWN
 
 
 def literal(text: str) -> str:
@@ -270,11 +270,6 @@ def tenant_filter(build: Build, tenant: str | None) -> str:
             collection=build.collection,
         )
     return f"{TENANT_FIELD} in [{', '.join(map(literal, seen_by(tenant)))}]"
-
-
-def _code(error: BaseException) -> Any:
-    found = getattr(error, "code", None)
-    return found() if callable(found) else found
 
 
 def _tls(settings: Settings) -> dict[str, Any]:

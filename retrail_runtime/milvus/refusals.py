@@ -93,12 +93,16 @@ def reason(settings: Settings, tls: Mapping[str, Any], options: Mapping[str, int
 
 def refusal_of(error: BaseException) -> str:
     """Why Milvus refused a call, and what to do; empty: it did not refuse it."""
-    code = getattr(error, "code", None)
-    status = code() if callable(code) else code
-    if status not in REFUSED:
+    if code_of(error) not in REFUSED:
         return ""
     text = _text(error)
     return f"{text}. {advice(text)}"
+
+
+def code_of(error: BaseException) -> Any:
+    """The code of Milvus or gRPC; ``None``: the error has none."""
+    found = getattr(error, "code", None)
+    return found() if callable(found) else found
 
 
 def _asked(
