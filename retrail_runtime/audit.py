@@ -34,13 +34,10 @@ def write(settings: Settings, action: Action, **what: object) -> None:
     path = settings.data_dir / FILE
     try:
         private_folder(path.parent)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            # One call, so that lines of several processes do not mix.
-            os.write(handle, orjson.dumps(line) + b"\n")
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        # Unbuffered: one call a line, so that lines of several processes do not mix.
+        with open(path, "ab", 0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(orjson.dumps(line) + b"\n")
+            os.fsync(file.fileno())
     except OSError as error:
         log.error("the audit log cannot be written", file=str(path), reason=str(error), line=line)
 

@@ -246,13 +246,9 @@ class TopicMirror(ABC):
         Raises:
             RestartRequiredError: the file cannot be read.
         """
-        with self._failures_named():
-            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
-            try:
-                db.execute("BEGIN")
-                yield db
-            finally:
-                db.close()
+        with self._failures_named(), closing(_read_only(self.path)) as db:
+            db.execute("BEGIN")
+            yield db
 
     def close(self) -> None:
         """Stop following; what was read stays for the next start."""
@@ -367,12 +363,16 @@ class TopicMirror(ABC):
 
 def stored_topic_id(path: Path) -> str:
     """The id of the topic that a local copy holds; empty if the file is none, or is new."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+    with closing(_read_only(path)) as db:
         try:
             found = db.execute("SELECT value FROM state WHERE name = 'topic_id'").fetchone()
         except sqlite3.DatabaseError:
             return ""
         return str(found[0]) if found else ""
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _is_corruption(error: Exception) -> bool:
