@@ -117,16 +117,9 @@ def specs(settings: Settings, brokers: int = 1) -> list[TopicSpec]:
         TopicSpec(topics.training_runs, 1, replication, "unlimited"),
         TopicSpec(topics.retriever_releases, 1, replication, "compact"),
         TopicSpec(topics.outcomes, n, replication, "compact"),
-        TopicSpec(
-            topics.trajectory_events_dlq,
-            n,
-            replication,
-            "time",
-            events_ms,
-            max_message_bytes=larger,
-        ),
-        TopicSpec(
-            topics.documents_dlq, n, replication, "time", events_ms, max_message_bytes=larger
+        *(
+            TopicSpec(name, n, replication, "time", events_ms, max_message_bytes=larger)
+            for name in (topics.trajectory_events_dlq, topics.documents_dlq)
         ),
         TopicSpec(topics.erasures, 1, replication, "unlimited"),
         # As OpenTelemetry's Collector names it.
