@@ -177,11 +177,10 @@ def _replay(
     settings: "Settings", topic: str, name: str, partition: int, first: int, last: int
 ) -> "Explained":
     from retrail_runtime.kafka import read_to_end
-    from streams.mine.explaining import JudgedRecord, explain
+    from streams.mine.explaining import explain
 
     records = read_to_end(settings, topic, {partition: first}, {partition: last + 1})
-    judged = (JudgedRecord(one.offset, one.timestamp, one.value or b"") for one in records)
-    return explain(judged, name, settings)
+    return explain(records, name, settings)
 
 
 def _replayed(found: "Explained") -> dict[str, Any]:

@@ -7,19 +7,12 @@ reasons are those of the function that made the pairs: :func:`streams.mine.minin
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from retrail_runtime.kafka import Record
 from schemas.errors import InvalidRecordError
 from schemas.settings import Settings
 from streams.events import Event, Skipped, Tick, read_judged
 from streams.mine.fold import Fold
 from streams.mine.mining import Decision, Pair
-
-
-class JudgedRecord(NamedTuple):
-    """A record of judged-events; its timestamp is in milliseconds."""
-
-    offset: int
-    timestamp: int
-    value: bytes
 
 
 class Seen(NamedTuple):
@@ -37,12 +30,12 @@ class Explained(NamedTuple):
     decisions: list[tuple[Decision, Pair | None]]
 
 
-def explain(records: Iterable[JudgedRecord], trajectory_id: str, settings: Settings) -> Explained:
+def explain(records: Iterable[Record], trajectory_id: str, settings: Settings) -> Explained:
     """Apply the records, and return what concerns one trajectory.
 
     Args:
-        records: of one partition, from the opening event of the trajectory to its last one, with
-            those of other trajectories. After them time passes until it is closed.
+        records: of one partition of judged-events, from the opening event of the trajectory to its
+            last one, with those of other trajectories. After them time passes until it is closed.
     """
     seen: list[Seen] = []
     decisions: list[tuple[Decision, Pair | None]] = []
@@ -53,15 +46,15 @@ def explain(records: Iterable[JudgedRecord], trajectory_id: str, settings: Setti
 
     fold = Fold.of(settings)
     fold.on_decision = keep
-    for offset, timestamp, value in records:
+    for record in records:
         try:
-            event = read_judged(value)
+            event = read_judged(record.value or b"")
         except InvalidRecordError:
             continue
         fold.counts.clear()
-        fold.apply_event(offset, timestamp, event)
+        fold.apply_event(record.offset, record.timestamp, event)
         if not isinstance(event, Tick | Skipped) and event.trajectory_id == trajectory_id:
             result = next(result for kind, result, *_ in fold.counts if kind == "events")
-            seen.append(Seen(offset, event, result))
+            seen.append(Seen(record.offset, event, result))
     fold.close_all()
     return Explained(seen, decisions)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.settings import Settings
-from streams.mine.explaining import JudgedRecord, explain
+from streams.mine.explaining import explain
 from streams.mine.fold import Fold
 from tests.effort import examples
 from tests.streams.judged_log import (
@@ -26,11 +26,7 @@ seeds = st.integers(0, 2**32).map(random.Random)
 def explained(log, pair, settings):
     """The decision on the pair, from the records of its sources alone."""
     first, last = pair.sources
-    records = [
-        JudgedRecord(one.offset, one.timestamp, one.value)
-        for one in log
-        if first <= one.offset <= last
-    ]
+    records = [one for one in log if first <= one.offset <= last]
     found = explain(records, pair.trajectory_id, settings)
     [decision] = [
         (decision, again)
@@ -75,8 +71,7 @@ def test_every_pair_of_a_log_is_explained(events, rng):
 def test_repeats_and_late_events_are_named():
     events = numbered("t", STEPS)
     log = written([events[0], events[1], events[1], events[2], events[4], *events[3:]])
-    records = [JudgedRecord(one.offset, one.timestamp, one.value) for one in log]
-    found = explain(records, "t", Settings())
+    found = explain(log, "t", Settings())
     assert [(one.offset, one.result) for one in found.events] == [
         (0, "accepted"),
         (1, "accepted"),
