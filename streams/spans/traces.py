@@ -6,8 +6,8 @@ ended cannot be about its result.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from schemas.events import Outcome
 from streams.events import Search
@@ -38,14 +38,6 @@ class _Place:
     nested: int = 0
 
 
-@dataclass(slots=True)
-class _Group:
-    """The spans of one trajectory."""
-
-    owner: str
-    spans: list[AgentSpan] = field(default_factory=list)
-
-
 def trajectories(
     key: str, spans: Iterable[AgentSpan], reasons: Counter[str] | None = None
 ) -> Iterator[Trajectory]:
@@ -60,21 +52,21 @@ def trajectories(
     ordered = sorted(spans, key=lambda span: (span.start, span.span_id))
     by_id = {span.span_id: span for span in ordered}
     places = _places(by_id)
-    groups: dict[str, _Group] = {}
+    groups: dict[str, list[AgentSpan]] = defaultdict(list)
     for span in ordered:
-        owner = places[span.span_id].owner
-        groups.setdefault(owner, _Group(owner)).spans.append(span)
+        groups[places[span.span_id].owner].append(span)
         reasons.update(span.lacks)
-    found = [(group, _steps(group, places, reasons)) for group in groups.values()]
-    found = [(group, steps) for group, steps in found if steps]
-    for group, steps in found:
-        models = (span.model for span in group.spans if span.model)
+    found = [(owner, _steps(owner, own, places, reasons)) for owner, own in groups.items()]
+    found = [(owner, steps) for owner, steps in found if steps]
+    for owner, steps in found:
+        own = groups[owner]
+        models = (span.model for span in own if span.model)
         yield Trajectory(
             steps,
-            own_id=key if len(found) == 1 or not group.owner else f"{key}-{group.owner}",
-            agent=_agent(group, by_id),
+            own_id=key if len(found) == 1 or not owner else f"{key}-{owner}",
+            agent=_agent(by_id.get(owner), own),
             model=next(models, ""),
-            outcome=_outcome(group, ordered, alone=len(found) == 1),
+            outcome=_outcome(own, ordered, alone=len(found) == 1),
         )
 
 
@@ -129,12 +121,14 @@ def _places(by_id: Mapping[str, AgentSpan]) -> dict[str, _Place]:
     return places
 
 
-def _steps(group: _Group, places: Mapping[str, _Place], reasons: Counter[str]) -> list[Step]:
+def _steps(
+    owner: str, spans: Sequence[AgentSpan], places: Mapping[str, _Place], reasons: Counter[str]
+) -> list[Step]:
     """The steps of a trajectory; none if no tool was called, but those of `retrail serve`."""
     inner: dict[str, list[AgentSpan]] = defaultdict(list)
     turns: list[tuple[int, bool, str, list[Turn]]] = []
     tools: list[AgentSpan] = []
-    for span in group.spans:
+    for span in spans:
         within = places[span.span_id].within
         if span.kind in _TOOLS:
             is_inner = within is not None and within.kind in _TOOLS
@@ -149,7 +143,7 @@ def _steps(group: _Group, places: Mapping[str, _Place], reasons: Counter[str]) -
     turns.sort(key=lambda turn: turn[:3])
     steps = assemble(turn for *_, each in turns for turn in each)
     if not any(isinstance(step, Answered) for step in steps):
-        agents = (span.text for span in group.spans if span.span_id == group.owner)
+        agents = (span.text for span in spans if span.span_id == owner)
         steps += [Answered(text) for text in agents if text.strip()]
     return steps
 
@@ -173,22 +167,21 @@ def _is_served(span: AgentSpan, inner: Mapping[str, list[AgentSpan]]) -> bool:
     return span.served or any(_is_served(one, inner) for one in inner.get(span.span_id, ()))
 
 
-def _agent(group: _Group, by_id: Mapping[str, AgentSpan]) -> str:
-    """The name of its own span; without one, the first name of an agent in it."""
-    own = by_id.get(group.owner)
-    if own is not None and own.name:
-        return own.name
-    named = (span.name for span in group.spans if span.kind in ("agent", "other") and span.name)
+def _agent(outermost: AgentSpan | None, spans: Iterable[AgentSpan]) -> str:
+    """The name of the outermost agent; without one, the first name of an agent in it."""
+    if outermost is not None and outermost.name:
+        return outermost.name
+    named = (span.name for span in spans if span.kind in ("agent", "other") and span.name)
     return next(named, "")
 
 
-def _outcome(group: _Group, spans: Iterable[AgentSpan], *, alone: bool) -> Outcome:
-    """What the last evaluation of one of its spans says."""
-    own = {span.span_id for span in group.spans}
+def _outcome(own: Iterable[AgentSpan], spans: Iterable[AgentSpan], *, alone: bool) -> Outcome:
+    """What the last evaluation of one of a trajectory's own spans says."""
+    ids = {span.span_id for span in own}
     found = [
         (span.end, one.outcome)
         for span in spans
         for one in span.outcomes
-        if alone or one.span_id in own
+        if alone or one.span_id in ids
     ]
     return max(found, default=(0, "unknown"))[1]
