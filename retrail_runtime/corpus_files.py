@@ -24,13 +24,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from retrail_runtime.files import read_json_lines, read_lines
+from retrail_runtime.files import PACKED, read_json_lines, read_lines
 from schemas.base import describe
 from schemas.documents import URL, Document
 from schemas.errors import InvalidRecordError
-
-PACKED = ("", ".gz", ".zst", ".zstd")
-"""Endings of a file that may be compressed."""
 
 SHOWN = 20
 """Messages about what was left out, and lines that one message names."""

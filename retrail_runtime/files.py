@@ -30,6 +30,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, an exceeded quota, and the limit on file sizes (``ulimit -f``)."""
 
 BOM = b"\xef\xbb\xbf"
+PACKED = ("", ".gz", ".zst", ".zstd")
+"""Endings of a file that may be compressed."""
 UNREADABLE = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
 """What reading a compressed file raises that is truncated or damaged."""
 

@@ -13,11 +13,10 @@ from typing import Any, BinaryIO, cast
 import ijson
 import orjson
 
-from retrail_runtime.files import BOM, UNREADABLE, decompressed
+from retrail_runtime.files import BOM, PACKED, UNREADABLE, decompressed
 from schemas.errors import InputError, InvalidRecordError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
-COMPRESSED = ("", ".gz", ".zst", ".zstd")
 
 _BLOCK, _BUFFER = 1 << 20, 1 << 16
 
@@ -48,7 +47,7 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
 def _is_log(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     name = path.name.lower()
-    endings = tuple(suffix + packed for suffix in SUFFIXES for packed in COMPRESSED)
+    endings = tuple(suffix + packed for suffix in SUFFIXES for packed in PACKED)
     return not hidden and name.endswith(endings) and path.is_file()
 
 
@@ -154,6 +153,13 @@ def _items(name: str, stream: BinaryIO) -> Iterator[Record]:
 
 def _is_json(line: bytes) -> bool:
     return not isinstance(loads(line), InvalidRecordError)
+
+
+def json_in(value: Any, begins: tuple[str, ...] = ("{", "[")) -> Any:
+    """The value of JSON in a string that begins so, see :func:`loads`; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith(begins):
+        return loads(value)
+    return value
 
 
 def loads(text: bytes | str) -> Any:

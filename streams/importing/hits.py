@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.documents import Document, content_hash
-from streams.importing.files import loads
+from schemas.errors import InvalidRecordError
+from streams.importing.files import json_in
 from streams.importing.readers import Call
 from streams.importing.tools import SearchTool, at, first, texts
 
@@ -43,10 +44,8 @@ def answers(queries: list[str], call: Call, tool: SearchTool) -> tuple[list[Answ
     """
     if call.failed:
         return [(queries[0], [])], False
-    value = call.result
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        parsed = loads(value)
-        value = parsed if isinstance(parsed, list | dict) else value
+    found = json_in(call.result)
+    value = call.result if isinstance(found, InvalidRecordError) else found
     if call.doc_ids is None and len(queries) > 1:
         by_query = (
             _split_text(queries, value, tool)
@@ -117,9 +116,7 @@ def _hit(item: Any, tool: SearchTool) -> Found | None:
 
 
 def _in_text(text: str, tool: SearchTool) -> list[Found]:
-    matches = _matches(text, tool)
-    titled = _titled(matches)
-    return [_named(match, titled) for match in matches]
+    return [_named(match) for match in _matches(text, tool)]
 
 
 def _matches(text: str, tool: SearchTool) -> list[re.Match[str]]:
@@ -130,12 +127,8 @@ def _matches(text: str, tool: SearchTool) -> list[re.Match[str]]:
     return []
 
 
-def _titled(matches: list[re.Match[str]]) -> bool:
-    return bool(matches) and "title" in matches[0].re.groupindex
-
-
-def _named(match: re.Match[str], titled: bool) -> Found:
-    title = match["title"] if titled else None
+def _named(match: re.Match[str]) -> Found:
+    title = match["title"] if "title" in match.re.groupindex else None
     return Found(match["id"].strip(), title=title.strip() if title else "")
 
 
@@ -145,11 +138,9 @@ def _split_text(queries: list[str], text: str, tool: SearchTool) -> list[Answer]
     if not headings:
         return []
     by_query: dict[str, list[Found]] = {query: [] for _, query in headings}
-    matches = _matches(text, tool)
-    titled = _titled(matches)
-    for match in matches:
+    for match in _matches(text, tool):
         above = [query for start, query in headings if start <= match.start()]
-        by_query[above[-1] if above else headings[0][1]].append(_named(match, titled))
+        by_query[above[-1] if above else headings[0][1]].append(_named(match))
     return list(by_query.items())
 
 

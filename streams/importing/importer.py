@@ -49,9 +49,9 @@ _ENVELOPE = {"type", "event_id", "trajectory_id", "agent"}
 
 
 @cache
-def readers() -> dict[str, Reader]:
+def readers() -> dict[str, Reader | FileReader]:
     """All readers by the name of their format."""
-    own: dict[str, Reader] = {
+    own: dict[str, Reader | FileReader] = {
         "lrat": lrat.reader,
         "openai": openai.reader,
         "anthropic": anthropic.reader,
@@ -227,7 +227,7 @@ def _fits(value: Any) -> dict[str, Fit]:
 
 
 def trajectories(
-    reader: Reader, records: Iterable[Record]
+    reader: Reader | FileReader, records: Iterable[Record]
 ) -> Iterator[tuple[str, Trajectory | InvalidRecordError]]:
     """Place of each trajectory in a file, and the trajectory or why it cannot be read."""
     if isinstance(reader, FileReader):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from schemas.errors import InvalidRecordError
 from schemas.events import SCHEMA_VERSION
 from streams.events import Event, Hit, encode, read_published
-from streams.importing.files import loads
+from streams.importing.files import json_in
 from streams.importing.hits import Documents, Found, answers, url_key
 from streams.importing.readers import (
     Answered,
@@ -241,9 +241,7 @@ class _Writer:
         if call.inner:
             return self._calls(self._merged(call))
         self.counts.steps += 1
-        arguments = call.arguments
-        if isinstance(arguments, str) and arguments.lstrip()[:1] in ("{", "["):
-            arguments = loads(arguments)
+        arguments = json_in(call.arguments)
         if isinstance(arguments, InvalidRecordError):
             if call.result in (None, "", []):
                 raise InvalidRecordError(f"the arguments of {call.tool!r} break off: {arguments}")
@@ -377,8 +375,7 @@ class _Writer:
 
 
 def _queries(arguments: Any, tool: SearchTool) -> list[str]:
-    if isinstance(arguments, str) and arguments.lstrip()[:1] == "{":
-        arguments = loads(arguments)
+    arguments = json_in(arguments, ("{",))
     return texts(first(arguments, tool.query) if isinstance(arguments, dict) else arguments)
 
 
@@ -390,6 +387,5 @@ def _finds(call: Call, tool: SearchTool) -> bool:
 
 def _is_error(result: Any) -> bool:
     """Whether a result is nothing but an error."""
-    if isinstance(result, str) and result.lstrip()[:1] == "{":
-        result = loads(result)
+    result = json_in(result, ("{",))
     return isinstance(result, dict) and list(result) == ["error"]

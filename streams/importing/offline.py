@@ -43,11 +43,9 @@ def mine(parts: Iterable[Part], settings: Settings) -> Iterator[LabelledPair]:
                         # A fold gets some of the events only, so any offset may be missing.
                         event = located(event, "offline", 0, offset, time=0, skipped_from=0)
                         event = judged(event, judge, verdict)
-                        for pair in fold.apply_event(offset, 0, event):
-                            yield pair.content()
+                        yield from map(Pair.content, fold.apply_event(offset, 0, event))
                     if part.whole:
-                        for pair in fold.close_all():
-                            yield pair.content()
+                        yield from map(Pair.content, fold.close_all())
         finally:
             if judge is not None:
                 runner.run(judge.aclose())

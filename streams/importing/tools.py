@@ -7,14 +7,15 @@ import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from schemas.base import describe
-from schemas.errors import InputError
-from streams.importing.files import loads
+from schemas.errors import InputError, InvalidRecordError
+from streams.importing.files import json_in
 
 DEFAULTS = Path(__file__).with_name("tools.toml")
 
@@ -94,9 +95,7 @@ class _File(BaseModel):
     other: tuple[OtherTool, ...] = ()
 
     def entries(self) -> Iterator[Tool]:
-        yield from self.search
-        yield from self.open
-        yield from self.other
+        return chain(self.search, self.open, self.other)
 
 
 class ToolMap:
@@ -185,9 +184,8 @@ def texts(value: Any) -> list[str]:
     """Strings and numbers, one or a list of them, as texts; blank ones and others are left out."""
     if value is None:
         return []
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        parsed = loads(value)
-        value = parsed if isinstance(parsed, list) else value
+    listed = json_in(value, ("[",))
+    value = value if isinstance(listed, InvalidRecordError) else listed
     values = value if isinstance(value, list) else [value]
     found = (str(one).strip() for one in values if isinstance(one, str | int | float))
     return [text for text in found if text]

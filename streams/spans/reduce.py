@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from retrail_runtime.otlp import RawSpan
 from schemas.errors import InvalidRecordError
-from streams.importing.files import loads
+from streams.importing.files import json_in
 from streams.importing.readers.chat import split_thought, text_of
 from streams.importing.tools import at, first
 from streams.spans.dialects import (
@@ -77,15 +77,8 @@ class AgentSpan(Struct, frozen=True, omit_defaults=True, rename={"span_id": "id"
     outcomes: tuple[Outcome, ...] = ()
 
 
-class Reduced(NamedTuple):
-    """A span under the key of its trajectory's trace (or conversation)."""
-
-    trace_id: str
-    span: AgentSpan
-
-
-def reduced(spans: Iterable[RawSpan], counts: Counter[str]) -> Iterator[Reduced]:
-    """The spans of a request, reduced.
+def reduced(spans: Iterable[RawSpan], counts: Counter[str]) -> Iterator[tuple[str, AgentSpan]]:
+    """The spans of a request, reduced, each with the id of its trace.
 
     A span of no known convention keeps its place only: its parent may be the agent's.
 
@@ -95,7 +88,7 @@ def reduced(spans: Iterable[RawSpan], counts: Counter[str]) -> Iterator[Reduced]
     for raw in spans:
         dialect = dialect_of(raw.attributes)
         counts[dialect.name if dialect else "unknown"] += 1
-        yield Reduced(raw.trace_id, _reduce(raw, dialect))
+        yield raw.trace_id, _reduce(raw, dialect)
 
 
 def _reduce(raw: RawSpan, dialect: Dialect | None) -> AgentSpan:
@@ -212,16 +205,14 @@ def _content(raw: RawSpan, names: tuple[str, ...]) -> _Content:
 
 def _parsed(value: Any) -> Any:
     """The value of JSON, or of what Python prints of a dict, in a string; else as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
-        return value
-    parsed = loads(value)
-    if isinstance(parsed, InvalidRecordError) and value.lstrip()[:2] in ("{'", "['"):
+    found = json_in(value)
+    if isinstance(found, InvalidRecordError) and value.lstrip().startswith(("{'", "['")):
         try:
             # As JSON, which has no lone surrogates, and strings alone as keys.
             return msgspec.json.decode(msgspec.json.encode(ast.literal_eval(value.strip())))
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
-            return parsed
-    return parsed
+            return found
+    return found
 
 
 def _arguments(value: Any) -> Any:

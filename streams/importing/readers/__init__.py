@@ -129,8 +129,11 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class FileReader(Reader, Protocol):
+class FileReader(Protocol):
     """Reads a format in which a trajectory is spread over the records of a file."""
+
+    def fits(self, value: Any) -> Fit:
+        """As :meth:`Reader.fits`."""
 
     def scan(
         self, records: Iterable[tuple[str, Any]]

@@ -5,7 +5,7 @@ end before its first trajectory is known; in memory are its spans, reduced.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from retrail_runtime.otlp import Request
@@ -20,15 +20,6 @@ from streams.spans.traces import trajectories
 class _Otlp:
     def fits(self, value: Any) -> Fit:
         return 2 if isinstance(value, dict) and isinstance(value.get("resourceSpans"), list) else 0
-
-    def key(self, value: Any) -> Hashable:
-        return "traces"
-
-    def read(self, values: list[Any]) -> Iterable[Trajectory]:
-        for _, found in self.scan(("", value) for value in values):
-            if isinstance(found, InvalidRecordError):
-                raise found
-            yield found
 
     def scan(
         self, records: Iterable[Record]

@@ -34,7 +34,7 @@ from tests.streams.spans.made import (
 
 def reduced_of(*spans: Any) -> list[AgentSpan]:
     found = reduced(Request.of(request(*spans)).spans(OMITTED), Counter())
-    return [one.span for one in found]
+    return [span for _, span in found]
 
 
 def events_of(*spans: Any, reasons: Counter[str] | None = None) -> list[list[Event]]:
