@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
 from prometheus_client import make_wsgi_app
@@ -77,10 +78,6 @@ def unanswered() -> list[str]:
     return sorted(sample.labels["dependency"] for sample in samples if not sample.value)
 
 
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
-Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
-
-
 def serve_metrics(settings: Settings, role: str, health: Callable[[], State]) -> int:
     """Serve the page in a thread; returns the port.
 
@@ -129,14 +126,14 @@ def show_disk(folder: Path) -> None:
     DISK_USED.set_function(used)
 
 
-def application(health: Callable[[], State]) -> Application:
+def application(health: Callable[[], State]) -> WSGIApplication:
     """The pages as a WSGI application over the default registry.
 
     A worker that is alive and waits for a dependency is not ready.
     """
-    metrics: Application = make_wsgi_app()
+    metrics: WSGIApplication = make_wsgi_app()
 
-    def page(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start_response)
