@@ -14,13 +14,11 @@ class StackError(RetrailError):
     """A part of the stack did not start or ended, or a port or data directory is in use.
 
     Attributes:
-        part: the server or worker, if there is one.
         exit_status: of the command.
     """
 
-    def __init__(self, message: str, *, part: str | None = None, exit_status: int = 1) -> None:
+    def __init__(self, message: str, *, exit_status: int = 1) -> None:
         super().__init__(message)
-        self.part = part
         self.exit_status = exit_status
 
 

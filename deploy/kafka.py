@@ -87,9 +87,7 @@ class KafkaBroker(Server):
         arguments = [f"--cluster-id={cluster_id}", f"--config={PROPERTIES}"]
         child = self._child("format", [*command, *arguments])
         if not child.run(FORMAT_TIMEOUT) or child.exit_status != 0:
-            raise StackError(
-                f"Kafka could not format {self.folder}. {child.end_of_log}", part=self.name
-            )
+            raise StackError(f"Kafka could not format {self.folder}. {child.end_of_log}")
 
     def _child(self, name: str, command: list[str]) -> Child:
         # Java reads the names of folders in the encoding of the locale.

@@ -271,7 +271,7 @@ class Server(ABC):
             else:
                 time.sleep(0.05)
                 continue
-            raise StackError(f"{what}. {self.child.end_of_log}", part=self.name)
+            raise StackError(f"{what}. {self.child.end_of_log}")
 
     def kill(self) -> None:
         """Kill it at once."""
@@ -291,8 +291,7 @@ class Server(ABC):
             if not is_free(self._wanted_port):
                 raise StackError(
                     f"Port {self._wanted_port} for {self.name} is in use. Choose another "
-                    "port, or 0 for any free one.",
-                    part=self.name,
+                    "port, or 0 for any free one."
                 )
             last = last | {self.port_names[0]: self._wanted_port}
         chosen = keep_or_choose({name: last.get(name) for name in self.port_names})

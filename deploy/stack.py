@@ -250,8 +250,7 @@ class LocalStack:
                 late = waiting[0]
                 raise StackError(
                     f"{late.name} did not start within {WORKERS_TIMEOUT:.0f} s. "
-                    f"{late.child.end_of_log}",
-                    part=late.name,
+                    f"{late.child.end_of_log}"
                 )
             time.sleep(0.05)
         self._announce("workers ready")

@@ -112,8 +112,7 @@ class Supervisor:
         for server in self.servers:
             if server.child is not None and not server.child.running:
                 raise StackError(
-                    f"{server.name} ended {_ending(server.child)}. {server.child.end_of_log}",
-                    part=server.name,
+                    f"{server.name} ended {_ending(server.child)}. {server.child.end_of_log}"
                 )
         for worker in self.workers:
             self._check_worker(worker)
@@ -167,7 +166,7 @@ class Supervisor:
             which = f"exit {recent} of {len(DELAYS) + 1} within {WINDOW / 60:.0f} minutes"
             delay = restart_delay(recent)
         if delay is None:
-            raise StackError(f"{what}, {which}. {worker.child.end_of_log}", part=worker.name)
+            raise StackError(f"{what}, {which}. {worker.child.end_of_log}")
         worker.restart_at = now + delay
         self._announce(f"{what}, {which}; restarting in {delay:g} s. {worker.child.end_of_log}")
 
