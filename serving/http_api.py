@@ -227,6 +227,7 @@ _Service = Annotated[SearchService, Depends(_service)]
 
 def _caller(
     request: Request,
+    response: Response,
     service: _Service,
     agent: Annotated[Agent, Depends(_agent)],
     retrail_trajectory: Annotated[
@@ -237,17 +238,21 @@ def _caller(
     trajectory = service.trajectory_of(
         principal_of(request.scope), retrail_trajectory, request.headers.get("traceparent")
     )
+    # FastAPI adds it to the operation's answer; answers to errors have headers of their own.
+    response.headers[TRAJECTORY_HEADER] = trajectory
     return caller_of(request.scope, agent, trajectory)
 
 
 def _owner(
     trajectory_id: Annotated[str, Path(pattern=NAME)],
     request: Request,
+    response: Response,
     service: _Service,
     agent: Annotated[Agent, Depends(_agent)],
 ) -> Caller:
     """The caller of an operation on a trajectory that it names in the path."""
     found = service.handles.given(principal_of(request.scope), trajectory_id)
+    response.headers[TRAJECTORY_HEADER] = found
     return caller_of(request.scope, agent, found)
 
 
@@ -262,14 +267,10 @@ _Owner = Annotated[Caller, Depends(_owner)]
     tags=["search"],
     responses={200: {"headers": _TRAJECTORY}},
 )
-async def _search(
-    wanted: HttpSearchRequest, caller: _Caller, service: _Service, response: Response
-) -> SearchAnswer:
+async def _search(wanted: HttpSearchRequest, caller: _Caller, service: _Service) -> SearchAnswer:
     """The documents nearest to a query: ids, titles and beginnings."""
     how = {"texts": wanted.texts, "publish": wanted.publish}
-    answer = await service.search(caller, wanted.query, wanted.k, wanted.reasoning, **how)
-    response.headers[TRAJECTORY_HEADER] = answer.trajectory_id
-    return answer
+    return await service.search(caller, wanted.query, wanted.k, wanted.reasoning, **how)
 
 
 @_operations.get(
@@ -283,10 +284,9 @@ async def _get_document(
     doc_id: Annotated[str, Path(min_length=1, max_length=512)],
     caller: _Caller,
     service: _Service,
-    response: Response,
 ) -> OpenedDocument:
     """A whole document. `/v1/open` also takes a reasoning."""
-    return await _opened(service, caller, doc_id, None, response)
+    return await service.open(caller, doc_id)
 
 
 @_operations.post(
@@ -296,11 +296,9 @@ async def _get_document(
     tags=["search"],
     responses=_problems(404) | {200: {"headers": _TRAJECTORY}},
 )
-async def _open(
-    wanted: OpenRequest, caller: _Caller, service: _Service, response: Response
-) -> OpenedDocument:
+async def _open(wanted: OpenRequest, caller: _Caller, service: _Service) -> OpenedDocument:
     """As `GET /v1/documents/{id}`, also for ids that no path can hold (`..`)."""
-    return await _opened(service, caller, wanted.doc_id, wanted.reasoning, response)
+    return await service.open(caller, wanted.doc_id, wanted.reasoning)
 
 
 @_operations.post(
@@ -310,9 +308,7 @@ async def _open(
     tags=["trajectories"],
     responses={200: {"headers": _TRAJECTORY}},
 )
-async def _reason(
-    wanted: ReasonRequest, caller: _Owner, service: _Service, response: Response
-) -> Noted:
+async def _reason(wanted: ReasonRequest, caller: _Owner, service: _Service) -> Noted:
     """What the agent thought: for callbacks, which see a model's text when it is written.
 
     A trajectory begins with a search; a reasoning before that is ignored.
@@ -320,7 +316,6 @@ async def _reason(
     await service.reason(
         caller, wanted.text, tokens=wanted.tokens, verdict=wanted.verdict, about=wanted.doc_id
     )
-    response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
     return Noted(trajectory_id=caller.trajectory_id)
 
 
@@ -335,7 +330,6 @@ async def _end(
     caller: _Owner,
     service: _Service,
     request: Request,
-    response: Response,
     ended: Annotated[EndRequest | None, Body()] = None,
 ) -> EndedTrajectory:
     """End a task, with its outcome and answer. The end of one that is not open changes nothing."""
@@ -343,7 +337,6 @@ async def _end(
     if ended.outcome != "unknown":
         require(request.scope, "outcome")
     await service.end(caller, ended.outcome, ended.answer, ended.reasoning)
-    response.headers[TRAJECTORY_HEADER] = caller.trajectory_id
     return EndedTrajectory(trajectory_id=caller.trajectory_id, outcome=ended.outcome)
 
 
@@ -381,15 +374,3 @@ for _route in _operations.routes:
 at_zero(
     metrics.REQUESTS, [otlp.OPERATION], ("200", "400", "401", "403", "413", "415", "429", "503")
 )
-
-
-async def _opened(
-    service: SearchService,
-    caller: Caller,
-    doc_id: str,
-    reasoning: str | None,
-    response: Response,
-) -> OpenedDocument:
-    document = await service.open(caller, doc_id, reasoning)
-    response.headers[TRAJECTORY_HEADER] = document.trajectory_id
-    return document
