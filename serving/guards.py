@@ -169,7 +169,7 @@ class RequestCounter:
         return await self._app(scope, receive, counted)
 
 
-def metrics_page(request: Request) -> Response:
+async def metrics_page(request: Request) -> Response:
     """The metrics in the format that the client accepts; exemplars are in OpenMetrics only."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(REGISTRY), media_type=content_type)

@@ -362,9 +362,7 @@ async def _readyz(service: _Service) -> Any:
         return failure_of(error).response()
 
 
-@_probes.get("/metrics", include_in_schema=False, operation_id="metrics")
-async def _metrics(request: Request) -> Response:
-    return metrics_page(request)
+_probes.add_api_route("/metrics", metrics_page, include_in_schema=False, operation_id="metrics")
 
 
 for _route in _operations.routes:

@@ -196,16 +196,13 @@ def create_http_app(running: Running, *, host: str, toolset: Toolset = "retrail"
             return JSONResponse({"status": "not ready"}, 503, {"Retry-After": "5"})
         return JSONResponse({"status": "ok", "retriever_version": version})
 
-    async def show_metrics(request: Request) -> Response:
-        return metrics_page(request)
-
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         host=host,
         max_request_body_size=MAX_BODY,
         stateless_http=True,
     )
-    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", show_metrics)):
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics_page)):
         app.router.routes.append(Route(path, endpoint))
     app.add_middleware(SessionRequests, service=lambda: current[0].service)
     return app
