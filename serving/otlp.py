@@ -6,7 +6,6 @@ answered once Kafka has it; exporters repeat requests that were answered by 503.
 """
 
 import asyncio
-import json
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,18 +13,17 @@ from functools import partial
 import structlog
 from confluent_kafka import Producer
 from fastapi import APIRouter
+from google.protobuf.json_format import MessageToJson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
 from retrail_runtime import kafka
-from retrail_runtime.metrics import at_zero
 from retrail_runtime.otlp import JSON, PROTOBUF
 from retrail_runtime.otlp import Request as TraceRequest
 from schemas.errors import DeliveryError, InvalidRecordError
 from schemas.settings import Settings
 from schemas.topics import ADDED_BYTES, MAX_EVENT_BYTES, Topics
-from serving import metrics
 from serving.problems import Failure, RefusedError
 
 PATH = "/v1/traces"
@@ -131,9 +129,6 @@ def _decompressed(body: bytes) -> bytes:
 router = APIRouter()
 
 
-at_zero(metrics.REQUESTS, (OPERATION,), ("200", "400", "415", "503"))
-
-
 # Not in the OpenAPI document: OTLP's own documents describe it.
 @router.post(PATH, operation_id=OPERATION, include_in_schema=False)
 async def _traces(request: Request) -> Response:
@@ -141,12 +136,11 @@ async def _traces(request: Request) -> Response:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = request.headers.get("content-encoding", "").strip().lower()
     invalid = await traces.accept(await request.body(), media_type, encoding)
-    problem = "Spans without a valid trace id and span id were left out." if invalid else ""
-    if media_type == JSON:
-        partly = {"rejectedSpans": str(invalid), "errorMessage": problem}
-        return Response(json.dumps({"partialSuccess": partly} if invalid else {}), 200, None, JSON)
     answer = ExportTraceServiceResponse()
     if invalid:
+        text = "Spans without a valid trace id and span id were left out."
         answer.partial_success.rejected_spans = invalid
-        answer.partial_success.error_message = problem
+        answer.partial_success.error_message = text
+    if media_type == JSON:
+        return Response(MessageToJson(answer, indent=None), 200, None, JSON)
     return Response(answer.SerializeToString(), 200, None, PROTOBUF)
