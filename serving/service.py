@@ -7,11 +7,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 import structlog
 
-from retrail import Trajectory
+from retrail import Publisher, Trajectory
 from retrail_runtime.process import RateLimit
 from schemas.errors import MilvusUnavailableError, RetrailError
 from schemas.events import SESSION_END
@@ -41,15 +41,6 @@ UNNAMED = Failure(
     "Send the trajectory_id of the last result, or the doc_id of a hit.",
 )
 BUSY = Failure(503, "Too many requests at once", "The server is busy. Repeat the request.", 1)
-
-
-class TrajectoryPublisher(Protocol):
-    """The part of :class:`retrail.Publisher` that the service needs."""
-
-    def trajectory(
-        self, trajectory_id: str, *, agent: str, model: str, tenant: str, numbered: bool
-    ) -> Trajectory:
-        """Continue a trajectory."""
 
 
 class Slots:
@@ -109,7 +100,7 @@ class SearchService:
         self,
         settings: Settings,
         retriever: AsyncRetriever,
-        publisher: TrajectoryPublisher,
+        publisher: Publisher,
         secret: bytes,
     ) -> None:
         self.handles = Handles(secret)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from typing import Protocol
 from urllib.parse import quote, unquote
 
 from mcp_types import (
@@ -20,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access.tokens import caller_of, principal_of
 from serving.guards import MCP_PATH, replayed
-from serving.handles import DEFAULT_AGENT, Agent, Caller, Handles
+from serving.handles import DEFAULT_AGENT, Agent, Handles
+from serving.service import SearchService
 
 SESSION_HEADER = "mcp-session-id"
 LONGEST_NAME = 128
@@ -61,15 +61,6 @@ def readable(text: str) -> str | JSONRPCError:
     return message
 
 
-class Service(Protocol):
-    """The part of :class:`serving.service.SearchService` that sessions need."""
-
-    handles: Handles
-
-    def leave(self, caller: Caller) -> None:
-        """The caller's session is over."""
-
-
 class SessionRequests:
     """Answers what the SDK does not: see :func:`readable`; and gives sessions without state.
 
@@ -79,7 +70,7 @@ class SessionRequests:
         service: returns the running service.
     """
 
-    def __init__(self, app: ASGIApp, service: Callable[[], Service]) -> None:
+    def __init__(self, app: ASGIApp, service: Callable[[], SearchService]) -> None:
         self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
