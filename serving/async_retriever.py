@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 from schemas.documents import Document
 from schemas.errors import MilvusUnavailableError, ModelError, NoIndexError, RetrailError
-from schemas.settings import Settings
 from serving import metrics
 
 if TYPE_CHECKING:
@@ -43,32 +42,17 @@ class AsyncRetriever:
 
     Example::
 
-        async with await AsyncRetriever.connect(schemas.settings.load()) as retriever:
+        async with AsyncRetriever(Retriever(settings), seconds=10) as retriever:
             result = await retriever.search("how to parse a date", k=5)
     """
 
-    def __init__(
-        self, retriever: "Retriever", *, seconds: float, max_batch: int = MAX_BATCH
-    ) -> None:
+    def __init__(self, retriever: "Retriever", *, seconds: float) -> None:
         self._retriever, self._seconds = retriever, seconds
         self._batches: Batcher[_Query, SearchResult] = Batcher(
-            self._search_in_thread, largest=max_batch, common=CONCERN_ALL
+            self._search_in_thread, common=CONCERN_ALL
         )
         self._searching = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="open")
-
-    @classmethod
-    async def connect(cls, settings: Settings) -> Self:
-        """One that searches the live index.
-
-        Raises:
-            MilvusUnavailableError: Milvus does not answer now.
-        """
-        from serving.retriever import Retriever
-
-        seconds = settings.serve_deadline_seconds
-        retriever = await asyncio.to_thread(Retriever, settings, seconds=seconds)
-        return cls(retriever, seconds=seconds)
 
     async def search(self, query: str, k: int = 10, tenant: str | None = None) -> "SearchResult":
         """The ``k`` nearest documents of a query; see :meth:`.Retriever.search`.
@@ -169,7 +153,7 @@ class Batcher(Generic[Q, A]):
         self,
         answer: Callable[[list[Q]], Awaitable[Sequence[A]]],
         *,
-        largest: int = 64,
+        largest: int = MAX_BATCH,
         common: tuple[type[Exception], ...] = (RetrailError,),
     ) -> None:
         self._answer, self._largest, self._common = answer, largest, common
