@@ -17,6 +17,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -54,6 +55,7 @@ DOCUMENTATION = ("/docs", "/openapi.json", "/static-offline-docs/")
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
 class Principal(SimpleUser):
     """The callers of a token.
 
@@ -65,18 +67,12 @@ class Principal(SimpleUser):
         limited: whether they find only documents of their tenant, and everyone's.
     """
 
-    def __init__(
-        self,
-        username: str,
-        tenant: str | None = None,
-        agent: str | None = None,
-        per_minute: int | None = None,
-        rights: tuple[Right, ...] = get_args(Right),
-        limited: bool = False,
-    ) -> None:
-        super().__init__(username)
-        self.tenant, self.agent, self.per_minute = tenant, agent, per_minute
-        self.rights, self.limited = rights, limited
+    username: str
+    tenant: str | None = None
+    agent: str | None = None
+    per_minute: int | None = None
+    rights: tuple[Right, ...] = get_args(Right)
+    limited: bool = False
 
 
 class _Token(BaseModel):
