@@ -22,11 +22,6 @@ app = typer.Typer(
 CHUNK_TOKENS, CHUNK_OVERLAP = 200, 40
 
 
-@app.callback()
-def _group() -> None:
-    """The documents that are searched."""
-
-
 @app.command()
 def load(
     paths: Annotated[

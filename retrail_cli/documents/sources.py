@@ -120,7 +120,7 @@ def rows_of(file: Path) -> int:
     Raises:
         InputError: it cannot be read.
     """
-    with _reading(file), _parquet(file) as table:
+    with _parquet(file) as table:
         return int(table.metadata.num_rows)
 
 
@@ -130,7 +130,7 @@ def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found[Document]
     Raises:
         InputError: the file cannot be read, or lacks a column.
     """
-    with _reading(file), _parquet(file) as table:
+    with _parquet(file) as table:
         names = list(table.schema_arrow.names)
         for what, candidates in (("id", fields.doc_id), ("text", fields.text)):
             if not set(candidates) & set(names):
@@ -147,15 +147,12 @@ def documents_of_parquet(file: Path, fields: Fields) -> Iterator[Found[Document]
                 yield f"{file}:{number}", document(row, fields)
 
 
-def _parquet(file: Path) -> Any:
-    return import_module("pyarrow.parquet").ParquetFile(file)
-
-
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    """Turn what the system or pyarrow raises into an :class:`InputError`."""
+def _parquet(file: Path) -> Iterator[Any]:
+    """A Parquet file; what the system or pyarrow raises becomes an :class:`InputError`."""
     try:
-        yield
+        with import_module("pyarrow.parquet").ParquetFile(file) as table:
+            yield table
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}.", path=file) from error
     except ValueError as error:
