@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from retrail_cli.output import print_table
+from retrail_cli.output import print_state, print_table
+from retrail_cli.records import recent
 
 if TYPE_CHECKING:
     from schemas.settings import Settings
 
 Check = Callable[["Settings"], str]
 """Returns what it found; raises a ``RetrailError`` whose message says what to do."""
-
-COLOURS = {"ok": typer.colors.GREEN, "optional": typer.colors.YELLOW, "missing": typer.colors.RED}
-
 
 RECENT = 1_000
 """Requests of each partition of otlp_spans that `retrail doctor --otlp topic` reads."""
@@ -63,8 +61,7 @@ def doctor(
         else:
             state, found = _run(check, settings)
         states[what] = "optional" if state == "missing" and what in OPTIONAL else state
-        typer.secho(f"{states[what]:9}", fg=COLOURS[states[what]], nl=False)
-        typer.echo(f"{what}: {found}")
+        print_state(states[what], f"{what}: {found}")
     if "missing" in states.values():
         raise typer.Exit(1)
 
@@ -89,16 +86,9 @@ def _requests_of(path: Path) -> Iterator[bytes]:
 
 
 def _recent_requests(settings: "Settings") -> Iterator[bytes]:
-    from contextlib import closing
-
-    from retrail_runtime.kafka import consumer, offsets, read_to_end
     from schemas.topics import Topics
 
-    topic = Topics.of(settings).otlp_spans
-    with closing(consumer(settings)) as reader:
-        ends = {partition: end for partition, (_, end) in offsets(reader, topic).items()}
-    start = {partition: end - RECENT for partition, end in ends.items()}
-    for record in read_to_end(settings, topic, start, ends):
+    for record in recent(settings, Topics.of(settings).otlp_spans, RECENT):
         yield record.value or b""
 
 

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import typer
+
+COLOURS = {"ok": "green", "optional": "yellow", "look": "yellow", "missing": "red"}
+
 
 def counted(number: int, one: str, many: str) -> str:
     """A number with the singular or plural of its noun.
@@ -29,6 +33,12 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def print_state(state: str, text: str) -> None:
+    """Print what a check found, behind its state in colour."""
+    typer.secho(f"{state:9}", fg=COLOURS[state], nl=False)
+    typer.echo(text)
 
 
 class Advance(Protocol):

@@ -111,6 +111,18 @@ def pairs_on_topic(
             yield record, pair
 
 
+def recent(settings: "Settings", topic: str, most: int) -> Iterator["Record"]:
+    """The last records of each partition of a topic, at most ``most`` of each."""
+    from contextlib import closing
+
+    from retrail_runtime.kafka import consumer, offsets, read_to_end
+
+    with closing(consumer(settings)) as reader:
+        ends = {partition: end for partition, (_, end) in offsets(reader, topic).items()}
+    start = {partition: end - most for partition, end in ends.items()}
+    return read_to_end(settings, topic, start, ends)
+
+
 dlq = typer.Typer(
     help="Dead letters: records that could not be read, with their original bytes.",
     no_args_is_help=True,

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from retrail_cli.output import counted
+from retrail_cli.output import counted, print_state
+from retrail_cli.records import recent
 
 if TYPE_CHECKING:
-    from retrail_runtime.kafka import Record
     from schemas.runs import Range
     from schemas.settings import Settings
 
@@ -17,11 +17,6 @@ Finding = tuple[State, str]
 Ends = Mapping[tuple[str, int], int]
 """End offset by topic and partition."""
 
-COLOURS: dict[State, str] = {
-    "ok": typer.colors.GREEN,
-    "look": typer.colors.YELLOW,
-    "missing": typer.colors.RED,
-}
 RECENT = 50_000
 """Records at the end of a partition that are read."""
 
@@ -53,8 +48,7 @@ def check() -> None:
             findings = [("missing", str(error))]
         for state, text in findings:
             missing = missing or state == "missing"
-            typer.secho(f"{state:9}", fg=COLOURS[state], nl=False)
-            typer.echo(f"{what}: {text}" if text else what)
+            print_state(state, f"{what}: {text}" if text else what)
     if missing:
         raise typer.Exit(1)
 
@@ -122,7 +116,7 @@ def pairs(settings: "Settings") -> Iterator[Finding]:
 
     names = Topics.of(settings)
     wanted, invalid = set(), 0
-    for record in recent(settings, names.labelled_pairs):
+    for record in recent(settings, names.labelled_pairs, RECENT):
         try:
             wanted.add(decode(record.value).positive)
         except InvalidRecordError:
@@ -247,14 +241,6 @@ def ends(settings: "Settings") -> dict[tuple[str, int], int]:
         }
 
 
-def recent(settings: "Settings", topic: str) -> Iterator["Record"]:
-    """The last records of each partition of a topic."""
-    from retrail_runtime import kafka
-
-    start = {p: end - RECENT for (name, p), end in ends(settings).items() if name == topic}
-    return kafka.read_to_end(settings, topic, start)
-
-
 def _judged(settings: "Settings") -> dict[tuple[int, str], int]:
     """The last offset of trajectory-events that was judged, by its partition and topic id."""
     import orjson
@@ -262,7 +248,7 @@ def _judged(settings: "Settings") -> dict[tuple[int, str], int]:
     from schemas.topics import Topics
 
     found: dict[tuple[int, str], int] = {}
-    for record in recent(settings, Topics.of(settings).judged_events):
+    for record in recent(settings, Topics.of(settings).judged_events, RECENT):
         event = orjson.loads(record.value or b"{}")
         if "source_topic_id" in event:
             place = (event["source_partition"], event["source_topic_id"])
