@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.stack import LocalStack
-from retrail_runtime import kafka
 from retrail_runtime.files import atomic_write
 from schemas.settings import Settings
-from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
 from simulation import stdlib_corpus
 from simulation.corpus import Corpus
@@ -78,11 +76,7 @@ def prepare(stack: LocalStack, view: View) -> Path:
 def _load(stack: LocalStack, view: View, corpus: Corpus) -> None:
     documents = corpus.documents
     with view.stage("documents", f"load {len(documents):,} documents and index them") as stage:
-        kafka.send_all(
-            kafka.producer(stack.settings),
-            Topics.of(stack.settings).documents,
-            ((document.doc_id.encode(), document.to_json()) for document in documents),
-        )
+        stages.load_documents(stack.settings, documents)
 
         def on_wait(done: int) -> None:
             stack.check()

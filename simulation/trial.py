@@ -9,11 +9,9 @@ from collections.abc import Sequence
 
 import structlog
 
-from retrail_runtime import kafka
 from retrail_runtime.process import configure
 from schemas.errors import RetrailError
 from schemas.settings import Settings, load
-from schemas.topics import Topics
 from serving.retriever import Retriever
 from simulation import fleet, stdlib_corpus
 from simulation.corpus import Need
@@ -41,11 +39,7 @@ def run(settings: Settings, limit: int | None = None) -> fleet.Work:
     wanted = {doc_id for need in needs for doc_id in need.relevant}
     everything = len(needs) == len(corpus.training)
     documents = [each for each in corpus.documents if everything or each.doc_id in wanted]
-    kafka.send_all(
-        kafka.producer(settings),
-        Topics.of(settings).documents,
-        ((document.doc_id.encode(), document.to_json()) for document in documents),
-    )
+    stages.load_documents(settings, documents)
     log.info("documents loaded", documents=len(documents))
     stages.wait_until_indexed(settings, len(documents), on_wait=lambda done: None)
     log.info("documents indexed; agents search", needs=len(needs))

@@ -1,22 +1,20 @@
 """The loop: agents search, their trajectories are mined, a child is trained and indexed."""
 
-import itertools
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from consumers.training.worker import train_now
 from deploy.stack import LocalStack
-from retrail_runtime import kafka
 from schemas.errors import RetrailError
 from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision, Release
 from schemas.settings import Settings
-from schemas.topics import Topics
 from serving.retriever import Hit, Retriever
 from simulation import fleet
 from simulation.corpus import Corpus, Need
@@ -106,7 +104,7 @@ class Flywheel:
         view, documents = self._view, self._plan.corpus.documents
         view.begin("Turn 0: the untrained retriever")
         with view.stage("documents", "sent to the topic from which every index is built") as stage:
-            self._load_documents(stage)
+            stages.load_documents(self._settings, documents, progress=partial(view.progress, stage))
         with view.stage("index", "encode all documents into Milvus, set the alias") as stage:
             stages.wait_until_indexed(
                 self._settings,
@@ -168,16 +166,6 @@ class Flywheel:
         )
         view.turn(turn)
         return turn
-
-    def _load_documents(self, stage: Stage) -> None:
-        documents = self._plan.corpus.documents
-        done = itertools.count(1)
-        kafka.send_all(
-            kafka.producer(self._settings),
-            Topics.of(self._settings).documents,
-            ((document.doc_id.encode(), document.to_json()) for document in documents),
-            on_delivery=lambda _: self._view.progress(stage, next(done), len(documents)),
-        )
 
     def _mine(self, todo: Sequence[fleet.Assignment], stage: Stage) -> list[LabelledPair]:
         stages.wait_until_mined(

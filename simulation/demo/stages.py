@@ -1,8 +1,9 @@
-"""Waits until mining, indexing and the switch of a model are done, and reads the pairs."""
+"""Loads documents, waits until mining, indexing and the switch of a model are done, reads pairs."""
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TypeVar
 
@@ -12,12 +13,14 @@ from consumers import releases
 from consumers.indexing.milvus import Milvus
 from retrail_runtime import kafka
 from schemas.base import canonical
+from schemas.documents import Document, encode
 from schemas.errors import NoIndexError, RetrailError
 from schemas.pairs import LabelledPair, decode
 from schemas.releases import CandidateDecision
 from schemas.settings import Settings
 from schemas.topics import Topics
 from serving.retriever import Retriever
+from simulation.fleet import Progress
 from trainer.data.releases import Releases
 
 MINING_PATIENCE = 120.0
@@ -31,6 +34,26 @@ ANSWER_SECONDS = 10.0
 T = TypeVar("T")
 Offsets = Mapping[int, int]
 """Partition → offset."""
+
+
+def load_documents(
+    settings: Settings,
+    documents: Sequence[Document],
+    *,
+    progress: Progress = lambda done, of: None,
+) -> None:
+    """Send documents to the topic from which every index is built.
+
+    Raises:
+        DeliveryError: Kafka did not take all of them.
+    """
+    done = itertools.count(1)
+    kafka.send_all(
+        kafka.producer(settings),
+        Topics.of(settings).documents,
+        map(encode, documents),
+        on_delivery=lambda _: progress(next(done), len(documents)),
+    )
 
 
 def wait_until_mined(
