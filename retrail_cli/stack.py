@@ -70,9 +70,9 @@ def up(
         raise typer.BadParameter("--sample needs the workers: leave out --without-workers.")
     roles: Sequence[str] = () if without_workers else (*ROLES, *["otlp"] * otlp)
     if sample:
-        from simulation import sample as samples
+        from simulation import trial
 
-        settings, roles = samples.settings_of(settings), (*samples.ROLES, *["otlp"] * otlp)
+        settings, roles = trial.settings_of(settings), (*trial.ROLES, *["otlp"] * otlp)
     view = View(Console())
     stack = LocalStack(
         settings,
@@ -88,7 +88,7 @@ def _prepare_sample(stack: "LocalStack") -> None:
     from rich.console import Console
 
     from simulation.demo.view import View
-    from simulation.sample import prepare
+    from simulation.trial import prepare
 
     view = View(Console())
     with view.showing():
