@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 START_TIMEOUT = 90.0
 STOP_GRACE = 20.0
+"""Seconds that a process has to stop before it is killed."""
 
 LOOPBACK = "127.0.0.1"
 RANGE = range(20000, 32768)
@@ -158,8 +159,13 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of its log."""
-        return tail(self.log_file, lines)
+        """The last lines of its log; empty before the first start."""
+        if not self.log_file.exists():
+            return ""
+        with self.log_file.open("rb") as file:
+            file.seek(max(0, self.log_file.stat().st_size - 400 * lines))
+            text = file.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
 
     @property
     def end_of_log(self) -> str:
@@ -168,16 +174,6 @@ class Child:
         last = next((x for x in reversed(lines) if not x.startswith(_TRACE)), "")
         ends = f"ends with: {last[:LINE_LIMIT]}" if last else "is empty."
         return f"Its log, {self.log_file}, {ends}"
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last ``lines`` lines of a text file that may not exist."""
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 400 * lines))
-        text = file.read().decode(errors="replace")
-    return "\n".join(text.splitlines()[-lines:])
 
 
 # The kernel sends its signal when the *thread* that forked ends, and a stack may be started from a
@@ -343,10 +339,10 @@ def keep_or_choose(last: Mapping[str, int | None]) -> dict[str, int]:
     return {name: chosen.get(name) or next(fresh) for name in last}
 
 
-def accepts_connections(port: int, timeout: float = 0.5) -> bool:
+def accepts_connections(port: int) -> bool:
     """Whether something accepts connections on this loopback port."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout):
+        with socket.create_connection((LOOPBACK, port), timeout=0.5):
             return True
     except OSError:
         return False

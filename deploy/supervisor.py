@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.errors import StackError
-from deploy.processes import Child, Server
+from deploy.processes import STOP_GRACE, Child, Server
 from schemas.errors import EXIT_UNAVAILABLE
 
 WINDOW = 300.0
@@ -19,9 +19,6 @@ WINDOW = 300.0
 
 DELAYS = (1.0, 3.0)
 """Seconds before the restart after each exit in the window; one more exit ends the stack."""
-
-STOP_GRACE = 20.0
-"""Seconds that a worker has to stop before it is killed."""
 
 
 def recent_exits(exits: Sequence[float], now: float) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from deploy import processes
 from deploy.errors import StackError
-from deploy.processes import Child, tail
+from deploy.processes import Child
 from tests.waiting import eventually
 
 
@@ -40,7 +40,7 @@ def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_tail_of_no_file(tmp_path: Path) -> None:
-    assert tail(tmp_path / "none", 5) == ""
+    assert Child("none", [], tmp_path / "none").log_tail() == ""
 
 
 def test_program_that_does_not_exist(tmp_path: Path) -> None:
