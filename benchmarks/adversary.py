@@ -13,7 +13,7 @@ from schemas.documents import Document
 from schemas.events import Event
 from simulation import language
 from simulation.corpus import Need
-from simulation.recording import Recorder
+from simulation.fleet import Recorder
 from simulation.scripted import Hit, digest, draw
 
 TENANT = "attacker"

@@ -29,7 +29,6 @@ from simulation import fleet, stdlib_corpus
 from simulation.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.flywheel import Plan
-from simulation.recording import watch
 from simulation.scripted import draw
 from trainer.data import examples
 from trainer.data.caps import UNCAPPED
@@ -90,7 +89,7 @@ def runs(seed: int, share: float, max_tokens: int, done: set[tuple[int, str]]) -
     parent = ExactIndex(Encoder.load(settings.model, max_tokens=max_tokens), corpus.documents)
     plan = Plan.of(corpus, TURNS, seed, None)
     todo = fleet.assignments(plan.needs(1), plan.agents, seed=seed, turn=1)
-    honest = mined(watch(todo, parent.search_many).values(), settings)
+    honest = mined(fleet.watch(todo, parent.search_many).values(), settings)
     attacks = round(len(todo) * share / (1 - share))
     attacked = draw(seed, "attacked").choices(plan.needs(1), k=attacks)
     hits = parent.search_many([need.text for need in attacked])

@@ -24,7 +24,6 @@ from serving.retriever import Hit, Retriever
 from simulation import fleet, stdlib_corpus
 from simulation.corpus import Need
 from simulation.demo import stages
-from simulation.recording import watch
 from simulation.scripted import HITS
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def prepare(stack: "LocalStack", view: "View") -> Path:
             stack.check()
             return [found.hits for found in retriever.search_many(queries, HITS)]
 
-        trajectories = watch(
+        trajectories = fleet.watch(
             assignments(corpus.training),
             search,
             progress=lambda done, of: view.progress(stage, done, of),

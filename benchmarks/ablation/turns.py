@@ -19,7 +19,6 @@ from simulation.corpus import Corpus
 from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
-from simulation.recording import watch
 from simulation.scripted import HITS, draw
 from trainer.data.examples import TrainingExample
 from trainer.data.selection import Selector, rules_of
@@ -125,7 +124,9 @@ class Turn:
         """The events of every agent."""
         self.world.report(f"seed {self.seed}: {len(self.todo):,} agents at work")
         search = self.world.parent.search_many
-        return watch(self.todo, partial(search, choose=self._chosen) if self.explores else search)
+        return fleet.watch(
+            self.todo, partial(search, choose=self._chosen) if self.explores else search
+        )
 
     def _chosen(self, query: str, order: NDArray[np.intp]) -> Sequence[int]:
         best = order[: HITS * levers.EXPLORED_DEPTH].tolist()

@@ -8,7 +8,6 @@ from schemas.events import End, Search, parse
 from schemas.settings import Settings
 from simulation import fleet
 from simulation.corpus import Need
-from simulation.recording import watch
 from tests.tiny_model import write_tiny_model
 from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder
@@ -39,7 +38,7 @@ def test_hits_are_the_nearest_documents(index: ExactIndex) -> None:
 
 def test_trajectories_are_whole_and_the_same_for_a_seed(index: ExactIndex) -> None:
     todo = fleet.assignments(NEEDS, 16, seed=3, turn=1)
-    found = watch(todo, index.search_many, version=7, tenant="t")
+    found = fleet.watch(todo, index.search_many, version=7, tenant="t")
     assert list(found) == [task.mind.trajectory_id for task in todo]
     for events in found.values():
         assert [event.seq for event in events] == list(range(len(events)))
@@ -47,12 +46,12 @@ def test_trajectories_are_whole_and_the_same_for_a_seed(index: ExactIndex) -> No
         assert isinstance(events[-1], End)
         assert {(event.tenant, event.retriever_version) for event in events} == {("t", 7)}
         assert [parse(event.to_json()).event for event in events] == events
-    assert found == watch(todo, index.search_many, version=7, tenant="t")
+    assert found == fleet.watch(todo, index.search_many, version=7, tenant="t")
 
 
 def test_mined_pairs_are_selected_from_memory(index: ExactIndex) -> None:
     todo = fleet.assignments(NEEDS, 40, seed=3, turn=1)
-    found = mined(watch(todo, index.search_many).values(), Settings())
+    found = mined(fleet.watch(todo, index.search_many).values(), Settings())
     needs = {task.mind.trajectory_id: task.need for task in todo}
     relevant = [pair for pair in found if pair.verdict == "relevant"]
     right = [pair for pair in relevant if pair.positive in needs[pair.trajectory_id].relevant]

@@ -9,7 +9,6 @@ from schemas.events import Event, parse
 from serving.retriever import Hit
 from simulation import fleet
 from simulation.corpus import Need
-from simulation.recording import watch
 from tests.streams.judged_log import browse, numbered, search
 from trainer.data.draws import is_held_out
 
@@ -38,7 +37,7 @@ def events_of(*steps: dict[str, Any]) -> list[Event]:
 def world() -> tuple[dict[str, list[Event]], dict[str, Need]]:
     todo = fleet.assignments(NEEDS, 80, seed=0, turn=1)
     needs = {task.mind.trajectory_id: task.need for task in todo}
-    return watch(todo, search_in_vain), needs
+    return fleet.watch(todo, search_in_vain), needs
 
 
 def test_every_label_is_true_whether_the_agent_found_it_or_not() -> None:

@@ -17,7 +17,6 @@ from schemas.settings import Settings
 from simulation import fleet, stdlib_corpus
 from simulation.corpus import Corpus
 from simulation.demo import measure
-from simulation.recording import watch
 from simulation.scripted import draw
 from trainer.data.caps import UNCAPPED
 from trainer.data.draws import is_held_out
@@ -80,7 +79,7 @@ class Town:
             trajectory(need, some, seed, number)
             for number, (need, some) in enumerate(zip(attacked, hits, strict=True))
         ]
-        pairs = mined([*watch(todo, index.search_many).values(), *lies], SETTINGS)
+        pairs = mined([*fleet.watch(todo, index.search_many).values(), *lies], SETTINGS)
         corpus = Corpus(whole.name, tuple(documents), tuple(training), tuple(unseen))
         return cls(seed, corpus, index, pairs)
 
