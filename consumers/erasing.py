@@ -27,7 +27,6 @@ from confluent_kafka import Producer
 
 from consumers.indexing import plan
 from consumers.training.history import RunHistory
-from consumers.training.spans import holds, merged
 from retrail_runtime import kafka
 from retrail_runtime.erasures import ErasureLog
 from schemas import erasures, judged, pairs
@@ -40,7 +39,7 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data.draws import normalize_query
 from trainer.data.examples import dump_file, parse_file
-from trainer.data.lineage import History
+from trainer.data.lineage import History, holds, merged
 from trainer.registry.registry import GATE_FILE, Registry
 
 log = structlog.get_logger(__name__)

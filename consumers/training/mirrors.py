@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple
 import orjson
 
 from consumers.training import metrics
-from consumers.training.spans import holds, merged
 from retrail_runtime.erasures import ErasureLog
 from retrail_runtime.kafka import Record
 from retrail_runtime.metrics import ERASED
@@ -27,6 +26,7 @@ from schemas.runs import Range
 from schemas.settings import Settings
 from schemas.topics import Topics
 from trainer.data.draws import draw_of, is_held_out, normalize_query
+from trainer.data.lineage import holds, merged
 
 _TRAINS = "relevant = 1 AND held_out = 0"
 _OWNERS = "SELECT DISTINCT owner FROM documents WHERE owner > ''"

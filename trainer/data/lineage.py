@@ -5,7 +5,8 @@ lineage's runs; all other pairs are new, including those of held or rejected run
 quarantines a run: its ranges are skipped until a release of that run is promoted.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,6 +16,9 @@ from trainer.data import releases
 from trainer.data.releases import MAX_STEP, Releases
 
 Trigger = Literal["count", "age"]
+
+Spans = Mapping[int, Sequence[tuple[int, int]]]
+"""Start and end offsets by partition, sorted and apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +79,8 @@ def unfinished(history: History, run: RunManifest) -> bool:
 
 def trained(history: History, version: int) -> list[Range]:
     """The ranges that the model of ``version`` was trained on, over all runs of its lineage."""
-    runs = (
-        history.run(history.releases.run_of(ancestor))
-        for ancestor in history.releases.lineage(version)
-    )
-    return [span for run in runs if run is not None for span in run.ranges]
+    known = history.releases
+    return _ranges(history, map(known.run_of, known.lineage(version)))
 
 
 def without_run(history: History, version: int) -> list[Release]:
@@ -98,8 +99,7 @@ def first_of(history: History, version: int) -> int:
 def quarantined(history: History) -> list[Range]:
     """The ranges of the runs that a rollback quarantined."""
     live = history.releases.live
-    runs = (history.run(run_id) for run_id in (live.quarantined if live else ()))
-    return [span for run in runs if run is not None for span in run.ranges]
+    return _ranges(history, live.quarantined if live else ())
 
 
 def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[Range, ...]:
@@ -116,22 +116,16 @@ def new_ranges(history: History, topic: str, ends: Mapping[int, int]) -> tuple[R
     live = history.releases.live
     if live is None:
         raise ValueError("there is no live release")
-    taken = [*trained(history, live.version), *quarantined(history)]
+    taken = merged([*trained(history, live.version), *quarantined(history)], topic)
     found: list[Range] = []
     for partition, end in sorted(ends.items()):
         start = 0
-        for hole in sorted(
-            (span.start, span.end)
-            for span in taken
-            if (span.topic, span.partition) == (topic, partition)
-        ):
-            if start < min(hole[0], end):
+        for first, after in (*taken.get(partition, ()), (end, end)):
+            if start < min(first, end):
                 found.append(
-                    Range(topic=topic, partition=partition, start=start, end=min(hole[0], end))
+                    Range(topic=topic, partition=partition, start=start, end=min(first, end))
                 )
-            start = max(start, hole[1])
-        if start < end:
-            found.append(Range(topic=topic, partition=partition, start=start, end=end))
+            start = max(start, after)
     return tuple(found)
 
 
@@ -155,6 +149,28 @@ def ends_of(ranges: Iterable[Range], topic: str) -> dict[int, int]:
     return ends
 
 
+def merged(ranges: Iterable[Range], topic: str) -> Spans:
+    """The offsets of a topic in ``ranges``, which may overlap."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for span in sorted(ranges, key=lambda span: (span.partition, span.start)):
+        if span.topic != topic:
+            continue
+        spans = found.setdefault(span.partition, [])
+        if spans and span.start <= spans[-1][1]:
+            start, end = spans.pop()
+            spans.append((start, max(end, span.end)))
+        else:
+            spans.append((span.start, span.end))
+    return found
+
+
+def holds(spans: Spans, partition: int, offset: int) -> bool:
+    """Whether a place is in the spans."""
+    some = spans.get(partition, ())
+    index = bisect_right(some, offset, key=lambda span: span[0]) - 1
+    return index >= 0 and offset < some[index][1]
+
+
 def due(
     count: int, oldest: int | None, now: int, *, min_pairs: int, max_age_seconds: float
 ) -> Trigger | None:
@@ -170,3 +186,9 @@ def due(
     if oldest is not None and now - oldest >= max_age_seconds * 1000:
         return "age"
     return None
+
+
+def _ranges(history: History, run_ids: Iterable[str | None]) -> list[Range]:
+    """The ranges of the runs that have a manifest."""
+    runs = map(history.run, run_ids)
+    return [span for run in runs if run is not None for span in run.ranges]
