@@ -13,7 +13,7 @@ from typing import Literal
 from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from trainer.data import releases
-from trainer.data.releases import MAX_STEP, Releases
+from trainer.data.releases import Releases, refusal_of_child
 
 Trigger = Literal["count", "age"]
 
@@ -43,15 +43,8 @@ class History:
 
     def refusal(self, manifest: RunManifest) -> str:
         """Why a manifest is refused, or an empty string."""
-        if manifest.parent not in self.releases.by_version:
-            return f"its parent, release {manifest.parent}, does not exist"
         highest = self.next_version() - 1
-        if manifest.version > highest + MAX_STEP:
-            return (
-                f"version {manifest.version:,} is more than {MAX_STEP} above the highest, "
-                f"{highest:,}"
-            )
-        return ""
+        return refusal_of_child(self.releases, manifest.parent, manifest.version, highest)
 
     def next_version(self) -> int:
         """Version of the next run: one above the highest."""

@@ -134,9 +134,17 @@ def refusal(known: Releases, record: Record) -> str:
         return "" if parent is None else f"release {FIRST} has no parent, the record has {parent}"
     if parent is None:
         return f"it has no parent; only release {FIRST} has none"
+    return refusal_of_child(known, parent, version, max(known.by_version, default=0))
+
+
+def refusal_of_child(known: Releases, parent: int, version: int, highest: int) -> str:
+    """Why a new version is refused, or an empty string.
+
+    Args:
+        highest: version so far.
+    """
     if parent not in known.by_version:
         return f"its parent, release {parent}, does not exist"
-    highest = max(known.by_version)
     if version > highest + MAX_STEP:
         return f"version {version:,} is more than {MAX_STEP} above the highest, {highest:,}"
     return ""
