@@ -16,7 +16,6 @@ usual; excess pairs are dropped at random (seeded) and counted.
 - Each cap raises the shares of the remaining groups, so the caps are applied until none binds.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from schemas.settings import TrainSettings
-from trainer.data.draws import normalize_query, place
+from trainer.data.draws import draw_of, normalize_query, place
 
 GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "trajectory": lambda pair: pair.trajectory_id,
@@ -103,7 +102,7 @@ class Candidates:
     def add(self, pairs: Iterable[LabelledPair]) -> None:
         """Add pairs."""
         some = list(pairs)
-        groups = [[_number(of(pair)) for of in GROUPS.values()] for pair in some]
+        groups = [[draw_of(of(pair)) for of in GROUPS.values()] for pair in some]
         places = [place(pair.pair_id, seed=self._seed, parent=self._parent) for pair in some]
         self._ids.append(np.array([pair.pair_id.encode() for pair in some], "S32"))
         self._groups.append(np.array(groups, np.uint64).reshape(-1, len(GROUPS)))
@@ -154,10 +153,6 @@ class Candidates:
     def _all_places(self) -> NDArray[np.uint64]:
         self._places = [np.concatenate(self._places)]
         return self._places[0]
-
-
-def _number(group: str) -> int:
-    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "big")
 
 
 def limit(

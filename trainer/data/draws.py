@@ -25,8 +25,7 @@ def is_held_out(query: str, share: float = HELD_OUT_SHARE) -> bool:
         query: as the agent wrote it.
         share: of all queries, 0 to 1. A query held out at one share is held out at any larger one.
     """
-    digest = hashlib.sha256(normalize_query(query).encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return draw_of(normalize_query(query)) < share * 2**63
 
 
 def draw_of(name: str) -> int:
