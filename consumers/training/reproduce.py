@@ -298,7 +298,7 @@ def _documents_of(some: Iterable[TrainingExample]) -> dict[str, Document]:
             tenant=example.tenant if doc_id in example.private else None,
         )
         for example in some
-        for doc_id, text in ((example.positive_id, example.positive_text), *example.negatives)
+        for doc_id, text in example.documents
     }
 
 

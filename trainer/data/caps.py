@@ -19,7 +19,6 @@ usual; excess pairs are dropped at random (seeded) and counted.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from schemas.settings import TrainSettings
 from trainer.data.draws import draw_of, normalize_query, place
+from trainer.data.examples import Chosen
 
 GROUPS: dict[str, Callable[[LabelledPair], str]] = {
     "trajectory": lambda pair: pair.trajectory_id,
@@ -61,21 +61,8 @@ def caps_of(settings: TrainSettings) -> Caps:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Capped:
-    """Pairs within the caps.
-
-    Attributes:
-        pairs: sorted by ``pair_id``.
-        left_out: number of pairs by reason: ``agent cap``, ….
-    """
-
-    pairs: tuple[LabelledPair, ...]
-    left_out: Counter[str]
-
-
-def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) -> Capped:
-    """Drop pairs beyond the caps.
+def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) -> Chosen:
+    """Drop pairs beyond the caps, for the reasons ``agent cap``, ….
 
     Args:
         pairs: each id once, in any order.
@@ -86,7 +73,7 @@ def apply(pairs: Iterable[LabelledPair], caps: Caps, *, seed: int, parent: int) 
     candidates.add(by_id.values())
     left_out: Counter[str] = Counter()
     ids = candidates.ids[candidates.within(caps, left_out)]
-    return Capped(tuple(by_id[pair_id] for pair_id in sorted(map(bytes.decode, ids))), left_out)
+    return Chosen(tuple(by_id[pair_id] for pair_id in sorted(map(bytes.decode, ids))), left_out)
 
 
 class Candidates:

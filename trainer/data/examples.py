@@ -28,7 +28,7 @@ from schemas.documents import may_see
 from schemas.errors import InputError
 from schemas.pairs import LabelledPair
 from schemas.runs import Intensity
-from trainer.data.draws import HELD_OUT_SHARE, is_held_out
+from trainer.data.draws import is_held_out
 from trainer.data.weighting import Variant, weight
 
 TextOf = Callable[[str], str | None]
@@ -58,6 +58,11 @@ class TrainingExample:
     tenant: str = ""
     private: frozenset[str] = frozenset()
 
+    @property
+    def documents(self) -> tuple[tuple[str, str], ...]:
+        """(id, text) of the positive, then of the negatives."""
+        return ((self.positive_id, self.positive_text), *self.negatives)
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -67,20 +72,21 @@ class Examples:
         examples: sorted by ``pair_id``.
         left_out: number of pairs by reason: ``irrelevant``, ``held out``, ``repeated`` (its id
             occurred before), ``no text`` (the positive is unknown or deleted), ``other tenant``.
-        negatives_left_out: number of negatives by reason: ``no text``, ``positive`` (same text as
-            the positive), ``repeated`` (same text as an earlier negative), ``other tenant``.
     """
 
     examples: tuple[TrainingExample, ...]
     left_out: Mapping[str, int]
-    negatives_left_out: Mapping[str, int]
 
 
-def trainable(
-    pairs: Iterable[LabelledPair],
-    share: float = HELD_OUT_SHARE,
-    variant: Variant = "reweight",
-) -> "Trainable":
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Pairs, sorted by ``pair_id``, and the number of those that were left out, by reason."""
+
+    pairs: tuple[LabelledPair, ...]
+    left_out: Mapping[str, int]
+
+
+def trainable(pairs: Iterable[LabelledPair], variant: Variant = "reweight") -> Chosen:
     """Select the pairs that train: relevant, not held out, each id once.
 
     Under the variant ``naive`` irrelevant pairs train too: every browsed document is a positive.
@@ -90,25 +96,17 @@ def trainable(
     for pair in pairs:
         if pair.verdict != "relevant" and variant != "naive":
             left_out["irrelevant"] += 1
-        elif is_held_out(pair.query, share):
+        elif is_held_out(pair.query):
             left_out["held out"] += 1
         elif pair.pair_id in first:
             left_out["repeated"] += 1
         else:
             first[pair.pair_id] = pair
-    return Trainable(tuple(first[key] for key in sorted(first)), dict(left_out))
-
-
-@dataclass(frozen=True, slots=True)
-class Trainable:
-    """Pairs that train, sorted by ``pair_id``, and the number of others by reason."""
-
-    pairs: tuple[LabelledPair, ...]
-    left_out: Mapping[str, int]
+    return Chosen(tuple(first[key] for key in sorted(first)), dict(left_out))
 
 
 def build(
-    chosen: Trainable,
+    chosen: Chosen,
     text_of: TextOf,
     intensity: Intensity,
     variant: Variant = "reweight",
@@ -116,12 +114,14 @@ def build(
 ) -> Examples:
     """Look up the texts and compute the weights.
 
+    Negatives are left out that have no text, that the pair's tenant may not see, or whose text is
+    that of the positive or of an earlier negative.
+
     Args:
         owners: of the documents that are not everyone's.
     """
     examples = []
     left_out = Counter(chosen.left_out)
-    negatives_left_out: Counter[str] = Counter()
     for pair in chosen.pairs:
         positive = text_of(pair.positive)
         if positive is None:
@@ -134,17 +134,10 @@ def build(
         negatives: list[tuple[str, str]] = []
         for doc_id in pair.negatives:
             text = text_of(doc_id)
-            if text is None:
-                negatives_left_out["no text"] += 1
-            elif not may_see(pair.tenant, owners.get(doc_id, "")):
-                negatives_left_out[OTHER_TENANT] += 1
-            elif text == positive:
-                negatives_left_out["positive"] += 1
-            elif text in seen:
-                negatives_left_out["repeated"] += 1
-            else:
-                seen.add(text)
-                negatives.append((doc_id, text))
+            if text is None or text in seen or not may_see(pair.tenant, owners.get(doc_id, "")):
+                continue
+            seen.add(text)
+            negatives.append((doc_id, text))
         examples.append(
             TrainingExample(
                 pair_id=pair.pair_id,
@@ -157,7 +150,7 @@ def build(
                 private=frozenset(owners.keys() & {pair.positive, *dict(negatives)}),
             )
         )
-    return Examples(tuple(examples), dict(left_out), dict(negatives_left_out))
+    return Examples(tuple(examples), dict(left_out))
 
 
 FORMAT = "retrail-training/1"
@@ -171,10 +164,7 @@ def dump_file(examples: Sequence[TrainingExample]) -> bytes:
     """
     texts: dict[str, str] = {}
     for example in examples:
-        for doc_id, text in (
-            (example.positive_id, example.positive_text),
-            *example.negatives,
-        ):
+        for doc_id, text in example.documents:
             if texts.setdefault(doc_id, text) != text:
                 raise ValueError(f"document {doc_id} has two texts")
     header = {"format": FORMAT, "documents": len(texts), "examples": len(examples)}

@@ -13,7 +13,7 @@ from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
 from trainer.data.draws import draw_of, is_held_out
-from trainer.data.examples import OTHER_TENANT, Trainable, TrainingExample
+from trainer.data.examples import OTHER_TENANT, Chosen, TrainingExample
 from trainer.data.weighting import Variant, outcome_factor
 
 CHUNK = 500
@@ -139,9 +139,7 @@ class Selector:
         # A document can be deleted between the two reads.
         intensity = weighting.measure(p for p in (*new, *replayed) if p.positive in texts)
         built = [
-            examples.build(
-                Trainable(tuple(some), counts), texts.get, intensity, self.variant, owners
-            )
+            examples.build(Chosen(tuple(some), counts), texts.get, intensity, self.variant, owners)
             for some, counts in ((new, left_out), (replayed, {}))
         ]
         ids = [tuple(example.pair_id for example in some.examples) for some in built]

@@ -86,7 +86,7 @@ def private_texts(examples: Iterable[TrainingExample]) -> dict[str, frozenset[st
     """Tenants by text, of the texts that are nowhere those of a document of everyone."""
     found: dict[str, set[str]] = defaultdict(set)
     for example in examples:
-        for doc_id, text in ((example.positive_id, example.positive_text), *example.negatives):
+        for doc_id, text in example.documents:
             found[text].add(example.tenant if doc_id in example.private else "")
     return {text: frozenset(owners) for text, owners in found.items() if "" not in owners}
 

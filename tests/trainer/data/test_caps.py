@@ -118,7 +118,7 @@ def test_no_group_has_more_than_its_share_and_no_run_is_emptied(
         agent=agent, tenant=tenant, trajectory=trajectory, query=query, document=document, run=run
     )
     capped = apply(pairs, caps, seed=0, parent=1)
-    assert len(capped.pairs) + capped.left_out.total() == len(pairs)
+    assert len(capped.pairs) + sum(capped.left_out.values()) == len(pairs)
     assert bool(capped.pairs) == bool(pairs)
     assert {pair.pair_id for pair in capped.pairs} <= {pair.pair_id for pair in pairs}
     for name, group_of in GROUPS.items():

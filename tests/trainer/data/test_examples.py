@@ -34,7 +34,7 @@ def test_texts_and_weights_are_looked_up() -> None:
     assert (one.positive_id, one.positive_text) == ("p", "positive")
     assert one.negatives == (("a", "first"), ("b", "second"))
     assert one.weight == 1.0
-    assert found.left_out == found.negatives_left_out == {}
+    assert found.left_out == {}
 
 
 def test_pairs_that_do_not_train_are_counted() -> None:
@@ -50,12 +50,11 @@ def test_pairs_that_do_not_train_are_counted() -> None:
     assert found.left_out == {"repeated": 1, "irrelevant": 1, "held out": 1, "no text": 1}
 
 
-def test_negatives_without_a_distinct_text_are_left_out_and_counted() -> None:
+def test_negatives_without_a_distinct_text_are_left_out() -> None:
     found = built(pair(negatives=("gone", "same", "a", "again", "b"), rejected=4))
 
     (one,) = found.examples
     assert one.negatives == (("a", "first"), ("b", "second"))
-    assert found.negatives_left_out == {"no text": 1, "positive": 1, "repeated": 1}
 
 
 def test_examples_are_sorted_by_pair_id() -> None:
