@@ -11,6 +11,7 @@ import orjson
 
 from schemas.releases import Model
 from schemas.settings import Settings
+from trainer.registry.registry import Registry
 
 
 def files(**contents: str) -> Callable[[Path], None]:
@@ -58,6 +59,11 @@ def files_of(settings: Settings, model: Model) -> str:
     """Location of a model's files."""
     manifest = orjson.loads(read(settings, f"{model.location}.json"))
     return f"{model.location.rpartition('/')[0]}/{manifest['folder']}"
+
+
+def versions(registry: Registry, retriever: str) -> list[int]:
+    """The published versions up to 12."""
+    return [number for number in range(13) if registry.published(retriever, number)]
 
 
 def left_over(settings: Settings) -> list[str]:

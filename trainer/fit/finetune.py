@@ -64,7 +64,6 @@ class TrainingReport:
 
     encoder: Encoder
     steps: tuple[Step, ...]
-    seconds: float
 
 
 def config_of(settings: Settings, preset: Preset) -> TrainingConfig:
@@ -123,12 +122,11 @@ def finetune(
         child.model.requires_grad_(True)
         if config.lora_rank:
             add_adapters(child.model, config.lora_rank, config.seed)
-        started = time.perf_counter()
         curve = tuple(_train(child, batches, config, on_step, processes, checkpoint))
         if config.lora_rank:
             merge_adapters(child.model)
         child.model.requires_grad_(False)
-    return TrainingReport(child, curve, time.perf_counter() - started)
+    return TrainingReport(child, curve)
 
 
 def _train(

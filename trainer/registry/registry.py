@@ -16,7 +16,6 @@ Locations in records are relative to the registry, so it can be moved, or copied
 folder into a bucket.
 """
 
-import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,8 +44,6 @@ log = structlog.get_logger(__name__)
 
 GATE_FILE = "gate.jsonl"
 """Suffix of the gate's results and pool (:mod:`trainer.evaluate.frozen`)."""
-
-_MANIFEST = re.compile(r"v([1-9]\d*)\.json")
 
 
 class Registry:
@@ -165,11 +162,6 @@ class Registry:
         except ValueError:
             return False
         return manifest is not None and manifest.digest == model.digest
-
-    def versions(self, retriever: str) -> list[int]:
-        """The published versions, ascending."""
-        found = (_MANIFEST.fullmatch(name) for name in self._storage.list(retriever))
-        return sorted(int(match[1]) for match in found if match)
 
     def open(self, model: Model) -> Path:
         """A local folder with the files of a model, whose digests are verified.

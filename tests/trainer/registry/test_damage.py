@@ -12,7 +12,7 @@ from schemas.errors import ModelError
 from schemas.releases import Model
 from schemas.settings import Settings
 from tests.started_servers import on_s3
-from tests.trainer.model_writing import files, files_of, left_over, names, put, read
+from tests.trainer.model_writing import files, files_of, left_over, names, put, read, versions
 from trainer.registry.registry import Registry
 
 pytestmark = on_s3
@@ -52,7 +52,7 @@ def test_a_manifest_in_a_folder_is_written_atomically(
 
 def unseen_then_published(settings: Settings, registry: Registry, elsewhere: Registry) -> None:
     assert registry.published("r", 1) is None
-    assert registry.versions("r") == []
+    assert versions(registry, "r") == []
 
     published = registry.publish("r", 1, files(a="whole", b="whole"))
 
