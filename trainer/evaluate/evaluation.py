@@ -17,7 +17,7 @@ from ir_measures import RR, R, nDCG
 from numpy.typing import NDArray
 
 from schemas.releases import Metrics
-from trainer.model.encoder import Encoder, Progress, Vectors
+from trainer.model.encoder import Encoder, Vectors
 
 POOL = 20_000
 """Documents of a pool; a smaller corpus is its own pool."""
@@ -53,11 +53,7 @@ class QueryMetrics:
 
 
 def evaluate(
-    encoder: Encoder,
-    queries: Judgements,
-    documents: Mapping[str, str],
-    *,
-    progress: Progress | None = None,
+    encoder: Encoder, queries: Judgements, documents: Mapping[str, str]
 ) -> dict[str, QueryMetrics]:
     """Metrics of every query that has a relevant document in the pool.
 
@@ -65,10 +61,9 @@ def evaluate(
         encoder: to evaluate.
         queries: with their relevant documents.
         documents: the pool, text by doc id.
-        progress: called while documents are encoded.
     """
     ids = sorted(documents)
-    vectors = encoder.encode_documents([documents[doc_id] for doc_id in ids], progress=progress)
+    vectors = encoder.encode_documents([documents[doc_id] for doc_id in ids])
     return evaluate_vectors(encoder, queries, ids, vectors)
 
 

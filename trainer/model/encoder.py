@@ -155,9 +155,9 @@ class Encoder:
         """An encoder with its own weights; the tokenizer, and therefore the lock, are shared."""
         return Encoder(with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
-    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
-        return self._encode(texts, "query", progress)
+        return self._encode(texts, "query")
 
     def encode_documents(
         self, texts: Sequence[str], *, progress: Progress | None = None
@@ -230,7 +230,9 @@ class Encoder:
         with self._lock:
             loading.save(self.model, path)
 
-    def _encode(self, texts: Sequence[str], kind: Kind, progress: Progress | None) -> Vectors:
+    def _encode(
+        self, texts: Sequence[str], kind: Kind, progress: Progress | None = None
+    ) -> Vectors:
         metrics.ENCODED.labels(kind).inc(len(texts))
         distinct = list(dict.fromkeys(texts))
         rows = self.tokenize(distinct, kind)
