@@ -1,5 +1,6 @@
 """The first release: ``RETRAIL_MODEL``, untrained."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -56,13 +57,12 @@ def load_model(settings: Settings) -> Encoder:
         ModelError: it cannot be loaded.
     """
     preset = presets.preset(settings.train_preset, locate(settings.model), settings.model)
-    return Encoder.load(
-        settings.model,
-        preset=preset,
-        query_prefix=settings.index_query_prefix,
-        document_prefix=settings.index_document_prefix,
-        max_tokens=settings.index_max_tokens,
+    preset = replace(
+        preset,
+        query_prefix=settings.index_query_prefix or preset.query_prefix,
+        document_prefix=settings.index_document_prefix or preset.document_prefix,
     )
+    return Encoder.load(settings.model, preset=preset, max_tokens=settings.index_max_tokens)
 
 
 def _first(settings: Settings) -> Release:

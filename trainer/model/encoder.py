@@ -91,8 +91,6 @@ class Encoder:
         cls,
         model: str | Path,
         *,
-        query_prefix: str = "",
-        document_prefix: str = "",
         max_tokens: int | None = 256,
         preset: Preset | None = None,
         precision: Precision = "auto",
@@ -103,12 +101,10 @@ class Encoder:
 
         Args:
             model: ``minilm``, a folder, or a name on the Hugging Face Hub.
-            query_prefix: put before every query, if the model's files name no prompt.
-            document_prefix: put before every document, if the model's files name no prompt.
             max_tokens: longer texts are truncated; a lower limit of the model applies. ``None``:
                 the model's limit.
-            preset: values that neither these arguments nor the model's files have; by default mean
-                pooling without prefixes. A saved release needs no preset.
+            preset: pooling, and prefixes of queries and documents, that the model's files lack; by
+                default mean pooling without prefixes. A saved release needs no preset.
             precision: to encode in; ``auto`` is bfloat16 if the device computes in it.
             device: ``cpu``, ``cuda``, …; by default a GPU if there is one.
             encodes_only: keep the weights in the precision of encoding alone. Such an encoder
@@ -121,7 +117,7 @@ class Encoder:
         preset = preset or Preset()
 
         def load() -> "SentenceTransformer":
-            return _loaded(model, preset, query_prefix, document_prefix, max_tokens, device)
+            return _loaded(model, preset, max_tokens, device)
 
         encoder = cls(load(), precision=precision)
         if encodes_only and encodes_in_bfloat16(precision, encoder.device):
@@ -355,21 +351,14 @@ class Encoder:
 
 
 def _loaded(
-    model: str | Path,
-    preset: Preset,
-    query_prefix: str,
-    document_prefix: str,
-    max_tokens: int | None,
-    device: str | None,
+    model: str | Path, preset: Preset, max_tokens: int | None, device: str | None
 ) -> "SentenceTransformer":
     found = loading.load(
         locate(str(model)),
         pooling=preset.pooling,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
     )
-    loading.set_prompts(
-        found, query_prefix or preset.query_prefix, document_prefix or preset.document_prefix
-    )
+    loading.set_prompts(found, preset.query_prefix, preset.document_prefix)
     for transformer in loading.transformers_of(found):
         longest = loading.longest_input(transformer)
         if max_tokens is not None and longest < max_tokens:

@@ -18,7 +18,7 @@ from trainer.fit.checkpoint import Checkpoint, Step
 from trainer.fit.finetune import TrainingError
 from trainer.fit.loss import weighted_info_nce
 from trainer.model.encoder import Encoder
-from trainer.model.presets import PRESETS
+from trainer.model.presets import PRESETS, Preset
 
 EXAMPLES = misleading_examples(lambda i: 0.5 + i / 8)
 
@@ -206,7 +206,7 @@ def test_examples_without_a_step_are_an_error(encoder: Encoder) -> None:
 
 def test_the_loss_is_that_of_the_vectors_that_the_encoder_gives(tiny: Path) -> None:
     encoder = Encoder.load(
-        tiny, query_prefix="ask ", document_prefix="read ", precision="float32", device="cpu"
+        tiny, preset=Preset("mean", "ask ", "read "), precision="float32", device="cpu"
     )
     (batch,) = finetune.plan(EXAMPLES, training_config(epochs=1, batch=8))
     masked = torch.zeros(8, len(batch.documents), dtype=torch.bool)

@@ -182,7 +182,7 @@ def test_no_text_and_an_empty_text_can_be_encoded(encoder: Encoder) -> None:
 
 def test_prefixes_are_put_before_texts(tiny: Path) -> None:
     plain = Encoder.load(tiny)
-    prefixed = Encoder.load(tiny, query_prefix="ask: ", document_prefix="doc: ")
+    prefixed = Encoder.load(tiny, preset=Preset("mean", "ask: ", "doc: "))
 
     np.testing.assert_array_equal(prefixed.encode_queries(["x"]), plain.encode_queries(["ask: x"]))
     np.testing.assert_array_equal(

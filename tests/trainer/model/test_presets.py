@@ -8,7 +8,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from structlog.testing import capture_logs
 from transformers import AutoModel, AutoTokenizer
 
 from schemas.settings import Settings
@@ -137,23 +136,6 @@ def test_a_saved_model_keeps_pooling_and_prompts(
     assert presets.preset("auto", tmp_path) is presets.preset(
         "auto", request.getfixturevalue(name), "e5"
     )
-
-
-def test_a_models_prompts_override_a_setting_which_overrides_the_preset(
-    e5: Path, tmp_path: Path
-) -> None:
-    first = load(e5, query_prefix="ask: ")
-    assert first.prompts == ("ask: ", "passage: ")
-    first.save(tmp_path)
-
-    with capture_logs() as logged:
-        encoder = Encoder.load(
-            tmp_path, preset=PRESETS["qwen3-embedding"], document_prefix="d: ", device="cpu"
-        )
-
-    assert encoder.prompts == ("ask: ", "passage: ")
-    assert encoder.model[1].pooling_mode == "mean"
-    assert "prefixes ignored: the model has prompts" in [line["event"] for line in logged]
 
 
 @pytest.mark.parametrize("name", ["e5", "e5-instruct", "qwen3-embedding"])

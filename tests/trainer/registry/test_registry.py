@@ -25,6 +25,7 @@ from tests.trainer.model_writing import (
     versions,
 )
 from trainer.model.encoder import Encoder
+from trainer.model.presets import Preset
 from trainer.registry.registry import Registry
 from trainer.registry.storage import Storage
 
@@ -34,7 +35,7 @@ pytestmark = on_s3
 def test_an_encoder_is_published_and_loaded(
     registry: Registry, elsewhere: Registry, settings: Settings, tiny: Path
 ) -> None:
-    encoder = Encoder.load(tiny, query_prefix="ask: ", max_tokens=40)
+    encoder = Encoder.load(tiny, preset=Preset(query_prefix="ask: "), max_tokens=40)
 
     published = registry.publish("r", 1, encoder.save)
 
