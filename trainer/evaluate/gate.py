@@ -17,6 +17,9 @@ from trainer.evaluate.evaluation import QueryMetrics
 Interval = tuple[float, float]
 """Lower and upper one-sided 95% bound; together a two-sided 90% interval."""
 
+Verdict = tuple[Decision, str]
+"""A decision and its reason."""
+
 CONFIDENCE = 0.95
 """Confidence of each bound."""
 
@@ -74,10 +77,11 @@ def decide(
     """
     found = [_of_held_out(held_out, rule, since_parent=since_parent)]
     version, compared = ancestor or (None, None)
+    lenient = Rule(rule.margin, may_fall=True)
     if compared is not None:
-        found.append(_of_ancestor(version, compared, Rule(rule.margin, may_fall=True)))
+        found.append(_judged(compared, lenient, f"from release {version} it"))
     if regression_set:
-        found.append(_of_regression(regression, Rule(rule.margin, may_fall=True)))
+        found.append(_of_regression(regression, lenient))
     decision = min((decision for decision, _ in found), key=_STRICTEST.index)
     reasons = [reason for _, reason in found]
     if manual and decision == "ship":
@@ -96,9 +100,7 @@ def decide(
     )
 
 
-def verdict(
-    difference: float, interval: Interval, queries: int, rule: Rule
-) -> tuple[Decision, str]:
+def verdict(difference: float, interval: Interval, queries: int, rule: Rule) -> Verdict:
     """The decision on one comparison, and its reason.
 
     ========================================================================= ========
@@ -218,31 +220,25 @@ def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) ->
     return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]
 
 
-def _of_held_out(
-    found: Comparison | None, rule: Rule, *, since_parent: bool
-) -> tuple[Decision, str]:
+def _of_held_out(found: Comparison | None, rule: Rule, *, since_parent: bool) -> Verdict:
     if found is None:
         return "hold", (
             "there is no held-out query with a document in the corpus yet, so the child cannot be "
             "evaluated; its pairs enter the next run"
         )
-    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
     which = "held-out queries first asked since the parent" if since_parent else "held-out queries"
-    return decision, f"mean nDCG@10 changes by {_figures(found)} {which}; {reason}"
+    return _judged(found, rule, "mean nDCG@10", which)
 
 
-def _of_ancestor(version: int | None, found: Comparison, rule: Rule) -> tuple[Decision, str]:
-    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
-    return decision, f"from release {version} it changes by {_figures(found)} queries; {reason}"
-
-
-def _of_regression(found: Comparison | None, rule: Rule) -> tuple[Decision, str]:
+def _of_regression(found: Comparison | None, rule: Rule) -> Verdict:
     if found is None:
         return "hold", "no document of the regression set is in the corpus"
-    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
-    return decision, f"on the regression set it changes by {_figures(found)} queries; {reason}"
+    return _judged(found, rule, "on the regression set it")
 
 
-def _figures(found: Comparison) -> str:
+def _judged(found: Comparison, rule: Rule, what: str, which: str = "queries") -> Verdict:
+    """The verdict on a comparison, with its figures in the reason."""
     low, high = found.interval
-    return f"{found.difference:+.4f} ({low:+.4f} to {high:+.4f}) over {found.queries:,}"
+    decision, reason = verdict(found.difference, found.interval, found.queries, rule)
+    figures = f"{found.difference:+.4f} ({low:+.4f} to {high:+.4f}) over {found.queries:,}"
+    return decision, f"{what} changes by {figures} {which}; {reason}"
