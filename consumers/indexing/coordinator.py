@@ -320,11 +320,11 @@ class Coordinator:
             self._require()
             committed = kafka.committed(offsets, self._topic, ends)
             self._advance(0, sum(committed.values()))
-            if plan.has_passed(committed, ends):
+            left = plan.remaining(committed, ends)
+            if not left:
                 return
             if time.monotonic() - logged_at >= PROGRESS_SECONDS:
                 logged_at = time.monotonic()
-                left = plan.remaining(committed, ends)
                 self._note(build, left)
                 log.info(
                     "building",

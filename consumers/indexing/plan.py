@@ -149,20 +149,13 @@ def _is_over(build: Build, wanted: Build | None, candidate: Build | None, facts:
             return False
 
 
-def has_passed(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> bool:
-    """Whether a group has read every partition up to its end.
+def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> int:
+    """Number of offsets that a group has not read, compacted ones included.
 
     Args:
         committed: the group's offsets; without those of partitions that it never committed.
         ends: first and end offset by partition; a partition with equal ones is empty.
     """
-    return all(
-        low == end or committed.get(partition, -1) >= end for partition, (low, end) in ends.items()
-    )
-
-
-def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> int:
-    """Number of offsets that a group has not read, compacted ones included."""
     return sum(
         max(0, end - max(low, committed.get(partition, low)))
         for partition, (low, end) in ends.items()

@@ -203,10 +203,10 @@ def test_a_candidate_is_coordinated_only_while_the_live_release_serves() -> None
 
 def test_a_group_has_passed_when_every_partition_with_records_has() -> None:
     ends = {0: (0, 5), 1: (0, 0), 2: (3, 3), 3: (2, 9)}
-    assert planning.has_passed({0: 5, 3: 9}, ends)
-    assert planning.has_passed({0: 7, 1: 0, 2: 3, 3: 9}, ends)
-    assert not planning.has_passed({0: 5}, ends)
-    assert not planning.has_passed({0: 4, 3: 9}, ends)
+    assert planning.remaining({0: 5, 3: 9}, ends) == 0
+    assert planning.remaining({0: 7, 1: 0, 2: 3, 3: 9}, ends) == 0
+    assert planning.remaining({0: 5}, ends) == 7
+    assert planning.remaining({0: 4, 3: 9}, ends) == 1
     assert planning.remaining({0: 4}, ends) == 1 + 7
 
 
