@@ -168,6 +168,7 @@ class ListedRelease:
         second: the index worker's decision on a candidate; ``None`` without one.
         manifest: of its run; ``None`` for the first release.
         lineage: the release, its parent, its parent's parent, … to the first one.
+        decision: the last word on it (:meth:`Releases.decision`).
     """
 
     release: Release
@@ -175,13 +176,7 @@ class ListedRelease:
     manifest: RunManifest | None
     lineage: tuple[int, ...]
     state: State
-
-    @property
-    def decision(self) -> str:
-        """The last word on the release: the gate's decision, or ``candidate`` before the second."""
-        if self.second is not None:
-            return self.second.decision
-        return "candidate" if self.release.candidate else self.release.decision
+    decision: str
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -218,6 +213,7 @@ def listed(history: History) -> list[ListedRelease]:
             history.run(release.run_id),
             known.lineage(version),
             state(release),
+            known.decision(version),
         )
         for version, release in sorted(known.by_version.items())
     ]
