@@ -1,6 +1,5 @@
 """One decision on a candidate: the steps around :mod:`consumers.indexing.candidate`."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from schemas.errors import ModelError, RestartRequiredError
 from schemas.releases import CandidateDecision, Release
 from schemas.settings import Settings
 from trainer.data import candidates
+from trainer.data.examples import file_digest
 from trainer.data.releases import Releases
 from trainer.evaluate.evaluation import CUTOFF
 from trainer.evaluate.frozen import Frozen, parse
@@ -148,7 +148,7 @@ class Judge:
         content = (registry.read_beside(release.model, GATE_FILE) or "").encode()
         location = f"{release.model.location}.{GATE_FILE}"
         digests = (release.results, *registry.notes.read(location).digests)
-        if hashlib.sha256(content).hexdigest() not in digests:
+        if file_digest(content) not in digests:
             raise ModelError(
                 f"The file {location} in {registry.name} is missing, or its digest is not "
                 f"{release.results}. Restore it from a backup of the registry."

@@ -1,6 +1,5 @@
 """A run's comparison: the models, queries and vectors that the gate's first stage works on."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -19,6 +18,7 @@ from schemas.releases import GateDecision, Model
 from schemas.runs import Range, RunManifest
 from schemas.settings import Settings
 from trainer.data import lineage
+from trainer.data.examples import file_digest
 from trainer.data.lineage import History
 from trainer.model.encoder import Encoder, Progress, Vectors
 from trainer.registry.registry import GATE_FILE, Registry
@@ -99,7 +99,7 @@ def compared(
     if not results:
         return decision
     registry.write_beside(child, GATE_FILE, results.decode())
-    changes = {"results": hashlib.sha256(results).hexdigest()}
+    changes = {"results": file_digest(results)}
     if index is None:
         size = f"{decision.documents:,} documents"
         changes["reason"] = f"{decision.reason}; the trainer decided alone, on {size}"

@@ -167,9 +167,9 @@ class PairMirror(TopicMirror):
         rows = self._rows("SELECT timestamp FROM pairs", ranges, last)
         return max((timestamp for (timestamp,) in rows), default=0)
 
-    def within(self, ranges: Iterable[Range], where: str = "1") -> Iterator[LabelledPair]:
+    def within(self, ranges: Iterable[Range]) -> Iterator[LabelledPair]:
         """The pairs in ``ranges`` of this topic, in order of partition and offset."""
-        for (value,) in self._rows("SELECT value FROM pairs", ranges, f"{where} ORDER BY offset"):
+        for (value,) in self._rows("SELECT value FROM pairs", ranges, "1 ORDER BY offset"):
             yield pairs.decode(value)
 
     def held_out(

@@ -186,7 +186,7 @@ def dump_file(examples: Sequence[TrainingExample]) -> bytes:
 
 
 def file_digest(content: bytes) -> str:
-    """SHA-256 of a training file, 64 hex digits."""
+    """SHA-256 of a training file, or of the gate's results: 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
