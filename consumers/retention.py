@@ -4,7 +4,6 @@ Manifests and releases stay. The note beside a file (``….erased.json``) says t
 removed by retention, so that it is not taken for lost.
 """
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -18,27 +17,18 @@ from trainer.registry.registry import GATE_FILE, Registry
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 3600.0
+"""Interval between the sweeps of the active trainer."""
 
 
-class Retention:
-    """Sweeps the registry once an hour; belongs to the active trainer."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._swept_at: float | None = None
-
-    def sweep(self, history: History) -> None:
-        """Remove what is too old, if the last sweep is an hour ago; a failure is only logged."""
-        hours = self._settings.train_retention_hours
-        now = time.monotonic()
-        recent = self._swept_at is not None and now - self._swept_at < SWEEP_SECONDS
-        if hours is None or recent:
-            return
-        self._swept_at = now
-        try:
-            remove(self._settings, history, datetime.now(UTC) - timedelta(hours=hours))
-        except ModelError as error:
-            log.warning("cannot remove old training files", error=str(error))
+def sweep(settings: Settings, history: History) -> None:
+    """Remove what is too old; a failure is only logged."""
+    hours = settings.train_retention_hours
+    if hours is None:
+        return
+    try:
+        remove(settings, history, datetime.now(UTC) - timedelta(hours=hours))
+    except ModelError as error:
+        log.warning("cannot remove old training files", error=str(error))
 
 
 def remove(settings: Settings, history: History, before: datetime) -> int:

@@ -73,7 +73,7 @@ def configure(level: str = "INFO", *, json: bool | None = None) -> None:
 
 
 class RateLimit:
-    """Allows one log line of a kind in ``seconds``; safe to share between threads.
+    """Allows one log line, or other action, of a kind in ``seconds``; for any thread.
 
     Example:
         >>> limit = RateLimit(seconds=10.0)
@@ -88,7 +88,7 @@ class RateLimit:
         self._allowed_at: dict[Hashable, float] = {}
 
     def allows(self, kind: Hashable = None) -> bool:
-        """Whether a line of this kind may be logged now; if so, the next ones may not."""
+        """Whether an action of this kind is allowed now; if so, the next ones are not."""
         with self._lock:
             now, last = self._now(), self._allowed_at.get(kind)
             if last is not None and now - last < self._seconds:

@@ -12,10 +12,9 @@ from typing import Literal
 
 import structlog
 
-from consumers import releases
+from consumers import releases, retention
 from consumers.errors import StoppedError
 from consumers.first_release import register_first
-from consumers.retention import Retention
 from consumers.training import metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep
@@ -26,7 +25,7 @@ from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics
 from retrail_runtime.kafka import require_broker
 from retrail_runtime.kafka.lease import Lease, has_members
-from retrail_runtime.process import stop_event
+from retrail_runtime.process import RateLimit, stop_event
 from schemas.errors import (
     BrokerUnavailableError,
     DeliveryError,
@@ -166,7 +165,7 @@ class Trainer:
         self._on_step = on_step
         self._claim = files.claim(settings, "train")
         self._mirrors = Mirrors(settings, self._claim.path)
-        self._history, self._retention = RunHistory(settings), Retention(settings)
+        self._history = RunHistory(settings)
         self._producer = kafka.producer(settings)
         topic, group = Topics.of(settings).training_runs, settings.group("train")
         self._lease = Lease(settings, topic, group, rank=_RANK[role])
@@ -182,8 +181,8 @@ class Trainer:
         }
         self._fruitless: dict[int, int] = {}
         self._ends: Mapping[int, int] = {}
-        self._lag_shown_at = self._refreshed_at = 0.0
-        self._not_before = 0.0
+        self._lags, self._sweeps = RateLimit(LAG_SECONDS), RateLimit(retention.SWEEP_SECONDS)
+        self._refreshed_at = self._not_before = 0.0
         self._turned_at = time.monotonic()
 
     def turn(self) -> None:
@@ -196,8 +195,7 @@ class Trainer:
         metrics.ACTIVE.set(held)
         self._mirrors.poll(0.1)
         try:
-            if time.monotonic() - self._lag_shown_at >= LAG_SECONDS:
-                self._lag_shown_at = time.monotonic()
+            if self._lags.allows():
                 self._mirrors.ends()
             if not held:
                 self._stand_by()
@@ -255,7 +253,8 @@ class Trainer:
         live = history.releases.live
         learned = lineage.trained(history, live.version) if live else []
         metrics.NEWEST_PAIR.set(self._mirrors.pairs.newest(learned) / 1000)
-        self._retention.sweep(history)
+        if self._sweeps.allows():
+            retention.sweep(self._settings, history)
         return history
 
     def _decide(self) -> Phase:
