@@ -28,6 +28,7 @@ from retrail_runtime.milvus import (
 )
 from schemas import SearchMode
 from schemas.documents import embedded_text
+from schemas.errors import RetrailError
 
 LEXICAL_FIELD = "lexical"
 """The text that the encoder reads; of hybrid builds."""
@@ -49,6 +50,10 @@ INDEXED_FIELDS: dict[SearchMode, tuple[str, ...]] = {
 
 BATCH_ROWS = 256
 """Rows in one call: the largest ones together are below Milvus' limit of 64 MiB for a message."""
+
+
+class CollectionLostError(RetrailError):
+    """The collection of a build, or the alias, does not exist."""
 
 
 def cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:

@@ -15,13 +15,14 @@ import structlog
 from confluent_kafka import Consumer
 
 from consumers import releases
-from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics, plan
+from consumers.indexing.collection import CollectionLostError
 from consumers.indexing.comparison import Comparison, DocumentHashes
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.judging import Judge
 from consumers.indexing.milvus import PAGE, Milvus
 from consumers.indexing.plan import Assignment
+from consumers.tasks import StoppedError
 from retrail_runtime import kafka
 from retrail_runtime.kafka.lease import owners
 from retrail_runtime.milvus import INDEXED_PROPERTY, Build

@@ -14,10 +14,11 @@ from functools import cached_property
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import metrics
+from consumers.indexing.collection import CollectionLostError
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
+from consumers.tasks import StoppedError
 from retrail_runtime import kafka
 from retrail_runtime.milvus import Build
 from schemas.base import Change, DeadLetter

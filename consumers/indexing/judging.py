@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.errors import StoppedError
 from consumers.indexing import candidate, plan
 from consumers.indexing.candidate import Hits, Side
 from consumers.indexing.comparison import DocumentHashes
 from consumers.indexing.embedder import Embedder
 from consumers.indexing.milvus import Milvus
 from consumers.indexing.releases import write_decision
+from consumers.tasks import StoppedError
 from retrail_runtime.milvus import SUCCESSOR_PROPERTY, Build, collection_name
 from retrail_runtime.search import Tenants
 from schemas.documents import Document

@@ -28,9 +28,8 @@ import numpy as np
 import structlog
 from pymilvus import MilvusClient
 
-from consumers.errors import CollectionLostError
 from consumers.indexing import collection, metrics
-from consumers.indexing.collection import BATCH_ROWS, Row
+from consumers.indexing.collection import BATCH_ROWS, CollectionLostError, Row
 from retrail_runtime import milvus
 from retrail_runtime.metrics import DEPENDENCY_UP
 from retrail_runtime.milvus import (

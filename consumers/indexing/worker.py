@@ -9,7 +9,6 @@ alias and drops collections.
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from consumers.indexing.plan import (
     role,
 )
 from consumers.indexing.releases import Candidates, ReleaseWatch
+from consumers.tasks import Task
 from consumers.vectors import VectorStore
 from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics
@@ -147,31 +147,6 @@ class TopicIds:
             return None
 
 
-class Task(threading.Thread):
-    """Runs ``work(stopping)``, which returns soon after the event is set.
-
-    Attributes:
-        error: what ``work`` raised.
-    """
-
-    def __init__(self, name: str, work: Callable[[threading.Event], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self.error: Exception | None = None
-        self._work = work
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        """The thread's body."""
-        try:
-            self._work(self._stopping)
-        except Exception as error:
-            self.error = error
-
-    def stop(self) -> None:
-        """Signal it to end; ``join`` waits for the end."""
-        self._stopping.set()
-
-
 class IndexWorker:
     """One worker; :meth:`run` blocks until ``stop`` is set."""
 
@@ -181,12 +156,12 @@ class IndexWorker:
         self._stop = stop
         self._index_group = settings.group("index")
         self._retired: dict[str, float] = {}
-        self._ingests: dict[tuple[str, str], Task] = {}
+        self._ingests: dict[tuple[str, str], Task[None]] = {}
         self._followed: dict[tuple[str, str], Ingest] = {}
         self._observed = Observation(time.monotonic())
         self._seen: tuple[int, str | None, bool] | None = None
         self._look_at = 0.0
-        self._ending: list[Task] = []
+        self._ending: list[Task[None]] = []
         self._embedders: dict[str, Embedder] = {}
         self._loading = threading.Lock()
         self._vectors = VectorStore.of(settings)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from confluent_kafka import Producer
 
 from consumers import releases
-from consumers.errors import StoppedError
+from consumers.tasks import StoppedError
 from retrail_runtime import kafka
 from schemas import runs
 from schemas.errors import InputError, InvalidRecordError

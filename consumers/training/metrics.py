@@ -1,12 +1,14 @@
-"""Metrics and progress of training runs (steps, loss and gate: ``trainer.metrics``)."""
+"""Metrics, progress and health of the trainer (steps, loss and gate: ``trainer.metrics``)."""
 
 import time
 from collections.abc import Callable
-from typing import get_args
+from typing import Literal, get_args
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from retrail_runtime import health
+from retrail_runtime.health import State
 from retrail_runtime.metrics import at_zero
 from schemas.pairs import PairVerdict
 from trainer import metrics
@@ -56,6 +58,8 @@ at_zero(PAIRS_EXCLUDED, REASONS)
 
 
 log = structlog.get_logger(__name__)
+
+Phase = Literal["standing by", "deciding", "waiting", "watching", "catching up", "working"]
 
 OnStep = Callable[[Step], None]
 
@@ -116,6 +120,25 @@ def comparing(check: Callable[[], None]) -> StageProgress:
             log.info(doing, documents=done, of=of, seconds_left=round(left))
 
     return report
+
+
+def state_of(phase: Phase, *, joined: bool, unmoved: float) -> State:
+    """The state of a trainer.
+
+    Args:
+        phase: see :class:`consumers.training.worker.Trainer`.
+        joined: whether the consumer group has answered.
+        unmoved: seconds since the last progress of the run or, if longer, of the loop around it.
+    """
+    return State.of(
+        {
+            State.STUCK: unmoved > health.STUCK_SECONDS,
+            State.SLOW: unmoved > health.SLOW_SECONDS,
+            State.STARTING: not joined,
+            State.STANDING_BY: phase == "standing by",
+            State.NO_RELEASE: phase == "waiting",
+        }
+    )
 
 
 def _show(step: Step) -> None:

@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import Producer
 
 from consumers import releases
-from consumers.errors import StoppedError
+from consumers.tasks import StoppedError
 from consumers.training import comparison, gate, metrics
 from consumers.training.history import RunHistory
 from consumers.training.metrics import OnStep, reporting

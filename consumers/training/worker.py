@@ -13,13 +13,12 @@ from typing import Literal
 import structlog
 
 from consumers import releases, retention
-from consumers.errors import StoppedError
 from consumers.first_release import register_first
+from consumers.tasks import RunThread, StoppedError
 from consumers.training import metrics
 from consumers.training.history import RunHistory
-from consumers.training.metrics import OnStep
+from consumers.training.metrics import OnStep, Phase, state_of
 from consumers.training.mirrors import Ends, Mirrors
-from consumers.training.progress import Phase, RunThread, state_of
 from consumers.training.run import RunContext, finish, train_new
 from retrail_runtime import files, kafka
 from retrail_runtime.health import State, serve_metrics

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from consumers.errors import StoppedError
 from consumers.indexing import candidate
 from consumers.indexing.candidate import FOUND, TOLERANCE, Hits, Side, broken, compare
 from consumers.indexing.collection import Row
 from consumers.indexing.embedder import Embedder
+from consumers.tasks import StoppedError
 from retrail_runtime.milvus import Build
 from schemas.documents import Document, content_hash
 from schemas.releases import CandidateDecision

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consumers.errors import StoppedError
 from consumers.indexing import comparison as module
 from consumers.indexing.collection import Row
 from consumers.indexing.comparison import Comparison, DocumentHashes
+from consumers.tasks import StoppedError
 from retrail_runtime import kafka
 from retrail_runtime.milvus import Build
 from schemas.documents import Document, content_hash

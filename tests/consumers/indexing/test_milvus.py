@@ -12,10 +12,10 @@ from prometheus_client import REGISTRY
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from consumers.errors import CollectionLostError, StoppedError
 from consumers.indexing import collection
-from consumers.indexing.collection import MAX_TEXT_BYTES, Row
+from consumers.indexing.collection import MAX_TEXT_BYTES, CollectionLostError, Row
 from consumers.indexing.milvus import Milvus
+from consumers.tasks import StoppedError
 from retrail_runtime import milvus as basics
 from retrail_runtime.milvus import (
     BM25_FIELD,

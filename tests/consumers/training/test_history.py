@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumers import releases
-from consumers.errors import StoppedError
+from consumers.tasks import StoppedError
 from consumers.training.history import RunHistory
 from retrail_runtime import kafka
 from schemas import runs

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.training.progress import Phase, state_of
+from consumers.training.metrics import Phase, state_of
 from retrail_runtime.health import State
 
 
