@@ -50,28 +50,22 @@ def decide(
     parent: Side,
     child: Side,
     *,
+    own: Integrity,
     search: Search,
-    pool: Sequence[Document],
-    changed: Callable[[], Set[str]],
-    check: Callable[[], object],
     documents: int,
     manual: bool,
     seed: int,
 ) -> CandidateDecision:
-    """Ask the frozen queries of both collections, and decide.
+    """Ask the frozen queries of both collections, unless the child's is broken, and decide.
 
     Both must hold the same documents.
 
     Args:
-        pool: the documents of the frozen pool that still exist.
-        changed: called after the searches; the ids of documents that changed since ``pool`` was
-            read.
-        check: called between batches of the encoder; its exceptions end the comparison.
+        own: of the child, from :func:`integrity`.
         documents: in the corpus.
         manual: whether ``ship`` becomes ``pending``, for an operator's approval.
         seed: of the bootstrap.
     """
-    own = integrity(frozen, child, search=search, pool=pool, changed=changed, check=check)
 
     def decided(found: GateDecision, why: str) -> CandidateDecision:
         values = dict(found) | {"reason": why, "documents": documents, "integrity": own}
@@ -111,7 +105,10 @@ def integrity(
     These searches find the documents of all tenants: only the figures are kept.
 
     Args:
-        pool, changed, check: see :func:`decide`.
+        pool: the documents of the frozen pool that still exist.
+        changed: called after the searches; the ids of documents that changed since ``pool`` was
+            read.
+        check: called between batches of the encoder; its exceptions end the comparison.
     """
     texts = sorted({*frozen.held_out, *frozen.regression})
     asked = child.embedder.queries(texts)

@@ -1,8 +1,7 @@
 """One decision on a candidate: the steps around :mod:`consumers.indexing.candidate`."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,9 +16,8 @@ from consumers.indexing.releases import write_decision
 from consumers.tasks import StoppedError
 from retrail_runtime.milvus import SUCCESSOR_PROPERTY, Build, collection_name
 from retrail_runtime.search import Tenants
-from schemas.documents import Document
 from schemas.errors import ModelError, RestartRequiredError
-from schemas.releases import CandidateDecision, Release
+from schemas.releases import CandidateDecision, Integrity, Release
 from schemas.settings import Settings
 from trainer.data import candidates
 from trainer.data.examples import file_digest
@@ -78,22 +76,19 @@ class Judge:
         if problem := prepare():
             self._write(self._failed(problem))
             return
-        with self._pool(frozen) as (pool, changed):
-            live = self._live()
-            await_both(live)
-            decision = candidate.decide(
-                release,
-                frozen,
-                Side(live, self.embedder(live)),
-                Side(build, self.embedder(build)),
-                search=self._search,
-                pool=pool,
-                changed=changed,
-                check=self.require,
-                documents=self.milvus.count(build),
-                manual=self.settings.gate == "manual",
-                seed=self.settings.train_seed,
-            )
+        live = self._live()
+        own = self._integrity(frozen, lambda: await_both(live))
+        decision = candidate.decide(
+            release,
+            frozen,
+            Side(live, self.embedder(live)),
+            Side(build, self.embedder(build)),
+            own=own,
+            search=self._search,
+            documents=self.milvus.count(build),
+            manual=self.settings.gate == "manual",
+            seed=self.settings.train_seed,
+        )
         self._write(decision)
 
     def require_sound(self) -> None:
@@ -114,17 +109,8 @@ class Judge:
         if registry.notes.read(f"{release.model.location}.{GATE_FILE}").expired:
             log.warning("integrity not checked: no queries are left", version=build.version)
             return
-        frozen = self._frozen(release, registry)
-        with self._pool(frozen) as (pool, changed):
-            found = candidate.integrity(
-                frozen,
-                Side(build, self.embedder(build)),
-                search=self._search,
-                pool=pool,
-                changed=changed,
-                check=self.require,
-            )
-        if not (problem := candidate.broken(found)):
+        problem = candidate.broken(self._integrity(self._frozen(release, registry)))
+        if not problem:
             return
         if self._replaced(problem):
             raise StoppedError("another build replaces it")
@@ -132,9 +118,8 @@ class Judge:
             f"{build.collection} cannot serve: {problem}.", collection=build.collection
         )
 
-    @contextmanager
-    def _pool(self, frozen: Frozen) -> Iterator[tuple[list[Document], Callable[[], Set[str]]]]:
-        """The documents of the pool, and a function that returns which changed since."""
+    def _integrity(self, frozen: Frozen, wait: Callable[[], object] = lambda: None) -> Integrity:
+        """The integrity of the build; ``wait`` is called once the pool's documents are read."""
         self.documents.catch_up()
         with self.documents.noting() as noted:
 
@@ -142,7 +127,16 @@ class Judge:
                 self.documents.catch_up()
                 return noted
 
-            yield list(self.documents.documents(frozen.pool).values()), changed
+            pool = list(self.documents.documents(frozen.pool).values())
+            wait()
+            return candidate.integrity(
+                frozen,
+                Side(self.build, self.embedder(self.build)),
+                search=self._search,
+                pool=pool,
+                changed=changed,
+                check=self.require,
+            )
 
     def _frozen(self, release: Release, registry: Registry) -> Frozen:
         content = (registry.read_beside(release.model, GATE_FILE) or "").encode()

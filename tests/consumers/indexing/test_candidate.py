@@ -124,15 +124,23 @@ def decided(child: Words, frozen: Frozen = FROZEN, **changes: Any) -> CandidateD
         "pool": DOCUMENTS,
         "changed": set,
         "check": lambda: None,
-        "documents": len(DOCUMENTS),
         "manual": False,
-        "seed": 0,
-    }
+    } | changes
+    manual = values.pop("manual")
     parent, other = (
         Side(Build(name, 1, name, "m", name), cast(Embedder, one)) for name, one in sides.items()
     )
-    release = a_release(2, 1, "ship", candidate=True)
-    return candidate.decide(release, frozen, parent, other, **(values | changes))
+    return candidate.decide(
+        a_release(2, 1, "ship", candidate=True),
+        frozen,
+        parent,
+        other,
+        own=candidate.integrity(frozen, other, **values),
+        search=values["search"],
+        documents=len(DOCUMENTS),
+        manual=manual,
+        seed=0,
+    )
 
 
 def test_an_equal_child_ships_with_the_figures_of_the_whole_corpus() -> None:
