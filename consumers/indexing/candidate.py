@@ -75,16 +75,12 @@ def decide(
         return decided(GateDecision(decision="failed", reason=problem), problem)
     found = [_measured(frozen, side, search) for side in (parent, child)]
     (before, own_before), (after, own_after) = found
-    relevant = {
-        query: [doc_id for doc_id, grade in grades.items() if grade]
-        for query, grades in frozen.regression.items()
-    }
     made = gate.decide(
         gate.compare(before, after, relevant=frozen.held_out, seed=seed),
         Rule(release.margin or 0.0),
         since_parent=frozen.since_parent,
         regression_set=bool(frozen.regression),
-        regression=gate.compare(own_before, own_after, relevant=relevant, seed=seed),
+        regression=gate.compare(own_before, own_after, relevant=frozen.regression, seed=seed),
         manual=manual,
         caps=release.caps,
     )

@@ -211,7 +211,6 @@ def compare(
         known = vectors(name, encoder, documents, partial(progress, f"evaluating the {name}"))
         found[name] = evaluation.evaluate_vectors(encoder, asked, ids, known, visible)
         found_own[name] = evaluation.evaluate_vectors(encoder, own, ids, known)
-    relevant = {query: [d for d, grade in some.items() if grade] for query, some in own.items()}
     decision = gate.decide(
         gate.compare(found["parent"], found["child"], relevant=asked, seed=seed),
         rule,
@@ -222,15 +221,12 @@ def compare(
             gate.compare(found["ancestor"], found["child"], relevant=asked, seed=seed),
         ),
         regression_set=questions.regression is not None,
-        regression=gate.compare(
-            found_own["parent"], found_own["child"], relevant=relevant, seed=seed
-        ),
+        regression=gate.compare(found_own["parent"], found_own["child"], relevant=own, seed=seed),
         caps=questions.caps,
         documents=len(ids),
     )
-    ones = {query: dict.fromkeys(sorted(some), 1) for query, some in asked.items()}
     results = (
-        frozen.rows(frozen.HELD_OUT, ones, found["parent"], found["child"], questions.tenants),
+        frozen.rows(frozen.HELD_OUT, asked, found["parent"], found["child"], questions.tenants),
         frozen.rows(frozen.REGRESSION, own, found_own["parent"], found_own["child"]),
     )
     return _counted(decision), frozen.dump(results, ids, since_parent=questions.since_parent)

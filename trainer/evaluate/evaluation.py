@@ -87,13 +87,13 @@ def evaluate_vectors(
     found: dict[str, QueryMetrics] = {}
     for start in range(0, len(asked), _QUERIES_AT_ONCE):
         some = asked[start : start + _QUERIES_AT_ONCE]
-        scores = _scores(encoder.encode_queries(some), vectors)
+        scores = (encoder.encode_queries(some) @ vectors.T).astype(np.float64).round(6)
         for row, query in enumerate(some):
             if query in visible:
                 scores[row, ~visible[query]] = -np.inf
-        order = [
-            row[own[row] > -np.inf] for row, own in zip(_order(scores, DEPTH), scores, strict=True)
-        ]
+        # A stable order breaks ties by column.
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+        order = [row[own[row] > -np.inf] for row, own in zip(best, scores, strict=True)]
         rankings = [[str(index) for index in row] for row in order]
         measured = measure([relevant[query] for query in some], rankings)
         for query, metrics, row in zip(some, measured, order, strict=True):
@@ -173,16 +173,12 @@ def choose_pool(
     return chosen
 
 
-def _scores(queries: Vectors, documents: Vectors) -> NDArray[np.float64]:
-    return (queries @ documents.T).astype(np.float64).round(6)
-
-
-def _order(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """The best ``count`` columns of each row, best first; ties are broken by column."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+def grades_of(relevant: Set[str] | Mapping[str, int]) -> Mapping[str, int]:
+    """Grades by doc id; those of a set are 1."""
+    return relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
 
 
 def _grades(relevant: Set[str] | Mapping[str, int], column: Mapping[str, int]) -> dict[str, int]:
     """Grades of the documents in the pool, by column."""
-    grades = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1)
-    return {str(column[doc_id]): grade for doc_id, grade in grades.items() if doc_id in column}
+    grades = grades_of(relevant).items()
+    return {str(column[doc_id]): grade for doc_id, grade in grades if doc_id in column}

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import orjson
 
 from schemas.base import canonical
-from trainer.evaluate.evaluation import QueryMetrics
+from trainer.evaluate.evaluation import Judgements, QueryMetrics, grades_of
 
 HELD_OUT, REGRESSION, POOL = "held out", "regression", "pool"
 
@@ -69,7 +69,7 @@ def parse(content: bytes) -> Frozen:
 
 def rows(
     name: str,
-    relevant: Grades,
+    relevant: Judgements,
     parent: Mapping[str, QueryMetrics],
     child: Mapping[str, QueryMetrics],
     tenants: Mapping[str, str] = MappingProxyType({}),
@@ -78,7 +78,7 @@ def rows(
 
     Args:
         name: of the set of queries.
-        relevant: grades of documents by query.
+        relevant: documents, or their grades, by query.
         parent, child: metrics by query.
         tenants: by query, of those that are limited.
     """
@@ -90,7 +90,7 @@ def rows(
         {
             "set": name,
             "query": query,
-            "relevant": dict(relevant[query]),
+            "relevant": dict(grades_of(relevant[query])),
             "parent": side(parent[query]),
             "child": side(child[query]),
             **({"tenant": tenants[query]} if query in tenants else {}),

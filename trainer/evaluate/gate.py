@@ -4,15 +4,16 @@ Parent and child must be evaluated on the same queries over the same pool.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from schemas.releases import Comparison, Decision, GateDecision
 from schemas.runs import Caps
 from trainer.evaluate import evaluation
-from trainer.evaluate.evaluation import QueryMetrics
+from trainer.evaluate.evaluation import Judgements, QueryMetrics
 
 Interval = tuple[float, float]
 """Lower and upper one-sided 95% bound; together a two-sided 90% interval."""
@@ -133,14 +134,14 @@ def compare(
     parent: Mapping[str, QueryMetrics],
     child: Mapping[str, QueryMetrics],
     *,
-    relevant: Mapping[str, Collection[str]] | None = None,
+    relevant: Judgements = MappingProxyType({}),
     seed: int = 0,
 ) -> Comparison | None:
     """Compare parent and child; ``None`` if there is no query.
 
     Args:
         parent, child: metrics by query.
-        relevant: documents by query. Queries with a common document form a cluster (see
+        relevant: documents by query. Queries with a common relevant document form a cluster (see
             :func:`bootstrap_interval`); by default each query is a cluster.
         seed: of the resampling, so that a repeated run makes the same decision.
 
@@ -153,7 +154,7 @@ def compare(
         return None
     queries = sorted(parent)
     differences = [child[query].ndcg_at_10 - parent[query].ndcg_at_10 for query in queries]
-    members = clusters(queries, relevant or {})
+    members = clusters(queries, relevant)
     return Comparison(
         queries=len(queries),
         parent_metrics=evaluation.mean(parent),
@@ -197,7 +198,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) -> list[int]:
+def clusters(queries: Sequence[str], relevant: Judgements) -> list[int]:
     """The number of each query's cluster, 0, 1, …, in order of first occurrence.
 
     Clusters are the connected components of the queries, with an edge between queries that have a
@@ -213,9 +214,10 @@ def clusters(queries: Sequence[str], relevant: Mapping[str, Collection[str]]) ->
 
     first: dict[str, int] = {}
     for index, query in enumerate(queries):
-        for doc_id in relevant.get(query, ()):
-            one, other = sorted((lead(index), lead(first.setdefault(doc_id, index))))
-            leader[other] = one
+        for doc_id, grade in evaluation.grades_of(relevant.get(query, {})).items():
+            if grade:
+                one, other = sorted((lead(index), lead(first.setdefault(doc_id, index))))
+                leader[other] = one
     numbers: dict[int, int] = {}
     return [numbers.setdefault(lead(index), len(numbers)) for index in range(len(queries))]
 
