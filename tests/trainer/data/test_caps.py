@@ -11,9 +11,7 @@ from schemas.events import Agent
 from schemas.pairs import LabelledPair
 from schemas.runs import Caps
 from tests.trainer.labelled import labelled
-from trainer.data.caps import FAIR, GROUPS, apply, limit
-
-NO_CAPS = Caps(agent=1.0, tenant=1.0, trajectory=1.0, query=1.0, document=1.0, run=1)
+from trainer.data.caps import FAIR, GROUPS, UNCAPPED, apply, limit
 
 LABELS: dict[str, Any] = {
     "agent": lambda value: {"agent": Agent(name=value, model="m")},
@@ -33,7 +31,7 @@ def sized(name: str, *sizes: int) -> list[LabelledPair]:
 
 def left(name: str, share: float, run: int, *sizes: int) -> list[int]:
     """Sizes of the groups after the cap of one kind."""
-    caps = NO_CAPS.model_copy(update={name: share, "run": run})
+    caps = UNCAPPED.model_copy(update={name: share, "run": run})
     pairs = sized(name, *sizes)
     capped = apply(pairs, caps, seed=0, parent=1)
     assert capped.left_out == Counter({f"{name} cap": len(pairs) - len(capped.pairs)}) + Counter()
@@ -76,13 +74,13 @@ def test_a_small_run_loses_nothing() -> None:
 def test_spellings_of_a_query_are_one_query() -> None:
     pairs = [labelled(n, query=spelling) for n, spelling in enumerate(["what", " WHAT "] * 10)]
     pairs += [labelled(100 + n) for n in range(10)]
-    capped = apply(pairs, NO_CAPS.model_copy(update={"query": 0.1}), seed=0, parent=1)
+    capped = apply(pairs, UNCAPPED.model_copy(update={"query": 0.1}), seed=0, parent=1)
     assert capped.left_out == {"query cap": 17}
 
 
 def test_the_seed_selects_the_pairs_that_stay() -> None:
     pairs = sized("agent", 100, 20)
-    caps = NO_CAPS.model_copy(update={"agent": 0.5})
+    caps = UNCAPPED.model_copy(update={"agent": 0.5})
     chosen = apply(pairs, caps, seed=0, parent=1)
     assert chosen == apply(pairs[::-1], caps, seed=0, parent=1)
     assert chosen.pairs != apply(pairs, caps, seed=1, parent=1).pairs
