@@ -2,7 +2,8 @@
 
     python -m benchmarks.growth --documents 20000 100000 --pairs 10000 100000 1000000
     python -m benchmarks.growth --documents 1000000 --milvus standalone --first --pairs
-    python -m benchmarks.growth --chart growth.png --output growth.json     with a plot
+    python -m benchmarks.growth --documents 20000 --first --layers 6 --pairs    the default model
+    python -m benchmarks.growth --chart growth.png --output growth.json         with a plot
 
 Each number of documents gets servers of its own, and a model of one layer (benchmarks.index). Each
 number of pairs is written into a trainer's local copies without a broker, with 10,000 new ones.
@@ -46,6 +47,9 @@ def main() -> None:
     parser.add_argument(
         "--first", action="store_true", help="measure the first build; takes half the time"
     )
+    parser.add_argument(
+        "--layers", type=int, default=1, help="of the first model, whose build --first measures"
+    )
     parser.add_argument("--idle", action="store_true", help="measure idle workers, too")
     parser.add_argument("--output", type=Path, help="write the figures here, too, as JSON")
     parser.add_argument("--chart", type=Path, help="draw the growth here, as PNG")
@@ -53,7 +57,7 @@ def main() -> None:
     process.configure("WARNING")
     figures: dict[str, dict[str, Figures]] = {"documents": {}, "pairs": {}}
     for count in options.documents:
-        with world(count, MILVUS[options.milvus]) as made:
+        with world(count, MILVUS[options.milvus], options.layers) as made:
             found = documents.release(made, first=options.first)
             if options.idle:
                 found |= documents.idle(made)

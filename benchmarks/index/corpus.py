@@ -13,16 +13,19 @@ so that what surrounds the encoder weighs more than it would in earnest."""
 SYLLABLES = ("ba", "do", "fen", "gir", "ka", "lum", "mo", "nes", "por", "ri", "sat", "tun")
 
 
-def model(version: int) -> Encoder:
+def model(version: int, layers: int = 1) -> Encoder:
     """Another layer of MiniLM for each of six releases in a row, so no vector of one is another's.
 
     What it finds makes no sense; what it costs, and whose it is, does.
+
+    Args:
+        layers: from that one on; all six give the default model.
     """
     encoder = Encoder.load("minilm", max_tokens=64)
     kept = (version - 1) % LAYERS
     transformer = encoder.model[0].auto_model
-    transformer.encoder.layer = transformer.encoder.layer[kept : kept + 1]
-    transformer.config.num_hidden_layers = 1
+    transformer.encoder.layer = transformer.encoder.layer[kept : kept + layers]
+    transformer.config.num_hidden_layers = layers
     return encoder
 
 

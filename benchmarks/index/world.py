@@ -199,8 +199,12 @@ def connected(settings: Settings) -> Iterator[MilvusClient]:
 
 
 @contextmanager
-def world(count: int, server: type[MilvusLite] = MilvusLite) -> Iterator[World]:
-    """Fresh servers over a temporary folder, documents on their topic, and no worker yet."""
+def world(count: int, server: type[MilvusLite] = MilvusLite, layers: int = 1) -> Iterator[World]:
+    """Fresh servers over a temporary folder, documents on their topic, and no worker yet.
+
+    Args:
+        layers: of the first release's model.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         broker = KafkaBroker(folder / "kafka", folder / "kafka.log")
@@ -209,7 +213,7 @@ def world(count: int, server: type[MilvusLite] = MilvusLite) -> Iterator[World]:
         try:
             broker.start()
             lite.start()
-            corpus.model(1).save(folder / "model")
+            corpus.model(1, layers).save(folder / "model")
             settings = Settings(
                 kafka_bootstrap=broker.client_address,
                 milvus_uri=lite.client_address,
