@@ -75,12 +75,14 @@ class LimitedProtocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self._most, self._header_seconds = most, header_seconds
         self._header_timer: asyncio.TimerHandle | None = None
-        self._since = self.loop.time()
+        self._since = 0.0
         self._seen: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
         super().connection_made(transport)
+        # Not in __init__: between both, others may have received what their clients sent.
+        self._since = self.loop.time()
         self._watch_header()
         if len(self.connections) <= self._most:
             return

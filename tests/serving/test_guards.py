@@ -7,16 +7,20 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import create_autospec
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from schemas.settings import Settings
 from serving import guards
+from serving.guards import LimitedProtocol
 from tests.serving.fakes import World
 from tests.serving.live import listening
 from tests.waiting import eventually
@@ -254,6 +258,24 @@ def test_beyond_the_limit_the_connection_that_waited_longest_is_closed(sent: byt
         assert httpx.get(f"{url}/healthz").status_code == 200
         opened[-1].settimeout(0.1)
         assert not closed(opened[-1])
+
+
+def test_a_connection_waits_from_when_it_is_made() -> None:
+    """asyncio makes the protocol first; another one's data may arrive in between."""
+
+    async def go() -> None:
+        config, state = uvicorn.Config(guarded(Echo()), log_config=None), ServerState()
+        config.load()
+        old, new = (LimitedProtocol(config, state, {}, most=1) for _ in range(2))
+        transports = [create_autospec(asyncio.Transport) for _ in range(2)]
+        old.connection_made(transports[0])
+        old.data_received(SLOW_BODY)
+        new.connection_made(transports[1])
+        assert [each.abort.called for each in transports] == [True, False]
+        old.connection_lost(None)
+        new.connection_lost(None)
+
+    asyncio.run(go())
 
 
 def test_a_header_that_does_not_arrive_in_time_closes_the_connection() -> None:
