@@ -59,7 +59,8 @@ class S3Gateway(Server):
         admin = (str(built()), "admin", "--access", ACCESS_KEY, "--secret", SECRET_KEY)
         user = ("create-user", "--access", name, "--secret", name, "--role", "user")
         at = ("--endpoint-url", self.client_address)
-        subprocess.run([*admin, *at, *user], check=True, capture_output=True)
+        made = subprocess.run([*admin, *at, *user], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr or made.stdout
         resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
         statements = [
             {"Effect": "Allow", "Principal": {"AWS": [name]}, "Action": [action], "Resource": [of]}
