@@ -27,6 +27,17 @@ EARLIER_WEIGHT = 0.5
 EARLIER_SIMILARITY = 0.6
 """Least cosine similarity of an earlier query to the pair's, as the parent encodes both."""
 
+SIMILAR_WEIGHT = 0.5
+"""Factor of the weight of an example whose query another query's agent answered."""
+
+SIMILAR_SIMILARITY = 0.8
+"""Least cosine similarity of a query that found nothing to one that did."""
+
+SPAN_WORDS = 12
+"""Longest query made of consecutive words of a document."""
+
+SPAN_WEIGHT = 0.5
+
 MINED = 10
 """Most negatives of an example that are taken from the collection."""
 
@@ -107,6 +118,83 @@ def earlier(
         for (example, query), value in zip(found, similar, strict=True)
         if value >= least
     ]
+
+
+def similar(
+    pairs: Iterable[LabelledPair],
+    examples: Sequence[TrainingExample],
+    encode: Callable[[Sequence[str]], NDArray[np.float32]],
+    *,
+    least: float = SIMILAR_SIMILARITY,
+    factor: float = SIMILAR_WEIGHT,
+) -> list[TrainingExample]:
+    """Examples of queries that found nothing, with what the most similar query found.
+
+    A query found nothing if every document that was opened for it was irrelevant, or if its agent
+    reworded it. Held-out queries are left out. An example's id is that of the asking agent's pair,
+    ``/`` and a digest of the query.
+
+    Args:
+        encode: queries to normalised vectors.
+        least: similarity of both queries.
+        factor: of the weight of the pair that found something.
+    """
+    answered = {normalize_query(each.query) for each in examples}
+    unanswered: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        for query in (*pair.earlier_queries, *([pair.query] if pair.verdict != "relevant" else [])):
+            name = normalize_query(query)
+            if name not in answered and not is_held_out(query):
+                unanswered.setdefault(name, (pair.pair_id, query))
+    if not unanswered or not examples:
+        return []
+    asked = list(unanswered.values())
+    scores = encode([query for _, query in asked]) @ encode([each.query for each in examples]).T
+    found = []
+    for (pair_id, query), row in zip(asked, scores, strict=True):
+        best = int(row.argmax())
+        if row[best] >= least:
+            example = examples[best]
+            found.append(
+                replace(
+                    example,
+                    pair_id=f"{pair_id}/{digest(query)[:8]}",
+                    query=query,
+                    weight=example.weight * factor,
+                )
+            )
+    return found
+
+
+def spans(
+    documents: Sequence[tuple[str, str]], count: int, draw: Random, factor: float = SPAN_WEIGHT
+) -> list[TrainingExample]:
+    """Examples without an agent: some words of a document ask for the rest of it.
+
+    The inverse cloze task (Lee et al. 2019, "Latent Retrieval for Weakly Supervised Open Domain
+    Question Answering").
+
+    Args:
+        documents: id and text.
+        count: documents drawn.
+        factor: the weight of each.
+    """
+    found = []
+    for doc_id, text in draw.sample(documents, min(count, len(documents))):
+        words = text.split()
+        if len(words) > 2 * SPAN_WORDS:
+            start = draw.randrange(len(words) - SPAN_WORDS)
+            found.append(
+                TrainingExample(
+                    pair_id=digest("span", doc_id),
+                    query=" ".join(words[start : start + SPAN_WORDS]),
+                    positive_id=doc_id,
+                    positive_text=" ".join([*words[:start], *words[start + SPAN_WORDS :]]),
+                    negatives=(),
+                    weight=factor,
+                )
+            )
+    return found
 
 
 def with_hard_negatives(

@@ -40,11 +40,16 @@ VARIANTS: dict[str, tuple[Variant, ProfileName]] = {
 are the labels and not the number of steps; ``naive-whole`` takes all of them.
 """
 
-LEVERS = ("earlier", "hard", "masked", "passes", "agree", "plausible", "explore")
+LEVERS = (
+    *("earlier", "similar", "spans", "hard", "masked"),
+    *("passes", "agree", "correct", "plausible", "explore"),
+)
 """What can be added to ``reweight``, alone or joined by ``+`` (:mod:`benchmarks.ablation.levers`).
 
-``agree`` is the outcome policy ``weight``.
+``agree`` is the outcome policy ``weight``, ``correct`` is ``correct_only``.
 """
+
+POLICIES: dict[str, OutcomePolicy] = {"agree": "weight", "correct": "correct_only"}
 
 FULL = "full"
 """The row of full supervision: the true labels of all needs that agents had."""
@@ -171,12 +176,14 @@ class Turn:
         return self._selected(pairs, trained)
 
     def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
-        policy: OutcomePolicy = "weight" if "agree" in wanted else "all"
+        policy = next((POLICIES[name] for name in wanted & POLICIES.keys()), "all")
         found = list(self._selected(self.pairs, "reweight", policy=policy))
         if "plausible" in wanted:
             found = levers.plausible(found, self._scores(found))
         if "earlier" in wanted:
             found += levers.earlier(self.pairs, found, self._similarity)
+        if "similar" in wanted:
+            found += levers.similar(self.pairs, found, self.world.parent.encoder.encode_queries)
         if "hard" in wanted:
             hits = self.world.scored([each.query for each in found], levers.MINED_DEPTH)
             scores = {
@@ -184,6 +191,9 @@ class Turn:
                 for each, (positive, _) in zip(found, self._scores(found), strict=True)
             }
             found = levers.with_hard_negatives(found, hits, scores)
+        if "spans" in wanted:
+            documents = list(self.world.text.items())
+            found += levers.spans(documents, len(found), draw(self.seed, "spans"))
         return found
 
     def _scores(self, examples: Sequence[TrainingExample]) -> list[tuple[float, list[float]]]:
