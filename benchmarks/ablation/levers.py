@@ -37,6 +37,7 @@ SPAN_WORDS = 12
 """Longest query made of consecutive words of a document."""
 
 SPAN_WEIGHT = 0.5
+"""Weight of its example."""
 
 MINED = 10
 """Most negatives of an example that are taken from the collection."""
@@ -109,12 +110,7 @@ def earlier(
                 found.append((example, query))
     similar = similarity([(query, example.query) for example, query in found])
     return [
-        replace(
-            example,
-            pair_id=f"{example.pair_id}/{digest(query)[:8]}",
-            query=query,
-            weight=example.weight * factor,
-        )
+        _asked_otherwise(example, example.pair_id, query, factor)
         for (example, query), value in zip(found, similar, strict=True)
         if value >= least
     ]
@@ -154,16 +150,20 @@ def similar(
     for (pair_id, query), row in zip(asked, scores, strict=True):
         best = int(row.argmax())
         if row[best] >= least:
-            example = examples[best]
-            found.append(
-                replace(
-                    example,
-                    pair_id=f"{pair_id}/{digest(query)[:8]}",
-                    query=query,
-                    weight=example.weight * factor,
-                )
-            )
+            found.append(_asked_otherwise(examples[best], pair_id, query, factor))
     return found
+
+
+def _asked_otherwise(
+    example: TrainingExample, pair_id: str, query: str, factor: float
+) -> TrainingExample:
+    """The example with another query, which the agent of ``pair_id`` asked."""
+    return replace(
+        example,
+        pair_id=f"{pair_id}/{digest(query)[:8]}",
+        query=query,
+        weight=example.weight * factor,
+    )
 
 
 def spans(
