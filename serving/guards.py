@@ -52,11 +52,20 @@ log = structlog.get_logger(__name__)
 def connection_limit() -> int:
     """The number of connections that this process can have open.
 
-    As many again may be accepted before uvicorn sees the first of them.
+    As many again may be accepted before the first of them is closed (:func:`accepted_at_once`).
     """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = most - len(list(Path("/dev/fd").iterdir())) - RESERVED_FILES
     return max(8, min(MAX_CONNECTIONS, free // 2))
+
+
+def accepted_at_once(most: int) -> int:
+    """How many connections asyncio may accept in one turn of its loop.
+
+    A connection is made one turn after it was accepted, the one that is closed for it ends in the
+    turn after that, and new ones are accepted in each: four times as many may be open meanwhile.
+    """
+    return most // 4
 
 
 class LimitedProtocol(H11Protocol):

@@ -22,7 +22,7 @@ from retrail_runtime.health import show_disk
 from schemas.errors import ConfigurationError
 from schemas.settings import Settings
 from serving.async_retriever import AsyncRetriever
-from serving.guards import LOOPBACK, LimitedProtocol, connection_limit, guarded
+from serving.guards import LOOPBACK, LimitedProtocol, accepted_at_once, connection_limit, guarded
 from serving.handles import DEFAULT_AGENT
 from serving.metrics import EventCounts
 from serving.service import SearchService
@@ -173,7 +173,7 @@ def serve(app: ASGIApp, listener: socket.socket, settings: Settings, *, host: st
         guarded(app, settings, host=host),
         http=partial(LimitedProtocol, most=most),  # type: ignore[arg-type]
         ws="none",
-        backlog=most,
+        backlog=accepted_at_once(most),
         log_config=None,
         access_log=settings.log_level == "DEBUG",
         server_header=False,

@@ -107,7 +107,7 @@ def test_object_storage(
     servers = Servers(s3_gateway, s3_over_tls, tmp_path)
     get_filesystem_class("s3").clear_instance_cache()
     changes = change(servers)
-    test_storage_refusals.apply(changes, servers, monkeypatch)
+    test_storage_refusals.apply(changes, monkeypatch)
     url = changes.get("RETRAIL_REGISTRY", s3_url)
     try:
         found = doctor({"RETRAIL_REGISTRY": url})["Registry of models"]

@@ -193,17 +193,26 @@ def test_case_19_a_call_with_a_lone_surrogate_is_answered_over_stdio(indexed: Se
     assert events(indexed)[0].query == "x \ufffd y"
 
 
-def test_case_200_half_headers_under_ulimit_160(indexed: Settings) -> None:
-    """Search and probes stay, and one log line is written."""
+@pytest.mark.parametrize("waiting", [False, True], ids=["ready", "starting"])
+def test_case_200_half_headers_under_ulimit_160(indexed: Settings, waiting: bool) -> None:
+    """Search and probes stay, and one log line is written.
+
+    Those that connect while the server starts are all accepted at its first look.
+    """
     command = ["bash", "-c", f'ulimit -n 160; exec {sys.executable} -m retrail_cli "$@"', "serve"]
     with running(indexed, "serve", "--port", "0", command=command) as process:
-        url = url_of(process)
+        url = httpx.URL(url_of(process))
         with httpx.Client(base_url=url, timeout=20) as http, ExitStack() as stack:
-            eventually(lambda: http.get("/readyz").is_success, 180, interval=0.5)
+
+            def is_ready() -> bool:
+                return http.get("/readyz").is_success
+
+            if not waiting:
+                eventually(is_ready, 180, interval=0.5)
             for _ in range(200):
-                address = (httpx.URL(url).host, httpx.URL(url).port)
-                half = stack.enter_context(socket.create_connection(address, 10))
+                half = stack.enter_context(socket.create_connection((url.host, url.port), 10))
                 half.sendall(b"POST /v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            eventually(is_ready, 180, interval=0.5)
             for _ in range(3):
                 assert httpx.get(f"{url}/healthz", timeout=10).is_success
                 answer = httpx.post(f"{url}/v1/search", json={"query": "gzip"}, timeout=10)

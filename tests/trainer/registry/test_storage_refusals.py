@@ -38,6 +38,13 @@ def servers(s3_url: str, s3_gateway: S3Gateway, s3_over_tls: S3Gateway, tmp_path
     return Servers(s3_gateway, s3_over_tls, tmp_path)
 
 
+def _reader_of_another_bucket(servers: Servers) -> dict[str, Any]:
+    name = f"reader-{secrets.token_hex(4)}"
+    servers.plain.make_bucket(name)
+    servers.plain.make_reader(name, name)
+    return {"AWS_ACCESS_KEY_ID": name, "AWS_SECRET_ACCESS_KEY": name}
+
+
 Change = Callable[[Servers], dict[str, Any]]
 MISTAKES: dict[str, tuple[Change, str, str]] = {
     "wrong secret": (
@@ -61,7 +68,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "RETRAIL_REGISTRY",
     ),
     "missing right": (
-        lambda s: {"AWS_ACCESS_KEY_ID": "nobodys", "AWS_SECRET_ACCESS_KEY": "nobodys"},
+        _reader_of_another_bucket,
         "Access Denied",
         "docs/security.md",
     ),
@@ -102,11 +109,8 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
 """Variables to change, Amazon's reason, and what to correct."""
 
 
-def apply(changes: dict[str, Any], servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the variables; make the user without rights if he is needed."""
-    if changes.get("AWS_ACCESS_KEY_ID") == "nobodys":
-        servers.plain.make_bucket(other := f"other-{secrets.token_hex(4)}")
-        servers.plain.make_reader("nobodys", other)
+def apply(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables."""
     # fsspec keeps a client, with the credentials that it found when it was made.
     get_filesystem_class("s3").clear_instance_cache()
     for name, value in changes.items():
@@ -129,7 +133,7 @@ def test_refused_request(
     settings = Settings(data_dir=tmp_path / "data", registry=s3_url)
     Registry.of(settings).require(writing=False)
     changes = change(servers)
-    apply(changes, servers, monkeypatch)
+    apply(changes, monkeypatch)
     url = changes.get("RETRAIL_REGISTRY", s3_url)
     other = settings.model_copy(update={"registry": url})
     errors = (RegistryError, ConfigurationError)
