@@ -56,8 +56,8 @@ RETRY_SECONDS = 30.0
 """How long a failed call is retried."""
 LONG_CALL = 3600.0
 """Seconds for building an index or loading a collection."""
-PAGE = 10_000
-"""Rows in one answer; Milvus returns up to 16,384."""
+PAGE = 16_384
+"""Rows in one answer; Milvus returns no more."""
 SWAP_ATTEMPTS = 50
 INDEX_SECONDS = 0.5
 """Between two questions whether all rows are indexed."""
@@ -175,10 +175,9 @@ class Milvus:
             self._call(self._client.delete, build.collection, filter=milvus.ids_filter(batch))
         return len(distinct)
 
-    def count(self, build: Build, consistency_level: str = "Strong") -> int:
-        """Number of rows; by default with all acknowledged writes: a busy Milvus waits for them."""
-        options = {"output_fields": ["count(*)"], "consistency_level": consistency_level}
-        return int(self._query(build, "", **options)[0]["count(*)"])
+    def count(self, build: Build) -> int:
+        """Number of rows, with all acknowledged writes: a busy Milvus waits for them."""
+        return int(self._query(build, "", output_fields=["count(*)"])[0]["count(*)"])
 
     def page(self, build: Build, after: str) -> dict[str, str]:
         """Content hash by id of the next :data:`PAGE` rows, all acknowledged writes included.

@@ -162,6 +162,17 @@ def remaining(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]])
     )
 
 
+def share_read(committed: Mapping[int, int], ends: Mapping[int, tuple[int, int]]) -> str:
+    """The share of the offsets that a group has read, "12%"; "all" if under 1% is missing.
+
+    Args:
+        committed, ends: as of :func:`remaining`.
+    """
+    total = sum(end - low for low, end in ends.values())
+    left = remaining(committed, ends)
+    return f"{100 * (total - left) // total}%" if left * 100 > total else "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Rows that a collection lacks or holds with another content (``upserts``), and extra rows."""

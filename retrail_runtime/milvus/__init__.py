@@ -99,8 +99,8 @@ class Build:
             replacement.
         search: the mode in which it is searched.
         successor: id of the build that will replace this one; empty if none was requested.
-        indexed: rows, and how many there will be once all records are read, "12/2400"; the leading
-            index worker writes it while the difference is 1% or more, and "all" afterwards.
+        indexed: the share of the records of ``documents`` that its rows show, "12%"; the leading
+            index worker writes it while 1% or more are missing, and "all" afterwards.
         tenants: whether its rows have tenants; those of older collections have none.
     """
 
@@ -119,11 +119,10 @@ class Build:
     def progress(self) -> str:
         """How far the build is; empty if nearly all documents are indexed.
 
-        >>> Build("c", 1, "b", "m", "d", indexed="12/2400").progress
-        '12 of 2,400 documents indexed'
+        >>> Build("c", 1, "b", "m", "d", indexed="12%").progress
+        '12% of all documents indexed'
         """
-        rows, _, total = self.indexed.partition("/")
-        return f"{int(rows):,} of {int(total):,} documents indexed" if total else ""
+        return f"{self.indexed} of all documents indexed" if self.indexed.endswith("%") else ""
 
     @classmethod
     def read(cls, collection: str, properties: Mapping[str, str]) -> "Build | None":

@@ -86,11 +86,11 @@ def test_search_prints_hits_as_a_table_and_as_json(
             assert (query, k) == ("when was it built", 3)
             return SearchResult([hit], 2, note)
 
-    note = "12 of 2,400 documents indexed"
+    note = "12% of all documents indexed"
     monkeypatch.setattr("serving.retriever.Retriever", Retriever)
     table = retrail("search", "when was it built", "-k", 3).out
     assert "Bridges Built in 1965." in table
-    assert "1 hit from release 2. 12 of 2,400 documents indexed" in table
+    assert "1 hit from release 2. 12% of all documents indexed" in table
     note = ""
     assert json.loads(retrail("search", "when was it built", "-k", 3, "--json").out) == {
         "retriever_version": 2,

@@ -132,13 +132,13 @@ def test_a_search_need_not_be_published(world: World, http: TestClient) -> None:
 
 
 def test_an_answer_from_a_half_built_index_says_so(world: World, http: TestClient) -> None:
-    world.retriever.note = "12 of 2,400 documents indexed"
+    world.retriever.note = "12% of all documents indexed"
     found = http.post("/v1/search", json={"query": "open a gzip file"}).json()
     assert found["note"] == world.retriever.note
     world.retriever.failure = NoIndexError("none", progress=world.retriever.note)
     answer = http.post("/v1/search", json={"query": "open a gzip file"})
     assert answer.status_code == 503
-    assert answer.json()["detail"] == "There is no index yet: 12 of 2,400 documents indexed."
+    assert answer.json()["detail"] == "There is no index yet: 12% of all documents indexed."
 
 
 def test_hits_have_whole_texts_if_asked_for(http: TestClient) -> None:

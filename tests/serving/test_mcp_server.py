@@ -121,7 +121,7 @@ def test_a_blank_query_is_refused_and_an_id_of_several_lines_is_opened(mode: str
         found = await call(client, "search", query="A text.", k=1)
         [hit] = found["hits"]
         assert "note" not in found
-        world.retriever.note = "12 of 2,400 documents indexed"
+        world.retriever.note = "12% of all documents indexed"
         assert (await call(client, "search", query="text"))["note"] == world.retriever.note
         opened = await call(client, "open_document", doc_id=hit["doc_id"])
         assert (opened["doc_id"], opened["text"]) == ("two\nlines\tand a tab", "A text.")

@@ -231,10 +231,10 @@ class Encoder:
     ) -> Vectors:
         metrics.ENCODED.labels(kind).inc(len(texts))
         distinct = list(dict.fromkeys(texts))
-        rows = self.tokenize(distinct, kind)
         vectors = np.empty((len(distinct), self.dimension), dtype=np.float32)
         done = 0
         with metrics.ENCODING_SECONDS.time():
+            rows = self.tokenize(distinct, kind)
             lengths = [padded_length(len(row), self._most_tokens(kind)) for row in rows]
             tokens = TOKENS_ON_A_GPU
             if self.device.type == "cpu":

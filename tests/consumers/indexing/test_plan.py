@@ -210,6 +210,15 @@ def test_a_group_has_passed_when_every_partition_with_records_has() -> None:
     assert planning.remaining({0: 4}, ends) == 1 + 7
 
 
+def test_the_share_that_a_group_has_read() -> None:
+    ends = {0: (100, 1100), 1: (0, 1000), 2: (5, 5)}
+    assert planning.share_read({}, ends) == "0%"
+    assert planning.share_read({0: 150}, ends) == "2%"
+    assert planning.share_read({0: 1100, 1: 979}, ends) == "98%"
+    assert planning.share_read({0: 1100, 1: 980}, ends) == "all"
+    assert planning.share_read({}, {0: (7, 7)}) == "all"
+
+
 def test_each_build_and_topic_has_its_own_group() -> None:
     builds = [build(1), build(1, build_id="ffffffff"), build(2), rebuilt(1, "aaaa0001")]
     groups = {
