@@ -85,13 +85,13 @@ def test_searches_of_an_empty_or_half_built_index_say_so(
     monkeypatch.setattr(Embedder, "rows", waiting)
     harness.publish(small, harness.documents(50))
     with Retriever(small) as retriever, harness.working(small):
-        eventually(lambda: refusal(retriever) == "0 of 50 documents indexed")
+        eventually(lambda: refusal(retriever) == "0% of all documents indexed")
         gate.set()
         harness.serves(small, 1)
         eventually(lambda: not retriever.search("red stone").note)
         gate.clear()
         harness.publish(small, harness.documents(30, start=50))
-        eventually(lambda: retriever.search("x").note == "50 of 80 documents indexed")
+        eventually(lambda: retriever.search("x").note == "62% of all documents indexed")
         with pytest.raises(NoIndexError, match=r"30 records of .* are not in it"):
             await_documents(small, lambda left: None, patience=0.5)
         seen: list[int] = []
