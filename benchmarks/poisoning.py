@@ -115,7 +115,9 @@ def _run(
     began = time.monotonic()
     chosen_by = settings.model_copy(update=NO_CAPS) if way == "no caps" else settings
     pairs = Pairs()
-    selector = Selector(pairs, Texts(corpus.documents), rules_of(chosen_by), 1, settings.train_seed)
+    encode = parent.encoder.encode_queries
+    rules, texts = rules_of(chosen_by), Texts(corpus.documents)
+    selector = Selector(pairs, texts, rules, 1, settings.train_seed, encode)
     chosen = selector.select([pairs.add(mined_pairs)], []).examples
     report = finetune.finetune(
         parent.encoder, chosen, finetune.config_of(settings, PRESETS["minilm"])

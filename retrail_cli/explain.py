@@ -237,6 +237,11 @@ def _uses(
         use = {"run_id": manifest.run_id, "version": manifest.version}
         try:
             example = examples(manifest.training_file).get(pair.pair_id)
+            similar = [
+                one
+                for one in examples(manifest.training_file).values()
+                if pair.pair_id in one.similar
+            ]
         except (InputError, ModelError) as error:
             yield use | {"unknown": str(error)}
             continue
@@ -253,6 +258,16 @@ def _uses(
             }
         elif new:
             yield use | {"left_out": why_left_out(pair, manifest.left_out)}
+        for one in similar:
+            found_by, asked_by = one.similar
+            yield use | {
+                "trained": "similar",
+                "query": one.query,
+                "weight": one.weight,
+                "negatives": len(one.negatives),
+                "found_by": found_by,
+                "asked_by": asked_by,
+            }
 
 
 def _gate(
@@ -369,7 +384,12 @@ def _use(use: dict[str, Any]) -> str:
     if "left_out" in use:
         return f"left out ({' or '.join(use['left_out'])})"
     how = ""
-    if use["reasoning_tokens"] and use["beta"]:
+    if use["trained"] == "similar":
+        how = (
+            f", as {use['query']!r} of pair {use['asked_by'][:ID_DIGITS]} with what pair "
+            f"{use['found_by'][:ID_DIGITS]} found"
+        )
+    elif use["reasoning_tokens"] and use["beta"]:
         how = (
             f" = (1 - exp(-ln 2 * {use['reasoning_tokens']} / {use['beta']:g})) / {use['mu']:.4g}"
             f" * {use['outcome_factor']:g}"

@@ -1,7 +1,7 @@
 """Ways to learn more, each alone a function of plain values.
 
-They belong to this benchmark until one is shown to help on most corpora; no setting of an
-installation switches them on.
+They belong to this benchmark until one is shown to help on most corpora. One has a setting already:
+:mod:`trainer.data.similar`.
 """
 
 import hashlib
@@ -26,12 +26,6 @@ EARLIER_WEIGHT = 0.5
 
 EARLIER_SIMILARITY = 0.6
 """Least cosine similarity of an earlier query to the pair's, as the parent encodes both."""
-
-SIMILAR_WEIGHT = 0.5
-"""Factor of the weight of an example whose query another query's agent answered."""
-
-SIMILAR_SIMILARITY = 0.8
-"""Least cosine similarity of a query that found nothing to one that did."""
 
 SPAN_WORDS = 12
 """Longest query made of consecutive words of a document."""
@@ -110,60 +104,15 @@ def earlier(
                 found.append((example, query))
     similar = similarity([(query, example.query) for example, query in found])
     return [
-        _asked_otherwise(example, example.pair_id, query, factor)
+        replace(
+            example,
+            pair_id=f"{example.pair_id}/{digest(query)[:8]}",
+            query=query,
+            weight=example.weight * factor,
+        )
         for (example, query), value in zip(found, similar, strict=True)
         if value >= least
     ]
-
-
-def similar(
-    pairs: Iterable[LabelledPair],
-    examples: Sequence[TrainingExample],
-    encode: Callable[[Sequence[str]], NDArray[np.float32]],
-    *,
-    least: float = SIMILAR_SIMILARITY,
-    factor: float = SIMILAR_WEIGHT,
-) -> list[TrainingExample]:
-    """Examples of queries that found nothing, with what the most similar query found.
-
-    A query found nothing if every document that was opened for it was irrelevant, or if its agent
-    reworded it. Held-out queries are left out. An example's id is that of the asking agent's pair,
-    ``/`` and a digest of the query.
-
-    Args:
-        encode: queries to normalised vectors.
-        least: similarity of both queries.
-        factor: of the weight of the pair that found something.
-    """
-    answered = {normalize_query(each.query) for each in examples}
-    unanswered: dict[str, tuple[str, str]] = {}
-    for pair in pairs:
-        for query in (*pair.earlier_queries, *([pair.query] if pair.verdict != "relevant" else [])):
-            name = normalize_query(query)
-            if name not in answered and not is_held_out(query):
-                unanswered.setdefault(name, (pair.pair_id, query))
-    if not unanswered or not examples:
-        return []
-    asked = list(unanswered.values())
-    scores = encode([query for _, query in asked]) @ encode([each.query for each in examples]).T
-    found = []
-    for (pair_id, query), row in zip(asked, scores, strict=True):
-        best = int(row.argmax())
-        if row[best] >= least:
-            found.append(_asked_otherwise(examples[best], pair_id, query, factor))
-    return found
-
-
-def _asked_otherwise(
-    example: TrainingExample, pair_id: str, query: str, factor: float
-) -> TrainingExample:
-    """The example with another query, which the agent of ``pair_id`` asked."""
-    return replace(
-        example,
-        pair_id=f"{pair_id}/{digest(query)[:8]}",
-        query=query,
-        weight=example.weight * factor,
-    )
 
 
 def spans(

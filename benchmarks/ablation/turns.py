@@ -13,6 +13,7 @@ from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from schemas import ProfileName
 from schemas.events import End, Search
 from schemas.pairs import LabelledPair
+from schemas.runs import SimilarRule
 from schemas.settings import OutcomePolicy, Settings
 from simulation import fleet
 from simulation.corpus import Corpus
@@ -22,6 +23,7 @@ from simulation.demo.flywheel import Plan
 from simulation.scripted import HITS, draw
 from trainer.data.examples import TrainingExample
 from trainer.data.selection import Selector, rules_of
+from trainer.data.similar import RULE
 from trainer.data.weighting import Variant
 from trainer.evaluate.evaluation import QueryMetrics
 from trainer.fit.batching import Batch
@@ -177,13 +179,12 @@ class Turn:
 
     def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
         policy = next((POLICIES[name] for name in wanted & POLICIES.keys()), "all")
-        found = list(self._selected(self.pairs, "reweight", policy=policy))
+        rule = RULE if "similar" in wanted else None
+        found = list(self._selected(self.pairs, "reweight", policy=policy, similar=rule))
         if "plausible" in wanted:
             found = levers.plausible(found, self._scores(found))
         if "earlier" in wanted:
             found += levers.earlier(self.pairs, found, self._similarity)
-        if "similar" in wanted:
-            found += levers.similar(self.pairs, found, self.world.parent.encoder.encode_queries)
         if "hard" in wanted:
             hits = self.world.scored([each.query for each in found], levers.MINED_DEPTH)
             scores = {
@@ -236,16 +237,19 @@ class Turn:
         variant: Variant,
         limit: int | None = None,
         policy: OutcomePolicy = "all",
+        similar: SimilarRule | None = None,
     ) -> Sequence[TrainingExample]:
         pairs = Pairs()
         ranges = [pairs.add(mined)]
-        rules = rules_of(self.settings).model_copy(update={"outcome_policy": policy})
+        changes = {"outcome_policy": policy, "similar": similar}
+        rules = rules_of(self.settings).model_copy(update=changes)
         selector = Selector(
             pairs,
             self.world.texts,
             rules if limit is None else rules.model_copy(update={"limit": limit}),
             1,
             self.seed,
+            self.world.parent.encoder.encode_queries,
             variant=variant,
         )
         return selector.select(ranges, []).examples
@@ -257,6 +261,10 @@ class Turn:
         serves = [
             example.positive_id in need_of[pair_id].relevant if pair_id in need_of else True
             for example in examples
-            for pair_id in [example.pair_id.partition("/")[0]]
+            for pair_id in [_asked_by(example)]
         ]
         return sum(serves) / len(serves)
+
+
+def _asked_by(example: TrainingExample) -> str:
+    return example.similar[1] if example.similar else example.pair_id.partition("/")[0]

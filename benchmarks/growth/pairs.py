@@ -13,7 +13,7 @@ import resource
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from trainer.data.examples import dump_file
 from trainer.data.lineage import History
 from trainer.data.selection import Selector, rules_of
 from trainer.fit import finetune
+from trainer.model.encoder import Encoder, Vectors
 from trainer.model.presets import PRESETS
 
 PARTITIONS = 4
@@ -69,7 +70,12 @@ def main(count: int, new: int, folder: Path) -> None:
         "held-out queries",
         lambda: comparison.questions(settings, mirrors, History(), 1, ranges),
     )
-    selector = Selector(pairs, documents, rules_of(settings), 1, 0)
+
+    def encode(queries: Sequence[str]) -> Vectors:
+        model = Encoder.load(settings.model, max_tokens=settings.index_max_tokens)
+        return model.encode_queries(queries)
+
+    selector = Selector(pairs, documents, rules_of(settings), 1, 0, encode)
     selected = step("select", lambda: selector.select(ranges, earlier))
     step("freeze", lambda: dump_file(selected.examples))
     config = finetune.config_of(settings, PRESETS["minilm"])

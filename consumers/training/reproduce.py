@@ -7,7 +7,8 @@ amplifies the difference; such a model is compared by its vectors.
 
 The training file is a function of the manifest's ranges, rules and known outcomes, and of the
 topics. A document that was changed or deleted after the run is an expected difference; a different
-pair or weight is not.
+pair or weight is not. (Similar queries are found by the parent's vectors, whose last digits differ
+on another machine.)
 """
 
 import shutil
@@ -35,8 +36,9 @@ from schemas.settings import Settings
 from trainer.data import lineage
 from trainer.data.examples import TrainingExample, dump_file, file_digest
 from trainer.data.selection import PairSource, Selector, TextSource
+from trainer.data.similar import Encode
 from trainer.fit.processes import SINGLE_PROCESS, Processes
-from trainer.model.encoder import Encoder
+from trainer.model.encoder import Encoder, Vectors
 from trainer.registry.manifest import digest_of
 from trainer.registry.registry import Registry
 
@@ -197,11 +199,18 @@ def verify(
         return Verified(manifest, {"erasure": erased})
     earlier = lineage.trained(history, manifest.parent)
     reported = _reported(settings, manifest)
+
+    def encode(queries: Sequence[str]) -> Vectors:
+        parent = history.releases.by_version[manifest.parent].model
+        return registry.load(parent).encode_queries(queries)
+
     claim = files.claim(settings, "train")
     try:
         with closing(Mirrors(settings, claim.path, manifest.ranges[0].topic)) as mirrors:
             mirrors.catch_up(progress)
-            return compare(manifest, earlier, frozen, mirrors.pairs, mirrors.documents, reported)
+            return compare(
+                manifest, earlier, frozen, mirrors.pairs, mirrors.documents, reported, encode
+            )
     finally:
         claim.lock.release()
 
@@ -213,6 +222,7 @@ def compare(
     pairs: PairSource,
     texts: TextSource,
     reported: Mapping[str, ReportedOutcome],
+    encode: Encode,
 ) -> Verified:
     """Compare the frozen examples with a repeated selection.
 
@@ -224,6 +234,7 @@ def compare(
         frozen: examples of the training file.
         pairs, texts: current contents of the topics.
         reported: outcomes known to the run, by trajectory.
+        encode: by the parent's model.
     """
     then = _documents_of(frozen)
     now = texts.get(then)
@@ -241,6 +252,7 @@ def compare(
             manifest.rules,
             manifest.parent,
             manifest.config.seed,
+            encode,
             lambda pair: reported.get(pair.trajectory_id) or pair.outcome,
         )
         return selector.select(manifest.ranges, earlier).examples
@@ -308,8 +320,6 @@ def _reported(settings: Settings, manifest: RunManifest) -> Mapping[str, Reporte
     A report that was replaced after the run may be compacted away; then a weight differs.
     """
     known: dict[str, ReportedOutcome] = {}
-    if manifest.rules.outcome_policy == "all":
-        return known
     for topic in {span.topic for span in manifest.outcome_ranges}:
         ends = lineage.ends_of(manifest.outcome_ranges, topic)
         for record in kafka.read_to_end(settings, topic, end=ends):

@@ -1,7 +1,7 @@
 """One training run, from new pairs to a release."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -31,6 +31,7 @@ from trainer.fit.checkpoint import Checkpoint
 from trainer.fit.finetune import TrainingError, TrainingReport
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model import presets
+from trainer.model.encoder import Vectors
 from trainer.registry.card import card, steps_csv
 from trainer.registry.registry import Registry
 
@@ -84,7 +85,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
        the child could not ship, train only if asked.
     2. Select pairs (:mod:`trainer.data.selection`): each id once, relevant, not held out, within
        the caps; the others are counted by reason. Add a seeded sample of the lineage's earlier
-       pairs. Measure the intensity.
+       pairs, and pairs for queries that found nothing. Measure the intensity.
     3. Freeze the training file into the registry, unless an erasure came since 2: then the run
        begins again.
        *A crash before 4* leaves only a file without a manifest.
@@ -136,6 +137,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
         parent=manifest.parent,
         pairs=manifest.pairs,
         replayed=manifest.replayed,
+        similar=manifest.similar,
         left_out=manifest.left_out,
     )
     return finish(context, manifest)
@@ -264,8 +266,13 @@ def _freeze(
         def outcome_of(pair: LabelledPair) -> Outcome:
             return reported.get(pair.trajectory_id) or pair.outcome
 
+        def encode(queries: Sequence[str]) -> Vectors:
+            model = history.releases.by_version[parent].model
+            encoder = context.registry.load(model)
+            return encoder.encode_queries(queries, progress=lambda *_: context.check())
+
         selector = Selector(
-            mirrors.pairs, mirrors.documents, rules, parent, config.seed, outcome_of
+            mirrors.pairs, mirrors.documents, rules, parent, config.seed, encode, outcome_of
         )
         selected = selector.select(ranges, lineage.trained(history, parent))
         outcome_ranges = reported.ranges
@@ -289,6 +296,7 @@ def _freeze(
         ranges=ranges,
         pairs=len(selected.pair_ids),
         replayed=len(selected.replayed),
+        similar=selected.similar,
         left_out=dict(selected.left_out),
         intensity=selected.intensity,
         config=config,

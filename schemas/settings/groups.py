@@ -221,6 +221,11 @@ class TrainSettings(BaseModel):
         description="trajectories whose pairs train: all, correct_only, or weight: all, incorrect "
         "ones with half the weight",
     )
+    train_similar: bool = Field(
+        False,
+        description="whether queries that found nothing train with what the most similar query of "
+        "any agent found",
+    )
 
 
 class GateSettings(BaseModel):

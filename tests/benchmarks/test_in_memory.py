@@ -9,6 +9,7 @@ from schemas.settings import Settings
 from simulation import fleet
 from simulation.corpus import Need
 from tests.tiny_model import write_tiny_model
+from tests.trainer.labelled import unlike
 from trainer.data.selection import Selector, rules_of
 from trainer.model.encoder import Encoder
 
@@ -60,7 +61,7 @@ def test_mined_pairs_are_selected_from_memory(index: ExactIndex) -> None:
     pairs = Pairs()
     first, second = pairs.add(found[:30]), pairs.add(found[30:])
     assert pairs.within([second, first]) == found[30:] + found[:30]
-    selector = Selector(pairs, Texts(DOCUMENTS), rules_of(Settings()), 1, 0)
+    selector = Selector(pairs, Texts(DOCUMENTS), rules_of(Settings()), 1, 0, unlike)
     chosen = selector.select([second], [first])
     known = {pair.pair_id: pair for pair in relevant}
     assert chosen.pair_ids

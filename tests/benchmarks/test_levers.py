@@ -80,27 +80,6 @@ def test_earlier_queries_of_other_outcomes_and_pairs_are_left_out() -> None:
     assert levers.earlier([wrong], [example(wrong.pair_id, LAST, "c")], alike(1.0)) == []
 
 
-def vectors(queries: Sequence[str]) -> np.ndarray:
-    """Two queries are equal if they end alike, and have nothing in common otherwise."""
-    return np.array([[float(q[-1] == digit) for digit in "0123456789"] for q in queries])
-
-
-def test_a_query_that_found_nothing_learns_from_the_most_similar_one_that_did() -> None:
-    reworded = mined("unknown")
-    like, unlike = f"asked {FIRST[-1]}", "asked otherwise"
-    trained = [example("1", unlike, "a"), example("2", like, "c", "d", weight=1.5)]
-    [found] = levers.similar([reworded], trained, vectors, least=0.9, factor=0.5)
-    assert (found.query, found.positive_id, found.weight) == (FIRST, "c", 0.75)
-    assert found.pair_id.partition("/")[0] == reworded.pair_id
-
-
-def test_queries_that_found_something_or_are_held_out_learn_from_no_other() -> None:
-    pair = mined("unknown")
-    answered = [example("1", query.upper(), "a") for query in (FIRST, SECOND)]
-    assert levers.similar([pair], answered, vectors, least=0.9) == []
-    assert levers.similar([pair], [], vectors) == []
-
-
 def test_words_of_a_document_ask_for_its_rest() -> None:
     long = " ".join(f"w{n}" for n in range(40))
     [found] = levers.spans([("long", long), ("short", "few words")], 2, Random(1))

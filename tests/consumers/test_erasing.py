@@ -30,6 +30,8 @@ from schemas.settings import Settings
 from schemas.topics import Topics
 from tests.consumers.training.world import World, small
 from tests.streams.judged_log import SOURCE, end, numbered
+from tests.trainer.labelled import example
+from trainer.data.examples import dump_file, parse_file
 from trainer.registry.registry import Registry
 
 KEY = SecretStr("a key of the installation")
@@ -269,3 +271,20 @@ def test_a_line_with_the_name_of_an_erased_tenant_goes_too() -> None:
     left = erasing._without_queries(content, {"only theirs"}, asked)
     assert [orjson.loads(line) for line in left.splitlines()] == lines[2:]
     assert erasing._without_queries(content, {"only theirs"}, set()).count(b"\n") == 5
+
+
+def test_an_example_goes_with_the_pair_that_found_it_and_with_the_one_that_asked() -> None:
+    found, asking, made = "1" * 32, "2" * 32, "3" * 32
+    examples = [
+        example(1, pair_id=found),
+        example(2, pair_id=made, similar=(found, asking)),
+        example(3, pair_id="4" * 32),
+    ]
+
+    def left(*covered: str) -> list[str]:
+        content = erasing._without_pairs(dump_file(examples), set(covered))
+        return [one.pair_id for one in parse_file(content, "training file")]
+
+    assert left("5" * 32) == [found, made, "4" * 32]
+    assert left(asking) == [found, "4" * 32]
+    assert left(found) == ["4" * 32]

@@ -86,7 +86,8 @@ class Town:
     def chosen(self, settings: Settings) -> tuple[TrainingExample, ...]:
         pairs = Pairs()
         texts = Texts(self.corpus.documents)
-        selector = Selector(pairs, texts, rules_of(settings), 1, self.seed)
+        encode = parent().encode_queries
+        selector = Selector(pairs, texts, rules_of(settings), 1, self.seed, encode)
         return selector.select([pairs.add(self.pairs)], []).examples
 
     def child(self, examples: Sequence[TrainingExample], epochs: int = 1) -> Encoder:

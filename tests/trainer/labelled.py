@@ -1,8 +1,11 @@
 """Labelled pairs and examples for tests."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.events import Agent
 from schemas.pairs import LabelledPair
@@ -46,6 +49,11 @@ def example(number: int = 0, **changes: Any) -> TrainingExample:
         "weight": 1.0,
     }
     return TrainingExample(**(fields | changes))
+
+
+def unlike(queries: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors of queries that have nothing in common."""
+    return np.eye(len(queries), dtype=np.float32)
 
 
 NAMES = ["abacus", "boat", "candle", "dragon", "engine", "ferry", "garden", "harbour"]

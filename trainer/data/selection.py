@@ -1,4 +1,4 @@
-"""Selection of a run's pairs: new ones, and a replay of earlier ones against forgetting."""
+"""Selection of a run's pairs: new ones, similar ones, and a replay of earlier ones."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,9 @@ from schemas.pairs import LabelledPair
 from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
-from trainer.data.draws import draw_of, is_held_out
+from trainer.data.draws import draw, draw_of, is_held_out
 from trainer.data.examples import OTHER_TENANT, Chosen, TrainingExample
+from trainer.data.similar import RULE, Encode, Similar, Unanswered, similar
 from trainer.data.weighting import Variant, outcome_factor
 
 CHUNK = 500
@@ -69,11 +70,13 @@ class Selection:
     Attributes:
         pair_ids: ids of the new pairs in ``examples``, sorted.
         replayed: ids of the replayed ones, sorted.
+        similar: number of examples for queries that found nothing.
         left_out: number of pairs in the ranges that do not train, by reason.
     """
 
     pair_ids: tuple[str, ...]
     replayed: tuple[str, ...]
+    similar: int
     examples: tuple[TrainingExample, ...]
     left_out: Mapping[str, int]
     intensity: Intensity
@@ -86,6 +89,7 @@ def rules_of(settings: TrainSettings) -> SelectionRules:
         limit=settings.train_max_pairs,
         replay=settings.train_replay,
         outcome_policy=settings.train_outcome_policy,
+        similar=RULE if settings.train_similar else None,
     )
 
 
@@ -99,6 +103,7 @@ class Selector:
     Attributes:
         pairs, texts: sources; equal contents give an equal selection.
         parent, seed: seed of all draws.
+        encode: by the parent's model; called at most once.
         outcome_of: latest known outcome of a pair's trajectory.
     """
 
@@ -107,6 +112,7 @@ class Selector:
     rules: SelectionRules
     parent: int
     seed: int
+    encode: Encode
     outcome_of: Callable[[LabelledPair], Outcome] = lambda pair: pair.outcome
     variant: Variant = "reweight"
 
@@ -121,7 +127,10 @@ class Selector:
         4. Add a replay: a seeded sample of the parent's training pairs that pass 1 to 3 as well.
            (From the same topic only: a new revision mines the same trajectories again, and its
            predecessor's pairs should not return.)
-        5. Measure the intensity over both, look up the texts, and compute the weights. Negatives
+        5. Add pairs for queries in ``ranges`` that found nothing (:mod:`trainer.data.similar`), of
+           pairs whose trajectory did not end with a wrong answer, within the caps, and at most one
+           for each new pair.
+        6. Measure the intensity over 1 to 4, look up the texts, and compute the weights. Negatives
            that the pair's tenant may not see are dropped.
 
         Args:
@@ -129,10 +138,12 @@ class Selector:
             earlier: ranges that the parent was trained on.
         """
         ranges = list(ranges)
-        new, left_out = self._new(ranges)
+        unanswered = Unanswered(self.rules.limit)
+        new, left_out = self._new(ranges, unanswered)
         replayed = self._replay(
             earlier, min(round(self.rules.replay * len(new)), self.rules.limit // 4)
         )
+        made = self._similar(unanswered, [*new, *replayed], most=len(new))
         documents = self.texts.get(_documents([*new, *replayed]))
         texts = {doc_id: document.embedded_text() for doc_id, document in documents.items()}
         owners = {doc_id: found.owner for doc_id, found in documents.items() if found.owner}
@@ -140,23 +151,28 @@ class Selector:
         intensity = weighting.measure(p for p in (*new, *replayed) if p.positive in texts)
         built = [
             examples.build(Chosen(tuple(some), counts), texts.get, intensity, self.variant, owners)
-            for some, counts in ((new, left_out), (replayed, {}))
+            for some, counts in ((new, left_out), (replayed, {}), ([one.pair for one in made], {}))
         ]
         ids = [tuple(example.pair_id for example in some.examples) for some in built]
+        of_pairs = self._scaled([*built[0].examples, *built[1].examples], [*new, *replayed])
         return Selection(
             pair_ids=ids[0],
             replayed=ids[1],
-            examples=self._scaled([*built[0].examples, *built[1].examples], [*new, *replayed]),
+            similar=len(ids[2]),
+            examples=(*of_pairs, *self._marked(built[2].examples, made)),
             left_out=built[0].left_out,
             intensity=intensity,
         )
 
-    def _new(self, ranges: Sequence[Range]) -> tuple[list[LabelledPair], Mapping[str, int]]:
+    def _new(
+        self, ranges: Sequence[Range], unanswered: Unanswered
+    ) -> tuple[list[LabelledPair], Mapping[str, int]]:
         left_out = Counter(repeated=self.pairs.repeats(ranges))
         candidates = caps.Candidates(self.seed, self.parent)
         for some in _chunks(self.pairs.within(ranges)):
             found = examples.trainable(some, variant=self.variant)
             left_out.update(found.left_out)
+            unanswered.add(some)
             candidates.add(self._passing(found.pairs, left_out))
         distinct = candidates.distinct()
         left_out["repeated"] += len(candidates.ids) - len(distinct)
@@ -165,6 +181,23 @@ class Selector:
         left_out[OVER] += len(capped) - len(drawn)
         ids = [pair_id.decode() for pair_id in candidates.ids[drawn]]
         return sorted(self.pairs.get(ids), key=lambda pair: pair.pair_id), +left_out
+
+    def _similar(
+        self, unanswered: Unanswered, found: Sequence[LabelledPair], most: int
+    ) -> list[Similar]:
+        """Step 5, sorted by the pairs' ids."""
+        rule = self.rules.similar
+        if rule is None:
+            return []
+        trusted = [pair for pair in found if self.outcome_of(pair) != "incorrect"]
+        made = {
+            one.pair.pair_id: one
+            for one in similar(unanswered.left(found), trusted, self.encode, rule)
+        }
+        pairs = [one.pair for one in made.values()]
+        within = caps.apply(pairs, self.rules.caps, seed=self.seed, parent=self.parent).pairs
+        ids = [pair.pair_id for pair in within]
+        return [made[name] for name in draw(ids, most, seed=self.seed, parent=self.parent)]
 
     def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
         """At most ``wanted`` pairs by id; fewer if caps bind."""
@@ -191,6 +224,18 @@ class Selector:
             else:
                 kept.append(pair)
         return kept
+
+    def _marked(
+        self, built: Sequence[TrainingExample], made: Sequence[Similar]
+    ) -> Iterator[TrainingExample]:
+        by_id = {one.pair.pair_id: one for one in made}
+        for example in self._scaled(built, [one.pair for one in made]):
+            one = by_id[example.pair_id]
+            yield replace(
+                example,
+                weight=example.weight * one.factor,
+                similar=(one.found_by, one.asked_by),
+            )
 
     def _scaled(
         self, built: Sequence[TrainingExample], pairs: Sequence[LabelledPair]

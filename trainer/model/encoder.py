@@ -151,9 +151,9 @@ class Encoder:
         """An encoder with its own weights; the tokenizer, and therefore the lock, are shared."""
         return Encoder(with_own_weights(self.model), precision=self._precision, lock=self._lock)
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+    def encode_queries(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """Vectors of queries: (n, dimension) float32, L2-normalised, in the order of ``texts``."""
-        return self._encode(texts, "query")
+        return self._encode(texts, "query", progress)
 
     def encode_documents(
         self, texts: Sequence[str], *, progress: Progress | None = None

@@ -118,9 +118,10 @@ def steps_csv(steps: Iterable[Step]) -> str:
 def _training_data(manifest: RunManifest) -> list[str]:
     parts = [
         "\n## Training data\n",
-        f"{manifest.pairs:,} new pairs of a query and a relevant document, and "
-        f"{manifest.replayed:,} replayed ones of earlier runs. The new pairs were mined from "
-        "agents' trajectories; they have these offsets:\n",
+        f"{manifest.pairs:,} new pairs of a query and a relevant document, "
+        f"{manifest.replayed:,} replayed ones of earlier runs, and {manifest.similar:,} of queries "
+        "that found nothing with what a similar query found. The new pairs were mined from agents' "
+        "trajectories; they have these offsets:\n",
         _rows(
             ("topic", "partition", "first", "last"),
             (

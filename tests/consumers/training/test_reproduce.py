@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.in_memory import TOPIC, Pairs
-from consumers.training.reproduce import EXPECTED, Kind, Verified, compare, reproduce
+from consumers.training.reproduce import EXPECTED, Kind, Verified, compare, reproduce, verify
 from consumers.training.worker import train_now
 from schemas.documents import Document
 from schemas.errors import InputError
@@ -18,11 +18,14 @@ from schemas.runs import Range, SelectionRules, TrainingFile
 from schemas.settings import Settings
 from tests.consumers.training.world import World
 from tests.trained import a_manifest
-from tests.trainer.labelled import labelled
+from tests.trainer.labelled import labelled, unlike
+from trainer.data import selection
 from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample, dump_file, file_digest
 from trainer.data.selection import Selector, rules_of
+from trainer.data.similar import RULE
 from trainer.model.encoder import Encoder
+from trainer.registry.registry import Registry
 
 
 def test_a_repeated_run_gives_the_released_model_and_writes_nothing(
@@ -99,7 +102,7 @@ def source(pairs: Sequence[LabelledPair]) -> Pairs:
 
 def frozen(texts: dict[str, str], rules: SelectionRules) -> tuple[TrainingExample, ...]:
     """The training file of a run over :data:`PAIRS`."""
-    selector = Selector(source(PAIRS), Texts(texts), rules, parent=1, seed=0)
+    selector = Selector(source(PAIRS), Texts(texts), rules, 1, 0, unlike)
     return selector.select(RANGES, []).examples
 
 
@@ -122,7 +125,7 @@ def compared(
             examples=len(file),
         ),
     )
-    return compare(manifest, [], file, source(pairs), Texts(texts), reported)
+    return compare(manifest, [], file, source(pairs), Texts(texts), reported, unlike)
 
 
 def test_the_same_pairs_and_texts_give_the_same_file() -> None:
@@ -202,13 +205,32 @@ def test_a_document_that_went_to_a_tenant_is_a_changed_one() -> None:
     )
     owners = {"shared": PAIRS[0].tenant}
     now = Texts(TEXTS, owners)
-    found = compare(manifest, [], file, source(PAIRS), now, NOTHING)
+    found = compare(manifest, [], file, source(PAIRS), now, NOTHING, unlike)
     assert found.differences == {"document changed": ["shared"]}
-    selector = Selector(source(PAIRS), now, rules, parent=1, seed=0)
+    selector = Selector(source(PAIRS), now, rules, 1, 0, unlike)
     of_tenant = selector.select(RANGES, []).examples
     assert {one.private for one in of_tenant} == {frozenset({"shared"})}
     digest = file_digest(dump_file(of_tenant))
     same = manifest.model_copy(
         update={"training_file": TrainingFile(location="x", digest=digest, examples=len(file))}
     )
-    assert compare(same, [], of_tenant, source(PAIRS), now, NOTHING).equal
+    assert compare(same, [], of_tenant, source(PAIRS), now, NOTHING, unlike).equal
+
+
+def test_queries_that_found_nothing_are_chosen_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All vectors of the tiny model are alike.
+    monkeypatch.setattr(selection, "RULE", RULE.model_copy(update={"lead": 0.0}))
+    world.open()
+    found = {pair.pair_id for pair in world.pairs(20)}
+    asking = {pair.pair_id for pair in world.pairs(9, verdict="irrelevant")}
+    settings = world.settings.model_copy(update={"train_similar": True})
+    assert isinstance(train_now(settings), Release)
+    [manifest] = world.manifests()
+    frozen = Registry.of(world.settings).load_training_file(manifest.training_file)
+    similar = [example.similar for example in frozen if example.similar]
+    assert manifest.similar == len(similar) > 0
+    assert {one for one, _ in similar} <= found
+    assert {other for _, other in similar} <= asking
+    assert verify(world.settings, manifest.run_id).equal

@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.documents import Document
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
 from tests.consumers.training.world import World
+from tests.trainer.labelled import labelled, unlike
 from trainer.data import examples
 from trainer.data.caps import ORDINARY_RUN
 from trainer.data.draws import draw_of, is_held_out
@@ -89,7 +93,9 @@ def choose(
 ) -> Selection:
     own = Selector.__dataclass_fields__.keys()
     rules = {name: value for name, value in changes.items() if name not in own}
-    values = {"parent": 1, "seed": 0} | {n: v for n, v in changes.items() if n in own}
+    values = {"parent": 1, "seed": 0, "encode": unlike} | {
+        n: v for n, v in changes.items() if n in own
+    }
     chosen_by = rules_of(Settings(**{"train_replay": 0.5} | rules))
     caps = chosen_by.caps.model_copy(update={"run": cap_run})
     selector = Selector(
@@ -261,3 +267,86 @@ def test_a_replayed_pair_is_limited_too() -> None:
 
 def test_without_documents_of_tenants_examples_name_none() -> None:
     assert {e.tenant for e in choose(made(3, tenant="a"), []).examples} == {""}
+
+
+def alike(queries: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors that are equal if the queries' first words are, and else have nothing in common."""
+    words = sorted({query.split()[0] for query in queries})
+    return np.eye(len(words), dtype=np.float32)[[words.index(q.split()[0]) for q in queries]]
+
+
+def vain(found: LabelledPair, number: int, **changes: Any) -> LabelledPair:
+    """An irrelevant pair of a query that is like that of ``found``."""
+    word = found.query.split()[0]
+    query = next(q for n in range(99) if not is_held_out(q := f"{word} in vain {number} {n}"))
+    return labelled(10_000 + number, query=query, verdict="irrelevant", tenant="", **changes)
+
+
+def words(count: int, **changes: Any) -> list[LabelledPair]:
+    """Relevant pairs whose queries have nothing in common."""
+    queries = (q for n in range(999) if not is_held_out(q := f"word{n} found"))
+    return [
+        labelled(n, query=next(queries), tenant="", **{"reasoning_tokens": 10 + n} | changes)
+        for n in range(count)
+    ]
+
+
+def test_a_query_that_found_nothing_trains_with_what_a_similar_one_found() -> None:
+    found = words(4)
+    asking = vain(found[2], 0)
+    chosen = choose([*found, asking], [], encode=alike, train_similar=True)
+    assert chosen.similar == 1
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in found))
+    assert chosen.left_out == {"irrelevant": 1}
+    by_id = {example.pair_id: example for example in chosen.examples}
+    [made] = (example for example in chosen.examples if example.similar)
+    of = by_id[found[2].pair_id]
+    assert made.similar == (of.pair_id, asking.pair_id)
+    assert (made.query, made.positive_text) == (asking.query, of.positive_text)
+    assert made.weight == of.weight / 2
+    assert choose([*found, asking], []).examples == tuple(e for e in chosen.examples if e != made)
+
+
+def test_what_led_to_a_wrong_answer_is_no_answer_to_another_query() -> None:
+    right, wrong, unknown = words(3)
+    wrong = wrong.model_copy(update={"outcome": "incorrect"})
+    unknown = unknown.model_copy(update={"outcome": "unknown"})
+    found = [right, wrong, unknown]
+    chosen = choose([*found, *map(vain, found, range(3))], [], encode=alike, train_similar=True)
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in found))
+    found_by = {example.similar[0] for example in chosen.examples if example.similar}
+    assert found_by == {right.pair_id, unknown.pair_id}
+
+
+def test_a_replayed_pair_answers_a_new_query() -> None:
+    earlier, new = words(8)[4:], words(4)
+    asking = [vain(pair, n) for n, pair in enumerate(earlier)]
+    chosen = choose([*new, *asking], earlier, encode=alike, train_similar=True)
+    found_by = {example.similar[0] for example in chosen.examples if example.similar}
+    assert found_by == set(chosen.replayed) != set()
+
+
+def test_queries_that_found_nothing_are_at_most_as_many_as_new_pairs() -> None:
+    found = words(3)
+    asking = [vain(found[n % 3], n) for n in range(40)]
+    chosen = choose([*found, *asking], [], encode=alike, train_similar=True)
+    assert chosen.similar == 3
+    assert chosen == choose([*asking[::-1], *found[::-1]], [], encode=alike, train_similar=True)
+
+
+def test_the_caps_limit_what_one_document_gives_to_queries_that_found_nothing() -> None:
+    honest, pushed = words(60), words(63, positive="pushed")[60:]
+    asking = [vain(honest[n], n) for n in range(55)]
+    asking += [vain(pair, 100 * n + k) for n, pair in enumerate(pushed, 1) for k in range(20)]
+    chosen = choose([*honest, *pushed, *asking], [], encode=alike, train_similar=True)
+    of_pushed = [e for e in chosen.examples if e.similar and e.positive_id == "pushed"]
+    assert len(of_pushed) == 5
+    assert chosen.similar > 50
+
+
+def test_by_default_no_query_is_encoded() -> None:
+    def fail(queries: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError(queries)
+
+    found = words(2)
+    assert choose([*found, vain(found[0], 0)], [], encode=fail).similar == 0
