@@ -123,7 +123,7 @@ class NoIndexError(RetrailError):
     """The alias points nowhere: no release has been built for this retriever.
 
     Attributes:
-        progress: how far the first build is, "12 of 2,400 documents indexed"; empty without one.
+        progress: how far the first build is, "12% of all documents indexed"; empty without one.
     """
 
     def __init__(self, message: str = "", *, progress: str = "") -> None:
