@@ -117,7 +117,7 @@ def test_runs_weights_and_the_gate_are_shown(
     similar = replace(
         example,
         pair_id="5" * 32,
-        query="asked in vain",
+        query="asked before",
         weight=0.5,
         similar=(pair.pair_id, "6" * 32),
     )
@@ -153,7 +153,7 @@ def test_runs_weights_and_the_gate_are_shown(
         "run_id": manifest.run_id,
         "version": 2,
         "trained": "similar",
-        "query": "asked in vain",
+        "query": "asked before",
         "weight": 0.5,
         "negatives": 1,
         "found_by": pair.pair_id,
@@ -177,7 +177,7 @@ def test_runs_weights_and_the_gate_are_shown(
     assert "trained" not in text
     assert "new, weight 1 = (1 - exp(-ln 2 * 7 / 7)) / 0.5 * 1, 1 negatives" in text
     found = f"with what pair {pair.pair_id[:8]} found"
-    assert f"similar, weight 0.5, as 'asked in vain' of pair 66666666 {found}" in text
+    assert f"similar, weight 0.5, as 'asked before' of pair 66666666 {found}" in text
     assert "left out (document cap)" in text
     assert "Release 2: hold" in text
     by_query = json.loads(retrail("explain", "  Q", "--json").out)

@@ -151,7 +151,10 @@ class Selector:
         intensity = weighting.measure(p for p in (*new, *replayed) if p.positive in texts)
         built = [
             examples.build(Chosen(tuple(some), counts), texts.get, intensity, self.variant, owners)
-            for some, counts in ((new, left_out), (replayed, {}), ([one.pair for one in made], {}))
+            for some, counts in (
+                *((new, left_out), (replayed, {})),
+                ([one.pair for one in made.values()], {}),
+            )
         ]
         ids = [tuple(example.pair_id for example in some.examples) for some in built]
         of_pairs = self._scaled([*built[0].examples, *built[1].examples], [*new, *replayed])
@@ -172,7 +175,8 @@ class Selector:
         for some in _chunks(self.pairs.within(ranges)):
             found = examples.trainable(some, variant=self.variant)
             left_out.update(found.left_out)
-            unanswered.add(some)
+            if self.rules.similar is not None:
+                unanswered.add(some)
             candidates.add(self._passing(found.pairs, left_out))
         distinct = candidates.distinct()
         left_out["repeated"] += len(candidates.ids) - len(distinct)
@@ -184,11 +188,11 @@ class Selector:
 
     def _similar(
         self, unanswered: Unanswered, found: Sequence[LabelledPair], most: int
-    ) -> list[Similar]:
-        """Step 5, sorted by the pairs' ids."""
+    ) -> dict[str, Similar]:
+        """Step 5, by the pairs' ids, sorted."""
         rule = self.rules.similar
         if rule is None:
-            return []
+            return {}
         trusted = [pair for pair in found if self.outcome_of(pair) != "incorrect"]
         made = {
             one.pair.pair_id: one
@@ -197,7 +201,7 @@ class Selector:
         pairs = [one.pair for one in made.values()]
         within = caps.apply(pairs, self.rules.caps, seed=self.seed, parent=self.parent).pairs
         ids = [pair.pair_id for pair in within]
-        return [made[name] for name in draw(ids, most, seed=self.seed, parent=self.parent)]
+        return {name: made[name] for name in draw(ids, most, seed=self.seed, parent=self.parent)}
 
     def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
         """At most ``wanted`` pairs by id; fewer if caps bind."""
@@ -226,11 +230,10 @@ class Selector:
         return kept
 
     def _marked(
-        self, built: Sequence[TrainingExample], made: Sequence[Similar]
+        self, built: Sequence[TrainingExample], made: Mapping[str, Similar]
     ) -> Iterator[TrainingExample]:
-        by_id = {one.pair.pair_id: one for one in made}
-        for example in self._scaled(built, [one.pair for one in made]):
-            one = by_id[example.pair_id]
+        for example in self._scaled(built, [one.pair for one in made.values()]):
+            one = made[example.pair_id]
             yield replace(
                 example,
                 weight=example.weight * one.factor,

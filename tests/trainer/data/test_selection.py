@@ -278,7 +278,7 @@ def alike(queries: Sequence[str]) -> NDArray[np.float32]:
 def vain(found: LabelledPair, number: int, **changes: Any) -> LabelledPair:
     """An irrelevant pair of a query that is like that of ``found``."""
     word = found.query.split()[0]
-    query = next(q for n in range(99) if not is_held_out(q := f"{word} in vain {number} {n}"))
+    query = next(q for n in range(99) if not is_held_out(q := f"{word} unanswered {number} {n}"))
     return labelled(10_000 + number, query=query, verdict="irrelevant", tenant="", **changes)
 
 
