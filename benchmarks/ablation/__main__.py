@@ -35,7 +35,7 @@ import torch
 from benchmarks import campaign, kept
 from benchmarks.ablation import chart, tables
 from benchmarks.ablation.runs import Run, runs
-from benchmarks.ablation.turns import FULL, LEVERS, VARIANTS, World, levers_of
+from benchmarks.ablation.turns import FULL, LEVERS, ORACLE, VARIANTS, World, levers_of
 from retrail_runtime import process
 
 ROWS = ("parent", "reweight", "oracle", "filter", "naive")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _variant(name: str) -> str:
-    if name not in CHOICES and not levers_of(name):
+    if name not in CHOICES and not levers_of(name.removeprefix(f"{ORACLE}+")):
         known = ", ".join((*CHOICES, *LEVERS))
         raise argparse.ArgumentTypeError(f"{name!r} is none of {known}; levers are joined by +")
     return name

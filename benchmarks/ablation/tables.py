@@ -6,82 +6,96 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ablation.runs import Run
-from benchmarks.ablation.turns import FULL, LEVERS, levers_of
-from benchmarks.intervals import Estimate, Statistic, Values, estimates
+from benchmarks.ablation.turns import FULL, LEVERS, ORACLE, levers_of
+from benchmarks.intervals import Estimate, Statistic, estimates
 
 FIRST = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS)
 
-REFERENCES = ("oracle", FULL)
+REFERENCES = (ORACLE, FULL)
 
 CONTRASTS = (
     ("filter", "naive"),
     ("reweight", "filter"),
-    ("reweight", "oracle"),
+    ("reweight", ORACLE),
     ("paper", "reweight"),
 )
 """Each variant of levers is compared with ``reweight``, too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Of one corpus, over the seeds that every variant was run with.
+class Row:
+    """A variant, over the seeds that it was run with.
 
     Attributes:
-        gains: over the parent, by variant.
-        shares: of the gain of the oracle and of full supervision, by reference and variant;
-            empty for a reference without runs.
-        contrasts: the first variant's nDCG@10 minus the second's.
+        runs, parents: of it and of the parent, by seed.
+        gain: over the parent.
+        shares: of the gain of the oracle with as many examples (else with as many as ``filter``)
+            and of full supervision, over the seeds that both have.
+    """
+
+    runs: Sequence[Run]
+    parents: Sequence[Run]
+    gain: Estimate
+    shares: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Of one corpus.
+
+    Attributes:
+        contrasts: the first variant's nDCG@10 minus the second's, over the seeds that both have.
     """
 
     corpus: str
-    seeds: int
-    needs: int
-    parent: float
-    runs: Mapping[str, Sequence[Run]]
-    gains: Mapping[str, Estimate]
-    shares: Mapping[str, Mapping[str, Estimate]]
+    parents: Sequence[Run]
+    rows: Mapping[str, Row]
     contrasts: Mapping[tuple[str, str], Estimate]
+
+    @property
+    def parent(self) -> float:
+        """Mean nDCG@10 of the parent."""
+        return _mean([_mean(run.ndcg) for run in self.parents])
 
 
 def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
-    """Put the runs of a corpus side by side; ``None`` while no seed has all variants."""
+    """Put the runs of a corpus side by side; ``None`` without a seed that the parent has."""
     by_variant: dict[str, dict[int, Run]] = {}
     for run in runs:
         if run.corpus == corpus:
             by_variant.setdefault(run.variant, {})[run.seed] = run
-    seeds = sorted(set.intersection(*map(set, by_variant.values())))
-    if not seeds or "parent" not in by_variant:
+    parents = by_variant.get("parent", {})
+    having = {n: some for n, some in by_variant.items() if some.keys() & parents.keys()}
+    if not having:
         return None
-    chosen = {name: [some[seed] for seed in seeds] for name, some in by_variant.items()}
-    values: dict[str, Values] = {
-        name: np.asarray([run.ndcg for run in some]) for name, some in chosen.items()
+
+    def estimate(statistic: Statistic, *names: str) -> Estimate | None:
+        seeds = sorted(set.intersection(*(set(having.get(name, {})) for name in names)))
+        if not seeds:
+            return None
+        values = {n: np.asarray([having[n][seed].ndcg for seed in seeds]) for n in names}
+        return estimates(values, {"": statistic})[""]
+
+    rows = {}
+    for name in _ordered(having):
+        gain = estimate(_gain(name), name, "parent")
+        assert gain is not None, "the variant has a seed that the parent has"
+        equal = f"{ORACLE}+{name}" if f"{ORACLE}+{name}" in having else ORACLE
+        shares = {
+            reference: share
+            for reference, gained in ((ORACLE, equal), (FULL, FULL))
+            if (share := estimate(_share(name, gained), name, gained, "parent"))
+        }
+        seeds = sorted(having[name].keys() & parents.keys())
+        of_seeds = ([having[name][seed] for seed in seeds], [parents[seed] for seed in seeds])
+        rows[name] = Row(*of_seeds, gain, shares)
+    pulled = [(name, "reweight") for name in rows if levers_of(name)]
+    contrasts = {
+        (one, other): found
+        for one, other in (*CONTRASTS, *pulled)
+        if (found := estimate(_difference(one, other), one, other))
     }
-    variants = _ordered(values)
-    statistics: dict[str, Statistic] = {}
-    for name in variants:
-        statistics[f"gain {name}"] = _gain(name)
-        for reference in set(REFERENCES) & values.keys():
-            statistics[f"{name} of {reference}"] = _share(name, reference)
-    pulled = [(name, "reweight") for name in variants if levers_of(name)]
-    contrasts = [pair for pair in (*CONTRASTS, *pulled) if set(pair) <= set(variants)]
-    for one, other in contrasts:
-        statistics[f"{one} - {other}"] = _difference(one, other)
-    found = estimates(values, statistics)
-    return Comparison(
-        corpus=corpus,
-        seeds=len(seeds),
-        needs=values["parent"].shape[1],
-        parent=float(values["parent"].mean()),
-        runs=chosen,
-        gains={name: found[f"gain {name}"] for name in variants},
-        shares={
-            reference: {name: found[f"{name} of {reference}"] for name in variants}
-            if reference in variants
-            else {}
-            for reference in REFERENCES
-        },
-        contrasts={(one, other): found[f"{one} - {other}"] for one, other in contrasts},
-    )
+    return Comparison(corpus, [parents[seed] for seed in sorted(parents)], rows, contrasts)
 
 
 def _ordered(variants: Collection[str]) -> list[str]:
@@ -101,25 +115,25 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
     for found in comparisons(runs):
         yield ""
         yield (
-            f"{found.corpus}: {found.seeds} seeds, {found.needs:,} needs never seen, untrained "
-            f"nDCG@10 {found.parent:.4f}{_shown(found.runs['parent'])}"
+            f"{found.corpus}: {len(found.parents[0].ndcg):,} needs never seen, untrained nDCG@10 "
+            f"{found.parent:.4f}{_shown(found.parents)}"
         )
         yield ""
         yield (
-            "| variant | pairs | steps | true positives | gain in nDCG@10 (95%) "
+            "| variant | seeds | pairs | steps | true positives | gain in nDCG@10 (95%) "
             "| of the oracle's gain (95%) | of full supervision's (95%) |"
         )
-        yield "|---|---:|---:|---:|---:|---:|---:|"
-        for name, gain in found.gains.items():
-            some = found.runs[name]
+        yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+        for name, row in found.rows.items():
+            some = row.runs
             oracle, full = (
-                _percent(share) if (share := found.shares[reference].get(name)) else ""
-                for reference in ("oracle", FULL)
+                _percent(row.shares[reference]) if reference in row.shares else ""
+                for reference in REFERENCES
             )
             yield (
-                f"| {name} | {_mean([r.pairs for r in some]):.0f} "
+                f"| {name} | {len(some)} | {_mean([r.pairs for r in some]):.0f} "
                 f"| {_mean([r.steps for r in some]):.0f} | {_mean([r.true for r in some]):.1%} "
-                f"| {gain.text()} | {oracle} | {full} |"
+                f"| {row.gain.text()} | {oracle} | {full} |"
             )
         yield ""
         for (one, other), estimate in found.contrasts.items():

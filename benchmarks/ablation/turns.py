@@ -53,6 +53,10 @@ LEVERS = (
 
 POLICIES: dict[str, OutcomePolicy] = {"agree": "weight", "correct": "correct_only"}
 
+ORACLE = "oracle"
+"""The row of the oracle, with as many examples as ``filter``; ``oracle+similar`` has as many as
+``similar``."""
+
 FULL = "full"
 """The row of full supervision: the true labels of all needs that agents had."""
 
@@ -159,12 +163,12 @@ class Turn:
         """What a variant trains on."""
         if variant == "naive":
             return self._selected(self.pairs, "naive", len(self.examples("filter")))
-        if variant == "oracle":
+        if variant.startswith(ORACLE):
             return oracle.examples(
                 self.trajectories,
                 self.needs,
                 self.world.text.__getitem__,
-                count=len(self.examples("filter")),
+                count=len(self.examples(variant.removeprefix(ORACLE).lstrip("+") or "filter")),
                 seed=self.seed,
             )
         if variant == FULL:

@@ -50,30 +50,40 @@ def a_seed(seed: int, *system: float) -> Seed:
     return Seed("corpus", seed, 100, turns, 1.0)
 
 
-def test_the_ablation_compares_the_seeds_that_every_variant_has() -> None:
+def test_each_variant_is_compared_over_the_seeds_that_it_was_run_with() -> None:
     runs = [a_run(seed, variant) for seed in range(3) for variant in GAINS]
+    runs = [run for run in runs if (run.seed, run.variant) != (0, "hard+passes")]
     [found] = ablation.comparisons([*runs, a_run(3, "filter")])
-    assert (found.seeds, found.needs) == (3, NEEDS)
-    for variant, gain in found.gains.items():
-        assert gain.value == pytest.approx(GAINS[variant], abs=0.005)
-    of_oracle = found.shares["oracle"]
-    assert of_oracle["oracle"].value == of_oracle["oracle"].low == 1.0
-    assert of_oracle["reweight"].value == pytest.approx(0.9, abs=0.1)
-    assert found.shares["full"] == {}
-    assert list(found.gains) == ["naive", "filter", "reweight", "hard+passes", "oracle"]
+    for variant, row in found.rows.items():
+        assert [run.seed for run in row.runs] == ([1, 2] if variant == "hard+passes" else [0, 1, 2])
+        assert row.gain.value == pytest.approx(GAINS[variant], abs=0.005)
+        assert row.shares.keys() == {"oracle"}
+    of_oracle = found.rows["oracle"].shares["oracle"]
+    assert of_oracle.value == of_oracle.low == 1.0
+    assert found.rows["reweight"].shares["oracle"].value == pytest.approx(0.9, abs=0.1)
+    assert list(found.rows) == ["naive", "filter", "reweight", "hard+passes", "oracle"]
     assert set(found.contrasts) >= {("hard+passes", "reweight"), ("reweight", "oracle")}
     assert found.contrasts["filter", "naive"].low > 0.05
     assert sum(line.startswith("| ") for line in ablation.markdown(runs)) == len(GAINS)
-    assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")]) == []
+    assert ablation.comparisons([a_run(0, "parent"), a_run(1, "naive")])[0].rows == {}
+    assert ablation.comparisons([a_run(0, "naive")]) == []
+
+
+def test_the_oracle_with_as_many_examples_is_the_one_to_compare_with() -> None:
+    more = [replace(a_run(seed, "hard+passes"), variant="oracle+hard+passes") for seed in range(3)]
+    runs = [a_run(seed, variant) for seed in range(3) for variant in GAINS]
+    [found] = ablation.comparisons([*runs, *more])
+    assert found.rows["hard+passes"].shares["oracle"].value == 1.0
+    assert found.rows["reweight"].shares["oracle"].value == pytest.approx(0.9, abs=0.1)
 
 
 def test_gains_are_shares_of_full_supervision_where_it_was_run() -> None:
     fully = [replace(a_run(seed, "filter"), variant="full") for seed in range(3)]
     runs = [a_run(seed, variant) for seed in range(3) for variant in ("parent", "naive")]
     [found] = ablation.comparisons([*runs, *fully])
-    assert found.shares["oracle"] == {}
-    assert found.shares["full"]["full"].value == 1.0
-    assert found.shares["full"]["naive"].value == pytest.approx(-0.5, abs=0.1)
+    assert found.rows["full"].shares["full"].value == 1.0
+    assert found.rows["naive"].shares.keys() == {"full"}
+    assert found.rows["naive"].shares["full"].value == pytest.approx(-0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(
