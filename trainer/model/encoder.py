@@ -5,8 +5,9 @@ version of Retrail and torch and one number of threads, a text's vector depends 
 model alone. A text is padded to the next multiple of 8 and batched only with texts of that padded
 length, and the CPU's matrix kernels compute a row independently of the other rows, on one core or
 on all (tested: bit-identical alone and in any batch; after a Dense module, which has one row per
-text, within float32 rounding). Between machines, or a CPU and a GPU, vectors agree to about the
-precision of bfloat16 (cosine > 0.999).
+text, within float32 rounding). On processors with AMX oneDNN orders the sums of a product by its
+number of rows, so a text's vectors in two batches can differ (cosine > 0.9999). Between machines,
+or a CPU and a GPU, vectors agree to about the precision of bfloat16 (cosine > 0.999).
 """
 
 import threading

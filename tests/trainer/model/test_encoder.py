@@ -172,7 +172,11 @@ def test_minilm_in_bfloat16_is_close_to_float32_alone_and_in_a_batch() -> None:
 
     assert (exact * fast).sum(1).min() > 0.999
     for text, vector in zip(texts, fast, strict=True):
-        np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
+        alone = encoder.encode_documents([text])[0]
+        if torch.cpu._is_amx_tile_supported():
+            assert alone @ vector > 0.9999
+        else:
+            np.testing.assert_array_equal(alone, vector)
 
 
 def test_no_text_and_an_empty_text_can_be_encoded(encoder: Encoder) -> None:
