@@ -32,7 +32,7 @@ from simulation.demo.flywheel import Plan
 from simulation.scripted import draw
 from trainer.data import examples
 from trainer.data.caps import UNCAPPED
-from trainer.data.draws import is_held_out, normalize_query
+from trainer.data.draws import is_held_out
 from trainer.data.selection import Selector, rules_of
 from trainer.evaluate import evaluation, gate, queries
 from trainer.fit import finetune
@@ -157,7 +157,7 @@ def _gate(
 ) -> GateDecision:
     """Do what :func:`consumers.training.gate.compare` does, on known vectors."""
     held = [pair for pair in pairs if pair.verdict == "relevant" and is_held_out(pair.query)]
-    trained = {normalize_query(pair.query) for pair in examples.trainable(pairs).pairs}
+    trained = queries.trained_queries(examples.trainable(pairs).pairs)
     asked = queries.relevance(held, trained, limits, settings.train_seed)
     ids = [document.doc_id for document in parent.documents]
     order = sorted(range(len(ids)), key=ids.__getitem__)

@@ -256,7 +256,7 @@ def _pairs(
 
 def _without_pairs(content: bytes, covered: Set[str]) -> bytes:
     examples = parse_file(content, "training file")
-    kept = [one for one in examples if covered.isdisjoint((one.pair_id, *one.similar))]
+    kept = [one for one in examples if covered.isdisjoint((one.pair_id, one.found_by))]
     return content if len(kept) == len(examples) else dump_file(kept)
 
 

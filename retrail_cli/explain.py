@@ -237,10 +237,10 @@ def _uses(
         use = {"run_id": manifest.run_id, "version": manifest.version}
         try:
             example = examples(manifest.training_file).get(pair.pair_id)
-            similar = [
+            earlier = [
                 one
                 for one in examples(manifest.training_file).values()
-                if pair.pair_id in one.similar
+                if one.found_by == pair.pair_id
             ]
         except (InputError, ModelError) as error:
             yield use | {"unknown": str(error)}
@@ -258,15 +258,12 @@ def _uses(
             }
         elif new:
             yield use | {"left_out": why_left_out(pair, manifest.left_out)}
-        for one in similar:
-            found_by, asked_by = one.similar
+        for one in earlier:
             yield use | {
-                "trained": "similar",
+                "trained": "earlier query",
                 "query": one.query,
                 "weight": one.weight,
                 "negatives": len(one.negatives),
-                "found_by": found_by,
-                "asked_by": asked_by,
             }
 
 
@@ -384,11 +381,8 @@ def _use(use: dict[str, Any]) -> str:
     if "left_out" in use:
         return f"left out ({' or '.join(use['left_out'])})"
     how = ""
-    if use["trained"] == "similar":
-        how = (
-            f", as {use['query']!r} of pair {use['asked_by'][:ID_DIGITS]} with what pair "
-            f"{use['found_by'][:ID_DIGITS]} found"
-        )
+    if use["trained"] == "earlier query":
+        how = f", {use['query']!r}"
     elif use["reasoning_tokens"] and use["beta"]:
         how = (
             f" = (1 - exp(-ln 2 * {use['reasoning_tokens']} / {use['beta']:g})) / {use['mu']:.4g}"

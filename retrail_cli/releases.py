@@ -166,7 +166,7 @@ def _print_tables(found: "Sequence[ListedRelease]") -> None:
             )
         )
         if manifest is not None and one.state in ("live", "lineage"):
-            counts = (f"{manifest.pairs:,}", f"{manifest.replayed:,}", f"{manifest.similar:,}")
+            counts = (f"{manifest.pairs:,}", f"{manifest.replayed:,}", f"{manifest.earlier:,}")
             offsets = _offsets(manifest.ranges)
             lineage.append((str(release.version), manifest.run_id[:12], *counts, offsets))
     print_table(columns, decisions, "Releases")
@@ -176,7 +176,7 @@ def _print_tables(found: "Sequence[ListedRelease]") -> None:
             typer.echo(f"{one.release.version}, second stage: {one.second.reason}")
     typer.echo()
     if lineage:
-        columns = ["version", "run", "pairs", "replayed", "similar", "offsets"]
+        columns = ["version", "run", "pairs", "replayed", "earlier queries", "offsets"]
         print_table(columns, lineage, "Training data of the live release")
 
 

@@ -84,17 +84,15 @@ class Caps(Contract):
     run: Annotated[int, Field(ge=1)]
 
 
-class SimilarRule(Contract):
-    """When a query that found nothing trains with what a similar query found.
+class EarlierRule(Contract):
+    """When a pair's earlier queries train, too.
 
     Attributes:
-        similarity: least cosine similarity of both queries, as the parent encodes them.
-        lead: by how much it exceeds that of any query that found another document.
-        weight: factor of the weight of the pair that found something.
+        similarity: least cosine similarity to the pair's own query, as the parent encodes both.
+        weight: factor of the pair's weight.
     """
 
     similarity: Share
-    lead: Annotated[float, Field(ge=0)]
     weight: Share
 
 
@@ -105,14 +103,14 @@ class SelectionRules(Contract):
         limit: most new pairs; more are sampled down to it.
         replay: earlier pairs for each new one, at most a quarter of the limit.
         outcome_policy: which trajectories' pairs train.
-        similar: absent: queries that found nothing do not train.
+        earlier: absent: the pairs' earlier queries do not train.
     """
 
     caps: Caps
     limit: Annotated[int, Field(ge=1)]
     replay: Annotated[float, Field(ge=0)]
     outcome_policy: OutcomePolicy
-    similar: SimilarRule | None = None
+    earlier: EarlierRule | None = None
 
 
 class TrainingFile(Contract):
@@ -134,7 +132,7 @@ class RunManifest(Contract):
         ranges: the new pairs; they start where the live lineage's ranges end.
         pairs: new pairs in the training file.
         replayed: pairs of earlier runs of the lineage in it, sampled against forgetting.
-        similar: examples in it of queries that found nothing, by ``rules.similar``.
+        earlier: examples in it of the new pairs' earlier queries, by ``rules.earlier``.
         left_out: pairs in the ranges that do not train, by reason.
         outcome_ranges: what of the topic ``outcomes`` was known when the pairs were selected.
         rules: how they were selected.
@@ -148,7 +146,7 @@ class RunManifest(Contract):
     ranges: tuple[Range, ...]
     pairs: Count
     replayed: Count
-    similar: Count
+    earlier: Count
     left_out: dict[str, Count]
     intensity: Intensity
     config: TrainingConfig

@@ -33,7 +33,7 @@ def a_manifest(version: int, **changes: Any) -> RunManifest:
         "ranges": (Range(topic="labelled-pairs", partition=1, start=7, end=12),),
         "pairs": 2,
         "replayed": 1,
-        "similar": 0,
+        "earlier": 0,
         "left_out": {"held out": 4},
         "intensity": Intensity(overall=None, by_agent_model={}),
         "config": config_of(Settings(), PRESETS["minilm"]),

@@ -13,8 +13,7 @@
    is `reweight` with pairs of the profile `paper`, `full` has the true labels of all needs that
    agents had and trains until a held-back part stops improving. Levers of
    `benchmarks/ablation/levers.py` are added to `reweight`, alone or joined, such as `hard+passes`:
-   `earlier`, `similar`, `spans`, `hard`, `masked`, `passes`, `agree`, `correct`, `plausible`,
-   `explore`.
+   `earlier`, `spans`, `hard`, `masked`, `passes`, `agree`, `correct`, `plausible`, `explore`.
 3. Each child is measured on the needs that no agent had; the gate is not applied.
 
 Every finished run is one line of the file `--runs`; a second call continues after the last one.

@@ -1,7 +1,7 @@
 """Ways to learn more, each alone a function of plain values.
 
 They belong to this benchmark until one is shown to help on most corpora. One has a setting already:
-:mod:`trainer.data.similar`.
+:mod:`trainer.data.earlier`.
 """
 
 import hashlib
@@ -13,19 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.pairs import LabelledPair
 from simulation.corpus import Need
 from simulation.scripted import digest
-from trainer.data.draws import is_held_out, normalize_query
+from trainer.data.draws import normalize_query
 from trainer.data.examples import TrainingExample
 from trainer.fit import batching
 from trainer.fit.batching import Batch
-
-EARLIER_WEIGHT = 0.5
-"""Factor of the weight of an earlier query's example."""
-
-EARLIER_SIMILARITY = 0.6
-"""Least cosine similarity of an earlier query to the pair's, as the parent encodes both."""
 
 SPAN_WORDS = 12
 """Longest query made of consecutive words of a document."""
@@ -60,9 +53,6 @@ MOST_PASSES = 6
 PATIENCE = 1
 """Passes without an improvement after which training stops."""
 
-Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
-"""Cosine similarities of pairs of queries."""
-
 
 class Scored(NamedTuple):
     """A document of the collection and its score for a query."""
@@ -70,49 +60,6 @@ class Scored(NamedTuple):
     doc_id: str
     text: str
     score: float
-
-
-def earlier(
-    pairs: Iterable[LabelledPair],
-    examples: Sequence[TrainingExample],
-    similarity: Similarity,
-    *,
-    least: float = EARLIER_SIMILARITY,
-    factor: float = EARLIER_WEIGHT,
-) -> list[TrainingExample]:
-    """Examples of the queries that did not find what a later query of the same trajectory found.
-
-    Only of pairs in ``examples`` whose trajectory ended with a correct answer, and only queries
-    that are similar enough to the pair's. Held-out queries are left out, and so is a query that has
-    the positive already. An example's id is the pair's id, ``/`` and a digest of the query.
-
-    Args:
-        least: similarity of both queries.
-        factor: of the pair's weight.
-    """
-    trained = {example.pair_id: example for example in examples}
-    known = {(normalize_query(each.query), each.positive_id) for each in examples}
-    found: list[tuple[TrainingExample, str]] = []
-    for pair in pairs:
-        example = trained.get(pair.pair_id)
-        if example is None or pair.outcome != "correct":
-            continue
-        for query in pair.earlier_queries:
-            key = (normalize_query(query), example.positive_id)
-            if key not in known and not is_held_out(query):
-                known.add(key)
-                found.append((example, query))
-    similar = similarity([(query, example.query) for example, query in found])
-    return [
-        replace(
-            example,
-            pair_id=f"{example.pair_id}/{digest(query)[:8]}",
-            query=query,
-            weight=example.weight * factor,
-        )
-        for (example, query), value in zip(found, similar, strict=True)
-        if value >= least
-    ]
 
 
 def spans(

@@ -13,11 +13,11 @@ from schemas.runs import TrainingConfig
 from simulation.corpus import Need
 from simulation.demo import measure
 from trainer.data import examples as choosing
-from trainer.data.draws import is_held_out, normalize_query
+from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample
 from trainer.evaluate import evaluation, gate
 from trainer.evaluate.evaluation import QueryMetrics
-from trainer.evaluate.queries import relevance
+from trainer.evaluate.queries import relevance, trained_queries
 from trainer.fit import finetune
 from trainer.fit.batching import Batch
 from trainer.model.encoder import Encoder
@@ -56,8 +56,7 @@ class Run:
 def held_out(turn: Turn, child: ExactIndex) -> tuple[tuple[float, ...], ...]:
     """Child - parent on the held-out queries of the turn, by cluster."""
     held = [p for p in turn.pairs if p.verdict == "relevant" and is_held_out(p.query)]
-    trained = {normalize_query(pair.query) for pair in choosing.trainable(turn.pairs).pairs}
-    queries = relevance(held, trained)
+    queries = relevance(held, trained_queries(choosing.trainable(turn.pairs).pairs))
     before, after = (_of_queries(index, queries) for index in (turn.world.parent, child))
     asked = sorted(before)
     clusters: dict[int, list[float]] = {}

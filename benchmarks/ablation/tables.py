@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ablation.runs import Run
-from benchmarks.ablation.turns import FULL, LEVERS, ORACLE, levers_of
+from benchmarks.ablation.turns import FULL, LEVERS, ORACLE, VARIANTS
 from benchmarks.intervals import Estimate, Statistic, estimates
 
 FIRST = ("naive", "naive-whole", "filter", "reweight", "paper", *LEVERS)
@@ -89,19 +89,21 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
         seeds = sorted(having[name].keys() & parents.keys())
         of_seeds = ([having[name][seed] for seed in seeds], [parents[seed] for seed in seeds])
         rows[name] = Row(*of_seeds, gain, shares)
-    pulled = [(name, "reweight") for name in rows if levers_of(name)]
+    usual = {*VARIANTS, FULL}
+    levers = [n for n in rows if n not in usual and not n.startswith(ORACLE)]
     contrasts = {
         (one, other): found
-        for one, other in (*CONTRASTS, *pulled)
+        for one, other in (*CONTRASTS, *((name, "reweight") for name in levers))
         if (found := estimate(_difference(one, other), one, other))
     }
     return Comparison(corpus, [parents[seed] for seed in sorted(parents)], rows, contrasts)
 
 
 def _ordered(variants: Collection[str]) -> list[str]:
-    """The known ones, then combinations of levers, then the references."""
-    known = [*FIRST, *sorted(v for v in variants if "+" in v), *REFERENCES]
-    return [name for name in known if name in variants]
+    """The known ones, then the others, then the references."""
+    last = [*(name for name in sorted(variants) if name.startswith(f"{ORACLE}+")), *REFERENCES]
+    others = set(variants) - {"parent", *FIRST, *last}
+    return [name for name in (*FIRST, *sorted(others), *last) if name in variants]
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:

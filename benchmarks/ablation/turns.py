@@ -13,7 +13,7 @@ from benchmarks.in_memory import ExactIndex, Pairs, Texts, mined
 from schemas import ProfileName
 from schemas.events import End, Search
 from schemas.pairs import LabelledPair
-from schemas.runs import SimilarRule
+from schemas.runs import EarlierRule
 from schemas.settings import OutcomePolicy, Settings
 from simulation import fleet
 from simulation.corpus import Corpus
@@ -21,9 +21,9 @@ from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
 from simulation.scripted import HITS, draw
+from trainer.data.earlier import RULE
 from trainer.data.examples import TrainingExample
 from trainer.data.selection import Selector, rules_of
-from trainer.data.similar import RULE
 from trainer.data.weighting import Variant
 from trainer.evaluate.evaluation import QueryMetrics
 from trainer.fit.batching import Batch
@@ -43,7 +43,7 @@ are the labels and not the number of steps; ``naive-whole`` takes all of them.
 """
 
 LEVERS = (
-    *("earlier", "similar", "spans", "hard", "masked"),
+    *("earlier", "spans", "hard", "masked"),
     *("passes", "agree", "correct", "plausible", "explore"),
 )
 """What can be added to ``reweight``, alone or joined by ``+`` (:mod:`benchmarks.ablation.levers`).
@@ -54,8 +54,8 @@ LEVERS = (
 POLICIES: dict[str, OutcomePolicy] = {"agree": "weight", "correct": "correct_only"}
 
 ORACLE = "oracle"
-"""The row of the oracle, with as many examples as ``filter``; ``oracle+similar`` has as many as
-``similar``."""
+"""The row of the oracle, with as many examples as ``filter``; ``oracle+earlier`` has as many as
+``earlier``."""
 
 FULL = "full"
 """The row of full supervision: the true labels of all needs that agents had."""
@@ -183,12 +183,10 @@ class Turn:
 
     def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
         policy = next((POLICIES[name] for name in wanted & POLICIES.keys()), "all")
-        rule = RULE if "similar" in wanted else None
-        found = list(self._selected(self.pairs, "reweight", policy=policy, similar=rule))
+        rule = RULE if "earlier" in wanted else None
+        found = list(self._selected(self.pairs, "reweight", policy=policy, earlier=rule))
         if "plausible" in wanted:
             found = levers.plausible(found, self._scores(found))
-        if "earlier" in wanted:
-            found += levers.earlier(self.pairs, found, self._similarity)
         if "hard" in wanted:
             hits = self.world.scored([each.query for each in found], levers.MINED_DEPTH)
             scores = {
@@ -211,11 +209,6 @@ class Turn:
             scores = parent.vectors[[rows[text] for text in texts]] @ query
             found.append((float(scores[0]), [float(score) for score in scores[1:]]))
         return found
-
-    def _similarity(self, queries: Sequence[tuple[str, str]]) -> list[float]:
-        encode = self.world.parent.encoder.encode_queries
-        one, other = (encode([pair[side] for pair in queries]) for side in (0, 1))
-        return [float(value) for value in (one * other).sum(axis=1)]
 
     @cached_property
     def found(self) -> float:
@@ -241,11 +234,11 @@ class Turn:
         variant: Variant,
         limit: int | None = None,
         policy: OutcomePolicy = "all",
-        similar: SimilarRule | None = None,
+        earlier: EarlierRule | None = None,
     ) -> Sequence[TrainingExample]:
         pairs = Pairs()
         ranges = [pairs.add(mined)]
-        changes = {"outcome_policy": policy, "similar": similar}
+        changes = {"outcome_policy": policy, "earlier": earlier}
         rules = rules_of(self.settings).model_copy(update=changes)
         selector = Selector(
             pairs,
@@ -265,10 +258,6 @@ class Turn:
         serves = [
             example.positive_id in need_of[pair_id].relevant if pair_id in need_of else True
             for example in examples
-            for pair_id in [_asked_by(example)]
+            for pair_id in [example.found_by or example.pair_id]
         ]
         return sum(serves) / len(serves)
-
-
-def _asked_by(example: TrainingExample) -> str:
-    return example.similar[1] if example.similar else example.pair_id.partition("/")[0]

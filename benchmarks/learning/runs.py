@@ -138,7 +138,7 @@ class School:
             {name: self._events[name] for name in self._pending},
             self._pending,
             self._text.__getitem__,
-            count=manifest.pairs + manifest.similar,
+            count=manifest.pairs + manifest.earlier,
             seed=plan.seed,
         )
         again = sorted(self._learned, key=lambda e: digest(plan.seed, turn, "again", e.pair_id))

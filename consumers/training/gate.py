@@ -108,7 +108,7 @@ def choose(
     """
     new, earlier = list(new), list(earlier)
     caps = caps or queries.caps_of(settings)
-    left_out = {normalize_query(pair.query) for pair in trained}
+    left_out = queries.trained_queries(trained)
     asked_before = {
         normalize_query(query) for pair in earlier for query in (pair.query, *pair.earlier_queries)
     }

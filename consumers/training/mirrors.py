@@ -135,12 +135,12 @@ class PairMirror(TopicMirror):
         metrics.PAIRS_READ.labels(verdict="relevant" if relevant else "irrelevant").inc()
         if relevant:
             pair = orjson.loads(value)
-            earlier = pair.get("earlier_queries", ()) if held_out else ()
             db.executemany(
                 "INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?)",
                 [
                     (draw_of(normalize_query(query)), held_out, partition, offset)
-                    for query in (pair["query"], *earlier)
+                    for query in (pair["query"], *pair.get("earlier_queries", ()))
+                    if held_out or not is_held_out(query)
                 ],
             )
 
@@ -209,7 +209,7 @@ class PairMirror(TopicMirror):
         """One relevant pair in ``ranges`` for each of the queries that it asked, if there is one.
 
         Args:
-            held_out: find held-out pairs, by their earlier queries too; otherwise trainable ones.
+            held_out: find held-out pairs; otherwise trainable ones, by the queries that may train.
         """
         spans = merged(ranges, self.topic)
         select = "SELECT partition, offset FROM asked WHERE query = ? AND held_out = ?"

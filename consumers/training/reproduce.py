@@ -7,8 +7,8 @@ amplifies the difference; such a model is compared by its vectors.
 
 The training file is a function of the manifest's ranges, rules and known outcomes, and of the
 topics. A document that was changed or deleted after the run is an expected difference; a different
-pair or weight is not. (Similar queries are found by the parent's vectors, whose last digits differ
-on another machine.)
+pair or weight is not. (Earlier queries are compared by the parent's vectors, whose last digits
+differ on another machine.)
 """
 
 import shutil
@@ -34,9 +34,9 @@ from schemas.releases import Release
 from schemas.runs import Range, RunManifest
 from schemas.settings import Settings
 from trainer.data import lineage
+from trainer.data.earlier import Encode
 from trainer.data.examples import TrainingExample, dump_file, file_digest
 from trainer.data.selection import PairSource, Selector, TextSource
-from trainer.data.similar import Encode
 from trainer.fit.processes import SINGLE_PROCESS, Processes
 from trainer.model.encoder import Encoder, Vectors
 from trainer.registry.manifest import digest_of
@@ -320,7 +320,7 @@ def _reported(settings: Settings, manifest: RunManifest) -> Mapping[str, Reporte
     A report that was replaced after the run may be compacted away; then a weight differs.
     """
     known: dict[str, ReportedOutcome] = {}
-    if manifest.rules.outcome_policy == "all" and manifest.rules.similar is None:
+    if manifest.rules.outcome_policy == "all" and manifest.rules.earlier is None:
         return known
     for topic in {span.topic for span in manifest.outcome_ranges}:
         ends = lineage.ends_of(manifest.outcome_ranges, topic)

@@ -137,7 +137,7 @@ def train_new(context: RunContext, ends: Mapping[int, int]) -> Release | str:
         parent=manifest.parent,
         pairs=manifest.pairs,
         replayed=manifest.replayed,
-        similar=manifest.similar,
+        earlier=manifest.earlier,
         left_out=manifest.left_out,
     )
     return finish(context, manifest)
@@ -296,7 +296,7 @@ def _freeze(
         ranges=ranges,
         pairs=len(selected.pair_ids),
         replayed=len(selected.replayed),
-        similar=selected.similar,
+        earlier=selected.earlier,
         left_out=dict(selected.left_out),
         intensity=selected.intensity,
         config=config,

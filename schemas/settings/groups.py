@@ -221,10 +221,10 @@ class TrainSettings(BaseModel):
         description="trajectories whose pairs train: all, correct_only, or weight: all, incorrect "
         "ones with half the weight",
     )
-    train_similar: bool = Field(
-        False,
-        description="whether queries that found nothing train with what the most similar query of "
-        "any agent found",
+    train_earlier_queries: bool = Field(
+        True,
+        description="whether the queries before the one that found a document train, too, if they "
+        "are similar to it and the answer was correct",
     )
 
 

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from benchmarks.ablation import levers
 from benchmarks.ablation.levers import Scored
 from benchmarks.ablation.turns import levers_of
-from schemas.events import Outcome
-from schemas.pairs import LabelledPair
 from simulation.corpus import Need
-from tests.streams.judged_log import browse, end, folded, numbered, reasoning, search, written
-from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample
 from trainer.fit.batching import Batch
-
-[HELD_OUT, *_] = (query for n in range(99) if is_held_out(query := f"earlier {n}"))
-FIRST, SECOND, LAST = [query for n in range(99) if not is_held_out(query := f"query {n}")][:3]
 
 
 def example(
@@ -38,46 +31,6 @@ def example(
 
 def scored(doc_id: str, score: float) -> Scored:
     return Scored(doc_id, f"text of {doc_id}", score)
-
-
-def mined(outcome: Outcome) -> LabelledPair:
-    """The pair of an agent that found its document with the last of its queries."""
-    steps = [
-        *(search(query, "a", "b") for query in (FIRST, HELD_OUT, SECOND)),
-        search(LAST, "c", "d"),
-        browse("c"),
-        reasoning("c", "relevant"),
-        end(outcome=outcome),
-    ]
-    [pair] = folded(written(numbered("t", steps)))
-    assert pair.earlier_queries == (FIRST, HELD_OUT, SECOND)
-    return pair
-
-
-def alike(value: float) -> levers.Similarity:
-    def similarity(queries: Sequence[tuple[str, str]]) -> list[float]:
-        return [value if query == FIRST else 0.0 for query, _ in queries]
-
-    return similarity
-
-
-def test_an_earlier_query_that_is_similar_is_a_lighter_example() -> None:
-    pair = mined("correct")
-    trained = example(pair.pair_id, LAST, "c", "d", weight=1.5)
-    [found] = levers.earlier([pair], [trained], alike(0.7), least=0.7, factor=0.5)
-    assert (found.query, found.positive_id, found.negatives) == (FIRST, "c", trained.negatives)
-    assert found.weight == 0.75
-    assert found.pair_id.partition("/")[0] == pair.pair_id != found.pair_id
-
-
-def test_earlier_queries_of_other_outcomes_and_pairs_are_left_out() -> None:
-    pair = mined("correct")
-    trained = example(pair.pair_id, LAST, "c")
-    assert levers.earlier([pair], [trained], alike(0.69), least=0.7) == []
-    assert levers.earlier([pair], [], alike(1.0)) == []
-    assert levers.earlier([pair], [trained, example("x", FIRST, "c")], alike(1.0)) == []
-    wrong = mined("incorrect")
-    assert levers.earlier([wrong], [example(wrong.pair_id, LAST, "c")], alike(1.0)) == []
 
 
 def test_words_of_a_document_ask_for_its_rest() -> None:

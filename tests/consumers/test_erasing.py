@@ -273,11 +273,11 @@ def test_a_line_with_the_name_of_an_erased_tenant_goes_too() -> None:
     assert erasing._without_queries(content, {"only theirs"}, set()).count(b"\n") == 5
 
 
-def test_an_example_goes_with_the_pair_that_found_it_and_with_the_one_that_asked() -> None:
-    found, asking, made = "1" * 32, "2" * 32, "3" * 32
+def test_the_example_of_an_earlier_query_goes_with_its_pair() -> None:
+    found, made = "1" * 32, "3" * 32
     examples = [
         example(1, pair_id=found),
-        example(2, pair_id=made, similar=(found, asking)),
+        example(2, pair_id=made, found_by=found),
         example(3, pair_id="4" * 32),
     ]
 
@@ -286,5 +286,4 @@ def test_an_example_goes_with_the_pair_that_found_it_and_with_the_one_that_asked
         return [one.pair_id for one in parse_file(content, "training file")]
 
     assert left("5" * 32) == [found, made, "4" * 32]
-    assert left(asking) == [found, "4" * 32]
     assert left(found) == ["4" * 32]

@@ -114,19 +114,19 @@ def test_runs_weights_and_the_gate_are_shown(
     intensity = Intensity(overall=scale, by_agent_model={})
     trained = weight(pair.labelled(), intensity)
     example = TrainingExample(pair.pair_id, pair.query, "b", "text", (("a", "other"),), trained)
-    similar = replace(
+    earlier = replace(
         example,
         pair_id="5" * 32,
         query="asked before",
         weight=0.5,
-        similar=(pair.pair_id, "6" * 32),
+        found_by=pair.pair_id,
     )
     span = (Range(topic=topics.labelled_pairs, partition=0, start=0, end=1),)
     manifest = a_manifest(
         2,
         ranges=span,
         intensity=intensity,
-        training_file=registry.store_training_file("r", (example, similar)),
+        training_file=registry.store_training_file("r", (example, earlier)),
     )
     left_out = a_manifest(
         3,
@@ -148,16 +148,14 @@ def test_runs_weights_and_the_gate_are_shown(
     releases.write_release(producer, settings, released)
 
     answer = json.loads(retrail("explain", pair.pair_id[:8], "--json").out)
-    first, of_another_query, second = answer["pairs"][0]["runs"]
-    assert of_another_query == {
+    first, of_earlier_query, second = answer["pairs"][0]["runs"]
+    assert of_earlier_query == {
         "run_id": manifest.run_id,
         "version": 2,
-        "trained": "similar",
+        "trained": "earlier query",
         "query": "asked before",
         "weight": 0.5,
         "negatives": 1,
-        "found_by": pair.pair_id,
-        "asked_by": "6" * 32,
     }
     assert first == {
         "run_id": manifest.run_id,
@@ -176,8 +174,7 @@ def test_runs_weights_and_the_gate_are_shown(
     text = retrail("explain", "b").out
     assert "trained" not in text
     assert "new, weight 1 = (1 - exp(-ln 2 * 7 / 7)) / 0.5 * 1, 1 negatives" in text
-    found = f"with what pair {pair.pair_id[:8]} found"
-    assert f"similar, weight 0.5, as 'asked before' of pair 66666666 {found}" in text
+    assert "earlier query, weight 0.5, 'asked before', 1 negatives" in text
     assert "left out (document cap)" in text
     assert "Release 2: hold" in text
     by_query = json.loads(retrail("explain", "  Q", "--json").out)

@@ -11,9 +11,8 @@ Documents are sorted by id, examples by pair id, and keys by name. Equal example
 so the file's SHA-256 identifies the training data.
 
 Where documents have tenants, an example also has its ``tenant``, and in ``private`` the ids of its
-documents that only this tenant may see. An example of a query that found nothing has in ``similar``
-the ids of the pair that found its positive and of the pair whose agent asked the query
-(:mod:`trainer.data.similar`).
+documents that only this tenant may see. An example of an earlier query has in ``found_by`` the id
+of the pair that found its positive (:mod:`trainer.data.earlier`).
 """
 
 import hashlib
@@ -49,8 +48,7 @@ class TrainingExample:
         weight: see :mod:`trainer.data.weighting`.
         tenant: of the pair; empty if no document of the run has one.
         private: ids of its documents that only the tenant may see.
-        similar: empty, or the ids of the pair that found the positive for a similar query, and of
-            the pair whose agent asked this one.
+        found_by: of an earlier query, the id of the pair that found the positive; else empty.
     """
 
     pair_id: str
@@ -61,7 +59,7 @@ class TrainingExample:
     weight: float
     tenant: str = ""
     private: frozenset[str] = frozenset()
-    similar: tuple[str, ...] = ()
+    found_by: str = ""
 
     @property
     def documents(self) -> tuple[tuple[str, str], ...]:
@@ -183,7 +181,7 @@ def dump_file(examples: Sequence[TrainingExample]) -> bytes:
             "weight": example.weight,
             **({"tenant": example.tenant} if example.tenant else {}),
             **({"private": sorted(example.private)} if example.private else {}),
-            **({"similar": example.similar} if example.similar else {}),
+            **({"found_by": example.found_by} if example.found_by else {}),
         }
         for example in sorted(examples, key=lambda example: example.pair_id)
     )
@@ -241,5 +239,5 @@ def _example(row: dict[str, Any], texts: dict[str, str]) -> TrainingExample:
         weight=float(row["weight"]),
         tenant=row.get("tenant", ""),
         private=frozenset(row.get("private", ())),
-        similar=tuple(row.get("similar", ())),
+        found_by=row.get("found_by", ""),
     )

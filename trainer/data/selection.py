@@ -1,4 +1,4 @@
-"""Selection of a run's pairs: new ones, similar ones, and a replay of earlier ones."""
+"""Selection of a run's pairs: new ones, a replay of earlier ones, and earlier queries."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from schemas.runs import Intensity, Range, SelectionRules
 from schemas.settings import TrainSettings
 from trainer.data import caps, examples, weighting
 from trainer.data.draws import draw, draw_of, is_held_out
+from trainer.data.earlier import RULE, Earlier, Encode, earlier
 from trainer.data.examples import OTHER_TENANT, Chosen, TrainingExample
-from trainer.data.similar import RULE, Encode, Similar, Unanswered, similar
 from trainer.data.weighting import Variant, outcome_factor
 
 CHUNK = 500
@@ -70,13 +70,13 @@ class Selection:
     Attributes:
         pair_ids: ids of the new pairs in ``examples``, sorted.
         replayed: ids of the replayed ones, sorted.
-        similar: number of examples for queries that found nothing.
+        earlier: number of examples of the new pairs' earlier queries.
         left_out: number of pairs in the ranges that do not train, by reason.
     """
 
     pair_ids: tuple[str, ...]
     replayed: tuple[str, ...]
-    similar: int
+    earlier: int
     examples: tuple[TrainingExample, ...]
     left_out: Mapping[str, int]
     intensity: Intensity
@@ -89,7 +89,7 @@ def rules_of(settings: TrainSettings) -> SelectionRules:
         limit=settings.train_max_pairs,
         replay=settings.train_replay,
         outcome_policy=settings.train_outcome_policy,
-        similar=RULE if settings.train_similar else None,
+        earlier=RULE if settings.train_earlier_queries else None,
     )
 
 
@@ -116,7 +116,7 @@ class Selector:
     outcome_of: Callable[[LabelledPair], Outcome] = lambda pair: pair.outcome
     variant: Variant = "reweight"
 
-    def select(self, ranges: Iterable[Range], earlier: Iterable[Range]) -> Selection:
+    def select(self, ranges: Iterable[Range], before: Iterable[Range]) -> Selection:
         """Select the training data of a run over ``ranges``.
 
         1. Take the pairs in ``ranges`` that train under the variant and are not held out, each id
@@ -127,23 +127,20 @@ class Selector:
         4. Add a replay: a seeded sample of the parent's training pairs that pass 1 to 3 as well.
            (From the same topic only: a new revision mines the same trajectories again, and its
            predecessor's pairs should not return.)
-        5. Add pairs for queries in ``ranges`` that found nothing (:mod:`trainer.data.similar`), of
-           pairs whose trajectory did not end with a wrong answer, within the caps, and at most one
-           for each new pair.
+        5. Add pairs for the earlier queries of new pairs (:mod:`trainer.data.earlier`), within the
+           caps, and at most one for each new pair.
         6. Measure the intensity over 1 to 4, look up the texts, and compute the weights. Negatives
            that the pair's tenant may not see are dropped.
 
         Args:
             ranges: of the new pairs.
-            earlier: ranges that the parent was trained on.
+            before: ranges that the parent was trained on.
         """
-        ranges = list(ranges)
-        unanswered = Unanswered(self.rules.limit)
-        new, left_out = self._new(ranges, unanswered)
+        new, left_out = self._new(list(ranges))
         replayed = self._replay(
-            earlier, min(round(self.rules.replay * len(new)), self.rules.limit // 4)
+            before, min(round(self.rules.replay * len(new)), self.rules.limit // 4)
         )
-        made = self._similar(unanswered, [*new, *replayed], most=len(new))
+        made = self._earlier(new)
         documents = self.texts.get(_documents([*new, *replayed]))
         texts = {doc_id: document.embedded_text() for doc_id, document in documents.items()}
         owners = {doc_id: found.owner for doc_id, found in documents.items() if found.owner}
@@ -161,22 +158,18 @@ class Selector:
         return Selection(
             pair_ids=ids[0],
             replayed=ids[1],
-            similar=len(ids[2]),
+            earlier=len(ids[2]),
             examples=(*of_pairs, *self._marked(built[2].examples, made)),
             left_out=built[0].left_out,
             intensity=intensity,
         )
 
-    def _new(
-        self, ranges: Sequence[Range], unanswered: Unanswered
-    ) -> tuple[list[LabelledPair], Mapping[str, int]]:
+    def _new(self, ranges: Sequence[Range]) -> tuple[list[LabelledPair], Mapping[str, int]]:
         left_out = Counter(repeated=self.pairs.repeats(ranges))
         candidates = caps.Candidates(self.seed, self.parent)
         for some in _chunks(self.pairs.within(ranges)):
             found = examples.trainable(some, variant=self.variant)
             left_out.update(found.left_out)
-            if self.rules.similar is not None:
-                unanswered.add(some)
             candidates.add(self._passing(found.pairs, left_out))
         distinct = candidates.distinct()
         left_out["repeated"] += len(candidates.ids) - len(distinct)
@@ -186,28 +179,22 @@ class Selector:
         ids = [pair_id.decode() for pair_id in candidates.ids[drawn]]
         return sorted(self.pairs.get(ids), key=lambda pair: pair.pair_id), +left_out
 
-    def _similar(
-        self, unanswered: Unanswered, found: Sequence[LabelledPair], most: int
-    ) -> dict[str, Similar]:
+    def _earlier(self, new: Sequence[LabelledPair]) -> dict[str, Earlier]:
         """Step 5, by the pairs' ids, sorted."""
-        rule = self.rules.similar
-        if rule is None:
+        if self.rules.earlier is None:
             return {}
-        trusted = [pair for pair in found if self.outcome_of(pair) != "incorrect"]
-        made = {
-            one.pair.pair_id: one
-            for one in similar(unanswered.left(found), trusted, self.encode, rule)
-        }
+        right = [pair for pair in new if self.outcome_of(pair) == "correct"]
+        made = {one.pair.pair_id: one for one in earlier(right, self.encode, self.rules.earlier)}
         pairs = [one.pair for one in made.values()]
         within = caps.apply(pairs, self.rules.caps, seed=self.seed, parent=self.parent).pairs
-        ids = [pair.pair_id for pair in within]
-        return {name: made[name] for name in draw(ids, most, seed=self.seed, parent=self.parent)}
+        ids = draw([pair.pair_id for pair in within], len(new), seed=self.seed, parent=self.parent)
+        return {pair_id: made[pair_id] for pair_id in ids}
 
-    def _replay(self, earlier: Iterable[Range], wanted: int) -> list[LabelledPair]:
+    def _replay(self, before: Iterable[Range], wanted: int) -> list[LabelledPair]:
         """At most ``wanted`` pairs by id; fewer if caps bind."""
         kept: list[LabelledPair] = []
         start = draw_of(f"{self.seed}/{self.parent}")
-        for some in _chunks(self.pairs.in_turn(earlier, start) if wanted else ()):
+        for some in _chunks(self.pairs.in_turn(before, start) if wanted else ()):
             kept += self._passing(some, Counter())
             if len(kept) >= wanted:
                 break
@@ -230,15 +217,11 @@ class Selector:
         return kept
 
     def _marked(
-        self, built: Sequence[TrainingExample], made: Mapping[str, Similar]
+        self, built: Sequence[TrainingExample], made: Mapping[str, Earlier]
     ) -> Iterator[TrainingExample]:
         for example in self._scaled(built, [one.pair for one in made.values()]):
             one = made[example.pair_id]
-            yield replace(
-                example,
-                weight=example.weight * one.factor,
-                similar=(one.found_by, one.asked_by),
-            )
+            yield replace(example, weight=example.weight * one.factor, found_by=one.found_by)
 
     def _scaled(
         self, built: Sequence[TrainingExample], pairs: Sequence[LabelledPair]

@@ -12,7 +12,7 @@ from schemas.runs import Caps
 from schemas.settings import TrainSettings
 from trainer.data import caps
 from trainer.data.caps import UNCAPPED
-from trainer.data.draws import normalize_query
+from trainer.data.draws import is_held_out, normalize_query
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,16 @@ def relevance(
         documents[name].add(judgement.positive)
         spelling[name] = min(judgement.query, spelling.get(name, judgement.query))
     return {spelling[name]: relevant for name, relevant in sorted(documents.items())}
+
+
+def trained_queries(pairs: Iterable[LabelledPair]) -> set[str]:
+    """The normalized queries that may train, of trainable pairs: their own and earlier ones."""
+    return {
+        normalize_query(query)
+        for pair in pairs
+        for query in (pair.query, *pair.earlier_queries)
+        if not is_held_out(query)
+    }
 
 
 def _judgements(pairs: Iterable[LabelledPair], trained: Collection[str]) -> list[LabelledPair]:

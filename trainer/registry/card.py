@@ -119,8 +119,8 @@ def _training_data(manifest: RunManifest) -> list[str]:
     parts = [
         "\n## Training data\n",
         f"{manifest.pairs:,} new pairs of a query and a relevant document, "
-        f"{manifest.replayed:,} replayed ones of earlier runs, and {manifest.similar:,} of queries "
-        "that found nothing with what a similar query found. The new pairs were mined from agents' "
+        f"{manifest.replayed:,} replayed ones of earlier runs, and {manifest.earlier:,} of queries "
+        "that agents asked before they found the document. The new pairs were mined from agents' "
         "trajectories; they have these offsets:\n",
         _rows(
             ("topic", "partition", "first", "last"),

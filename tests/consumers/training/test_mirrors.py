@@ -127,17 +127,18 @@ def test_pairs_are_found_by_the_queries_that_they_asked(world: World, store: Pai
     )
     made = [
         world.pair(query=held, earlier_queries=("Asked  before",)),
-        world.pair(query=free, earlier_queries=("asked earlier",)),
+        world.pair(query=free, earlier_queries=("asked first", held)),
         world.pair(query=f" {free.upper()}"),
         world.pair(query=free, verdict="irrelevant"),
     ]
     world.publish(made)
     store.catch_up()
     every = everything(store)
-    asked = [held, free, "asked before", "asked earlier", "never"]
+    asked = [held, free, "asked before", "asked first", "never"]
     assert ids(store.asking(asked, every, held_out=True)) == ids(made[:1])
-    (found,) = store.asking(asked, every)
-    assert found.pair_id in ids(made[1:3])
+    of_query, of_earlier = store.asking([held, *asked], every)
+    assert of_query.pair_id in ids(made[1:3])
+    assert of_earlier.pair_id == made[1].pair_id
     assert list(store.asking(asked, [])) == []
 
 

@@ -19,11 +19,9 @@ from schemas.settings import Settings
 from tests.consumers.training.world import World
 from tests.trained import a_manifest
 from tests.trainer.labelled import labelled, unlike
-from trainer.data import selection
 from trainer.data.draws import is_held_out
 from trainer.data.examples import TrainingExample, dump_file, file_digest
 from trainer.data.selection import Selector, rules_of
-from trainer.data.similar import RULE
 from trainer.model.encoder import Encoder
 from trainer.registry.registry import Registry
 
@@ -217,20 +215,13 @@ def test_a_document_that_went_to_a_tenant_is_a_changed_one() -> None:
     assert compare(same, [], of_tenant, source(PAIRS), now, NOTHING, unlike).equal
 
 
-def test_queries_that_found_nothing_are_chosen_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # All vectors of the tiny model are alike.
-    monkeypatch.setattr(selection, "RULE", RULE.model_copy(update={"lead": 0.0}))
+def test_earlier_queries_are_chosen_again(world: World) -> None:
     world.open()
-    found = {pair.pair_id for pair in world.pairs(20)}
-    asking = {pair.pair_id for pair in world.pairs(9, verdict="irrelevant")}
-    settings = world.settings.model_copy(update={"train_similar": True})
-    assert isinstance(train_now(settings), Release)
+    found = {pair.pair_id for pair in world.pairs(20, earlier_queries=("first", "second"))}
+    assert isinstance(train_now(world.settings), Release)
     [manifest] = world.manifests()
     frozen = Registry.of(world.settings).load_training_file(manifest.training_file)
-    similar = [example.similar for example in frozen if example.similar]
-    assert manifest.similar == len(similar) > 0
-    assert {one for one, _ in similar} <= found
-    assert {other for _, other in similar} <= asking
+    earlier = [example for example in frozen if example.found_by]
+    assert manifest.earlier == len(earlier) > 0
+    assert {example.found_by for example in earlier} <= found
     assert verify(world.settings, manifest.run_id).equal

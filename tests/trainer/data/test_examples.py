@@ -85,10 +85,10 @@ def test_a_file_with_documents_of_a_tenant_round_trips() -> None:
     assert parse_file(dump_file(examples), "x") == examples
 
 
-def test_a_file_with_an_example_of_a_similar_query_round_trips() -> None:
-    examples = (*EXAMPLES, example(4, similar=("1" * 32, "2" * 32)))
+def test_a_file_with_an_example_of_an_earlier_query_round_trips() -> None:
+    examples = (*EXAMPLES, example(4, found_by="1" * 32))
     assert parse_file(dump_file(examples), "x") == examples
-    assert b"similar" not in dump_file(EXAMPLES)
+    assert b"found_by" not in dump_file(EXAMPLES)
 
 
 def test_the_bytes_are_canonical() -> None:

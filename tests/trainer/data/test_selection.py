@@ -47,6 +47,11 @@ class Pairs:
         return 0
 
 
+def alike(queries: Sequence[str]) -> NDArray[np.float32]:
+    """Equal vectors."""
+    return np.ones((len(queries), 1), dtype=np.float32)
+
+
 def owner_of(doc_id: str) -> str:
     """``tenant:name`` is a document of that tenant."""
     return doc_id.partition(":")[0] if ":" in doc_id else ""
@@ -269,84 +274,69 @@ def test_without_documents_of_tenants_examples_name_none() -> None:
     assert {e.tenant for e in choose(made(3, tenant="a"), []).examples} == {""}
 
 
-def alike(queries: Sequence[str]) -> NDArray[np.float32]:
-    """Vectors that are equal if the queries' first words are, and else have nothing in common."""
-    words = sorted({query.split()[0] for query in queries})
-    return np.eye(len(words), dtype=np.float32)[[words.index(q.split()[0]) for q in queries]]
-
-
-def vain(found: LabelledPair, number: int, **changes: Any) -> LabelledPair:
-    """An irrelevant pair of a query that is like that of ``found``."""
-    word = found.query.split()[0]
-    query = next(q for n in range(99) if not is_held_out(q := f"{word} unanswered {number} {n}"))
-    return labelled(10_000 + number, query=query, verdict="irrelevant", tenant="", **changes)
-
-
-def words(count: int, **changes: Any) -> list[LabelledPair]:
-    """Relevant pairs whose queries have nothing in common."""
-    queries = (q for n in range(999) if not is_held_out(q := f"word{n} found"))
+def reworded(count: int, **changes: Any) -> list[LabelledPair]:
+    """Relevant pairs whose agents asked two other queries before."""
+    queries = [q for n in range(9 * count) if not is_held_out(q := f"query {n}")]
     return [
-        labelled(n, query=next(queries), tenant="", **{"reasoning_tokens": 10 + n} | changes)
+        labelled(
+            n,
+            **{
+                "query": queries[3 * n],
+                "earlier_queries": tuple(queries[3 * n + 1 : 3 * n + 3]),
+                "tenant": "",
+                "reasoning_tokens": 10 + n,
+            }
+            | changes,
+        )
         for n in range(count)
     ]
 
 
-def test_a_query_that_found_nothing_trains_with_what_a_similar_one_found() -> None:
-    found = words(4)
-    asking = vain(found[2], 0)
-    chosen = choose([*found, asking], [], encode=alike, train_similar=True)
-    assert chosen.similar == 1
-    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in found))
-    assert chosen.left_out == {"irrelevant": 1}
+def test_earlier_queries_train_with_half_of_the_weight() -> None:
+    new = reworded(4)
+    chosen = choose(new, [], encode=alike)
+    assert chosen.earlier == 4
+    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in new))
     by_id = {example.pair_id: example for example in chosen.examples}
-    [made] = (example for example in chosen.examples if example.similar)
-    of = by_id[found[2].pair_id]
-    assert made.similar == (of.pair_id, asking.pair_id)
-    assert (made.query, made.positive_text) == (asking.query, of.positive_text)
-    assert made.weight == of.weight / 2
-    assert choose([*found, asking], []).examples == tuple(e for e in chosen.examples if e != made)
+    asked = {pair.pair_id: pair.earlier_queries for pair in new}
+    made = [example for example in chosen.examples if example.found_by]
+    assert len(made) == 4
+    for example in made:
+        of = by_id[example.found_by]
+        assert example.query in asked[of.pair_id]
+        assert example.positive_text == of.positive_text
+        assert example.weight == of.weight / 2
+    without = choose(new, [], encode=alike, train_earlier_queries=False)
+    assert without.examples == tuple(e for e in chosen.examples if not e.found_by)
 
 
-def test_what_led_to_a_wrong_answer_is_no_answer_to_another_query() -> None:
-    right, wrong, unknown = words(3)
-    wrong = wrong.model_copy(update={"outcome": "incorrect"})
-    unknown = unknown.model_copy(update={"outcome": "unknown"})
-    found = [right, wrong, unknown]
-    chosen = choose([*found, *map(vain, found, range(3))], [], encode=alike, train_similar=True)
-    assert chosen.pair_ids == tuple(sorted(pair.pair_id for pair in found))
-    found_by = {example.similar[0] for example in chosen.examples if example.similar}
-    assert found_by == {right.pair_id, unknown.pair_id}
+def test_earlier_queries_train_only_where_the_answer_was_correct() -> None:
+    for outcome in ("incorrect", "unknown"):
+        assert choose(reworded(3, outcome=outcome), [], encode=alike).earlier == 0
 
 
-def test_a_replayed_pair_answers_a_new_query() -> None:
-    earlier, new = words(8)[4:], words(4)
-    asking = [vain(pair, n) for n, pair in enumerate(earlier)]
-    chosen = choose([*new, *asking], earlier, encode=alike, train_similar=True)
-    found_by = {example.similar[0] for example in chosen.examples if example.similar}
-    assert found_by == set(chosen.replayed) != set()
+def test_earlier_queries_are_not_replayed() -> None:
+    chosen = choose(made(4), reworded(4), encode=alike)
+    assert (len(chosen.replayed), chosen.earlier) == (2, 0)
 
 
-def test_queries_that_found_nothing_are_at_most_as_many_as_new_pairs() -> None:
-    found = words(3)
-    asking = [vain(found[n % 3], n) for n in range(40)]
-    chosen = choose([*found, *asking], [], encode=alike, train_similar=True)
-    assert chosen.similar == 3
-    assert chosen == choose([*asking[::-1], *found[::-1]], [], encode=alike, train_similar=True)
+def test_the_selection_of_earlier_queries_does_not_depend_on_the_order_of_pairs() -> None:
+    new = reworded(9)
+    assert choose(new, [], encode=alike) == choose(new[::-1], [], encode=alike)
 
 
-def test_the_caps_limit_what_one_document_gives_to_queries_that_found_nothing() -> None:
-    honest, pushed = words(60), words(63, positive="pushed")[60:]
-    asking = [vain(honest[n], n) for n in range(55)]
-    asking += [vain(pair, 100 * n + k) for n, pair in enumerate(pushed, 1) for k in range(20)]
-    chosen = choose([*honest, *pushed, *asking], [], encode=alike, train_similar=True)
-    of_pushed = [e for e in chosen.examples if e.similar and e.positive_id == "pushed"]
-    assert len(of_pushed) == 5
-    assert chosen.similar > 50
+def test_the_caps_limit_what_one_document_gives_to_earlier_queries() -> None:
+    asked = tuple(f"asked {n}" for n in range(60))
+    pushed = reworded(3, positive="pushed", earlier_queries=asked)
+    chosen = choose([*reworded(40)[3:], *pushed], [], encode=alike)
+    of_pushed = [e for e in chosen.examples if e.found_by and e.positive_id == "pushed"]
+    # Three times as many as the others have.
+    assert 0 < len(of_pushed) <= 6
 
 
-def test_by_default_no_query_is_encoded() -> None:
+def test_without_earlier_queries_no_query_is_encoded() -> None:
     def fail(queries: Sequence[str]) -> NDArray[np.float32]:
         raise AssertionError(queries)
 
-    found = words(2)
-    assert choose([*found, vain(found[0], 0)], [], encode=fail).similar == 0
+    assert choose(made(3), [], encode=fail).earlier == 0
+    assert choose(reworded(3), [], encode=fail, train_earlier_queries=False).earlier == 0

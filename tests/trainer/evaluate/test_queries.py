@@ -8,7 +8,8 @@ from typing import Any
 from schemas.pairs import LabelledPair
 from schemas.settings import Settings
 from tests.trainer.labelled import labelled
-from trainer.evaluate.queries import caps_of, relevance
+from trainer.data.draws import is_held_out
+from trainer.evaluate.queries import caps_of, relevance, trained_queries
 
 
 def pair(
@@ -54,6 +55,13 @@ def test_a_pushed_document_has_a_capped_share_of_judgements() -> None:
     assert asked_for(found).total() == 153
     assert {f"honest {n}" for n in range(150)} <= set(found)
     assert asked_for(relevance([*HONEST, *pushed]))["pushed"] == 120
+
+
+def test_queries_that_may_have_trained_are_those_of_pairs_and_their_earlier_ones() -> None:
+    held = next(query for n in range(99) if is_held_out(query := f"held {n}"))
+    before = next(query for n in range(99) if not is_held_out(query := f"Before {n}"))
+    own = next(query for n in range(99) if not is_held_out(query := f"own {n}"))
+    assert trained_queries([pair(1, own, "a", held, before)]) == {own, before.lower()}
 
 
 def test_a_trajectory_cannot_fill_the_gate_with_earlier_queries() -> None:
