@@ -85,7 +85,8 @@ def run(turn: Turn, variant: str) -> Run:
         wanted = frozenset({"passes"}) if variant == FULL else levers_of(variant)
         train = partial(_train, turn, variant, world.adjust if "masked" in wanted else None)
         if "passes" in wanted:
-            config = config.model_copy(update={"epochs": _passes(turn, examples, config, train)})
+            epochs = passes(world.parent, examples, config, train)
+            config = config.model_copy(update={"epochs": epochs})
         child, steps = train(world.parent.encoder, examples, config)
         world.report(f"{variant}: measuring on {len(world.corpus.unseen):,} needs never seen")
         index = ExactIndex(child, world.corpus.documents)
@@ -128,8 +129,8 @@ def _train(
     return report.encoder, len(report.steps)
 
 
-def _passes(
-    turn: Turn, examples: Sequence[TrainingExample], config: TrainingConfig, train: Train
+def passes(
+    parent: ExactIndex, examples: Sequence[TrainingExample], config: TrainingConfig, train: Train
 ) -> int:
     """The number of passes after which a held-back part of the queries stops improving.
 
@@ -142,11 +143,11 @@ def _passes(
     needs = [Need(query, query, some) for query, some in relevant.items()]
 
     def values() -> Iterator[float]:
-        child = turn.world.parent.encoder
+        child = parent.encoder
         for number in itertools.count():
             once = config.model_copy(update={"epochs": 1, "seed": config.seed + 1_000 * number})
             child, _ = train(child, fitted, once)
-            index = ExactIndex(child, turn.world.corpus.documents)
+            index = ExactIndex(child, parent.documents)
             found = measure.by_need(needs, index.search_many)
             yield sum(each.ndcg_at_10 for each in found) / len(found)
 

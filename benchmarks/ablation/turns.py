@@ -1,6 +1,6 @@
 """What agents of one seed did with the untrained retriever, and what can be learned from it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from schemas.pairs import LabelledPair
 from schemas.runs import EarlierRule
 from schemas.settings import OutcomePolicy, Settings
 from simulation import fleet
-from simulation.corpus import Corpus
+from simulation.corpus import Corpus, Need
 from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
@@ -107,6 +107,12 @@ class World:
             ]
         return found
 
+    def labelled(self, needs: Iterable[Need]) -> list[TrainingExample]:
+        """Examples of the true labels of all needs."""
+        distinct = {need.need_id: need for need in needs}.values()
+        hits = self.scored([need.text for need in distinct], HITS)
+        return levers.full_supervision(distinct, hits, self.text.__getitem__)
+
     def adjust(self, batch: Batch) -> Batch:
         """Mask what may be a false negative."""
         queries = self.parent.encoder.encode_queries(batch.queries)
@@ -172,9 +178,7 @@ class Turn:
                 seed=self.seed,
             )
         if variant == FULL:
-            needs = {need.need_id: need for need in self.needs.values()}.values()
-            hits = self.world.scored([need.text for need in needs], HITS)
-            return levers.full_supervision(needs, hits, self.world.text.__getitem__)
+            return self.world.labelled(self.needs.values())
         if wanted := levers_of(variant):
             return self._pulled(wanted)
         trained, profile = VARIANTS[variant]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from benchmarks import oracle
+from benchmarks.ablation.runs import passes
+from benchmarks.ablation.turns import World
 from benchmarks.in_memory import ExactIndex
 from consumers.releases import listed
 from consumers.training.history import RunHistory
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.events import Event, parse
-from schemas.runs import RunManifest
+from schemas.runs import RunManifest, TrainingConfig
 from schemas.topics import Topics
 from simulation import fleet
 from simulation.corpus import Corpus, Need
@@ -27,6 +29,7 @@ from simulation.scripted import digest
 from trainer.data.examples import TrainingExample
 from trainer.fit import finetune
 from trainer.model.encoder import Encoder
+from trainer.model.presets import PRESETS
 from trainer.registry.registry import Registry
 
 Say = Callable[[str], None]
@@ -56,13 +59,20 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One seed."""
+    """One seed.
+
+    Attributes:
+        full: nDCG@10 of each need never seen, of full supervision: the true labels of all needs
+            that agents had, trained until a held-back part of them stops improving; empty in runs
+            that were made without.
+    """
 
     corpus: str
     seed: int
     agents: int
     turns: tuple[Turn, ...]
     seconds: float
+    full: Values = ()
 
 
 def alike(run: Run) -> tuple[str, int, int]:
@@ -78,7 +88,8 @@ def run(plan: Plan, say: Say) -> Run:
     3. For every training run the oracle is trained from the oracle of the run's parent, with the
        same settings, on as many examples: the searches of the trajectories that the parent had not
        learned from, and as many replayed ones of its own earlier examples.
-    4. Both are measured on each need never seen, by exact search over the same documents.
+    4. Both are measured on each need never seen, by exact search over the same documents, and so
+       is full supervision of the untrained retriever, once.
 
     Raises:
         RetrailError: the flywheel or its stack failed.
@@ -87,8 +98,10 @@ def run(plan: Plan, say: Say) -> Run:
     with installation(plan.seed, say) as stack:
         report = Flywheel(plan, stack, View(Console())).run()
         found = _measured(plan, stack, report, say)
+    say(f"seed {plan.seed}: full supervision learns")
+    full = _values(_fully(plan), plan.corpus)
     seconds = round(time.monotonic() - began, 1)
-    return Run(plan.corpus.name, plan.seed, plan.agents, found, seconds)
+    return Run(plan.corpus.name, plan.seed, plan.agents, found, seconds, full)
 
 
 def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[Turn, ...]:
@@ -146,6 +159,24 @@ class School:
         self.oracle = finetune.finetune(self.oracle, examples, manifest.config).encoder
         self._learned += new
         self._pending = {}
+
+
+def _fully(plan: Plan) -> Encoder:
+    """The untrained retriever after full supervision."""
+    world = World(plan.corpus, lambda text: None)
+    examples = world.labelled(need for n in range(plan.turns) for need in plan.needs(n + 1))
+    settings = world.settings.model_copy(update={"train_seed": plan.seed})
+    config = finetune.config_of(settings, PRESETS["minilm"])
+
+    def train(
+        encoder: Encoder, examples: Sequence[TrainingExample], config: TrainingConfig
+    ) -> tuple[Encoder, int]:
+        report = finetune.finetune(encoder, examples, config)
+        return report.encoder, len(report.steps)
+
+    epochs = passes(world.parent, examples, config, train)
+    config = config.model_copy(update={"epochs": epochs})
+    return train(world.parent.encoder, examples, config)[0]
 
 
 def _events(stack: LocalStack) -> dict[str, list[Event]]:

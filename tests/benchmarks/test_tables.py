@@ -42,12 +42,12 @@ def a_run(seed: int, variant: str) -> Run:
     return Run("corpus", seed, variant, 100, 4, 0.9, ndcg, 0.5, 1.0)
 
 
-def a_seed(seed: int, *system: float) -> Seed:
+def a_seed(seed: int, *system: float, full: float = 0.04) -> Seed:
     turns = tuple(
         Turn(n, n + 1, "ship", 10, 4, 0.3, values(gain, seed), values(0.02 * n, seed))
         for n, gain in enumerate((0.0, *system))
     )
-    return Seed("corpus", seed, 100, turns, 1.0)
+    return Seed("corpus", seed, 100, turns, 1.0, values(full, seed))
 
 
 def test_each_variant_is_compared_over_the_seeds_that_it_was_run_with() -> None:
@@ -103,6 +103,15 @@ def test_learning_reaches_its_goal_or_does_not(
     assert found.share.value == pytest.approx(gains[1] / 0.04, abs=0.05)
     assert found.verdict == verdict
     assert any("goal" in line and verdict in line for line in learning.markdown(runs))
+
+
+def test_the_system_is_compared_with_full_supervision_where_it_was_trained() -> None:
+    [found] = learning.learned([a_seed(seed, 0.02, 0.04, full=0.05) for seed in range(5)])
+    assert found.of_full is not None
+    assert found.of_full.value == pytest.approx(0.8, abs=0.05)
+    assert found.verdict == "not reached"
+    [found] = learning.learned([replace(a_seed(n, 0.02, 0.04), full=()) for n in range(5)])
+    assert (found.of_full, found.verdict) == (None, "open, full supervision is to be trained")
 
 
 def test_seeds_with_other_numbers_of_agents_are_another_table() -> None:
