@@ -108,7 +108,7 @@ def _measured(plan: Plan, stack: LocalStack, report: Report, say: Say) -> tuple[
     """Steps 2 to 4."""
     registry = Registry.of(stack.settings)
     first, *made = listed(RunHistory(stack.settings).refresh())
-    school = School(plan, _events(stack), registry.load(first.release.model))
+    school = School(plan, _events(stack), registry.load(first.release.model, trains=True))
     untrained = _values(school.oracle, plan.corpus)
     system, oracle = untrained, untrained
     turns = [_turn(report.turns[0], "first", system, oracle)]
