@@ -31,6 +31,10 @@ class Estimate:
         """As it stands in a table."""
         return f"{self.value:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
 
+    def percent(self) -> str:
+        """A share, as it stands in a table."""
+        return f"{self.value:.0%} ({self.low:.0%} to {self.high:.0%})"
+
 
 def estimates(
     values: Mapping[str, Values], statistics: Mapping[str, Statistic], *, seed: int = 0

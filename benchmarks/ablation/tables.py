@@ -129,7 +129,7 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
         for name, row in found.rows.items():
             some = row.runs
             oracle, full = (
-                _percent(row.shares[reference]) if reference in row.shares else ""
+                row.shares[reference].percent() if reference in row.shares else ""
                 for reference in REFERENCES
             )
             yield (
@@ -152,10 +152,6 @@ def _difference(one: str, other: str) -> Statistic:
 
 def _share(name: str, reference: str) -> Statistic:
     return lambda means: (means[name] - means["parent"]) / (means[reference] - means["parent"])
-
-
-def _percent(share: Estimate) -> str:
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _shown(runs: Sequence[Run]) -> str:

@@ -110,17 +110,13 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
             yield f"| {turn} | {system.text()} | {oracle.text()} | {step.text()} |"
         yield ""
         shares = [
-            f"Of the oracle's gain: {_percent(found.share)}; goal {GOAL:.0%}, its lower end "
+            f"Of the oracle's gain: {found.share.percent()}; goal {GOAL:.0%}, its lower end "
             f"{LEAST:.0%}."
         ]
         if found.of_full is not None:
-            shares.append(f"Of full supervision's: {_percent(found.of_full)}; goal {OF_FULL:.0%}.")
+            shares.append(f"Of full supervision's: {found.of_full.percent()}; goal {OF_FULL:.0%}.")
         shares.append(f"No turn may be wholly below the one before. All goals: {found.verdict}.")
         yield " ".join(shares)
-
-
-def _percent(share: Estimate) -> str:
-    return f"{share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _difference(one: str, other: str) -> Statistic:

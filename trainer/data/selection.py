@@ -149,7 +149,8 @@ class Selector:
         built = [
             examples.build(Chosen(tuple(some), counts), texts.get, intensity, self.variant, owners)
             for some, counts in (
-                *((new, left_out), (replayed, {})),
+                (new, left_out),
+                (replayed, {}),
                 ([one.pair for one in made.values()], {}),
             )
         ]
