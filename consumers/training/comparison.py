@@ -43,6 +43,11 @@ def questions(
         *pairs.asking(_queries(new), earlier, held_out=True),
         *islice(pairs.in_turn(earlier, held_out=True), MOST_JUDGEMENTS),
     ]
+    with mirrors.outcomes.snapshot() as reported:
+        new, before = (
+            [pair.model_copy(update={"outcome": reported.of(pair)}) for pair in some]
+            for some in (new, before)
+        )
     return gate.choose(
         new,
         before,

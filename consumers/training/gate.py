@@ -66,6 +66,7 @@ class Questions:
         held_out: relevant documents in the corpus, by held-out query; a sample of many queries.
         since_parent: whether all these queries were first asked after those of the parent's run.
         unknown: number of held-out queries without a relevant document in the corpus.
+        wrong: number of held-out pairs that do not count because of a wrong answer.
         regression: grades of documents in the corpus, by query of the regression set; ``None``
             without a regression set.
         caps: of the held-out queries.
@@ -77,6 +78,7 @@ class Questions:
     held_out: Mapping[str, Set[str]]
     since_parent: bool
     unknown: int
+    wrong: int
     regression: RegressionSet | None
     caps: Caps
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -96,8 +98,8 @@ def choose(
     least RETRAIL_GATE_MIN_QUERIES of them, only they are used; otherwise all held-out queries are.
 
     Args:
-        new: relevant pairs of held-out queries in the run's ranges.
-        earlier: relevant pairs of held-out queries in the parent's ranges.
+        new: relevant pairs of held-out queries in the run's ranges, with the latest known outcomes.
+        earlier: the same in the parent's ranges.
         trained: pairs of the child or an ancestor; their queries are excluded.
         corpus: of documents.
         settings: of the gate, and its seed.
@@ -133,26 +135,29 @@ def choose(
             queries=len(own),
         )
     unknown = len(fresh) - len(held_out)
+    wrong = sum(pair.outcome == "incorrect" for pair in (*earlier, *new))
     most = max(QUERIES, settings.gate_min_queries)
     asked = draws.draw(held_out, most, seed=settings.train_seed, parent=0)
     chosen = {query: held_out[query] for query in asked}
     limited = {query: tenants[normalize_query(query)] for query in chosen if tenants}
-    return Questions(chosen, since_parent, unknown, relevant, caps, limited)
+    return Questions(chosen, since_parent, unknown, wrong, relevant, caps, limited)
 
 
 def certain_hold(questions: Questions, settings: Settings) -> str:
     """Why no child can ship, with a remedy; empty if a child can."""
     count, wanted = len(questions.held_out), settings.gate_min_queries
     if count < wanted:
-        unknown = (
-            f"; {questions.unknown:,} more are about documents that are not loaded "
-            "(`retrail documents load`)"
-            if questions.unknown
-            else ""
-        )
+        why = ""
+        if questions.unknown:
+            why += (
+                f"; {questions.unknown:,} more are about documents that are not loaded "
+                "(`retrail documents load`)"
+            )
+        if questions.wrong:
+            why += f"; {questions.wrong:,} pairs do not count because the answer was wrong"
         return (
             f"there are {count:,} usable held-out queries, and the gate needs {wanted:,} "
-            f"(RETRAIL_GATE_MIN_QUERIES){unknown}; a fifth of all queries are held out, so wait "
+            f"(RETRAIL_GATE_MIN_QUERIES){why}; a fifth of all queries are held out, so wait "
             "until agents have asked more. The pairs enter the next run"
         )
     if questions.regression is not None and not questions.regression:

@@ -20,7 +20,7 @@ from schemas.base import Change
 from schemas.documents import Document
 from schemas.erasures import Erasures
 from schemas.errors import InvalidRecordError
-from schemas.events import ReportedOutcome
+from schemas.events import Outcome
 from schemas.pairs import LabelledPair
 from schemas.runs import Range
 from schemas.settings import Settings
@@ -315,12 +315,12 @@ class KnownOutcomes:
             )
         )
 
-    def get(self, trajectory_id: str) -> ReportedOutcome | None:
-        """The last report about a trajectory; ``None`` without one."""
-        found: tuple[ReportedOutcome] | None = self._db.execute(
-            "SELECT outcome FROM outcomes WHERE trajectory_id = ?", (trajectory_id,)
+    def of(self, pair: LabelledPair) -> Outcome:
+        """That of the last report about a pair's trajectory, or without one the pair's."""
+        found: tuple[Outcome] | None = self._db.execute(
+            "SELECT outcome FROM outcomes WHERE trajectory_id = ?", (pair.trajectory_id,)
         ).fetchone()
-        return found[0] if found else None
+        return found[0] if found else pair.outcome
 
 
 class OutcomeMirror(TopicMirror):

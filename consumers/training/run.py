@@ -16,8 +16,6 @@ from consumers.training.metrics import OnStep, reporting
 from consumers.training.mirrors import Mirrors
 from schemas.base import canonical
 from schemas.errors import InputError, ModelError, RegistryError, TopicMismatchError
-from schemas.events import Outcome
-from schemas.pairs import LabelledPair
 from schemas.releases import GateDecision, Model, Release
 from schemas.runs import Range, RunManifest, run_id
 from schemas.settings import Settings
@@ -263,16 +261,13 @@ def _freeze(
     erased = mirrors.pairs.erasures
     with mirrors.outcomes.snapshot() as reported:
 
-        def outcome_of(pair: LabelledPair) -> Outcome:
-            return reported.get(pair.trajectory_id) or pair.outcome
-
         def encode(queries: Sequence[str]) -> Vectors:
             model = history.releases.by_version[parent].model
             encoder = context.registry.load(model)
             return encoder.encode_queries(queries, progress=lambda *_: context.check())
 
         selector = Selector(
-            mirrors.pairs, mirrors.documents, rules, parent, config.seed, encode, outcome_of
+            mirrors.pairs, mirrors.documents, rules, parent, config.seed, encode, reported.of
         )
         selected = selector.select(ranges, lineage.trained(history, parent))
         outcome_ranges = reported.ranges

@@ -181,7 +181,8 @@ def test_reported_outcomes_are_withdrawn(world: World, tmp_path: Path) -> None:
         assert erasing.erase(world.settings, "tenant", TENANT).reports == 2
         copies.catch_up(lambda topic, count: None)
         with copies.outcomes.snapshot() as outcomes:
-            left = {name for name in reported if outcomes.get(name)}
+            pairs_of = [world.pair(trajectory_id=name, outcome="unknown") for name in reported]
+            left = {p.trajectory_id for p in pairs_of if outcomes.of(p) == "correct"}
         assert left == {known["kept"], "unknown"}
     files = [file.read_bytes() for file in (tmp_path / "copy").glob("*outcomes.sqlite*")]
     assert files

@@ -54,13 +54,17 @@ def relevance(
     such queries alone a child could hardly improve. So the trajectory's earlier queries, which did
     not find the positive, have it as a relevant document as well.
 
+    Pairs of trajectories that ended with a wrong answer are left out. Their documents were among
+    the parent's best hits, and many are not relevant, so they would be held against a better child
+    (docs/lab/learning.md).
+
     Args:
-        pairs: relevant ones, in any order.
+        pairs: relevant ones with the latest known outcomes, in any order.
         trained: normalized queries to exclude.
         limits: caps on judgements; see :func:`caps_of`.
         seed: of the draws within the caps.
     """
-    every = _judgements(pairs, trained)
+    every = _judgements((pair for pair in pairs if pair.outcome != "incorrect"), trained)
     capped = caps.apply(every, limits, seed=seed, parent=0)
     if capped.left_out:
         log.info("judgements capped", judgements=len(every), left_out=dict(capped.left_out))

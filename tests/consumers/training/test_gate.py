@@ -1,9 +1,9 @@
 """The gate, with and without a regression set."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,89 +13,11 @@ from structlog.testing import capture_logs
 from consumers.training.gate import certain_hold, choose, compare
 from consumers.training.metrics import comparing
 from schemas.documents import Document
-from schemas.events import Agent
-from schemas.pairs import LabelledPair, pair_id
 from schemas.releases import GateDecision
 from schemas.settings import Settings
-from trainer.data import draws
+from tests.consumers.training.words import OWN, SEEN, Texts, Words, held_out, settings
 from trainer.evaluate import evaluation, frozen, queries
 from trainer.model.encoder import Encoder, Progress
-
-SEEN = ("amber", "birch", "cedar", "delta")
-OWN = ("ember", "fjord", "grove", "heron")
-WORDS = SEEN + OWN
-
-
-class Words:
-    """A bag-of-words encoder that ignores some words."""
-
-    def __init__(self, *blind_to: str) -> None:
-        self._words = [word for word in WORDS if word not in blind_to]
-
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        counts = [[text.split().count(word) for word in self._words] for text in texts]
-        return np.array(counts, dtype=np.float32).reshape(len(texts), len(self._words))
-
-    def encode_documents(
-        self, texts: Sequence[str], *, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        for done in range(1, len(texts) + 1):
-            if progress is not None:
-                progress(done, len(texts))
-        return self.encode_queries(texts)
-
-
-class Texts:
-    """Documents of one word each, after fillers that win all ties; ``owners`` of some."""
-
-    def __init__(self, owners: dict[str, str] | None = None) -> None:
-        fillers = {f"a{number}": f"filler {number}" for number in range(20)}
-        self._texts = fillers | {f"doc-{word}": word for word in WORDS}
-        self._owners = owners or {}
-
-    def owners(self) -> set[str]:
-        return {*self._owners.values()}
-
-    def sample(self, count: int, seed: int) -> list[str]:
-        return draws.draw(self._texts, count, seed=seed, parent=0)
-
-    def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        known = [name for name in ids if name in self._texts]
-        return {
-            name: Document(doc_id=name, text=self._texts[name], tenant=self._owners.get(name))
-            for name in known
-        }
-
-
-def held_out(words: Sequence[str] = SEEN) -> list[LabelledPair]:
-    return [
-        LabelledPair(
-            pair_id=pair_id("", "t", number, "reference"),
-            trajectory_id="t",
-            browse_seq=number,
-            revision="",
-            profile="reference",
-            query=word,
-            positive=f"doc-{word}",
-            negatives=(),
-            verdict="relevant",
-            judge="local",
-            judge_version="1",
-            rejected=0,
-            rank=1,
-            outcome="unknown",
-            closed_by="end",
-            gaps=0,
-            agent=Agent(name="a", model="m"),
-            tenant="",
-        )
-        for number, word in enumerate(words)
-    ]
-
-
-def settings(own: Path | None = None, **changes: Any) -> Settings:
-    defaults: dict[str, Any] = {"gate_margin": 0.5, "gate_min_queries": 1, "gate_regression": own}
-    return Settings(**(defaults | changes))
 
 
 def gate(
@@ -265,29 +187,6 @@ def test_results_have_the_queries_of_the_regression_set(own: Path) -> None:
     ]
 
 
-def test_queries_new_since_the_parent_are_preferred_if_there_are_enough() -> None:
-    earlier, new = held_out(SEEN), held_out((*OWN, SEEN[0]))
-
-    enough = choose(new, earlier, [], Texts(), settings(gate_min_queries=4))
-    assert (sorted(enough.held_out), enough.since_parent) == (sorted(OWN), True)
-
-    too_few = choose(new, earlier, [], Texts(), settings(gate_min_queries=5))
-    assert (sorted(too_few.held_out), too_few.since_parent) == (sorted(WORDS), False)
-
-    first = choose(new, [], [], Texts(), settings(gate_min_queries=1))
-    assert not first.since_parent, "there is no query of before"
-
-
-def test_many_queries_are_sampled_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.training.gate.QUERIES", 3)
-    found = [choose(held_out(), [], [], Texts(), settings(train_seed=n)) for n in range(9)]
-    assert {len(one.held_out) for one in found} == {3}
-    assert len({tuple(one.held_out) for one in found}) > 1
-    assert found[0] == choose(held_out(), [], [], Texts(), settings(train_seed=0))
-    needed = choose(held_out(), [], [], Texts(), settings(gate_min_queries=4))
-    assert len(needed.held_out) == 4, "the minimum must be within reach"
-
-
 def test_a_large_corpus_is_compared_on_a_pool_that_only_is_encoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -345,52 +244,3 @@ def test_a_certain_hold_needs_no_encoding(tmp_path: Path) -> None:
     assert "4 usable held-out queries, and the gate needs 100" in decision.reason
     assert "1 more are about documents that are not loaded" in decision.reason
     assert certain_hold(questions, settings(gate_min_queries=4)) == ""
-
-
-OWNERS = {"doc-amber": "one", "doc-birch": "two", "a0": "one", "a1": "two", "a2": "three"}
-
-
-def of_tenants(**tenants: str) -> list[LabelledPair]:
-    return [pair.model_copy(update={"tenant": tenants.get(pair.query, "")}) for pair in held_out()]
-
-
-def test_queries_are_asked_with_their_tenant_and_find_what_it_may_see() -> None:
-    corpus = Texts(OWNERS)
-    pairs = of_tenants(amber="one", birch="one", cedar="two", delta="four")
-
-    questions = choose(pairs, [], [], corpus, settings())
-
-    assert dict(questions.held_out) == {
-        "amber": {"doc-amber"},
-        "cedar": {"doc-cedar"},
-        "delta": {"doc-delta"},
-    }, "birch is about a document of another tenant"
-    assert questions.unknown == 1
-    assert questions.tenants == {"amber": "one", "cedar": "two", "delta": ""}
-    _, results = compare(
-        cast(Encoder, Words()),
-        cast(Encoder, Words("amber", "cedar", "delta")),
-        questions,
-        corpus,
-        settings=settings(),
-        progress=comparing(lambda: None),
-    )
-    *lines, pool = [json.loads(line) for line in results.splitlines()]
-    assert {"a0", "a1", "a2"} < {*pool["documents"]}, "one pool for all queries"
-    assert {line["query"]: line["tenant"] for line in lines} == questions.tenants
-    for line in lines:
-        hits = {*line["child"]["hits"], *line["parent"]["hits"]}
-        assert all(OWNERS.get(hit, "") in ("", line["tenant"]) for hit in hits)
-        assert ("a0" in hits) is (line["tenant"] == "one")
-    assert frozen.parse(results).tenants == questions.tenants
-
-
-def test_a_query_that_several_tenants_asked_is_compared_on_everyones_documents() -> None:
-    other = [pair.model_copy(update={"tenant": "two"}) for pair in held_out(["cedar", "amber"])]
-    pairs = [*of_tenants(amber="one", cedar="one"), *other]
-    questions = choose(pairs, [], [], Texts(OWNERS), settings())
-    assert (questions.held_out.get("amber"), questions.tenants["cedar"]) == (None, "")
-
-
-def test_without_documents_of_tenants_no_query_is_limited() -> None:
-    assert choose(of_tenants(amber="one"), [], [], Texts(), settings()).tenants == {}

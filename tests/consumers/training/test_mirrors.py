@@ -233,8 +233,9 @@ def test_documents_have_their_current_text(
 
 
 def test_the_last_report_counts_and_a_snapshot_has_its_ranges(
-    settings: Settings, topics: Topics, tmp_path: Path
+    world: World, settings: Settings, topics: Topics, tmp_path: Path
 ) -> None:
+    pairs = [world.pair(trajectory_id=name, outcome="unknown") for name in "abcde"]
     store = OutcomeMirror(settings, topics.outcomes, tmp_path / "copies")
     with Publisher(
         "me", bootstrap=settings.kafka_bootstrap, topic_prefix=settings.topic_prefix
@@ -253,7 +254,10 @@ def test_the_last_report_counts_and_a_snapshot_has_its_ranges(
     store.catch_up()
     assert metric("retrail_consumer_invalid_records_total", stage="outcomes") == before + 2
     with store.snapshot() as known:
-        assert [known.get(name) for name in "abcde"] == [None, "incorrect", None, None, None]
+        unknown = ["unknown"] * 3
+        assert [known.of(pair) for pair in pairs] == ["unknown", "incorrect", *unknown]
+        own = pairs[4].model_copy(update={"outcome": "correct"})
+        assert known.of(own) == "correct", "without a report its own counts"
         assert sum(span.end - span.start for span in known.ranges) == 7
         assert {span.topic for span in known.ranges} == {topics.outcomes}
         with Publisher(
@@ -261,7 +265,7 @@ def test_the_last_report_counts_and_a_snapshot_has_its_ranges(
         ) as publisher:
             publisher.outcome("b", "correct")
         store.catch_up()
-        assert known.get("b") == "incorrect"
+        assert known.of(pairs[1]) == "incorrect"
     with store.snapshot() as known:
-        assert known.get("b") == "correct"
+        assert known.of(pairs[1]) == "correct"
     store.close()

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from consumers.training import worker as worker_module
 from consumers.training.worker import Trainer, train_now
+from retrail import Publisher
 from retrail_runtime.kafka.lease import Lease, has_members
 from schemas.errors import InputError
 from schemas.releases import Release
@@ -106,6 +107,21 @@ def test_a_certain_hold_is_reported_first_without_encoding(world: World) -> None
     assert (release.decision, release.held_out) == ("hold", None)
     assert f"there are {usable} usable held-out queries, and the gate needs 100" in release.reason
     assert metric("retrail_encoder_texts_total", kind="document") == encoded
+
+
+def test_a_reported_wrong_answer_takes_its_pairs_out_of_the_comparison(world: World) -> None:
+    world.open()
+    pairs = [pair for pair in world.pairs(40) if is_held_out(pair.query)]
+    with Publisher(
+        "user",
+        bootstrap=world.settings.kafka_bootstrap,
+        topic_prefix=world.settings.topic_prefix,
+    ) as publisher:
+        publisher.outcome(pairs[0].trajectory_id, "incorrect")
+    release = train_now(world.settings)
+    assert isinstance(release, Release)
+    assert release.held_out is not None
+    assert release.held_out.queries == len(pairs) - 1 > 0
 
 
 def test_reasons_why_pairs_do_not_train_have_a_remedy(world: World) -> None:

@@ -38,6 +38,13 @@ def test_earlier_queries_without_the_document_count_as_well() -> None:
     }
 
 
+def test_pairs_of_wrong_answers_are_left_out() -> None:
+    wrong = pair(1, "open a file", "a", "open", outcome="incorrect")
+    assert relevance([wrong, pair(2, "read", "b", outcome="unknown")]) == {"read": {"b"}}
+    right = pair(3, "open a file", "a", outcome="correct")
+    assert relevance([wrong, right]) == {"open a file": {"a"}}, "another agent was right"
+
+
 def test_queries_that_may_have_been_trained_on_are_left_out() -> None:
     found = relevance([pair(1, "open a file", "a", "Open", "read file")], {"open"})
     assert set(found) == {"open a file", "read file"}
