@@ -19,7 +19,7 @@ from trainer.evaluate import evaluation, gate
 from trainer.evaluate.evaluation import QueryMetrics
 from trainer.evaluate.queries import relevance, trained_queries
 from trainer.fit import finetune
-from trainer.fit.batching import Batch
+from trainer.fit.finetune import TrainingReport
 from trainer.model.encoder import Encoder
 from trainer.model.presets import PRESETS
 
@@ -83,13 +83,20 @@ def run(turn: Turn, variant: str) -> Run:
         examples = turn.examples(variant)
         config = finetune.config_of(turn.settings, PRESETS["minilm"])
         wanted = frozenset({"passes"}) if variant == FULL else levers_of(variant)
-        train = partial(_train, turn, variant, world.adjust if "masked" in wanted else None)
+        train = partial(
+            finetune.finetune,
+            adjust=world.adjust if "masked" in wanted else None,
+            on_step=lambda step: world.report(
+                f"seed {turn.seed}: {variant}: step {step.step}/{step.steps}, loss {step.loss:.3f}"
+            ),
+        )
         if "passes" in wanted:
             epochs = passes(world.parent, examples, config, train)
             config = config.model_copy(update={"epochs": epochs})
-        child, steps = train(world.parent.encoder, examples, config)
+        report = train(world.parent.encoder, examples, config)
+        steps = len(report.steps)
         world.report(f"{variant}: measuring on {len(world.corpus.unseen):,} needs never seen")
-        index = ExactIndex(child, world.corpus.documents)
+        index = ExactIndex(report.encoder, world.corpus.documents)
     found = world.measured(index)
     return Run(
         corpus=world.corpus.name,
@@ -107,30 +114,14 @@ def run(turn: Turn, variant: str) -> Run:
     )
 
 
-Train = Callable[[Encoder, Sequence[TrainingExample], TrainingConfig], tuple[Encoder, int]]
-
-
-def _train(
-    turn: Turn,
-    variant: str,
-    adjust: Callable[[Batch], Batch] | None,
-    encoder: Encoder,
-    examples: Sequence[TrainingExample],
-    config: TrainingConfig,
-) -> tuple[Encoder, int]:
-    """The child and the number of its steps."""
-
-    def on_step(step: finetune.Step) -> None:
-        turn.world.report(
-            f"seed {turn.seed}: {variant}: step {step.step}/{step.steps}, loss {step.loss:.3f}"
-        )
-
-    report = finetune.finetune(encoder, examples, config, adjust=adjust, on_step=on_step)
-    return report.encoder, len(report.steps)
+Train = Callable[[Encoder, Sequence[TrainingExample], TrainingConfig], TrainingReport]
 
 
 def passes(
-    parent: ExactIndex, examples: Sequence[TrainingExample], config: TrainingConfig, train: Train
+    parent: ExactIndex,
+    examples: Sequence[TrainingExample],
+    config: TrainingConfig,
+    train: Train = finetune.finetune,
 ) -> int:
     """The number of passes after which a held-back part of the queries stops improving.
 
@@ -146,7 +137,7 @@ def passes(
         child = parent.encoder
         for number in itertools.count():
             once = config.model_copy(update={"epochs": 1, "seed": config.seed + 1_000 * number})
-            child, _ = train(child, fitted, once)
+            child = train(child, fitted, once).encoder
             index = ExactIndex(child, parent.documents)
             found = measure.by_need(needs, index.search_many)
             yield sum(each.ndcg_at_10 for each in found) / len(found)

@@ -15,7 +15,7 @@ from consumers.training.history import RunHistory
 from deploy.stack import LocalStack
 from retrail_runtime import kafka
 from schemas.events import Event, parse
-from schemas.runs import RunManifest, TrainingConfig
+from schemas.runs import RunManifest
 from schemas.topics import Topics
 from simulation import fleet
 from simulation.corpus import Corpus, Need
@@ -167,16 +167,9 @@ def _fully(plan: Plan) -> Encoder:
     examples = world.labelled(need for n in range(plan.turns) for need in plan.needs(n + 1))
     settings = world.settings.model_copy(update={"train_seed": plan.seed})
     config = finetune.config_of(settings, PRESETS["minilm"])
-
-    def train(
-        encoder: Encoder, examples: Sequence[TrainingExample], config: TrainingConfig
-    ) -> tuple[Encoder, int]:
-        report = finetune.finetune(encoder, examples, config)
-        return report.encoder, len(report.steps)
-
-    epochs = passes(world.parent, examples, config, train)
+    epochs = passes(world.parent, examples, config)
     config = config.model_copy(update={"epochs": epochs})
-    return train(world.parent.encoder, examples, config)[0]
+    return finetune.finetune(world.parent.encoder, examples, config).encoder
 
 
 def _events(stack: LocalStack) -> dict[str, list[Event]]:
