@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.index import corpus
 from consumers.training import comparison
-from consumers.training.mirrors import DocumentMirror, PairMirror
+from consumers.training.mirrors import DocumentMirror, OutcomeMirror, PairMirror
 from retrail_runtime.kafka import Record
 from retrail_runtime.mirror import _BOOKKEEPING, TopicMirror
 from schemas.events import Agent
@@ -52,7 +52,8 @@ def main(count: int, new: int, folder: Path) -> None:
         stored(documents, (one for one in documents_of()))
     ranges, earlier = split(pairs, new)
     lineage.trained = lambda *_: earlier
-    mirrors: Any = SimpleNamespace(pairs=pairs, documents=documents)
+    outcomes = local(OutcomeMirror, folder)
+    mirrors: Any = SimpleNamespace(pairs=pairs, documents=documents, outcomes=outcomes)
     before = peak()
     seconds: dict[str, float] = {"pairs stored a second": count / filling}
     since = {span.partition: span.start for span in ranges}

@@ -135,7 +135,7 @@ def choose(
             queries=len(own),
         )
     unknown = len(fresh) - len(held_out)
-    wrong = sum(pair.outcome == "incorrect" for pair in (*earlier, *new))
+    wrong = len({p.pair_id for p in (*earlier, *new) if p.outcome == "incorrect"})
     most = max(QUERIES, settings.gate_min_queries)
     asked = draws.draw(held_out, most, seed=settings.train_seed, parent=0)
     chosen = {query: held_out[query] for query in asked}
