@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
@@ -15,6 +16,21 @@ from transformers import (
 )
 
 
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Draw all weights, whatever other threads draw or load meanwhile.
+
+    ``torch.manual_seed`` seeds a generator that all threads share, and ``from_pretrained`` switches
+    initialisation off for all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if weights.dim() > 1:
+                weights.normal_(0.0, 0.02, generator=generator)
+            else:
+                weights.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
 def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     """Write a two-layer BERT with a tokenizer of letters into ``folder``; returns ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -23,7 +39,6 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     vocabulary += [f"##{mark}" for mark in marks]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
-    torch.manual_seed(seed)
     model = BertModel(
         BertConfig(
             vocab_size=len(vocabulary),
@@ -35,6 +50,7 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         ),
         add_pooling_layer=False,
     )
+    draw_weights(model, seed)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -57,7 +73,6 @@ def write_tiny_qwen3(folder: Path) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<|endoftext|>", eos_token="<|im_end|>"
     )
-    torch.manual_seed(0)
     model = Qwen3Model(
         Qwen3Config(
             vocab_size=len(marks),
@@ -70,6 +85,7 @@ def write_tiny_qwen3(folder: Path) -> Path:
             max_position_embeddings=256,
         )
     )
+    draw_weights(model, 0)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder, safe_serialization=True)
     return folder

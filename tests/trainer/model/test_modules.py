@@ -26,7 +26,7 @@ EXAMPLES = misleading_examples()
 QUERIES = [example.query for example in EXAMPLES]
 DOCUMENTS = {e.positive_id: e.positive_text for e in EXAMPLES}
 DOCUMENTS |= {doc_id: text for e in EXAMPLES for doc_id, text in e.negatives}
-CONFIG = training_config(epochs=12, max_tokens=48)
+CONFIG = training_config(epochs=24, max_tokens=48)
 
 
 class Kind:
