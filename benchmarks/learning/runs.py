@@ -63,8 +63,9 @@ class Run:
 
     Attributes:
         full: nDCG@10 of each need never seen, of full supervision: the true labels of all needs
-            that agents had, trained until a held-back part of them stops improving; empty in runs
-            that were made without.
+            that agents had, trained until a held-back part of them stops improving. These needs are
+            the same for every seed, so a corpus' first run trains it and the others repeat its
+            values; empty in runs that were made without.
     """
 
     corpus: str
@@ -80,7 +81,7 @@ def alike(run: Run) -> tuple[str, int, int]:
     return run.corpus, run.agents, len(run.turns) - 1
 
 
-def run(plan: Plan, say: Say) -> Run:
+def run(plan: Plan, say: Say, full: Values = ()) -> Run:
     """Run the demo's flywheel over a stack of its own, then train the oracle beside it.
 
     1. The flywheel turns: Kafka, judge, miner, trainer, gate, Milvus, all as in `retrail demo`.
@@ -89,7 +90,7 @@ def run(plan: Plan, say: Say) -> Run:
        same settings, on as many examples: the searches of the trajectories that the parent had not
        learned from, and as many replayed ones of its own earlier examples.
     4. Both are measured on each need never seen, by exact search over the same documents, and so
-       is full supervision of the untrained retriever, once.
+       is full supervision of the untrained retriever, unless ``full`` has its values.
 
     Raises:
         RetrailError: the flywheel or its stack failed.
@@ -98,8 +99,9 @@ def run(plan: Plan, say: Say) -> Run:
     with installation(plan.seed, say) as stack:
         report = Flywheel(plan, stack, View(Console())).run()
         found = _measured(plan, stack, report, say)
-    say(f"seed {plan.seed}: full supervision learns")
-    full = _values(_fully(plan), plan.corpus)
+    if not full:
+        say(f"seed {plan.seed}: full supervision learns")
+        full = _values(_fully(plan), plan.corpus)
     seconds = round(time.monotonic() - began, 1)
     return Run(plan.corpus.name, plan.seed, plan.agents, found, seconds, full)
 
