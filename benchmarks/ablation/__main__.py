@@ -14,7 +14,9 @@
    agents had and trains until a held-back part stops improving. Levers of
    `benchmarks/ablation/levers.py` are added to `reweight`, alone or joined, such as `hard+passes`:
    `earlier`, `spans`, `hard`, `masked`, `passes`, `agree`, `correct`, `plausible`, `explore`.
-3. Each child is measured on the needs that no agent had; the gate is not applied.
+3. `--second-turn`: agents search with a child of `earlier`, children are trained from that one, and
+   the pairs of the first turn are replayed.
+4. Each child is measured on the needs that no agent had; the gate is not applied.
 
 Every finished run is one line of the file `--runs`; a second call continues after the last one.
 """
@@ -60,11 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     corpus = campaign.corpus_of(options)
     seeds = campaign.seeds_of(options)
-    done = {(run.seed, run.variant) for run in read(options.runs) if run.corpus == corpus.name}
+    turn = corpus.name, 2 if options.second_turn else 1
+    done = {(run.seed, run.variant) for run in read(options.runs) if (run.corpus, run.turn) == turn}
     left = [(s, v) for s in seeds for v in options.variants if (s, v) not in done]
     print(f"{corpus.name}: {len(left)} runs to do", flush=True)
     began = time.monotonic()
-    missing = runs(World(corpus, _say), seeds, options.variants, done)
+    missing = runs(World(corpus, _say), seeds, options.variants, done, second=options.second_turn)
     for finished, run in enumerate(missing, start=1):
         kept.append(options.runs, asdict(run))
         each = (time.monotonic() - began) / finished
@@ -90,6 +93,7 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = campaign.parser("ablation", __doc__)
     parser.add_argument("--variants", nargs="+", default=list(ROWS), type=_variant)
+    parser.add_argument("--second-turn", action="store_true", help="from a child of a first turn")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     return parser
 

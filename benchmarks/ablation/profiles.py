@@ -50,7 +50,7 @@ def _of_corpus(folder: Path | None, seeds: Iterable[int]) -> Iterator[Counter[tu
     corpus = load_beir(folder) if folder else stdlib_corpus.load()
     world = World(corpus, lambda text: None)
     for seed in seeds:
-        turn = Turn(world, seed, None)
+        turn = Turn(world, seed)
         yield differences(turn.pairs, turn.paper_pairs)
 
 

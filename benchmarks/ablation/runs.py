@@ -31,6 +31,8 @@ class Run:
     Attributes:
         pairs, steps: that it trained on; none for the parent.
         true: share of the positives that serve the agent's need.
+        turn: 1 for agents that search with the untrained retriever, which is ``parent``; 2 for
+            those that search with its child of the variant ``earlier``, which is ``parent`` then.
         found: share of the agents' needs with a document that serves and was shown to an agent.
         correct: share of the agents that ended with a correct answer.
         ndcg: nDCG@10 of each need never seen, in their order.
@@ -51,6 +53,7 @@ class Run:
     held_out: tuple[tuple[float, ...], ...] = ()
     found: float | None = None
     correct: float | None = None
+    turn: int = 1
 
 
 def held_out(turn: Turn, child: ExactIndex) -> tuple[tuple[float, ...], ...]:
@@ -111,6 +114,7 @@ def run(turn: Turn, variant: str) -> Run:
         held_out=held_out(turn, index) if variant == "reweight" else (),
         found=round(turn.found, 4),
         correct=round(turn.correct, 4),
+        turn=2 if turn.before else 1,
     )
 
 
@@ -146,14 +150,29 @@ def passes(
 
 
 def runs(
-    world: World, seeds: Sequence[int], variants: Sequence[str], done: set[tuple[int, str]]
+    world: World,
+    seeds: Sequence[int],
+    variants: Sequence[str],
+    done: set[tuple[int, str]],
+    *,
+    second: bool = False,
 ) -> Iterator[Run]:
-    """What is not done yet, a seed after the other."""
+    """What is not done yet, a seed after the other, of the first turn or of the second."""
     for seed in seeds:
         missing = [variant for variant in variants if (seed, variant) not in done]
         if missing:
+            before = Turn(world, seed) if second else None
+            now = World(world.corpus, world.report, _child(before)) if before else world
             turns = {
-                explores: Turn(world, seed, None, explores=explores) for explores in (False, True)
+                explores: Turn(now, seed, explores=explores, before=before)
+                for explores in (False, True)
             }
             for variant in missing:
                 yield run(turns["explore" in levers_of(variant)], variant)
+
+
+def _child(turn: Turn) -> ExactIndex:
+    """What serves after a turn: trained as the system trains by default."""
+    config = finetune.config_of(turn.settings, PRESETS["minilm"])
+    report = finetune.finetune(turn.world.parent.encoder, turn.examples("earlier"), config)
+    return ExactIndex(report.encoder, turn.world.corpus.documents)

@@ -41,13 +41,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of one corpus.
+    """Of one corpus and turn.
 
     Attributes:
         contrasts: the first variant's nDCG@10 minus the second's, over the seeds that both have.
     """
 
     corpus: str
+    turn: int
     parents: Sequence[Run]
     rows: Mapping[str, Row]
     contrasts: Mapping[tuple[str, str], Estimate]
@@ -58,11 +59,11 @@ class Comparison:
         return _mean([_mean(run.ndcg) for run in self.parents])
 
 
-def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
-    """Put the runs of a corpus side by side; ``None`` without a seed that the parent has."""
+def compare(runs: Sequence[Run], corpus: str, turn: int = 1) -> Comparison | None:
+    """Put the runs of a turn side by side; ``None`` without a seed that the parent has."""
     by_variant: dict[str, dict[int, Run]] = {}
     for run in runs:
-        if run.corpus == corpus:
+        if (run.corpus, run.turn) == (corpus, turn):
             by_variant.setdefault(run.variant, {})[run.seed] = run
     parents = by_variant.get("parent", {})
     having = {n: some for n, some in by_variant.items() if some.keys() & parents.keys()}
@@ -96,7 +97,7 @@ def compare(runs: Sequence[Run], corpus: str) -> Comparison | None:
         for one, other in (*CONTRASTS, *((name, "reweight") for name in levers))
         if (found := estimate(_difference(one, other), one, other))
     }
-    return Comparison(corpus, [parents[seed] for seed in sorted(parents)], rows, contrasts)
+    return Comparison(corpus, turn, [parents[seed] for seed in sorted(parents)], rows, contrasts)
 
 
 def _ordered(variants: Collection[str]) -> list[str]:
@@ -107,17 +108,18 @@ def _ordered(variants: Collection[str]) -> list[str]:
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """Of every corpus, in order of appearance."""
-    names = dict.fromkeys(run.corpus for run in runs)
-    return [found for name in names if (found := compare(runs, name)) is not None]
+    """Of every corpus and turn, in order of appearance."""
+    names = dict.fromkeys((run.corpus, run.turn) for run in runs)
+    return [found for name in names if (found := compare(runs, *name)) is not None]
 
 
 def markdown(runs: Sequence[Run]) -> Iterator[str]:
     """The tables, as they stand in the docs."""
     for found in comparisons(runs):
         yield ""
+        parent = "untrained" if found.turn == 1 else "after a first turn"
         yield (
-            f"{found.corpus}: {len(found.parents[0].ndcg):,} needs never seen, untrained nDCG@10 "
+            f"{found.corpus}: {len(found.parents[0].ndcg):,} needs never seen, {parent} nDCG@10 "
             f"{found.parent:.4f}{_shown(found.parents)}"
         )
         yield ""

@@ -1,4 +1,4 @@
-"""What agents of one seed did with the untrained retriever, and what can be learned from it."""
+"""What agents of one seed did in a turn, and what can be learned from it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from simulation.corpus import Corpus, Need
 from simulation.demo import measure
 from simulation.demo.command import DEFAULTS
 from simulation.demo.flywheel import Plan
-from simulation.scripted import HITS, draw
+from simulation.scripted import HITS, digest, draw
 from trainer.data.earlier import RULE
 from trainer.data.examples import TrainingExample
 from trainer.data.selection import Selector, rules_of
@@ -73,17 +73,23 @@ def levers_of(variant: str) -> frozenset[str]:
 
 
 class World:
-    """A corpus and the untrained retriever over it, encoded once for all seeds."""
+    """A corpus and the retriever that agents search with, encoded once.
 
-    def __init__(self, corpus: Corpus, report: Report) -> None:
-        self.corpus, self.report = corpus, report
+    Attributes:
+        live: the retriever; by default the untrained one.
+    """
+
+    def __init__(self, corpus: Corpus, report: Report, live: ExactIndex | None = None) -> None:
+        self.corpus, self.report, self._live = corpus, report, live
         self.settings = Settings(**{k: v for k, v in DEFAULTS.items() if k != "partitions"})
         self.texts = Texts(corpus.documents)
         self.text = {d.doc_id: d.embedded_text() for d in corpus.documents}
 
     @cached_property
     def parent(self) -> ExactIndex:
-        """The untrained retriever."""
+        """The retriever that agents search with, and that children are trained from."""
+        if self._live is not None:
+            return self._live
         self.report(f"encoding {len(self.corpus.documents):,} documents")
         encoder = Encoder.load(self.settings.model, max_tokens=self.settings.index_max_tokens)
         return ExactIndex(encoder, self.corpus.documents)
@@ -125,15 +131,20 @@ class World:
 
 
 class Turn:
-    """What agents of one seed did, and what can be learned from it."""
+    """What agents of one seed did, and what can be learned from it.
+
+    Attributes:
+        before: the turn that the world's retriever has learned from.
+    """
 
     def __init__(
-        self, world: World, seed: int, agents: int | None, *, explores: bool = False
+        self, world: World, seed: int, *, explores: bool = False, before: "Turn | None" = None
     ) -> None:
-        self.world, self.seed, self.explores = world, seed, explores
+        self.world, self.seed, self.explores, self.before = world, seed, explores, before
         self.settings = world.settings.model_copy(update={"train_seed": seed})
-        plan = Plan.of(world.corpus, TURNS, seed, agents)
-        self.todo = fleet.assignments(plan.needs(1), plan.agents, seed=seed, turn=1)
+        plan = Plan.of(world.corpus, TURNS, seed, None)
+        number = 1 if before is None else 2
+        self.todo = fleet.assignments(plan.needs(number), plan.agents, seed=seed, turn=number)
         self.needs = {task.mind.trajectory_id: task.need for task in self.todo}
 
     @cached_property
@@ -170,13 +181,7 @@ class Turn:
         if variant == "naive":
             return self._selected(self.pairs, "naive", len(self.examples("filter")))
         if variant.startswith(ORACLE):
-            return oracle.examples(
-                self.trajectories,
-                self.needs,
-                self.world.text.__getitem__,
-                count=len(self.examples(variant.removeprefix(ORACLE).lstrip("+") or "filter")),
-                seed=self.seed,
-            )
+            return self._known(variant, variant.removeprefix(ORACLE).lstrip("+") or "filter")
         if variant == FULL:
             return self.world.labelled(self.needs.values())
         if wanted := levers_of(variant):
@@ -184,6 +189,34 @@ class Turn:
         trained, profile = VARIANTS[variant]
         pairs = self.pairs if profile == "reference" else self.paper_pairs
         return self._selected(pairs, trained)
+
+    def _known(self, variant: str, equal: str) -> list[TrainingExample]:
+        """The oracle's examples, as many new and replayed ones as the variant ``equal`` has."""
+        new, replayed = self._parts(self.examples(equal))
+        found = oracle.examples(
+            self.trajectories,
+            self.needs,
+            self.world.text.__getitem__,
+            count=len(new),
+            seed=self.seed,
+        )
+        if self.before is None:
+            return found
+        again = sorted(
+            self.before.examples(variant),
+            key=lambda each: digest(self.seed, "again", each.pair_id),
+        )
+        return [*found, *again[: len(replayed)]]
+
+    def _parts(
+        self, examples: Iterable[TrainingExample]
+    ) -> tuple[list[TrainingExample], list[TrainingExample]]:
+        """The new ones, and those of the turn before."""
+        old = {pair.pair_id for pair in self.before.pairs} if self.before else set()
+        parts: tuple[list[TrainingExample], list[TrainingExample]] = ([], [])
+        for each in examples:
+            parts[each.pair_id in old].append(each)
+        return parts
 
     def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
         policy = next((POLICIES[name] for name in wanted & POLICIES.keys()), "all")
@@ -241,6 +274,7 @@ class Turn:
         earlier: EarlierRule | None = None,
     ) -> Sequence[TrainingExample]:
         pairs = Pairs()
+        before = [pairs.add(self.before.pairs)] if self.before else []
         ranges = [pairs.add(mined)]
         changes = {"outcome_policy": policy, "earlier": earlier}
         rules = rules_of(self.settings).model_copy(update=changes)
@@ -253,12 +287,16 @@ class Turn:
             self.world.parent.encoder.encode_queries,
             variant=variant,
         )
-        return selector.select(ranges, []).examples
+        return selector.select(ranges, before).examples
 
     def true(self, examples: Sequence[TrainingExample]) -> float:
         """Share of positives that serve the need of their trajectory."""
-        mined = (*self.pairs, *self.paper_pairs)
-        need_of = {pair.pair_id: self.needs[pair.trajectory_id] for pair in mined}
+        turns = [self, *([self.before] if self.before else [])]
+        need_of = {
+            pair.pair_id: turn.needs[pair.trajectory_id]
+            for turn in turns
+            for pair in (*turn.pairs, *turn.paper_pairs)
+        }
         serves = [
             example.positive_id in need_of[pair_id].relevant if pair_id in need_of else True
             for example in examples

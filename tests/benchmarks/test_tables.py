@@ -127,3 +127,14 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     campaign.panels(learning.learned(seeds), learning_chart.panel, tmp_path / "l.png")
     for name in ("a.png", "l.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_turn_is_compared_with_its_own_parent() -> None:
+    first = [a_run(seed, variant) for seed in range(2) for variant in ("parent", "reweight")]
+    second = [replace(run, turn=2) for run in first if run.seed == 1]
+    found = ablation.comparisons([*first, *second])
+    assert [(one.corpus, one.turn) for one in found] == [("corpus", 1), ("corpus", 2)]
+    assert [len(one.rows["reweight"].runs) for one in found] == [2, 1]
+    text = "\n".join(ablation.markdown([*first, *second]))
+    assert "untrained nDCG@10" in text
+    assert "after a first turn nDCG@10" in text
