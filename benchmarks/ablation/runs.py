@@ -114,7 +114,7 @@ def run(turn: Turn, variant: str) -> Run:
         held_out=held_out(turn, index) if variant == "reweight" else (),
         found=round(turn.found, 4),
         correct=round(turn.correct, 4),
-        turn=2 if turn.before else 1,
+        turn=turn.number,
     )
 
 

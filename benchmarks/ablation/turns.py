@@ -73,13 +73,10 @@ def levers_of(variant: str) -> frozenset[str]:
 
 
 class World:
-    """A corpus and the retriever that agents search with, encoded once.
-
-    Attributes:
-        live: the retriever; by default the untrained one.
-    """
+    """A corpus and the retriever that agents search with, encoded once."""
 
     def __init__(self, corpus: Corpus, report: Report, live: ExactIndex | None = None) -> None:
+        """``live`` is the retriever; by default the untrained one."""
         self.corpus, self.report, self._live = corpus, report, live
         self.settings = Settings(**{k: v for k, v in DEFAULTS.items() if k != "partitions"})
         self.texts = Texts(corpus.documents)
@@ -135,6 +132,7 @@ class Turn:
 
     Attributes:
         before: the turn that the world's retriever has learned from.
+        number: 1, or 2 if there is one before.
     """
 
     def __init__(
@@ -143,8 +141,9 @@ class Turn:
         self.world, self.seed, self.explores, self.before = world, seed, explores, before
         self.settings = world.settings.model_copy(update={"train_seed": seed})
         plan = Plan.of(world.corpus, TURNS, seed, None)
-        number = 1 if before is None else 2
-        self.todo = fleet.assignments(plan.needs(number), plan.agents, seed=seed, turn=number)
+        self.number = 1 if before is None else 2
+        needs = plan.needs(self.number)
+        self.todo = fleet.assignments(needs, plan.agents, seed=seed, turn=self.number)
         self.needs = {task.mind.trajectory_id: task.need for task in self.todo}
 
     @cached_property
@@ -192,31 +191,21 @@ class Turn:
 
     def _known(self, variant: str, equal: str) -> list[TrainingExample]:
         """The oracle's examples, as many new and replayed ones as the variant ``equal`` has."""
-        new, replayed = self._parts(self.examples(equal))
+        like = self.examples(equal)
+        old = {pair.pair_id for pair in self.before.pairs} if self.before else set()
+        replayed = sum(each.pair_id in old for each in like)
         found = oracle.examples(
             self.trajectories,
             self.needs,
             self.world.text.__getitem__,
-            count=len(new),
+            count=len(like) - replayed,
             seed=self.seed,
         )
-        if self.before is None:
-            return found
         again = sorted(
-            self.before.examples(variant),
+            self.before.examples(variant) if self.before else (),
             key=lambda each: digest(self.seed, "again", each.pair_id),
         )
-        return [*found, *again[: len(replayed)]]
-
-    def _parts(
-        self, examples: Iterable[TrainingExample]
-    ) -> tuple[list[TrainingExample], list[TrainingExample]]:
-        """The new ones, and those of the turn before."""
-        old = {pair.pair_id for pair in self.before.pairs} if self.before else set()
-        parts: tuple[list[TrainingExample], list[TrainingExample]] = ([], [])
-        for each in examples:
-            parts[each.pair_id in old].append(each)
-        return parts
+        return [*found, *again[:replayed]]
 
     def _pulled(self, wanted: frozenset[str]) -> Sequence[TrainingExample]:
         policy = next((POLICIES[name] for name in wanted & POLICIES.keys()), "all")
